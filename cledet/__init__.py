@@ -1,0 +1,23 @@
+"""cledet: object detection with classification and localization in equilibrium."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cledet.detector import Detections, Detector
+    from cledet.errors import UserError
+
+__version__ = "0.1.0"
+__all__ = ["Detections", "Detector", "UserError", "__version__"]
+
+_HOME = {"Detector": "cledet.detector", "Detections": "cledet.detector", "UserError": "cledet.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use, so that `cledet --help` imports no torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'cledet' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)

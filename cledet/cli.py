@@ -1,0 +1,229 @@
+"""The command line: flags become settings, settings go to the Detector, results are shown. Nothing else.
+
+Every flag is a field of the command's settings in `cledet.config`; this file imports no torch before it must.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cledet import __version__
+from cledet.config import (
+    ExportSettings,
+    PredictSettings,
+    Settings,
+    TrainSettings,
+    ValSettings,
+    read_recipe,
+    recipes,
+    resolve,
+)
+from cledet.console import fail, say, show_json, show_table
+from cledet.errors import UserError
+
+app = typer.Typer(
+    name="cledet",
+    help="Object detection with classification and localization in equilibrium.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
+Recipe = Annotated[str | None, typer.Option("--recipe", help="a YAML of these flags, or the name of a shipped one")]
+
+
+def command(settings: type[Settings]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a command whose flags are the fields of `settings`.
+
+    The function's own parameters come first; it is called with them and with `flags`, what was given explicitly.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "flags"]
+        fields = [_option(name, field) for name, field in settings.model_fields.items()]
+
+        def run(**given: Any) -> None:
+            mine = {p.name: given.pop(p.name) for p in own}
+            function(**mine, flags=given)
+
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        run.__signature__ = inspect.Signature(own + fields)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in own + fields}
+        app.command()(run)
+        return run
+
+    return register
+
+
+def _option(name: str, field: Any) -> inspect.Parameter:
+    """A settings field as a flag; what is not given is None, and settings check the rest."""
+    default = field.get_default()
+    shown = ",".join(str(v) for v in default) if isinstance(default, tuple) else default
+    text = field.description + ("" if default is None else f" [default: {shown}]")
+    option = typer.Option(f"--{name.replace('_', '-')}", help=text, show_default=False, metavar="VALUE")
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=None, annotation=Annotated[str | None, option])
+
+
+@command(TrainSettings)
+def train(
+    flags: dict[str, Any],
+    recipe: Recipe = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="go on with this run's folder")] = None,
+    json: Json = False,
+) -> None:
+    """Train a detector; without --data, on the embedded set `shapes` by its recipe."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    if recipe is None and resume is None and "data" not in given:
+        recipe = "shapes"
+    resolve(TrainSettings, given, recipe=recipe)  # complain before torch is imported
+    from cledet.detector import Detector
+
+    detector = Detector()
+    run = detector.train(recipe=recipe, resume=resume, **given)
+    assert detector.model is not None
+    if json:
+        show_json({"run": str(run), **detector.model.metrics})
+        return
+    metrics = {key: value for key, value in detector.model.metrics.items() if key != "per_class"}
+    if metrics:
+        show_table("", list(metrics), [list(metrics.values())])
+    print(run / "weights" / "best.pt")
+
+
+@command(ValSettings)
+def val(flags: dict[str, Any], json: Json = False) -> None:
+    """Evaluate a model, or a file of predictions, with pycocotools."""
+    settings = resolve(ValSettings, flags)
+    from cledet.detector import Detector, newest_detector
+
+    detector = Detector() if settings.predictions else newest_detector(settings)
+    evaluation = detector.val(settings)
+    if json:
+        show_json(evaluation.to_dict())
+        return
+    show_table("", list(evaluation.metrics), [list(evaluation.metrics.values())])
+    rows = [(name, figures["AP"], figures["AP50"]) for name, figures in evaluation.per_class.items()]
+    show_table("", ["class", "AP", "AP50"], rows)
+
+
+@command(PredictSettings)
+def predict(
+    flags: dict[str, Any],
+    source: Annotated[str, typer.Argument(help="an image, a folder, or a glob in quotes")],
+    json: Json = False,
+) -> None:
+    """Detect in images: annotated pictures and predictions.json."""
+    settings = resolve(PredictSettings, flags)
+    from cledet.detector import newest_detector, predict_to_folder
+
+    run, documents = predict_to_folder(newest_detector(settings), source, settings)
+    if json:
+        show_json(documents)
+        return
+    for document in documents:
+        names = [found["name"] for found in document["detections"]]
+        counts = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
+        print(f"{document['file']}: {counts or 'nothing'}")
+    say(f"pictures and predictions.json: {run}")
+
+
+@command(ExportSettings)
+def export(flags: dict[str, Any], json: Json = False) -> None:
+    """Write a model for another runtime, and prove that it computes the same there."""
+    settings = resolve(ExportSettings, flags)
+    from cledet.detector import newest_detector
+
+    result = newest_detector(settings).export(settings=settings)
+    show_json(result.to_dict()) if json else print(result.path)
+
+
+@app.command()
+def check(
+    data: Annotated[str, typer.Argument(help="data set: YAML, folder, COCO annotation file, or a shipped name")],
+    json: Json = False,
+) -> None:
+    """Examine a data set: what is in it, and what is wrong with it. Exit code 2 if something is."""
+    from cledet.data.doctor import check as examine
+    from cledet.data.source import open_source
+
+    report = examine(open_source(data))
+    if json:
+        show_json(report.to_dict())
+    else:
+        _show_report(report)
+    if any(problem.severity == "error" for problem in report.problems):
+        raise typer.Exit(2)
+
+
+def _show_report(report: Any) -> None:
+    names = ["split", "images", "boxes", "without boxes"]
+    show_table(report.name, names, [(s.name, s.images, s.boxes, s.empty) for s in report.splits])
+    for problem in report.problems:
+        print(f"{problem.severity}: {problem.text}")
+    if not report.problems:
+        print("nothing is wrong with it")
+
+
+@app.command()
+def info(json: Json = False) -> None:
+    """Show versions, devices, recipes and runs."""
+    import torch
+    import torchvision
+
+    from cledet.engine.devices import amp_dtype, describe, pick_device
+    from cledet.engine.runs import trained_runs
+
+    device = pick_device("auto")
+    facts = {
+        "cledet": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "device": describe(device),
+        "precision": str(amp_dtype(device, "auto") or torch.float32).removeprefix("torch."),
+        "recipes": {name: read_recipe(path).get("data", "") for name, path in recipes().items()},
+        "runs": [str(run) for run in trained_runs(Path("runs"))],
+    }
+    if json:
+        show_json(facts)
+        return
+    show_table("", ["what", "which"], [(k, v if isinstance(v, str) else ", ".join(v)) for k, v in facts.items()])
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line: 0 done, 1 a bug, 2 a user's mistake, 130 and 143 interrupted."""
+    try:
+        app()
+    except UserError as error:
+        fail(str(error))
+        sys.exit(2)
+    except BrokenPipeError:  # the reader, say `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except KeyboardInterrupt:
+        fail("interrupted")
+        sys.exit(130)
+    except Exception as error:
+        number = getattr(error, "signal_number", None)
+        if number is None:
+            raise
+        fail(str(error))
+        sys.exit(128 + number)

@@ -1,0 +1,298 @@
+"""Settings: one typed class a command, merged from defaults, a recipe, the environment and flags.
+
+Every setting is a flag of the command line, a key of a recipe's YAML and an environment variable
+(`--fpn-channels`, `fpn_channels:`, `CLEDET_FPN_CHANNELS`); the later of these wins and its name is kept as the
+value's origin. Importing this file imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from cledet.errors import UserError, nearest
+
+Component = Literal["iac", "dc", "clb"]
+COMPONENTS: tuple[Component, ...] = ("iac", "dc", "clb")
+"""The paper's components, in the paper's order."""
+
+RECIPE_FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parent.parent / "recipes")
+"""Where the shipped recipes lie: in an installed wheel, or in a checkout."""
+
+
+def parse_ablation(value: Any) -> Any:
+    """`all`, `none`, or some of iac, dc and clb (comma-separated) -> the components that are on, in that order."""
+    if value in ("all", None):
+        return COMPONENTS
+    words = value.split(",") if isinstance(value, str) else list(value)
+    words = [word.strip().lower() for word in words if word.strip().lower() not in ("", "none")]
+    for word in words:
+        if word not in COMPONENTS:
+            raise ValueError(f"unknown component {word!r} ({nearest(word, (*COMPONENTS, 'all', 'none'))})")
+    return tuple(name for name in COMPONENTS if name in words)
+
+
+def ablation_name(components: tuple[str, ...]) -> str:
+    """How a set of components is written: `iac,dc`, or `none`."""
+    return ",".join(components) or "none"
+
+
+def long_side(short: int) -> int:
+    """The longest that a side may be, in RetinaNet's proportion of 800 to 1333."""
+    return round(short * 1333 / 800)
+
+
+def _split(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+Ablation = Annotated[tuple[Component, ...], BeforeValidator(parse_ablation)]
+Floats = Annotated[tuple[float, ...], BeforeValidator(_split)]
+Range = Annotated[tuple[float, float], BeforeValidator(_split)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+NMSName = Literal["standard", "soft", "cl-balanced"]
+
+
+class Settings(BaseModel):
+    """What every command has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    device: str = Field("auto", description="auto (a CUDA GPU, else MPS, else the CPU), cpu, cuda, cuda:1, 1 or mps")
+    amp: Literal["auto", "off", "bf16", "fp16"] = Field(
+        "auto", description="mixed precision; auto: where the device computes bf16 natively"
+    )
+    project: Path = Field(Path("runs"), description="the folder that holds the runs")
+    name: str | None = Field(None, description="the run's name; a second run of the name gets -2")
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where each value came from: default, recipe, environment or flag."""
+        return self._origins
+
+    def to_yaml(self) -> str:
+        """The settings as YAML that `--recipe` reads back, each value's origin behind it."""
+        values = self.model_dump(mode="json")  # a JSON value is a YAML value
+        return "".join(f"{key}: {json.dumps(value)}  # {self._origins[key]}\n" for key, value in values.items())
+
+
+class DetectionSettings(Settings):
+    """How raw outputs become detections."""
+
+    nms: Literal["auto", NMSName] = Field(
+        "auto", description="auto (cl-balanced if clb is on, else standard), standard, soft or cl-balanced"
+    )
+    conf: Unit = Field(0.05, description="drop detections of lower score")
+    iou: Unit = Field(0.5, description="IoU over which NMS suppresses")
+    max_det: Positive = Field(100, description="detections an image at most")
+    localization: Literal["proximity", "literal"] = Field(
+        "proximity", description="Eq. 9's localization score: 1 - d, or d to the letter"
+    )
+    cl_norm: Literal["max", "diagonal"] = Field(
+        "max", description="what Eq. 9's distance is divided by: the cluster's largest, or its enclosing diagonal"
+    )
+    cl_score: Literal["own", "max"] = Field(
+        "own", description="the score that the box kept by CL-B leaves with: its own, or its cluster's highest"
+    )
+
+    def nms_for(self, components: tuple[str, ...]) -> str:
+        """The NMS method that `auto` stands for, given the components a model has."""
+        if self.nms != "auto":
+            return self.nms
+        return "cl-balanced" if "clb" in components else "standard"
+
+
+class TrainSettings(DetectionSettings):
+    """`cledet train`."""
+
+    data: str = Field("shapes", description="data set: YAML, folder, COCO annotation file, or a shipped name")
+    split: str = Field("train", description="the split to train on")
+    val_split: str = Field("val", description="the split that is evaluated while training; none to skip")
+    val_every: Positive = Field(1, description="epochs between evaluations")
+    weights: str | None = Field(None, description="start from a checkpoint or a torchvision RetinaNet .pth")
+    backbone: str = Field("r50", description="r18, r34, r50, r101, r152 or lite0")
+    backbone_weights: str = Field("auto", description="auto (ImageNet), none, or a file")
+    head: Literal["retinanet"] = Field("retinanet", description="the detection head")
+    fpn_channels: Positive = Field(256, description="width of the pyramid and the head")
+    anchor_scale: float = Field(4.0, gt=0, description="an anchor's smallest side in strides of its level")
+    norm: Literal["auto", "frozen", "batch"] = Field(
+        "auto", description="batch norm of the backbone; auto: frozen if pretrained, else trained"
+    )
+    freeze: int | None = Field(
+        None, ge=0, le=5, description="backbone stages kept fixed; by default 2 if pretrained, else 0"
+    )
+    ablation: Ablation = Field(COMPONENTS, description="components that are on: all, none, or of iac,dc,clb")
+    alpha: Unit = Field(0.75, description="IAC: weight of the probability in Eq. 6")
+    score_threshold: Unit = Field(0.5, description="IAC: Eq. 7's threshold")
+    recall_min_iou: Unit = Field(0.0, description="IAC: an anchor recalled has a higher IoU than this")
+    center_unit: Literal["pixel", "stride", "size"] = Field(
+        "size", description="DC: what Eq. 2's centre distance is measured in"
+    )
+    reg_loss: Literal["smooth_l1", "giou"] = Field("smooth_l1", description="box regression loss")
+    epochs: Positive = Field(12, description="passes over the training split")
+    iters: int | None = Field(None, ge=1, description="optimizer steps; goes before epochs")
+    batch: Positive = Field(8, description="images a step")
+    imgsz: int = Field(800, ge=32, description="short side in pixels; the long side is at most 1333/800 of it")
+    flip: Unit = Field(0.5, description="probability of a horizontal flip")
+    vflip: Unit = Field(0.0, description="probability of a vertical flip")
+    scale_jitter: Range = Field((1.0, 1.0), description="range of the random scale, as LOW,HIGH")
+    photometric: Unit = Field(0.0, description="strength of random brightness, contrast, saturation and hue")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd or adamw")
+    lr: float | None = Field(
+        None, gt=0, description="learning rate; by default 0.01 x batch/16 (sgd), 2e-4 x batch/16 (adamw)"
+    )
+    backbone_lr: float = Field(1.0, ge=0, description="the backbone's learning rate, times lr")
+    momentum: Unit = Field(0.9, description="of sgd")
+    weight_decay: float = Field(1e-4, ge=0, description="of all weights but biases and norms")
+    schedule: Literal["step", "cosine"] = Field("step", description="step (a tenth at each of lr_steps) or cosine")
+    lr_steps: Floats = Field((0.75, 0.8333), description="where step decays: fractions of the run, or iterations")
+    warmup: int | None = Field(
+        None, ge=0, description="iterations of linear warm-up; by default 500, at most a fifth of the run"
+    )
+    clip: float = Field(10.0, ge=0, description="largest gradient norm; 0 for no clipping")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="decay of the weights' moving average; 0: none")
+    seed: int = Field(0, ge=0, description="of every random choice")
+    workers: int = Field(2, ge=0, description="processes that load images")
+    save_steps: int = Field(0, ge=0, description="also save last.pt every so many iterations")
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate, scaled linearly with the batch unless it was given."""
+        base = {"sgd": 0.01, "adamw": 2e-4}[self.optimizer]
+        return self.lr if self.lr is not None else base * self.batch / 16
+
+    def steps(self, images: int) -> int:
+        """Optimizer steps of the whole run over so many training images."""
+        return self.iters or max(1, -(-self.epochs * images // self.batch))
+
+    @model_validator(mode="after")
+    def _check_jitter(self) -> TrainSettings:
+        low, high = self.scale_jitter
+        if not 0.1 <= low <= high <= 4:
+            raise ValueError(f"scale_jitter: expected LOW,HIGH with 0.1 <= LOW <= HIGH <= 4, not {low:g},{high:g}")
+        return self
+
+
+class _UseSettings(DetectionSettings):
+    """What the commands that use a trained model share."""
+
+    weights: str | None = Field(
+        None, description="checkpoint, run folder or torchvision RetinaNet .pth; by default the newest run's best.pt"
+    )
+    ablation: Ablation | None = Field(None, description="take the newest run trained with exactly these components")
+    imgsz: int | None = Field(None, ge=32, description="short side in pixels; by default what was trained with")
+
+
+class ValSettings(_UseSettings):
+    """`cledet val`."""
+
+    data: str | None = Field(None, description="data set; by default the one that was trained on")
+    split: str = Field("val", description="the split to evaluate")
+    predictions: Path | None = Field(None, description="score this COCO results file instead of a model")
+    batch: Positive = Field(8, description="images a step")
+    workers: int = Field(2, ge=0, description="processes that load images")
+
+
+class PredictSettings(_UseSettings):
+    """`cledet predict`."""
+
+    conf: Unit = Field(0.3, description="drop detections of lower score")
+
+
+class ExportSettings(_UseSettings):
+    """`cledet export`."""
+
+    format: Literal["onnx"] = Field("onnx", description="the file's format: onnx")
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def resolve(
+    kind: type[S],
+    flags: Mapping[str, Any] | None = None,
+    *,
+    recipe: str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> S:
+    """Merge defaults, recipe, environment and flags into checked settings.
+
+    `flags` holds what was given explicitly (None: not given). Raises UserError for an unknown key, naming the nearest
+    right one, and for a value out of range, naming where it came from.
+    """
+    environ = os.environ if environ is None else environ
+    keys = kind.model_fields
+    layers = {
+        "recipe": read_recipe(recipe, kind) if recipe is not None else {},
+        "environment": {key: environ[f"CLEDET_{key.upper()}"] for key in keys if f"CLEDET_{key.upper()}" in environ},
+        "flag": {key: value for key, value in (flags or {}).items() if value is not None},
+    }
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(keys, "default")
+    for origin, layer in layers.items():
+        for key in layer:
+            if key not in keys:
+                raise UserError(f"unknown setting {key!r}", nearest(key, keys))
+        values |= layer
+        origins |= dict.fromkeys(layer, origin)
+    try:
+        settings = kind(**values)
+    except ValidationError as error:
+        raise _explain(error, kind, origins) from None
+    settings._origins.update(origins)
+    return settings
+
+
+def read_recipe(recipe: str | Path, kind: type[Settings] = TrainSettings) -> dict[str, Any]:
+    """The settings in a recipe: a YAML file, or the name of one that ships with the package."""
+    path = _find_recipe(recipe)
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no settings", "write one `key: value` a line")
+    content = {str(key).replace("-", "_"): value for key, value in content.items() if key != "about"}
+    for key in content:
+        if key not in kind.model_fields:
+            raise UserError(f"unknown setting {key!r} in {path}", nearest(key, kind.model_fields))
+    return content
+
+
+def recipes() -> dict[str, Path]:
+    """The shipped recipes by name."""
+    found = [path for folder in RECIPE_FOLDERS if folder.is_dir() for path in sorted(folder.glob("*.yaml"))]
+    return {path.stem: path for path in found}
+
+
+def _find_recipe(recipe: str | Path) -> Path:
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    shipped = recipes()
+    if str(recipe) in shipped:
+        return shipped[str(recipe)]
+    raise UserError(f"no recipe {str(recipe)!r}, neither a file nor one that ships", nearest(path.stem, shipped))
+
+
+def _explain(error: ValidationError, kind: type[Settings], origins: Mapping[str, str]) -> UserError:
+    """The first of pydantic's complaints as one sentence."""
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return UserError(message)
+    key = str(first["loc"][0])
+    shown = f"--{key.replace('_', '-')} {first['input']}"
+    if first["type"] == "literal_error":
+        expected = first.get("ctx", {}).get("expected", "")
+        choices = [word for word in expected.replace(" or ", ", ").replace("'", "").split(", ") if word]
+        return UserError(f"{shown} (from the {origins[key]}) is not a choice", nearest(str(first["input"]), choices))
+    return UserError(f"{shown} (from the {origins[key]}): {message[0].lower()}{message[1:]}")

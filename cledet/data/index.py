@@ -1,0 +1,131 @@
+"""One split of a data set as flat columns: images, boxes, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DetectionIndex:
+    """One split: I images in columns, and B boxes in columns grouped by image.
+
+    The boxes of image i are the rows starts[i]:starts[i + 1] of xywh, labels, ignore and area.
+    """
+
+    name: str
+    """Data set and split, "bccd/test"."""
+    classes: tuple[str, ...]
+    """Class names, by label."""
+    category_ids: Ints
+    """[C] the data set's own class ids, by label."""
+    paths: npt.NDArray[np.str_]
+    """[I] absolute image paths."""
+    image_ids: Ints
+    """[I] the data set's own image ids."""
+    sizes: npt.NDArray[np.int32]
+    """[I, 2] width and height as annotated; 0 where the annotation does not say."""
+    starts: Ints
+    """[I + 1] first box row of each image."""
+    xywh: Floats
+    """[B, 4] left, top, width, height in pixels from 0, unrounded."""
+    labels: Ints
+    """[B] contiguous labels 0..C-1."""
+    ignore: Bools
+    """[B] crowds (COCO) and difficult or degenerate boxes (VOC): neither object nor background."""
+    area: Floats
+    """[B] COCO's `area` (of the mask) where the file has it, else width times height."""
+    notes: tuple[str, ...] = ()
+    """Sentences about anything odd, for the caller to print."""
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def num_boxes(self) -> int:
+        """How many boxes there are, ignored ones included."""
+        return len(self.labels)
+
+    def rows(self, image: int) -> slice:
+        """The box rows of one image."""
+        return slice(int(self.starts[image]), int(self.starts[image + 1]))
+
+    def degenerate(self, rows: slice = slice(None)) -> Bools:
+        """Which of these box rows, [B] by default, have no width or height, or are not numbers."""
+        xywh = self.xywh[rows]
+        sound: Bools = np.isfinite(xywh).all(axis=1) & (xywh[:, 2:] > 0).all(axis=1)
+        return ~sound
+
+    def boxes(self, image: int) -> npt.NDArray[np.float32]:
+        """The boxes of one image, [n, 4] xyxy."""
+        xywh = self.xywh[self.rows(image)]
+        return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32)
+
+    def image_of_boxes(self) -> Ints:
+        """[B] the image position of every box."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    def class_counts(self) -> dict[str, int]:
+        """How many boxes every class has, ignored ones left out."""
+        counts = np.bincount(self.labels[~self.ignore], minlength=len(self.classes))
+        return dict(zip(self.classes, counts.tolist()))
+
+    def subset(self, images: Sequence[int] | Ints) -> DetectionIndex:
+        """The index of these image positions, in this order."""
+        chosen = np.asarray(images, dtype=np.int64)
+        counts = np.diff(self.starts)[chosen]
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        rows = np.repeat(self.starts[chosen] - starts[:-1], counts) + np.arange(starts[-1])
+        return replace(
+            self,
+            paths=self.paths[chosen],
+            image_ids=self.image_ids[chosen],
+            sizes=self.sizes[chosen],
+            starts=starts,
+            xywh=self.xywh[rows],
+            labels=self.labels[rows],
+            ignore=self.ignore[rows],
+            area=self.area[rows],
+        )
+
+    def to_coco(self) -> dict[str, Any]:
+        """The same as a COCO annotation file: original ids, unrounded boxes, iscrowd where ignored."""
+        columns = zip(
+            self.image_ids[self.image_of_boxes()].tolist(),
+            self.category_ids[self.labels].tolist(),
+            self.xywh.tolist(),
+            self.area.tolist(),
+            self.ignore.astype(int).tolist(),
+        )
+        keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
+        return {
+            "info": {"description": self.name},
+            "images": [
+                {"id": image, "file_name": path, "width": width, "height": height}
+                for image, path, (width, height) in zip(
+                    self.image_ids.tolist(), self.paths.tolist(), self.sizes.tolist()
+                )
+            ],
+            "categories": [
+                {"id": category, "name": name} for category, name in zip(self.category_ids.tolist(), self.classes)
+            ],
+            "annotations": [{"id": row, **dict(zip(keys, values))} for row, values in enumerate(columns, 1)],
+        }
+
+
+def group_by_image(images: Ints, count: int) -> tuple[Ints, Ints]:
+    """The order that groups boxes by image, first come first, and where each image's rows start.
+
+    `images` is [B], the image position of every box; returns the order [B] and the starts [count + 1].
+    """
+    order = np.argsort(images, kind="stable").astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(images, minlength=count))]).astype(np.int64)
+    return order, starts

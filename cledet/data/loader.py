@@ -1,0 +1,75 @@
+"""Loaders: batches decoded, augmented and padded, in worker processes or in this one."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import cv2
+import torch
+from torch.utils.data import DataLoader
+
+from cledet.data.dataset import DetectionDataset, Sample, collate
+from cledet.data.sampler import EpochBatches, sequential_batches
+
+
+def train_loader(
+    dataset: DetectionDataset,
+    *,
+    batch: int,
+    total_steps: int,
+    start_step: int = 0,
+    seed: int = 0,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    multiple: int = 32,
+    pin_memory: bool = False,
+) -> DataLoader[Sample]:
+    """One `Batch` for each step from start_step to total_steps - 1, the same for any number of workers.
+
+    `batch` is that of all `world` processes together; image sides are padded to a multiple of `multiple`.
+    """
+    batches = EpochBatches(
+        len(dataset), batch, seed=seed, total_steps=total_steps, start_step=start_step, rank=rank, world=world
+    )
+    return _loader(dataset, batches, workers, multiple, pin_memory)
+
+
+def eval_loader(
+    dataset: DetectionDataset,
+    *,
+    batch: int,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    multiple: int = 32,
+    pin_memory: bool = False,
+) -> DataLoader[Sample]:
+    """Every image once, in order; `batch` is that of one process, which gets every `world`-th batch."""
+    batches = sequential_batches(len(dataset), batch, rank=rank, world=world)
+    return _loader(dataset, batches, workers, multiple, pin_memory)
+
+
+def _loader(
+    dataset: DetectionDataset,
+    batches: EpochBatches | list[list[int]],
+    workers: int,
+    multiple: int,
+    pin_memory: bool,
+) -> DataLoader[Sample]:
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=partial(collate, multiple=multiple),
+        pin_memory=pin_memory,
+        worker_init_fn=_single_thread,
+        persistent_workers=workers > 0,
+        generator=torch.Generator(),  # so that making an iterator draws nothing from the global one
+    )
+
+
+def _single_thread(worker: int) -> None:
+    """One thread in each worker: they share the cores."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,51 @@
+"""Where a data set's files are, and what to say when they are not."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from cledet.errors import UserError, nearest
+
+_SYNONYMS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
+
+
+def missing(what: str, path: Path) -> UserError:
+    """The error for a path that is not there: the path tried and what lies beside it."""
+    return UserError(f"{what} not found: {path}", _neighbours(path))
+
+
+def _neighbours(path: Path, limit: int = 8) -> str:
+    """What lies in the nearest folder above a path that does exist."""
+    folder = next((parent for parent in path.parents if parent.is_dir()), Path("/"))
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    close = nearest(path.name, names) if folder == path.parent and names else ""
+    if close.startswith("did you mean"):
+        return close
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{folder} holds {', '.join(names[:limit]) + more if names else 'nothing'}"
+
+
+def absolute(path: Path) -> Path:
+    """The path without `~`, `.` and `..`, links left as they are."""
+    return Path(os.path.abspath(path.expanduser()))
+
+
+def match_split(asked: str, splits: Iterable[str]) -> str | None:
+    """The split that is meant: the one of that name, else the only one of the same kind.
+
+    "val" finds "valid" or "val2017"; None when there is none, or when several could be meant.
+    """
+    known = list(splits)
+    if asked in known:
+        return asked
+    same = [split for split in known if _kind(split) == _kind(asked)]
+    return same[0] if len(same) == 1 else None
+
+
+def _kind(split: str) -> str:
+    """A split's name without year and spelling: "valid" and "val2017" are both "val"."""
+    plain = re.sub(r"[-_]?\d+$", "", split.lower())
+    return _SYNONYMS.get(plain, plain)

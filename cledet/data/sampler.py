@@ -1,0 +1,57 @@
+"""Which images make up which step: pure functions of (seed, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from cledet.data.dataset import Key
+from cledet.data.index import Ints
+
+
+class EpochBatches(torch.utils.data.Sampler[list[Key]]):
+    """Batches of (epoch, image position) for the steps start_step to total_steps - 1.
+
+    Sample k of a run, k = step * batch + place, is the image at place k % n of epoch k // n's order; so every
+    batch is full, an epoch's last one going on into the next epoch. Of each batch, this process (`rank` of
+    `world`) gets its equal share.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        batch: int,
+        *,
+        seed: int,
+        total_steps: int,
+        start_step: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if batch % world:
+            raise ValueError(f"a batch of {batch} cannot be shared equally by {world} processes")
+        self.n, self.batch, self.seed = n, batch, seed
+        self.start_step, self.total_steps = start_step, total_steps
+        self.rank, self.world = rank, world
+
+    def __len__(self) -> int:
+        return max(0, self.total_steps - self.start_step)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        share = self.batch // self.world
+        orders: dict[int, Ints] = {}
+        for step in range(self.start_step, self.total_steps):
+            first = step * self.batch + self.rank * share
+            epochs = range(first // self.n, (first + share - 1) // self.n + 1)
+            orders = {epoch: orders[epoch] if epoch in orders else self._order(epoch) for epoch in epochs}
+            yield [(k // self.n, int(orders[k // self.n][k % self.n])) for k in range(first, first + share)]
+
+    def _order(self, epoch: int) -> Ints:
+        return np.random.default_rng((self.seed, epoch)).permutation(self.n)
+
+
+def sequential_batches(n: int, batch: int, *, rank: int = 0, world: int = 1) -> list[list[int]]:
+    """Every image once, in order; this process gets every `world`-th batch, from the `rank`-th on."""
+    return [list(range(start, min(start + batch, n))) for start in range(rank * batch, n, world * batch)]

@@ -1,0 +1,51 @@
+"""Detections drawn on a picture, legible on any background."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+
+def class_color(label: int) -> tuple[int, int, int]:
+    """A bright RGB colour of a class, far from those of its neighbours (golden-ratio steps around the hues)."""
+    hue = (0.02 + label * 0.61803398875) % 1
+    r, g, b = colorsys.hls_to_rgb(hue, 0.52 + 0.1 * (label % 2), 0.95)
+    return round(255 * r), round(255 * g), round(255 * b)
+
+
+def draw_detections(
+    image: Image,
+    boxes: NDArray[np.float32],
+    labels: Sequence[int],
+    captions: Sequence[str],
+) -> Image:
+    """A copy of the RGB image [H, W, 3] with boxes [K, 4], the best first, each captioned on its class's colour."""
+    picture = image.copy()
+    unit = max(min(picture.shape[:2]) / 640, 0.5)
+    for box, label in zip(boxes[::-1], labels[::-1]):  # the best last, on top
+        x1, y1, x2, y2 = (round(float(v)) for v in box)
+        cv2.rectangle(picture, (x1, y1), (x2, y2), class_color(label), max(1, round(2 * unit)), cv2.LINE_AA)
+    for box, label, caption in zip(boxes[::-1], labels[::-1], captions[::-1]):
+        _caption(picture, box, class_color(label), caption, unit)
+    return picture
+
+
+def _caption(picture: Image, box: NDArray[np.float32], color: tuple[int, int, int], text: str, unit: float) -> None:
+    """Text on a filled bar above the box, or inside it where the picture ends."""
+    font, size, weight = cv2.FONT_HERSHEY_SIMPLEX, 0.45 * unit, max(1, round(unit))
+    (width, height), below = cv2.getTextSize(text, font, size, weight)
+    pad = max(2, round(2 * unit))
+    x = int(min(max(float(box[0]), 0), max(picture.shape[1] - width - 2 * pad, 0)))
+    bottom = int(float(box[1]))
+    if bottom - height - below - pad < 0:
+        bottom = int(max(float(box[1]), 0)) + height + below + pad
+    cv2.rectangle(picture, (x, bottom - height - below - pad), (x + width + 2 * pad, bottom), color, cv2.FILLED)
+    dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
+    ink = (0, 0, 0) if dark else (255, 255, 255)
+    cv2.putText(picture, text, (x + pad, bottom - below), font, size, ink, weight, cv2.LINE_AA)

@@ -1,0 +1,55 @@
+"""results.csv: a row an epoch, and results.png drawn from it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from cledet.engine.evaluator import METRICS
+from cledet.engine.plots import plot_history
+from cledet.engine.runs import write_whole
+
+COLUMNS = ("epoch", "step", "lr", "loss_cls", "loss_reg", "positives", "recalled", "seconds", *METRICS)
+
+
+class History:
+    """The figures of a run, epoch by epoch, kept in results.csv."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, str]] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append an epoch; the file and the picture are written anew, each whole or not at all."""
+        self.rows.append({name: _text(row.get(name)) for name in COLUMNS})
+        self._write()
+        plot_history(self.rows, self.path.with_suffix(".png"))
+
+    def cut(self, step: int) -> None:
+        """Read the file back, without epochs after `step`."""
+        if self.path.is_file():
+            with self.path.open(newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+
+    def line(self) -> str:
+        """The newest epoch in a line."""
+        row = self.rows[-1]
+        text = f"epoch {row['epoch']}: cls {row['loss_cls']}, box {row['loss_reg']}, {row['positives']} positives"
+        if float(row["recalled"]):
+            text += f" ({row['recalled']} recalled)"
+        return text + (f", AP {row['AP']}, AP50 {row['AP50']}" if row["AP"] else "") + f" in {row['seconds']} s"
+
+    def _write(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_whole(self.path, text.getvalue())
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,74 @@
+"""Run folders: `runs/<command>/<name>/`, never overwritten, and how to find a run again."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import yaml
+
+from cledet.config import ablation_name, parse_ablation
+from cledet.errors import UserError
+
+
+def new_run(project: Path, command: str, name: str) -> Path:
+    """Make and return a fresh `project/command/name`; a second one of the name gets -2."""
+    for number in range(1, 100_000):
+        folder = project / command / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UserError(f"the run folder {folder} could not be made: {reason}", "choose a --project") from None
+        return folder
+    raise UserError(f"{project / command} holds too many runs named {name}", "choose another --name")
+
+
+def trained_runs(project: Path) -> list[Path]:
+    """Training runs that hold a best.pt, newest first."""
+    found = (project / "train").glob("*/weights/best.pt")
+    return [path.parent.parent for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
+
+
+def components_of(run: Path) -> tuple[str, ...] | None:
+    """The components a run was trained with, from its config.yaml."""
+    try:
+        settings = yaml.safe_load((run / "config.yaml").read_text())
+        return tuple(parse_ablation(settings["ablation"]))
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return None
+
+
+def find_weights(project: Path, weights: str | None, ablation: tuple[str, ...] | None) -> Path:
+    """The checkpoint that a command means: the one given, else the newest run's, trained with those components."""
+    if weights is not None:
+        return Path(weights)
+    runs = trained_runs(project)
+    if not runs:
+        raise UserError(f"there is no trained run in {project / 'train'}", "run `cledet train`, or pass --weights FILE")
+    if ablation is None:
+        return runs[0] / "weights" / "best.pt"
+    for run in runs:
+        if components_of(run) == ablation:
+            return run / "weights" / "best.pt"
+    there = "; ".join(f"{run.name}: {ablation_name(components_of(run) or ())}" for run in runs[:10])
+    raise UserError(f"no run was trained with exactly {ablation_name(ablation)}", f"there is {there}")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that readers see the old one or the whole new one."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"{path} could not be written: {error.strerror or error}") from None
+
+
+def stamp() -> str:
+    """The time now, for a log."""
+    return time.strftime("%Y-%m-%d %H:%M:%S")

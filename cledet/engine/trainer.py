@@ -1,0 +1,283 @@
+"""Training: one page of loop, and what it is made of.
+
+The state of a run is weights, optimizer, moving average, scaler and step; every random choice follows from the seed
+and the step. So a run that is resumed goes on exactly as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from cledet.config import TrainSettings, ablation_name, long_side
+from cledet.console import Steps, say, warn
+from cledet.data.dataset import Batch, DetectionDataset
+from cledet.data.index import DetectionIndex
+from cledet.data.loader import train_loader
+from cledet.data.transforms import Augment
+from cledet.engine.checkpoint import Checkpoint
+from cledet.engine.devices import amp_dtype, autocast, default_workers, describe, pick_device
+from cledet.engine.history import History
+from cledet.engine.schedule import build_optimizer, lr_factor, set_lr
+from cledet.engine.validator import validate
+from cledet.errors import UserError
+from cledet.models.criterion import Criterion, Losses, Targets
+from cledet.models.network import RetinaNet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a run learns from, and what it is measured on after an epoch (None: nothing)."""
+
+    train: DetectionIndex
+    val: DetectionIndex | None
+
+
+class Trainer:
+    """A run in progress."""
+
+    def __init__(self, settings: TrainSettings, task: Task, model: Checkpoint, run: Path) -> None:
+        self.settings, self.task, self.model, self.run = settings, task, model, run
+        self.device = pick_device(settings.device)
+        self.dtype = amp_dtype(self.device, settings.amp)
+        self.network: RetinaNet = model.network().to(self.device)
+        self.network.backbone.freeze(frozen_stages(settings))
+        self.criterion = build_criterion(settings)
+        self.optimizer = build_optimizer(self.network, settings)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.average = None
+        if settings.ema:
+            average = get_ema_multi_avg_fn(settings.ema)
+            self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+        self.total = settings.steps(len(task.train))
+        self.history = History(run / "results.csv")
+        self.best = -1.0
+        self.step = 0
+        if model.training:
+            self._restore(model.training)
+
+    def fit(self) -> Path:
+        """Train to the end, evaluate and save after each epoch; returns the run's folder."""
+        say(self._summary())
+        with interrupts() as stop, Steps("training", self.total, self.step) as progress:
+            meter = Meter()
+            for batch in self._batches():
+                losses = self._train_step(batch.to(self.device))
+                self.step += 1
+                meter.add(losses)
+                progress.advance(meter.figures(self._epoch()))
+                if self._epoch_ended():
+                    self._end_epoch(meter)
+                    meter = Meter()
+                elif stop or self._save_due():
+                    self._save("last.pt")
+                if stop:
+                    raise Interrupted(stop[0], self.run)
+        return self.run
+
+    def _batches(self) -> Iterator[Any]:
+        settings = self.settings
+        dataset = DetectionDataset(
+            self.task.train,
+            short=settings.imgsz,
+            long=long_side(settings.imgsz),
+            augment=Augment(settings.flip, settings.vflip, settings.scale_jitter, settings.photometric),
+            seed=settings.seed,
+        )
+        yield from train_loader(
+            dataset,
+            batch=settings.batch,
+            total_steps=self.total,
+            start_step=self.step,
+            seed=settings.seed,
+            workers=default_workers(settings.workers),
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def _train_step(self, batch: Batch) -> Losses:
+        self.network.train()
+        set_lr(self.optimizer, self.settings.learning_rate * lr_factor(self.settings, self.step, self.total))
+        with autocast(self.device, self.dtype):
+            raw = self.network(batch.images)
+        losses = self.criterion(raw, Targets(batch.boxes, batch.labels, batch.ignored))
+        loss = losses.classification + losses.regression
+        if not torch.isfinite(loss):
+            ids = ", ".join(str(int(i)) for i in batch.image_ids)
+            raise UserError(
+                f"the loss is not finite at step {self.step} (classification {float(losses.classification):g}, "
+                f"regression {float(losses.regression):g}; images {ids})",
+                f"lower --lr, or resume from {self.run}",
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.settings.clip:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        return losses
+
+    def _end_epoch(self, meter: Meter) -> None:
+        epoch, last = round(self._epoch()), self.step == self.total
+        row = {"epoch": epoch, "step": self.step, "lr": self.optimizer.param_groups[-1]["lr"], **meter.means()}
+        metrics: dict[str, Any] = {}
+        if self.task.val is not None and (last or epoch % self.settings.val_every == 0):
+            metrics = self._validate()
+        self.history.add(row | {k: v for k, v in metrics.items() if k != "per_class"})
+        say(self.history.line())
+        score = metrics.get("AP") or 0.0
+        if self.task.val is None or (metrics and score > self.best):
+            self.best = max(self.best, score)
+            self._save("best.pt", metrics)
+        self._save("last.pt", metrics)
+
+    def _validate(self) -> dict[str, Any]:
+        assert self.task.val is not None
+        network = self._inference_network()
+        result = validate(network, self.task.val, self.model, self.settings, self.device, self.dtype)
+        return result.evaluation.to_dict()
+
+    def _inference_network(self) -> RetinaNet:
+        return cast(RetinaNet, self.average.module) if self.average is not None else self.network
+
+    def _epoch(self) -> float:
+        return self.step * self.settings.batch / len(self.task.train)
+
+    def _epoch_ended(self) -> bool:
+        images, batch = len(self.task.train), self.settings.batch
+        return self.step == self.total or self.step * batch // images > (self.step - 1) * batch // images
+
+    def _save_due(self) -> bool:
+        return bool(self.settings.save_steps) and self.step % self.settings.save_steps == 0
+
+    def _save(self, name: str, metrics: dict[str, Any] | None = None) -> None:
+        """best.pt holds the weights to use, last.pt also what is needed to go on."""
+        self.model.model = self._inference_network().state_dict()
+        self.model.step, self.model.metrics = self.step, metrics or {}
+        self.model.training = self._training_state() if name == "last.pt" else {}
+        self.model.save(self.run / "weights" / name)
+
+    def _training_state(self) -> dict[str, Any]:
+        return {
+            "model": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "best": self.best,
+            "step": self.step,
+            "images": len(self.task.train),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        if state["images"] != len(self.task.train):
+            raise UserError(
+                f"the run was trained on {state['images']} images and {self.task.train.name} now has "
+                f"{len(self.task.train)}",
+                "restore the data set, or start a new run with --weights",
+            )
+        self.network.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.best, self.step = state["best"], state["step"]
+        self.history.cut(self.step)
+
+    def _summary(self) -> str:
+        settings = self.settings
+        trained = sum(p.numel() for p in self.network.parameters() if p.requires_grad) / 1e6
+        return (
+            f"{settings.backbone} on {describe(self.device)}, {str(self.dtype or torch.float32).removeprefix('torch.')}; "
+            f"{trained:.1f}M trained parameters; components on: {ablation_name(settings.ablation)}\n"
+            f"{self.task.train.name}: {len(self.task.train)} images, {self.task.train.num_boxes} boxes, "
+            f"{len(self.task.train.classes)} classes; {self.total} steps of {settings.batch} at "
+            f"{settings.imgsz} px, lr {settings.learning_rate:g}\n"
+            f"run folder: {self.run}"
+        )
+
+
+class Meter:
+    """Means of the losses since the last epoch's end."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.steps = 0
+        self.sums = [0.0, 0.0, 0.0, 0.0]
+
+    def add(self, losses: Losses) -> None:
+        self.steps += 1
+        self.sums = [total + float(value.detach()) for total, value in zip(self.sums, losses)]
+
+    def means(self) -> dict[str, float]:
+        names = ("loss_cls", "loss_reg", "positives", "recalled")
+        figures = {name: total / max(self.steps, 1) for name, total in zip(names, self.sums)}
+        return figures | {"seconds": round(time.perf_counter() - self.start, 2)}
+
+    def figures(self, epoch: float) -> str:
+        means = self.means()
+        return f"epoch {epoch:.1f}  cls {means['loss_cls']:.3f}  box {means['loss_reg']:.3f}"
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM came, and the run was saved."""
+
+    def __init__(self, number: int, run: Path) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; go on with: cledet train --resume {run}")
+        self.signal_number = number
+
+
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """Collect the first SIGINT or SIGTERM in a list; a second one ends the process at once."""
+    caught: list[int] = []
+    before: dict[int, Any] = {}
+
+    def catch(number: int, _frame: object) -> None:
+        caught.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        warn("stopping after this step; once more to stop at once")
+
+    try:
+        for wanted in (signal.SIGINT, signal.SIGTERM):
+            before[wanted] = signal.signal(wanted, catch)
+    except ValueError:  # not in the main thread: the caller handles signals
+        pass
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def build_criterion(settings: TrainSettings) -> Criterion:
+    """The criterion that the settings describe."""
+    return Criterion(
+        iac="iac" in settings.ablation,
+        dc="dc" in settings.ablation,
+        alpha=settings.alpha,
+        score_threshold=settings.score_threshold,
+        recall_min_iou=settings.recall_min_iou,
+        center_unit=settings.center_unit,
+        reg_loss=settings.reg_loss,
+    )
+
+
+def pretrained(settings: TrainSettings) -> bool:
+    """Whether the backbone starts from trained weights."""
+    return settings.backbone_weights != "none" or settings.weights is not None
+
+
+def frozen_stages(settings: TrainSettings) -> int:
+    """How many backbone stages are fixed."""
+    return settings.freeze if settings.freeze is not None else 2 * pretrained(settings)

@@ -1,0 +1,25 @@
+"""The one error that a user's mistake raises."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: one sentence, and what to do about it.
+
+    The command line prints it in red without a traceback and exits with code 2; Python code may catch it.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message if not hint else f"{message} ({hint})")
+        self.message = message
+        self.hint = hint
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The hint for a misspelt word: the nearest choice if one is near, else all of them."""
+    known = [str(choice) for choice in choices]
+    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"choose from: {', '.join(known)}"

@@ -1,0 +1,54 @@
+"""Anchors: the boxes that every position of the pyramid starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+OCTAVES, RATIOS = (1.0, 2 ** (1 / 3), 2 ** (2 / 3)), (0.5, 1.0, 2.0)
+"""Lin et al., Focal Loss for Dense Object Detection (2017): three sizes an octave, three aspect ratios (h/w)."""
+
+
+def cell_anchors(sizes: Sequence[int], ratios: Sequence[float] = RATIOS) -> Tensor:
+    """Anchors around the origin, ratio by ratio, rounded to whole pixels as torchvision does: [R * S, 4]."""
+    scales = torch.tensor(sizes, dtype=torch.float32)
+    height = torch.tensor(ratios, dtype=torch.float32).sqrt()
+    w = (1 / height)[:, None] * scales
+    h = height[:, None] * scales
+    return (torch.stack([-w, -h, w, h], -1).reshape(-1, 4) / 2).round()
+
+
+class Anchors(nn.Module):
+    """The anchors of a pyramid, level by level, row by row.
+
+    Anchor sizes are `scale` x stride x octave. With `from_image` a level's step is the image's side divided by the
+    map's, as in torchvision, whose weights want it; without, it is the level's stride. The two differ at P6 and P7
+    unless the image's sides are multiples of 128.
+    """
+
+    def __init__(self, strides: Sequence[int], scale: float = 4.0, from_image: bool = False) -> None:
+        super().__init__()
+        self.strides, self.from_image = tuple(strides), from_image
+        for stride in self.strides:
+            cells = cell_anchors([int(scale * stride * octave) for octave in OCTAVES])
+            self.register_buffer(f"cells{stride}", cells, persistent=False)
+
+    @property
+    def per_position(self) -> int:
+        return len(OCTAVES) * len(RATIOS)
+
+    def forward(self, shapes: Sequence[tuple[int, int]], image: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Maps' (height, width) and the padded image's -> anchors [A, 4] and their levels' strides [A]."""
+        levels, strides = [], []
+        for stride, (rows, columns) in zip(self.strides, shapes):
+            cells: Tensor = getattr(self, f"cells{stride}")
+            down, right = (image[0] // rows, image[1] // columns) if self.from_image else (stride, stride)
+            y = torch.arange(rows, device=cells.device, dtype=torch.float32) * down
+            x = torch.arange(columns, device=cells.device, dtype=torch.float32) * right
+            y, x = torch.meshgrid(y, x, indexing="ij")
+            shift = torch.stack([x, y, x, y], -1).reshape(-1, 1, 4)
+            levels.append((shift + cells).reshape(-1, 4))
+            strides.append(torch.full((len(levels[-1]),), float(stride), device=cells.device))
+        return torch.cat(levels), torch.cat(strides)

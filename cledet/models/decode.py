@@ -1,0 +1,84 @@
+"""From raw outputs to detections: the best candidates of each level, decoded, then NMS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cledet.models.network import RawOutputs
+from cledet.ops.boxes import clip_boxes
+from cledet.ops.coder import decode
+from cledet.ops.nms import batched_nms
+
+CANDIDATES = 1000
+"""Candidates of a pyramid level and image that reach NMS (Lin et al. 2017, section 4.1)."""
+
+
+class Detected(NamedTuple):
+    """Detections of one image, best first: boxes [K, 4] in pixels, scores [K], labels [K]."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostProcess:
+    """Thresholds and NMS, as `cledet.config.DetectionSettings` describes them."""
+
+    nms: str = "standard"
+    conf: float = 0.05
+    iou: float = 0.5
+    max_det: int = 100
+    localization: str = "proximity"
+    cl_norm: str = "max"
+    cl_score: str = "own"
+
+    def __call__(self, raw: RawOutputs, sizes: Tensor) -> list[Detected]:
+        """Raw outputs and the images' sizes [N, 2] (height, width) without padding -> detections an image."""
+        found = candidates(raw, sizes, self.conf)
+        return [self.suppress(*one) for one in found]
+
+    def suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detected:
+        """Apply NMS to one image's candidates and keep the best `max_det`."""
+        keep, scores = batched_nms(
+            boxes,
+            scores,
+            labels,
+            self.iou,
+            method=self.nms,
+            localization=self.localization,
+            cl_norm=self.cl_norm,
+            cl_score=self.cl_score,
+        )
+        keep, scores = keep[: self.max_det], scores[: self.max_det]
+        return Detected(boxes[keep], scores, labels[keep])
+
+
+@torch.no_grad()
+def candidates(raw: RawOutputs, sizes: Tensor, conf: float) -> list[Detected]:
+    """Each level's best CANDIDATES pairs of anchor and class that score over `conf`, decoded and clipped.
+
+    Returns for each image boxes [M, 4], scores [M] and labels [M], level by level and by score within a level.
+    """
+    count = raw.logits.shape[2]
+    rows, pairs = [], []
+    first = 0
+    for level in raw.levels:
+        logits = raw.logits[:, first : first + level].flatten(1)
+        best, index = logits.topk(min(CANDIDATES, logits.shape[1]), dim=1)
+        rows.append(best.float().sigmoid())
+        pairs.append(index + first * count)
+        first += level
+    scores, index = torch.cat(rows, 1), torch.cat(pairs, 1)
+    anchor, label = index // count, index % count
+    deltas = raw.deltas.float().gather(1, anchor[..., None].expand(-1, -1, 4))
+    boxes = decode(deltas, raw.anchors[anchor])
+    found = []
+    for i, kept in enumerate(scores > conf):
+        inside = clip_boxes(boxes[i, kept], (int(sizes[i, 0]), int(sizes[i, 1])))
+        found.append(Detected(inside, scores[i, kept], label[i, kept]))
+    return found

@@ -1,0 +1,48 @@
+"""The head: two towers of convolutions, shared by all pyramid levels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+PRIOR = 0.01
+"""The probability that every anchor starts from (Lin et al. 2017, section 3.3)."""
+
+
+class Tower(nn.Module):
+    """Four 3x3 convolutions with ReLU, then one to `outputs` numbers for each anchor of a position."""
+
+    def __init__(self, channels: int, anchors: int, outputs: int, bias: float = 0.0) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.convs = nn.Sequential(
+            *(layer for _ in range(4) for layer in (nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(True)))
+        )
+        self.predict = nn.Conv2d(channels, anchors * outputs, 3, padding=1)
+        for layer in (*self.convs, self.predict):
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        nn.init.constant_(self.predict.bias, bias)  # type: ignore[arg-type]
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Maps [N, channels, H, W] of all levels -> [N, A, outputs], in the anchors' order."""
+        return torch.cat([self._level(x) for x in features], 1)
+
+    def _level(self, x: Tensor) -> Tensor:
+        y = self.predict(self.convs(x))
+        return y.permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.outputs)
+
+
+class RetinaHead(nn.Module):
+    """RetinaNet's head: class logits [N, A, C] and box deltas [N, A, 4]."""
+
+    def __init__(self, channels: int, anchors: int, classes: int) -> None:
+        super().__init__()
+        self.classification = Tower(channels, anchors, classes, bias=-math.log((1 - PRIOR) / PRIOR))
+        self.regression = Tower(channels, anchors, 4)
+
+    def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return self.classification(features), self.regression(features)

@@ -1,0 +1,51 @@
+"""What dense detectors need besides the paper's components, as pure functions on tensors.
+
+Imported when first asked for: `ops.nms` builds on `components`, which build on `ops.boxes`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cledet.ops.assign import assign_max_iou, ignore_regions, match
+    from cledet.ops.boxes import box_iou, clip_boxes
+    from cledet.ops.coder import decode, encode
+    from cledet.ops.losses import focal_loss, giou_loss, smooth_l1
+    from cledet.ops.nms import batched_nms
+
+__all__ = [
+    "assign_max_iou",
+    "batched_nms",
+    "box_iou",
+    "clip_boxes",
+    "decode",
+    "encode",
+    "focal_loss",
+    "giou_loss",
+    "ignore_regions",
+    "match",
+    "smooth_l1",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+
+
+HOMES = {
+    "assign_max_iou": "assign",
+    "batched_nms": "nms",
+    "box_iou": "boxes",
+    "clip_boxes": "boxes",
+    "decode": "coder",
+    "encode": "coder",
+    "focal_loss": "losses",
+    "giou_loss": "losses",
+    "ignore_regions": "assign",
+    "match": "assign",
+    "smooth_l1": "losses",
+}

@@ -1,0 +1,84 @@
+"""Which ground truth an anchor answers for: RetinaNet's assignment by highest IoU, and its parts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cledet.ops.boxes import area, box_intersection, box_iou
+
+BACKGROUND = -1
+IGNORED = -2
+
+
+class Matches(NamedTuple):
+    """What each of A anchors has to do with the ground truths of its image.
+
+    iou [..., A] its highest IoU; gt [..., A] int64 whose IoU that is (ties: the lowest index; 0 where there
+    is none); best [..., A] bool whether some ground truth overlaps no anchor more than this one (ties
+    included).
+    """
+
+    iou: Tensor
+    gt: Tensor
+    best: Tensor
+
+
+def match(anchors: Tensor, gt_boxes: Tensor, chunk: int = 16) -> Matches:
+    """Compare anchors [A, 4] with gt_boxes [..., G, 4], `chunk` ground truths at a time.
+
+    Images of a batch [N, G, 4] are padded with zero boxes: a box without area matches nothing. Memory is
+    N * A * chunk floats, however many ground truths there are.
+    """
+    shape = (*gt_boxes.shape[:-2], len(anchors))
+    iou = torch.zeros(shape, device=anchors.device)
+    gt = torch.zeros(shape, dtype=torch.int64, device=anchors.device)
+    best = torch.zeros(shape, dtype=torch.bool, device=anchors.device)
+    starts = range(0, gt_boxes.shape[-2], chunk) if len(anchors) else ()
+    for start in starts:
+        overlap = box_iou(gt_boxes[..., start : start + chunk, :], anchors).float()
+        top = overlap.amax(-1, keepdim=True)
+        best |= ((overlap == top) & (top > 0)).any(-2)
+        highest, index = overlap.max(-2)
+        gt = torch.where(highest > iou, index + start, gt)
+        iou = torch.maximum(highest, iou)
+    return Matches(iou, gt, best)
+
+
+def assign_from(matches: Matches, *, fg_threshold: float = 0.5, bg_threshold: float = 0.4) -> Tensor:
+    """Assignment [..., A] int64 by IoU: the ground truth's index, -1 background, -2 ignored.
+
+    Foreground from fg_threshold on, background under bg_threshold, ignored between; and every ground truth
+    keeps its best anchors however low their IoU, each of which answers for the ground truth that it overlaps
+    most.
+    """
+    positive = (matches.iou >= fg_threshold) | matches.best
+    otherwise = torch.where(matches.iou < bg_threshold, BACKGROUND, IGNORED)
+    return torch.where(positive, matches.gt, otherwise)
+
+
+def assign_max_iou(
+    anchors: Tensor, gt_boxes: Tensor, *, fg_threshold: float = 0.5, bg_threshold: float = 0.4
+) -> Tensor:
+    """Assign anchors [A, 4] to gt_boxes [..., G, 4] by IoU: [..., A] int64, as `assign_from` says.
+
+    Source: Lin et al., "Focal Loss for Dense Object Detection" (arXiv 1708.02002), section 4.
+    """
+    return assign_from(match(anchors, gt_boxes), fg_threshold=fg_threshold, bg_threshold=bg_threshold)
+
+
+def ignore_regions(
+    assignment: Tensor, anchors: Tensor, ignored_boxes: Tensor, threshold: float = 0.5, chunk: int = 16
+) -> Tensor:
+    """Ignore the background anchors that lie in a region where nobody said what there is (crowd, difficult).
+
+    assignment [..., A], anchors [A, 4], ignored_boxes [..., K, 4] padded with zero boxes. An anchor lies in a
+    region if it shares more than `threshold` of its own area with it.
+    """
+    inside = torch.zeros_like(assignment, dtype=torch.bool)
+    for start in range(0, ignored_boxes.shape[-2], chunk):
+        shared = box_intersection(ignored_boxes[..., start : start + chunk, :], anchors)
+        inside |= (shared > threshold * area(anchors)).any(-2)
+    return assignment.masked_fill(inside & (assignment == BACKGROUND), IGNORED)

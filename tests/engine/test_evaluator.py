@@ -1,0 +1,97 @@
+"""Figures are pycocotools' own, to the last digit, on the data set's own ids."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from cledet.data.source import open_source
+from cledet.engine.evaluator import METRICS, evaluate, read_results, to_original
+from cledet.errors import UserError
+
+
+def coco_stats(truth_file, results_file):
+    """The twelve figures as anybody would get them from pycocotools."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(truth_file))
+        coco = COCOeval(truth, truth.loadRes(str(results_file)), "bbox")
+        coco.evaluate()
+        coco.accumulate()
+        coco.summarize()
+    return coco.stats
+
+
+@pytest.mark.parametrize(
+    ("truth", "results"),
+    [
+        ("coco2017_sub/annotations/instances_val2017.json", "coco2017_sub/detections/yolox_nano_raw.json"),
+        ("coco_val2014_100/instances_val2014_100.json", "coco_val2014_100/instances_val2014_fakebbox100_results.json"),
+    ],
+)
+def test_the_twelve_figures_equal_pycocotools(shared_data, truth, results):
+    index = open_source(shared_data / truth).index("val", need_images=False)
+    found = evaluate(index, read_results(shared_data / results, index))
+    wanted = coco_stats(shared_data / truth, shared_data / results)
+    assert list(found.metrics.values()) == [None if v < 0 else v for v in wanted]
+    present = [v["AP"] for v in found.per_class.values() if v["AP"] is not None]
+    assert np.mean(present) == pytest.approx(found.metrics["AP"], abs=1e-12)
+
+
+def test_the_published_figures_of_the_coco_api(shared_data):
+    """cocodataset/cocoapi publishes these for its own example."""
+    folder = shared_data / "coco_val2014_100"
+    index = open_source(folder / "instances_val2014_100.json").index("val", need_images=False)
+    metrics = evaluate(index, read_results(folder / "instances_val2014_fakebbox100_results.json", index)).metrics
+    published = [0.505, 0.697, 0.573, 0.586, 0.519, 0.501, 0.387, 0.594, 0.595, 0.640, 0.566, 0.564]
+    assert [round(metrics[name], 3) for name in METRICS] == published
+
+
+def test_perfect_and_empty_detections(squares):
+    index = open_source(squares).index("val")
+    ids = index.image_ids[index.image_of_boxes()]
+    perfect = np.column_stack([ids, index.xywh, np.ones(len(ids)), index.category_ids[index.labels]])
+    assert evaluate(index, perfect).metrics["AP"] == 1.0
+    assert evaluate(index, perfect).per_class["red"] == {"AP": 1.0, "AP50": 1.0}
+    nothing = evaluate(index, np.zeros((0, 7)))
+    assert nothing.metrics["AP"] == 0.0
+    assert nothing.metrics["APl"] is None  # no large square
+
+
+def test_a_split_without_boxes_has_no_figures(squares):
+    index = open_source(squares).index("val").subset(np.array([0]))
+    assert set(evaluate(index, np.zeros((0, 7))).metrics.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('[{"image_id": 5, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 1}]', r"image ids .* not have: \[5\]"),
+        ('[{"image_id": 100, "category_id": 4, "bbox": [0, 0, 1, 1], "score": 1}]', r"category ids .*: \[4\]"),
+        ('[{"image_id": 100}]', "not in COCO's results format"),
+        ("{", "not in COCO's results format"),
+        ('{"a": 1}', "not in COCO's results format"),
+    ],
+)
+def test_results_that_do_not_fit_are_refused(squares, tmp_path, content, sentence):
+    (tmp_path / "r.json").write_text(content)
+    with pytest.raises(UserError, match=sentence):
+        read_results(tmp_path / "r.json", open_source(squares).index("val"))
+
+
+def test_an_empty_results_file_scores_zero(squares, tmp_path):
+    (tmp_path / "r.json").write_text(json.dumps([]))
+    index = open_source(squares).index("val")
+    assert evaluate(index, read_results(tmp_path / "r.json", index)).metrics["AP50"] == 0.0
+
+
+def test_boxes_go_back_to_the_original_by_each_sides_own_scale():
+    """480x640 shrunk to 320x427: x by 640/427, y by 480/320."""
+    box = to_original(torch.tensor([[42.7, 32.0, 427.0, 320.0]]), torch.tensor([320, 427]), torch.tensor([480, 640]))
+    torch.testing.assert_close(box, torch.tensor([[64.0, 48.0, 640.0, 480.0]]))

@@ -1,0 +1,143 @@
+"""The criterion against plain RetinaNet, and each component where it enters."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.models.detection import _utils as det_utils
+from torchvision.ops import box_iou, sigmoid_focal_loss
+
+from cledet.models.anchors import Anchors
+from cledet.models.criterion import Criterion, Targets
+from cledet.models.network import RawOutputs
+
+SHAPES, IMAGE = [(8, 8), (4, 4)], (64, 64)
+
+
+def outputs(images=2, classes=3, seed=0, bias=-2.0):
+    anchors, strides = Anchors((8, 16), scale=3.0)(SHAPES, IMAGE)
+    g = torch.Generator().manual_seed(seed)
+    logits = torch.randn(images, len(anchors), classes, generator=g) + bias
+    deltas = 0.2 * torch.randn(images, len(anchors), 4, generator=g)
+    return RawOutputs(logits.requires_grad_(), deltas.requires_grad_(), anchors, strides, [576, 144])
+
+
+def targets(*images):
+    """Ground truths a list of (x1, y1, x2, y2, label) an image."""
+    most = max(map(len, images))
+    boxes, labels = torch.zeros(len(images), most, 4), torch.zeros(len(images), most, dtype=torch.int64)
+    for i, rows in enumerate(images):
+        for j, row in enumerate(rows):
+            boxes[i, j], labels[i, j] = torch.tensor(row[:4]), row[4]
+    return Targets(boxes, labels, torch.zeros(len(images), 0, 4))
+
+
+TWO = targets([(4, 4, 30, 28, 1), (30, 20, 60, 62, 2)], [(10, 30, 40, 60, 0)])
+PLAIN = Criterion(iac=False, dc=False)
+
+
+def slow_retinanet(raw, truth):
+    """Image by image with torchvision's matcher and focal loss, in float64."""
+    matcher = det_utils.Matcher(0.5, 0.4, allow_low_quality_matches=True)
+    coder = det_utils.BoxCoder((1.0, 1.0, 1.0, 1.0))
+    cls, reg, count = 0.0, 0.0, 0
+    for i in range(len(truth.boxes)):
+        real = truth.boxes[i].abs().sum(1) > 0
+        gt, names = truth.boxes[i][real].double(), truth.labels[i][real]
+        assigned = matcher(box_iou(gt, raw.anchors.double()))
+        positive = assigned >= 0
+        onehot = torch.zeros_like(raw.logits[i], dtype=torch.float64)
+        onehot[positive, names[assigned[positive]]] = 1
+        valid = assigned != matcher.BETWEEN_THRESHOLDS
+        cls = cls + sigmoid_focal_loss(raw.logits[i][valid].double(), onehot[valid], reduction="sum")
+        wanted = coder.encode_single(gt[assigned[positive]], raw.anchors[positive].double())
+        reg = reg + torch.nn.functional.smooth_l1_loss(raw.deltas[i][positive].double(), wanted, beta=1 / 9, reduction="sum")
+        count += int(positive.sum())
+    return cls / count, reg / count, count
+
+
+def test_without_components_it_is_retinanet():
+    raw = outputs()
+    losses = PLAIN(raw, TWO)
+    cls, reg, count = slow_retinanet(raw, TWO)
+    assert int(losses.positives) == count > 4
+    assert int(losses.recalled) == 0
+    assert float(losses.classification) == pytest.approx(float(cls), rel=1e-5)
+    assert float(losses.regression) == pytest.approx(float(reg), rel=1e-5)
+    ours = torch.autograd.grad(losses.classification + losses.regression, (raw.logits, raw.deltas))
+    theirs = torch.autograd.grad(cls + reg, (raw.logits, raw.deltas))
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-4)
+
+
+def test_dc_changes_the_gradient_but_not_the_loss():
+    raw = outputs()
+    plain, dc = PLAIN(raw, TWO), Criterion(iac=False, dc=True)(raw, TWO)
+    assert float(dc.classification) == pytest.approx(float(plain.classification), rel=1e-6)
+    assert torch.equal(dc.regression, plain.regression)
+    (a,) = torch.autograd.grad(plain.classification, raw.logits, retain_graph=True)
+    (b,) = torch.autograd.grad(dc.classification, raw.logits)
+    changed = (a != b).any(-1)
+    assigned, _ = PLAIN.assign(raw, TWO)
+    assert changed.any()
+    assert not changed[assigned < 0].any()  # only positives are weighted
+
+
+@pytest.mark.parametrize("unit", ["pixel", "stride", "size"])
+def test_every_centre_unit_is_its_own_reading(unit):
+    raw = outputs()
+    a, b = (torch.autograd.grad(Criterion(iac=False, center_unit=u)(raw, TWO).classification, raw.logits)[0]
+            for u in (unit, "size" if unit != "size" else "pixel"))  # fmt: skip
+    assert not torch.equal(a, b)
+
+
+def test_iac_recalls_only_what_is_already_likely():
+    early = outputs(bias=-3.0)
+    with torch.no_grad():
+        early.logits.clamp_(max=-0.7)  # p < 1/3
+    assert int(Criterion()(early, TWO).recalled) == 0
+    assert torch.equal(Criterion().assign(early, TWO)[0], PLAIN.assign(early, TWO)[0])
+    late = outputs(bias=3.0)
+    losses = Criterion()(late, TWO)
+    assert int(losses.recalled) > 0
+    assert int(losses.positives) == int(losses.recalled) + int(PLAIN(late, TWO).positives)
+    floor = Criterion(recall_min_iou=0.3)(late, TWO)
+    assert 0 < int(floor.recalled) < int(losses.recalled)
+
+
+@pytest.mark.parametrize("criterion", [PLAIN, Criterion(), Criterion(reg_loss="giou")], ids=["plain", "all", "giou"])
+@pytest.mark.parametrize("truth", [targets([], []), targets([], [(3, 3, 3, 9, 1)])], ids=["none", "degenerate"])
+def test_images_without_objects_teach_background_only(criterion, truth):
+    raw = outputs()
+    losses = criterion(raw, truth)
+    assert int(losses.positives) == 0
+    assert float(losses.regression) == 0
+    assert float(losses.classification) > 0
+    (losses.classification + losses.regression).backward()
+    assert raw.logits.grad.isfinite().all()
+    assert raw.logits.grad.min() >= 0  # every score is pushed down
+
+
+def test_an_ignored_region_is_neither_object_nor_background():
+    raw = outputs(images=1)
+    region = torch.tensor([[[0.0, 0.0, 64.0, 64.0]]])
+    losses = PLAIN(raw, Targets(torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.int64), region))
+    (gradient,) = torch.autograd.grad(losses.classification, raw.logits)
+    inside = ((raw.anchors[:, :2] >= 0) & (raw.anchors[:, 2:] <= 64)).all(1)
+    assert inside.any()
+    assert (gradient[0, inside] == 0).all()
+    corner = (raw.anchors[:, 2:] <= 13).all(1)  # mostly outside the image, so mostly outside the region
+    assert corner.any()
+    assert (gradient[0, corner] > 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_losses_are_float32_under_autocast(dtype):
+    raw = outputs()
+    half = raw._replace(logits=raw.logits.to(dtype), deltas=raw.deltas.to(dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = Criterion()(half, TWO)
+    full = Criterion()(raw._replace(logits=half.logits.float(), deltas=half.deltas.float()), TWO)
+    assert losses.classification.dtype == losses.regression.dtype == torch.float32
+    assert float(losses.classification) == pytest.approx(float(full.classification), rel=1e-6)
+    assert float(losses.regression) == pytest.approx(float(full.regression), rel=1e-6)

@@ -1,0 +1,150 @@
+"""The network's shapes, its batches, what is frozen, and the ImageNet weights that are at hand."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cledet.engine.setup import initial_model
+from cledet.models.anchors import Anchors, cell_anchors
+from cledet.models.backbones import BACKBONES, FrozenBatchNorm2d, build_backbone
+from cledet.models.efficientnet import lite0_weights
+from cledet.models.network import STRIDES, Architecture, build_network
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_gives_strides_8_16_and_32(name):
+    backbone = build_backbone(name, "frozen")
+    maps = backbone.eval()(torch.zeros(1, 3, 64, 96))
+    assert [m.shape for m in maps] == [(1, c, 64 // s, 96 // s) for c, s in zip(backbone.channels, (8, 16, 32))]
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return build_network(Architecture(backbone="r18", classes=3, fpn_channels=16)).eval()
+
+
+@torch.inference_mode()
+def test_outputs_and_anchors_are_in_the_same_order(network):
+    """A batch of one 64x96 image: P3 8x12, P4 4x6, P5 2x3, P6 1x2, P7 1x1 positions of 9 anchors."""
+    raw = network(torch.zeros(2, 3, 64, 96, dtype=torch.uint8))
+    assert raw.levels == [9 * 96, 9 * 24, 9 * 6, 9 * 2, 9]
+    assert raw.logits.shape == (2, sum(raw.levels), 3)
+    assert raw.deltas.shape == (2, sum(raw.levels), 4)
+    assert raw.anchors.shape == (sum(raw.levels), 4)
+    assert raw.strides.tolist() == [float(s) for s, n in zip(STRIDES, raw.levels) for _ in range(n)]
+    prior = raw.logits.sigmoid().mean()
+    assert prior == pytest.approx(0.01, rel=0.2)  # every anchor starts at 1 %
+
+
+@torch.inference_mode()
+def test_a_batch_gives_what_each_image_gives_alone(network):
+    images = torch.randint(0, 256, (3, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    together, apart = network(images), [network(image[None]) for image in images]
+    torch.testing.assert_close(together.logits, torch.cat([raw.logits for raw in apart]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together.deltas, torch.cat([raw.deltas for raw in apart]), atol=1e-5, rtol=1e-5)
+
+
+def test_cell_anchors_by_hand():
+    """A side of 32: height/width 0.5, 1 and 2 give 45.25x22.6, 32x32 and 22.6x45.25, halves rounded."""
+    wanted = [[-23, -11, 23, 11], [-16, -16, 16, 16], [-11, -23, 11, 23]]
+    assert cell_anchors([32]).tolist() == wanted
+
+
+def test_anchors_stand_on_the_grid():
+    anchors, strides = Anchors([8], scale=4.0)([(2, 3)], (16, 24))
+    assert anchors.shape == (2 * 3 * 9, 4)
+    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+    assert centers[:9].unique(dim=0).tolist() == [[0, 0]]
+    assert centers[9].tolist() == [8, 0]  # the next position is to the right
+    assert centers[27].tolist() == [0, 8]  # then comes the next row
+    assert set(strides.tolist()) == {8.0}
+
+
+def test_steps_from_the_image_differ_only_off_multiples_of_128():
+    """An image 800 high: P6 has 13 rows, so torchvision steps 61 px where the stride is 64."""
+    shapes = [(100, 128), (50, 64), (25, 32), (13, 16), (7, 8)]
+    exact = Anchors(STRIDES)(shapes, (800, 1024))[0]
+    quirk = Anchors(STRIDES, from_image=True)(shapes, (800, 1024))[0]
+    ends = torch.tensor([9 * r * c for r, c in shapes]).cumsum(0)
+    assert torch.equal(exact[: ends[2]], quirk[: ends[2]])
+    assert exact[ends[2] + 16 * 9, 1] - quirk[ends[2] + 16 * 9, 1] == 3
+
+
+def test_frozen_stages_neither_learn_nor_move_their_statistics():
+    network = build_network(Architecture(backbone="r18", classes=2, fpn_channels=16, norm="batch"))
+    network.backbone.freeze(2)
+    network.train()
+    before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
+    network(torch.rand(2, 3, 64, 64) * 255).logits.sum().backward()
+    moved = {name for name, value in network.backbone.state_dict().items() if not torch.equal(value, before[name])}
+    assert "layer2.0.bn1.running_mean" in moved
+    assert not {name for name in moved if name.startswith(("bn1", "layer1"))}
+    fixed = {name for name, p in network.backbone.named_parameters() if p.grad is None}
+    assert fixed == {name for name, _ in network.backbone.named_parameters() if name.startswith(("conv1", "bn1", "layer1"))}
+
+
+def test_frozen_norms_are_fixed_and_keep_bfloat16():
+    norm = FrozenBatchNorm2d(4).train()
+    norm.running_mean.fill_(2.0)
+    assert not norm.training
+    assert not any(p.requires_grad for p in norm.parameters())
+    x = torch.full((1, 4, 2, 2), 3.0, dtype=torch.bfloat16)
+    y = norm(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), torch.ones_like(y, dtype=torch.float32), atol=1e-2, rtol=0)
+
+
+def test_lite0_is_the_published_classifier(shared_data):
+    """With the package's last layers on top it recognizes objects cut out of COCO photos."""
+    state = lite0_weights()
+    backbone = build_backbone("lite0", "batch").eval()
+    backbone.load_state_dict({key: state[key] for key in backbone.state_dict()})
+    wanted = {"zebra": {340}, "banana": {954}, "pizza": {963}, "broccoli": {937}, "bear": set(range(294, 298)),
+              "elephant": {101, 385, 386}, "toilet": {861}, "cat": set(range(281, 286)), "laptop": {620, 681},
+              "dog": set(range(151, 269)), "keyboard": {508}, "bus": {654, 779, 874}}  # fmt: skip
+    crops, truths = coco_crops(shared_data / "coco2017_sub", wanted)
+    images = (torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() - 127) / 128
+    with torch.inference_mode():
+        x = nn.functional.conv2d(backbone(images)[2], state["_conv_head.weight"])
+        x = nn.functional.batch_norm(x, *(state[f"_bn1.{k}"] for k in ("running_mean", "running_var", "weight", "bias")),
+                                     eps=1e-3)  # fmt: skip
+        top = (nn.functional.relu6(x).mean((2, 3)) @ state["_fc.weight"].T).topk(5).indices
+    hits = [bool(truth & set(row)) for truth, row in zip(truths, top.tolist())]
+    assert len(hits) > 20
+    assert np.mean(hits) > 0.8  # 0.005 by chance
+
+
+def coco_crops(folder, wanted):
+    content = json.loads((folder / "annotations" / "instances_val2017.json").read_text())
+    names = {c["id"]: c["name"] for c in content["categories"]}
+    files = {i["id"]: i["file_name"] for i in content["images"]}
+    crops, truths = [], []
+    for a in content["annotations"]:
+        name = names[a["category_id"]]
+        if name in wanted and a["area"] > 8000 and not a["iscrowd"]:
+            image = cv2.imread(str(folder / "val2017" / files[a["image_id"]]))[:, :, ::-1]
+            x, y, w, h = a["bbox"]
+            cx, cy, r = x + w / 2, y + h / 2, 0.6 * max(w, h)
+            x0, y0 = max(int(cx - r), 0), max(int(cy - r), 0)
+            crop = image[y0 : int(cy + r), x0 : int(cx + r)]
+            crops.append(cv2.resize(crop, (224, 224), interpolation=cv2.INTER_AREA))
+            truths.append(wanted[name])
+    return crops, truths
+
+
+def test_imagenet_weights_reach_the_network(squares):
+    from cledet.config import TrainSettings, resolve
+    from cledet.data.source import open_source
+
+    settings = resolve(TrainSettings, {"backbone": "lite0", "fpn_channels": 16}, environ={})
+    model = initial_model(settings, open_source(squares).index("train"), None)
+    assert model.architecture.norm == "frozen"
+    network = model.network()
+    assert torch.equal(network.backbone.stem[1].weight, lite0_weights()["stem.1.weight"])

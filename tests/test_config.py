@@ -1,0 +1,135 @@
+"""Settings: layers, origins, and a sentence for every mistake."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from cledet.config import (
+    COMPONENTS,
+    PredictSettings,
+    TrainSettings,
+    ablation_name,
+    long_side,
+    parse_ablation,
+    read_recipe,
+    recipes,
+    resolve,
+)
+from cledet.errors import UserError
+
+
+def test_the_later_layer_wins_and_is_named(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("lr: 0.1\nbatch: 4\nfpn-channels: 64\nabout: any text\n")
+    environ = {"CLEDET_BATCH": "6", "CLEDET_EPOCHS": "3", "CLEDET_CACHE": "elsewhere"}
+    settings = resolve(TrainSettings, {"epochs": "5", "seed": None}, recipe=recipe, environ=environ)
+    assert (settings.lr, settings.batch, settings.epochs, settings.fpn_channels) == (0.1, 6, 5, 64)
+    origins = settings.origins
+    assert [origins[k] for k in ("lr", "batch", "epochs", "seed")] == ["recipe", "environment", "flag", "default"]
+
+
+def test_config_yaml_reads_back_the_same(tmp_path):
+    settings = resolve(TrainSettings, {"ablation": "dc", "scale_jitter": "0.5,2", "lr": 0.003}, environ={})
+    path = tmp_path / "config.yaml"
+    path.write_text(settings.to_yaml())
+    assert "lr: 0.003  # flag" in path.read_text()
+    assert "batch: 8  # default" in path.read_text()
+    again = resolve(TrainSettings, recipe=path, environ={})
+    assert again.model_dump() == settings.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("text", "components"),
+    [
+        ("all", COMPONENTS),
+        ("none", ()),
+        ("", ()),
+        ("clb,iac", ("iac", "clb")),
+        (" DC ", ("dc",)),
+        (["clb", "dc", "dc"], ("dc", "clb")),
+        ("iac,dc,clb", COMPONENTS),
+    ],
+)
+def test_ablation_in_any_order_and_case(text, components):
+    assert parse_ablation(text) == components
+    assert parse_ablation(ablation_name(components)) == components
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"batch": "abc"}, r"--batch abc \(from the flag\): input should be a valid integer"),
+        ({"batch": 0}, r"--batch 0 \(from the flag\): input should be greater than or equal to 1"),
+        ({"reg_loss": "gou"}, r"--reg-loss gou .* is not a choice \(did you mean giou\?\)"),
+        ({"nms": "clbalanced"}, "did you mean cl-balanced"),
+        ({"ablation": "iac,dcl"}, "unknown component 'dcl'"),
+        ({"bacth": 3}, r"unknown setting 'bacth' \(did you mean batch\?\)"),
+        ({"scale_jitter": "2,1"}, "LOW <= HIGH"),
+        ({"conf": 1.5}, "less than or equal to 1"),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence(flags, sentence):
+    with pytest.raises(UserError, match=sentence):
+        resolve(TrainSettings, flags, environ={})
+
+
+def test_a_wrong_key_in_a_recipe_names_the_file_and_the_nearest(tmp_path):
+    (tmp_path / "r.yaml").write_text("bakcbone: r18\n")
+    with pytest.raises(UserError, match=r"'bakcbone' in .*r.yaml \(did you mean backbone\?\)"):
+        read_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "just text", "a: [unclosed"])
+def test_what_is_no_recipe_is_refused(tmp_path, content):
+    (tmp_path / "r.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"r\.yaml (is not YAML|holds no settings)"):
+        read_recipe(tmp_path / "r.yaml")
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean shapes"):
+        resolve(TrainSettings, recipe="shape", environ={})
+
+
+@pytest.mark.parametrize("name", sorted(recipes()))
+def test_every_shipped_recipe_resolves(name):
+    settings = resolve(TrainSettings, recipe=name, environ={})
+    assert settings.origins["backbone"] == "recipe"
+    assert "about" in yaml.safe_load(recipes()[name].read_text())
+
+
+def test_the_learning_rate_scales_with_the_batch_unless_given():
+    assert resolve(TrainSettings, {"batch": 16}, environ={}).learning_rate == pytest.approx(0.01)
+    assert resolve(TrainSettings, {"batch": 4}, environ={}).learning_rate == pytest.approx(0.0025)
+    assert resolve(TrainSettings, {"batch": 4, "lr": 0.01}, environ={}).learning_rate == 0.01
+    adamw = resolve(TrainSettings, {"batch": 8, "optimizer": "adamw"}, environ={})
+    assert adamw.learning_rate == pytest.approx(1e-4)
+
+
+def test_steps_cover_every_epoch_whole():
+    assert resolve(TrainSettings, {"epochs": 3, "batch": 4}, environ={}).steps(10) == 8  # 30 samples in fours
+    assert resolve(TrainSettings, {"iters": 5}, environ={}).steps(10) == 5
+    assert resolve(TrainSettings, {"epochs": 1, "batch": 8}, environ={}).steps(1) == 1
+
+
+def test_commands_differ_where_users_expect_it():
+    assert PredictSettings().conf == 0.3
+    assert TrainSettings().conf == 0.05
+    assert long_side(800) == 1333
+
+
+@pytest.mark.parametrize(
+    ("components", "nms", "method"),
+    [((), "auto", "standard"), (("dc",), "auto", "standard"), (("clb",), "auto", "cl-balanced"), (("clb",), "soft", "soft")],
+)
+def test_nms_follows_the_components_unless_chosen(components, nms, method):
+    assert PredictSettings(nms=nms).nms_for(components) == method
+
+
+def test_help_and_settings_import_no_torch():
+    code = "import sys, cledet.cli, cledet.config; sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

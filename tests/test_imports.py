@@ -1,0 +1,65 @@
+"""The design's rule of who may import whom, read from the sources."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "cledet"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+ALLOWED = {
+    "errors": set(),
+    "config": {"errors"},
+    "console": {"errors"},
+    "components": {"components", "ops"},
+    "ops": {"components", "ops"},
+    "models": {"errors", "config", "components", "ops", "models"},
+    "data": {"errors", "config", "data"},
+    "engine": {"errors", "config", "console", "components", "ops", "models", "data", "engine"},
+    "detector": {"errors", "config", "console", "components", "ops", "models", "data", "engine"},
+    "cli": {"errors", "config", "console", "data", "engine", "detector", "__init__"},
+    "__main__": {"cli"},
+    "__init__": {"errors", "detector"},
+}
+ONLY_IN = {"typer": {"cli"}, "rich": {"console"}}
+OPS_FOR_COMPONENTS = {"cledet.ops.boxes", "cledet.ops.assign"}
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+    return found
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path):
+    for module in imports(path):
+        root, *rest = module.split(".")
+        if root == "cledet":
+            assert (rest[0] if rest else "__init__") in ALLOWED[layer(path)], f"{path.name} imports {module}"
+        if root in ONLY_IN:
+            assert layer(path) in ONLY_IN[root], f"{path.name} imports {module}"
+        assert not module.startswith("torch.distributed"), f"{path.name} imports {module}"
+
+
+def test_components_take_only_box_arithmetic_and_matching_from_ops():
+    for path in (PACKAGE / "components").glob("*.py"):
+        assert {m for m in imports(path) if m.startswith("cledet.ops")} <= OPS_FOR_COMPONENTS
+
+
+def test_the_rule_sees_imports():
+    """Were the reading of imports broken, the tests above would pass on anything."""
+    assert "cledet.models.network" in imports(PACKAGE / "models" / "decode.py")
+    assert "typer" in imports(PACKAGE / "cli.py")

@@ -147,7 +147,8 @@ class DetectionDataset(torch.utils.data.Dataset[Sample]):
     def _resize(self, image: Pixels, boxes: Boxes, factor: float) -> tuple[Pixels, Boxes]:
         """Resize to `factor` times what fits the limits."""
         resized = rescale(image, factor * fit_scale(image, self.short, self.long))
-        return resized, scale_boxes(boxes, image.shape[:2], resized.shape[:2])
+        boxes = scale_boxes(boxes, image.shape[:2], resized.shape[:2])
+        return resized, clip_boxes(boxes, *resized.shape[:2])
 
     def _vary(
         self, image: Pixels, boxes: Boxes, augment: Augment, rng: np.random.Generator

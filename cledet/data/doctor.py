@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Any, Literal
 
 import numpy as np
@@ -16,17 +16,19 @@ from cledet.data.source import DataSource
 from cledet.errors import UserError
 
 EXAMPLES = 5
+Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One kind of trouble in one split."""
 
-    severity: Literal["error", "warning"]
+    severity: Severity
     split: str
     kind: str
     count: int
     text: str
+    """One sentence: how many of what, and where the first is."""
     examples: tuple[str, ...] = ()
 
 
@@ -117,7 +119,7 @@ def _examine_image(index: DetectionIndex, position: int) -> tuple[str, str]:
     return "", ""
 
 
-_IMAGE_KINDS: dict[str, tuple[Literal["error", "warning"], str]] = {
+_IMAGE_KINDS: dict[str, tuple[Severity, str]] = {
     "missing": ("error", "images have no file"),
     "unreadable": ("error", "images cannot be decoded"),
     "size": ("error", "images have another size than their annotation says"),
@@ -125,29 +127,41 @@ _IMAGE_KINDS: dict[str, tuple[Literal["error", "warning"], str]] = {
 }
 
 
+def _problem(
+    index: DetectionIndex, severity: Severity, kind: str, words: str, count: int, examples: Iterable[str]
+) -> Problem:
+    few = tuple(islice(examples, EXAMPLES))
+    text = f"{index.name}: {count} {words}; the first: {few[0]}"
+    return Problem(severity, index.name, kind, count, text, few)
+
+
 def _image_problems(index: DetectionIndex, states: Sequence[tuple[str, str]]) -> list[Problem]:
     problems = []
     for kind, (severity, words) in _IMAGE_KINDS.items():
         found = [message for state, message in states if state == kind]
         if found:
-            text = f"{index.name}: {len(found)} {words}"
-            problems.append(Problem(severity, index.name, kind, len(found), text, tuple(found[:EXAMPLES])))
+            problems.append(_problem(index, severity, kind, words, len(found), found))
     return problems
 
 
 def _box_problems(index: DetectionIndex) -> list[Problem]:
     degenerate = index.degenerate()
     kinds = (
-        ("degenerate", degenerate, "boxes have no width or height; they are not trained on"),
-        ("outside", _outside(index) & ~degenerate, "boxes reach out of their image; they are clipped"),
+        ("degenerate", degenerate, "boxes have no width or height and are not trained on"),
+        ("outside", _outside(index) & ~degenerate, "boxes reach out of their image and are clipped"),
         ("duplicate", _duplicates(index), "boxes repeat another of the same class and place"),
     )
     return [
-        Problem("warning", index.name, kind, count, f"{index.name}: {count} {words}", _examples(index, rows))
+        _problem(index, "warning", kind, words, int(rows.sum()), _places(index, rows))
         for kind, rows, words in kinds
-        for count in [int(rows.sum())]
         if rows.any()
     ]
+
+
+def _class_problems(index: DetectionIndex) -> list[Problem]:
+    unused = [name for name, count in index.class_counts().items() if count == 0]
+    words = f"of {len(index.classes)} classes have no box"
+    return [_problem(index, "warning", "unused", words, len(unused), unused)] if unused else []
 
 
 def _outside(index: DetectionIndex, slack: float = 1.0) -> Bools:
@@ -155,8 +169,7 @@ def _outside(index: DetectionIndex, slack: float = 1.0) -> Bools:
     sizes = index.sizes[index.image_of_boxes()]
     far = index.xywh[:, :2] + index.xywh[:, 2:]
     over = ((index.xywh[:, :2] < -slack) | (far > sizes + slack)).any(axis=1)
-    known: Bools = (sizes > 0).all(axis=1)
-    return over & known
+    return np.logical_and(over, (sizes > 0).all(axis=1))
 
 
 def _duplicates(index: DetectionIndex) -> Bools:
@@ -168,19 +181,10 @@ def _duplicates(index: DetectionIndex) -> Bools:
     return repeated
 
 
-def _examples(index: DetectionIndex, rows: Bools) -> tuple[str, ...]:
-    chosen = np.flatnonzero(rows)[:EXAMPLES]
-    images = index.image_of_boxes()[chosen]
-    return tuple(
-        f"{index.paths[image]}: {index.classes[index.labels[row]]} at "
-        f"[left {x:g}, top {y:g}, width {w:g}, height {h:g}]"
-        for row, image, (x, y, w, h) in zip(chosen, images, index.xywh[chosen].tolist())
-    )
-
-
-def _class_problems(index: DetectionIndex) -> list[Problem]:
-    unused = tuple(name for name, count in index.class_counts().items() if count == 0)
-    if not unused:
-        return []
-    text = f"{index.name}: {len(unused)} of {len(index.classes)} classes have no box"
-    return [Problem("warning", index.name, "unused", len(unused), text, unused[:EXAMPLES])]
+def _places(index: DetectionIndex, rows: Bools) -> Iterator[str]:
+    """Where these boxes are, in words."""
+    images = index.image_of_boxes()
+    for row in np.flatnonzero(rows):
+        x, y, w, h = index.xywh[row].tolist()
+        place = f"[left {x:g}, top {y:g}, width {w:g}, height {h:g}]"
+        yield f"{index.paths[images[row]]}: {index.classes[index.labels[row]]} at {place}"

@@ -29,9 +29,7 @@ class Thing:
     """Pixels of the whole shape."""
 
 
-def draw_scene(
-    width: int, height: int, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.uint8], list[Thing]]:
+def draw_scene(width: int, height: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], list[Thing]]:
     """A picture, RGB [height, width, 3], and the one to eight things on it, tightly boxed."""
     picture = _ground(width, height, rng)
     seen: list[npt.NDArray[np.bool_]] = []
@@ -46,8 +44,8 @@ def draw_scene(
             continue
         seen = [mask & ~shape for mask in seen] + [shape]
         things.append(Thing(name, _tight_box(shape), int(shape.sum())))
-        picture = _paint(picture, alpha, rng)
-    picture += rng.normal(0, 3, picture.shape).astype(np.float32)
+        _paint(picture, alpha, rng)
+    picture += 3 * rng.standard_normal(picture.shape, dtype=np.float32)
     return np.clip(np.round(picture), 0, 255).astype(np.uint8), things
 
 
@@ -69,8 +67,7 @@ def _tight_box(shape: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 def _ground(width: int, height: int, rng: np.random.Generator) -> Picture:
     """Two muted colours mixed by smooth noise, stripes or a slope, with finer noise on top."""
-    kinds: list[Callable[[int, int, np.random.Generator], Mask]] = [_clouds, _stripes, _slope]
-    mix = kinds[int(rng.integers(len(kinds)))](width, height, rng)[:, :, None]
+    mix = TEXTURES[int(rng.integers(len(TEXTURES)))](width, height, rng)[:, :, None]
     base = rng.uniform(50, 205, 3)
     first, second = (base + rng.uniform(-38, 38, 3) for _ in range(2))
     grain = 10 * (_clouds(width, height, rng, cells=24)[:, :, None] - 0.5)
@@ -97,21 +94,20 @@ def _slope(width: int, height: int, rng: np.random.Generator) -> Mask:
 
 def _along(width: int, height: int, angle: float) -> Mask:
     """Every pixel's distance along a direction."""
-    x, y = np.meshgrid(np.arange(width), np.arange(height))
-    return (x * np.cos(angle) + y * np.sin(angle)).astype(np.float32)
+    across, down = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+    return np.add.outer(down * np.float32(np.sin(angle)), across * np.float32(np.cos(angle)))
 
 
-def _paint(picture: Picture, alpha: Mask, rng: np.random.Generator) -> Picture:
-    """The picture with a shaded, striped or mottled thing on it, in a colour that stands out, with a dark rim."""
-    height, width = alpha.shape
-    under = picture[alpha > 0.5].mean(axis=0)
-    colour = _contrasting(under, rng)
-    texture = [_clouds, _stripes, _slope][int(rng.integers(3))](width, height, rng)
-    fill = colour * (0.82 + 0.36 * texture[:, :, None])
-    rim = cv2.erode(alpha, np.ones((3, 3), np.uint8))[:, :, None]
-    fill = fill * (0.45 + 0.55 * rim)
-    cover = alpha[:, :, None]
-    return (picture * (1 - cover) + fill * cover).astype(np.float32)
+def _paint(picture: Picture, alpha: Mask, rng: np.random.Generator) -> None:
+    """Put a cloudy, striped or shaded thing on the picture, in a colour that stands out, with a dark rim."""
+    inner = cv2.erode(alpha, np.ones((3, 3), np.uint8))
+    left, top, width, height = _tight_box(alpha > 0)
+    window = (slice(top, top + height), slice(left, left + width))
+    part, cover = picture[window], alpha[window][:, :, None]
+    texture = TEXTURES[int(rng.integers(len(TEXTURES)))](width, height, rng)
+    colour = _contrasting(part[alpha[window] > 0.5].mean(axis=0), rng)
+    fill = colour * (0.82 + 0.36 * texture[:, :, None]) * (0.45 + 0.55 * inner[window][:, :, None])
+    picture[window] = part * (1 - cover) + fill * cover
 
 
 def _contrasting(under: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -161,12 +157,10 @@ def _crescent(diameter: float, rng: np.random.Generator) -> Mask:
     angle = rng.uniform(0, 2 * np.pi)
     offset = diameter / 2 * rng.uniform(0.42, 0.55) * np.array([np.cos(angle), np.sin(angle)])
     disc, cut = _oval(radius, 0, diameter), _oval(radius * rng.uniform(0.78, 0.88), 0, diameter, offset)
-    return np.clip(disc - cut, 0, 1)
+    return np.clip(disc - cut, 0, 1).astype(np.float32)
 
 
-def _oval(
-    axes: npt.NDArray[np.float64], angle: float, diameter: float, offset: npt.ArrayLike = (0.0, 0.0)
-) -> Mask:
+def _oval(axes: npt.NDArray[np.float64], angle: float, diameter: float, offset: npt.ArrayLike = (0.0, 0.0)) -> Mask:
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     t = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     return _polygon(axes * np.stack([np.cos(t), np.sin(t)], axis=1) @ turn + np.asarray(offset), diameter)
@@ -178,9 +172,10 @@ def _polygon(points: npt.NDArray[np.float64], diameter: float) -> Mask:
     corners = np.round((points + side / 2) * (1 << _SHIFT)).astype(np.int32)
     mask = np.zeros((side, side), dtype=np.uint8)
     cv2.fillPoly(mask, [corners], 255, lineType=cv2.LINE_AA, shift=_SHIFT)
-    return mask.astype(np.float32) / 255
+    return (mask / 255).astype(np.float32)
 
 
+TEXTURES: tuple[Callable[[int, int, np.random.Generator], Mask], ...] = (_clouds, _stripes, _slope)
 SHAPES: dict[str, Callable[[float, np.random.Generator], Mask]] = {
     "star": _star,
     "crescent": _crescent,

@@ -61,8 +61,7 @@ class DetectionIndex:
     def degenerate(self, rows: slice = slice(None)) -> Bools:
         """Which of these box rows, [B] by default, have no width or height, or are not numbers."""
         xywh = self.xywh[rows]
-        sound: Bools = np.isfinite(xywh).all(axis=1) & (xywh[:, 2:] > 0).all(axis=1)
-        return ~sound
+        return np.logical_not(np.isfinite(xywh).all(axis=1) & (xywh[:, 2:] > 0).all(axis=1))
 
     def boxes(self, image: int) -> npt.NDArray[np.float32]:
         """The boxes of one image, [n, 4] xyxy."""

@@ -69,8 +69,9 @@ def open_source(data: str | Path) -> DataSource:
         error = missing("data set", path)
         raise UserError(error.message, f"{error.hint}; ships with the package: {', '.join(SHIPPED)}")
     if path.suffix.lower() == ".json":
+        home = path.parents[1] if path.parent.name == "annotations" else path.parent
         split = path.stem.removeprefix("instances_")
-        return DataSource(path.parent.name, CocoFiles({split: (path, None)}), single=True)
+        return DataSource(home.name, CocoFiles({split: (path, None)}), single=True)
     if path.suffix.lower() in (".yaml", ".yml"):
         return _refuse_empty(DataSource(path.stem, read_datafile(path)), path)
     raise UserError(f"{path} is no data set", "expected a .yaml, a COCO .json, a folder, or a shipped name")
@@ -113,5 +114,6 @@ def _note_degenerate(index: DetectionIndex) -> DetectionIndex:
     if len(rows) == 0:
         return index
     image = Path(str(index.paths[index.image_of_boxes()[rows[0]]])).name
-    note = f"{index.name}: {len(rows)} boxes without width or height, the first in {image}: not trained on."
+    what = f"{len(rows)} of {index.num_boxes} boxes without width or height, the first in {image}"
+    note = f"{index.name}: {what}: not trained on."
     return replace(index, notes=(*index.notes, note))

@@ -83,7 +83,7 @@ def random_crop(
     top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
     moved = boxes - np.array([left, top, left, top], dtype=np.float32)
     centre = (moved[:, :2] + moved[:, 2:]) / 2
-    inside: npt.NDArray[np.bool_] = ((centre >= 0) & (centre < (columns, rows))).all(axis=1)
+    inside: npt.NDArray[np.bool_] = np.all((centre >= 0) & (centre < (columns, rows)), axis=1)
     return image[top : top + rows, left : left + columns], clip_boxes(moved, rows, columns), inside
 
 

@@ -1,0 +1,109 @@
+"""The columnar index against numbers worked by hand, and against pycocotools on the file itself."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cledet.data.coco import read_coco
+from cledet.data.index import DetectionIndex, group_by_image
+
+
+def make_index(**changes: object) -> DetectionIndex:
+    """Three images: one crowd and one box, nothing, one box."""
+    columns = {
+        "name": "t/val",
+        "classes": ("cat", "dog"),
+        "category_ids": np.array([3, 17]),
+        "paths": np.array(["/a.jpg", "/b.jpg", "/c.jpg"]),
+        "image_ids": np.array([10, 9_999_999_999, 5]),
+        "sizes": np.array([[40, 30], [50, 60], [8, 9]], dtype=np.int32),
+        "starts": np.array([0, 2, 2, 3]),
+        "xywh": np.array([[1.25, 2, 10, 20], [0, 0, 40, 30], [3, 4, 5, 0]], dtype=np.float64),
+        "labels": np.array([1, 0, 1]),
+        "ignore": np.array([False, True, False]),
+        "area": np.array([150.0, 1200, 0]),
+    }
+    return DetectionIndex(**{**columns, **changes})  # type: ignore[arg-type]
+
+
+def test_counts_and_boxes() -> None:
+    index = make_index()
+    assert len(index) == 3
+    assert index.num_boxes == 3
+    assert index.class_counts() == {"cat": 0, "dog": 2}
+    assert index.boxes(0).tolist() == [[1.25, 2, 11.25, 22], [0, 0, 40, 30]]
+    assert index.boxes(1).shape == (0, 4)
+    assert index.boxes(2).dtype == np.float32
+    assert index.image_of_boxes().tolist() == [0, 0, 2]
+
+
+def test_degenerate_boxes_are_those_without_extent_or_not_numbers() -> None:
+    index = make_index(xywh=np.array([[0, 0, 1, 1], [0, np.nan, 5, 5], [0, 0, 5, -1.0]]))
+    assert index.degenerate().tolist() == [False, True, True]
+    assert index.degenerate(slice(0, 1)).tolist() == [False]
+
+
+def test_subset_takes_images_in_the_order_asked() -> None:
+    subset = make_index().subset([2, 0])
+    assert subset.image_ids.tolist() == [5, 10]
+    assert subset.starts.tolist() == [0, 1, 3]
+    assert subset.labels.tolist() == [1, 1, 0]
+    assert make_index().subset([]).num_boxes == 0
+
+
+def test_to_coco_keeps_ids_and_fractions() -> None:
+    coco = make_index().to_coco()
+    assert [image["id"] for image in coco["images"]] == [10, 9_999_999_999, 5]
+    assert coco["categories"] == [{"id": 3, "name": "cat"}, {"id": 17, "name": "dog"}]
+    first = {"id": 1, "image_id": 10, "category_id": 17, "bbox": [1.25, 2, 10, 20], "area": 150, "iscrowd": 0}
+    assert coco["annotations"][0] == first
+    assert [box["iscrowd"] for box in coco["annotations"]] == [0, 1, 0]
+    json.dumps(coco)
+
+
+def test_group_by_image_keeps_the_files_order_within_an_image() -> None:
+    order, starts = group_by_image(np.array([2, 0, 2, 0]), 4)
+    assert order.tolist() == [1, 3, 0, 2]
+    assert starts.tolist() == [0, 2, 2, 4, 4]
+
+
+def figures(truth: dict, detections: list) -> np.ndarray:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = truth
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(detections), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats
+
+
+@pytest.mark.parametrize(
+    ("truth", "results"),
+    [
+        ("coco2017_sub/annotations/instances_val2017.json", "coco2017_sub/detections/yolox_nano_raw.json"),
+        (
+            "coco_val2014_100/instances_val2014_100.json",
+            "coco_val2014_100/instances_val2014_fakebbox100_results.json",
+        ),
+    ],
+)
+def test_pycocotools_says_the_same_of_the_index_as_of_the_file(shared_data: Path, truth: str, results: str) -> None:
+    content = json.loads((shared_data / truth).read_text())
+    detections = json.loads((shared_data / results).read_text())
+    detections = [d for d in detections if d.get("score", 1) > 0.1]
+    index = read_coco(shared_data / truth)
+    for_file = figures({**content, "info": {}}, [dict(d) for d in detections])
+    for_index = figures(index.to_coco(), [dict(d) for d in detections])
+    assert for_file[0] > 0.1
+    assert np.array_equal(for_file, for_index)

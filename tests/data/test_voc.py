@@ -1,0 +1,154 @@
+"""VOC folders: 1-based pixel boxes by hand, optional tags, lists, classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cledet.data.source import open_source
+from cledet.data.voc import VOC_CLASSES, image_numbers, pixel_box, read_xml
+from cledet.errors import UserError
+
+SIZE = "<size><width>40</width><height>30</height><depth>3</depth></size>"
+
+
+def thing(name: str, corners: tuple[float, ...] = (1, 1, 10, 5), extra: str = "") -> str:
+    tags = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), corners))
+    return f"<object><name>{name}</name>{extra}<bndbox>{tags}</bndbox></object>"
+
+
+def make_voc(folder: Path, images: dict[str, str], lists: dict[str, str]) -> Path:
+    for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (folder / name).mkdir(parents=True)
+    for stem, objects in images.items():
+        (folder / "Annotations" / f"{stem}.xml").write_text(f"<annotation>{SIZE}{objects}</annotation>")
+        cv2.imwrite(str(folder / "JPEGImages" / f"{stem}.jpg"), np.zeros((30, 40, 3), np.uint8))
+    for name, text in lists.items():
+        (folder / "ImageSets" / "Main" / f"{name}.txt").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    images = {
+        "im_1": thing("nut") + thing("bolt", (3, 4, 3, 4)),
+        "im_2": "",
+        "im_3": thing("bolt", (31, 21, 40, 30), "<difficult>1</difficult><part><name>head</name></part>"),
+    }
+    return make_voc(tmp_path / "voc", images, {"train": "im_1\nim_2\n", "test": "im_3  1\n\n"})
+
+
+@pytest.mark.parametrize(
+    ("corners", "xywh"),
+    [
+        ((1, 1, 40, 30), (0, 0, 40, 30)),  # the whole of a 40x30 image
+        ((3, 4, 4, 9), (2, 3, 2, 6)),  # columns 2 and 3, rows 3 to 8
+        ((1.5, 1, 3.5, 2), (0.5, 0, 3, 2)),
+        ((5, 5, 5, 5), (4, 4, 0, 0)),  # nothing, as in BCCD: not one pixel
+        ((9, 5, 7, 6), (8, 4, -2, 2)),
+    ],
+)
+def test_boxes_are_one_based_and_inclusive(corners: tuple[float, ...], xywh: tuple[float, ...]) -> None:
+    assert pixel_box(corners) == xywh
+
+
+def test_reads_a_folder(voc: Path) -> None:
+    source = open_source(voc)
+    index = source.index("train")
+    assert source.splits == ("test", "train")
+    assert index.name == "voc/train"
+    assert index.classes == ("bolt", "nut")
+    assert index.category_ids.tolist() == [1, 2]
+    assert index.starts.tolist() == [0, 2, 2]
+    assert index.xywh.tolist() == [[0, 0, 10, 5], [2, 3, 0, 0]]
+    assert index.sizes.tolist() == [[40, 30]] * 2
+    assert index.ignore.tolist() == [False, True]
+    assert "the first in im_1.jpg" in index.notes[0]
+
+
+def test_difficult_is_ignored_and_a_list_may_have_a_second_column(voc: Path) -> None:
+    index = open_source(voc).index("test")
+    assert index.ignore.tolist() == [True]
+    assert index.image_ids.tolist() == [3]
+    assert index.classes == ("bolt", "nut")
+    assert index.class_counts() == {"bolt": 0, "nut": 0}
+
+
+def test_without_lists_everything_is_one_split(tmp_path: Path) -> None:
+    folder = make_voc(tmp_path / "v", {"a": thing("dog"), "b": ""}, {})
+    index = open_source(folder).index("all")
+    assert len(index) == 2
+    assert index.classes == VOC_CLASSES
+    assert index.image_ids.tolist() == [1, 2]
+
+
+def test_lists_of_single_classes_are_no_splits(tmp_path: Path) -> None:
+    folder = make_voc(tmp_path / "v", {"a": thing("dog")}, {"val": "a", "dog_val": "a 1", "my_set": "a"})
+    assert open_source(folder).splits == ("my_set", "val")
+
+
+def test_image_numbers() -> None:
+    assert image_numbers(["2007_000027", "2007_000032"]).tolist() == [2007000027, 2007000032]
+    assert image_numbers(["a1", "b1"]).tolist() == [1, 2]
+    assert image_numbers(["a", "b2"]).tolist() == [1, 2]
+    assert image_numbers(["1" * 30]).tolist() == [1]
+    assert image_numbers(["00000", "00007"]).tolist() == [0, 7]
+
+
+def test_missing_files_are_named(voc: Path) -> None:
+    (voc / "JPEGImages" / "im_2.jpg").unlink()
+    index = open_source(voc).index("train")
+    assert len(index) == 1
+    assert "1 of 2 images have no file" in index.notes[0]
+    assert "im_2.jpg" in index.notes[0]
+    assert len(open_source(voc).index("train", need_images=False)) == 2
+    (voc / "JPEGImages" / "im_1.jpg").unlink()
+    with pytest.raises(UserError, match=r"none of its 2 images is there.*im_1\.jpg"):
+        open_source(voc).index("train")
+    (voc / "Annotations" / "im_2.xml").unlink()
+    with pytest.raises(UserError, match=r"annotation not found.*im_2\.xml"):
+        open_source(voc).index("train")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("<annotation>", "not valid XML"),
+        ("<a><object><name>x</name></object></a>", "bndbox is missing"),
+        ("<a><object><bndbox><xmin>1</xmin></bndbox></object></a>", "ymin is missing"),
+        ("<a><size><width>wide</width><height>2</height></size></a>", "wide"),
+    ],
+)
+def test_broken_annotations_are_named(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "a.xml").write_text(text)
+    with pytest.raises(UserError, match=words) as caught:
+        read_xml(tmp_path / "a.xml")
+    assert "a.xml" in str(caught.value)
+
+
+def test_an_external_entity_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hidden")
+    entity = f'<!DOCTYPE a [<!ENTITY x SYSTEM "file://{tmp_path}/secret">]>'
+    (tmp_path / "a.xml").write_text(f"{entity}<a>{thing('&x;')}</a>")
+    with pytest.raises(UserError, match="not valid XML"):
+        read_xml(tmp_path / "a.xml")
+
+
+def test_bccd(shared_data: Path) -> None:
+    source = open_source(shared_data / "bccd")
+    assert source.splits == ("test", "train", "trainval", "val")
+    everything, test = source.index("trainval"), source.index("test")
+    assert everything.classes == test.classes == ("Platelets", "RBC", "WBC")
+    assert (len(everything), len(test)) == (292, 72)
+    assert everything.num_boxes + test.num_boxes == 4155 + 372 + 361
+    bad = everything.image_of_boxes()[everything.degenerate()]
+    assert [Path(str(everything.paths[i])).stem for i in bad] == ["BloodImage_00338", "BloodImage_00343"]
+
+
+def test_voc2012(shared_data: Path) -> None:
+    index = open_source(shared_data / "voc2012_sub").index("val")
+    assert index.classes == VOC_CLASSES
+    assert (len(index), index.num_boxes, int(index.ignore.sum())) == (100, 273, 38)

@@ -45,7 +45,7 @@ def cl_balanced_nms(
     distance = (centers(box) - agreed[owner]).norm(dim=-1)
     length = CL_NORM[cl_norm](distance, box, owner)[owner]
     relative = distance / length.clamp(min=torch.finfo(exact).tiny)
-    keep = _first_best(score + LOCALIZATION[localization](relative), owner, keepers)
+    keep = _first_best(score + LOCALIZATION[localization](relative), owner, keepers).sort().values
     kept_score = CL_SCORE[cl_score](scores, keep, owner)
     order = kept_score.argsort(descending=True, stable=True)
     return keep[order], kept_score[order]
@@ -55,12 +55,10 @@ def clusters(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float
     """The clusters behind class-by-class NMS: keepers [K], by index, and for every box its keeper, owner [N].
 
     The keepers are the boxes that `torchvision.ops.nms` keeps in each class. Every other box belongs to the
-    keeper that takes it away: the first by score, of those of its class whose IoU with it is over the
-    threshold.
+    keeper that takes it away: of those of its class whose IoU with it is over the threshold, the first by score.
 
-    Few boxes are first suppressed all at once, with the classes shifted apart. That rounds differently, so it
-    is a guess; but if exactly the boxes that it drops overlap a better box that it keeps, it is what NMS
-    keeps.
+    Few boxes are first suppressed all at once, the classes shifted apart. That rounds differently, so it is a
+    guess; but if exactly those boxes that it drops overlap a better box that it keeps, it is what NMS keeps.
     """
     order = by_class(scores, labels)
     boxes, scores, labels = upcast(boxes)[order], upcast(scores)[order], labels[order]

@@ -41,9 +41,7 @@ def assign_iac(
     """
     matches = match(anchors, gt_boxes)
     plain = assign_from(matches, fg_threshold=fg_threshold, bg_threshold=bg_threshold)
-    score = match_score(
-        matches, anchors, gt_boxes, at_matched_class(prob.detach(), gt_labels, matches), alpha=alpha
-    )
+    score = match_score(matches, anchors, gt_boxes, at_matched_class(prob.detach(), gt_labels, matches), alpha=alpha)
     return recall(plain, matches, score, score_threshold=score_threshold, recall_min_iou=recall_min_iou)
 
 
@@ -58,14 +56,11 @@ def at_matched_class(values: Tensor, gt_labels: Tensor, matches: Matches) -> Ten
     return values.gather(-1, label[..., None]).squeeze(-1)
 
 
-def match_score(
-    matches: Matches, anchors: Tensor, gt_boxes: Tensor, prob: Tensor, *, alpha: float = 0.75
-) -> Tensor:
+def match_score(matches: Matches, anchors: Tensor, gt_boxes: Tensor, prob: Tensor, *, alpha: float = 0.75) -> Tensor:
     """Score s [..., A], Eq. 6, of each anchor [A, 4] for the ground truth that it matches.
 
     gt_boxes [..., G, 4] padded with zero boxes; prob [..., A] the anchor's probability of its match's class.
-
-    "Its corresponding ground truth" is the one of highest IoU. Without ground truths: 0.
+    Without ground truths: 0.
     """
     if not gt_boxes.shape[-2]:
         return torch.zeros_like(matches.iou)

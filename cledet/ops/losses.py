@@ -35,46 +35,41 @@ def giou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
 
 
 class _FocalLoss(torch.autograd.Function):
-    """Every entry as a negative first, then the one positive entry of each positive anchor put right."""
+    """Every entry as a negative first, then the one positive entry of each positive anchor put right.
+
+    The slopes are worked out in the forward pass and kept: they share all their costly terms with the loss.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
-        ctx.save_for_backward(logits, labels)
-        ctx.alpha, ctx.gamma = alpha, gamma
         rows = (labels >= 0).nonzero().squeeze(-1)
-        hot = upcast(logits[rows, labels[rows]])
-        loss = _negative_loss(upcast(logits), alpha, gamma).sum(-1).masked_fill_(labels == IGNORED, 0)
-        return loss.index_add_(0, rows, _positive_loss(hot, alpha, gamma) - _negative_loss(hot, alpha, gamma))
+        column = labels[rows]
+        hot = upcast(logits[rows, column])[:, None]
+        loss, slope = _as_negative(upcast(logits), alpha, gamma, ctx.needs_input_grad[0])
+        # a positive of logit x is a negative of logit -x, with 1 - alpha for alpha
+        mirrored, hot_slope = _as_negative(-hot, 1 - alpha, gamma, True)
+        change = mirrored - _as_negative(hot, alpha, gamma, False)[0]
+        if ctx.needs_input_grad[0]:
+            slope[rows, column] = -hot_slope.squeeze(-1)
+            ctx.save_for_backward(slope, labels)
+            ctx.dtype = logits.dtype
+        return loss.masked_fill_(labels == IGNORED, 0).index_add_(0, rows, change)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
-        logits, labels = ctx.saved_tensors
-        rows = (labels >= 0).nonzero().squeeze(-1)
-        hot = upcast(logits[rows, labels[rows]])
+        slope, labels = ctx.saved_tensors
         scale = grad_output.masked_fill(labels == IGNORED, 0)
-        grad = _negative_slope(upcast(logits), ctx.alpha, ctx.gamma).mul_(scale[:, None])
-        grad[rows, labels[rows]] = _positive_slope(hot, ctx.alpha, ctx.gamma) * scale[rows]
-        return grad.to(logits.dtype), None, None, None
+        return (slope * scale[:, None]).to(ctx.dtype), None, None, None
 
 
-def _negative_loss(x: Tensor, alpha: float, gamma: float) -> Tensor:
-    """(1 - alpha) p^gamma softplus(x), where softplus(x) = -log(1 - p)."""
-    return softplus(x).mul_(x.sigmoid().pow_(gamma)).mul_(1 - alpha)
+def _as_negative(x: Tensor, alpha: float, gamma: float, with_slope: bool) -> tuple[Tensor, Tensor]:
+    """Loss [M] and its derivative [M, C] of logits [M, C], all as negatives.
 
-
-def _negative_slope(x: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Its derivative, (1 - alpha) p^gamma (gamma (1 - p) softplus(x) + p); in brackets, a lerp to 1 by p."""
-    p = x.sigmoid()
-    slope = softplus(x).mul_(gamma)
-    return slope.lerp_(slope.new_ones(()), p).mul_(p.pow_(gamma)).mul_(1 - alpha)
-
-
-def _positive_loss(x: Tensor, alpha: float, gamma: float) -> Tensor:
-    """The negative's mirror image: alpha (1 - p)^gamma softplus(-x)."""
-    return _negative_loss(-x, 1 - alpha, gamma)
-
-
-def _positive_slope(x: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Its derivative."""
-    return -_negative_slope(-x, 1 - alpha, gamma)
+    (1 - alpha) p^gamma softplus(x), where softplus(x) = -log(1 - p), summed over the classes; derived,
+    (1 - alpha) p^gamma (gamma (1 - p) softplus(x) + p), in whose brackets is a lerp to 1 by p.
+    """
+    p, plus = x.sigmoid(), softplus(x)
+    focus = p.pow(gamma).mul_(1 - alpha)
+    loss = (plus * focus).sum(-1)
+    return loss, plus.mul_(gamma).lerp_(plus.new_ones(()), p).mul_(focus) if with_slope else plus

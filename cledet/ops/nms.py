@@ -48,9 +48,7 @@ def batched_nms(
     """
     if method not in NMS:
         raise ValueError(f"method must be one of {', '.join(NMS)}, not {method!r}")
-    options = Options(
-        sigma=sigma, min_score=min_score, localization=localization, cl_norm=cl_norm, cl_score=cl_score
-    )
+    options = Options(sigma=sigma, min_score=min_score, localization=localization, cl_norm=cl_norm, cl_score=cl_score)
     return NMS[method](boxes, scores, labels, iou_threshold, options)
 
 

@@ -1,0 +1,197 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from cledet.components import cl_balanced_nms, clb
+from cledet.components.clb import clusters
+
+
+def scene(seed: int, max_boxes: int = 60) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Boxes around a few objects: 1 to 80 classes, one of them often crowded; rounding makes ties and duplicates."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def randint(high: int) -> int:
+        return int(torch.randint(high, (), generator=generator))
+
+    n, classes, objects = randint(max_boxes + 1), (1, 2, 5, 80)[randint(4)], 1 + randint(8)
+    of = torch.randint(objects, (n,), generator=generator)
+    center, side = torch.rand(2, objects, 2, generator=generator) * 60 + 4
+    noise = torch.randn(2, n, 2, generator=generator)
+    center, side = center[of] + noise[0] * 3, (side[of] * (1 + 0.2 * noise[1])).clamp(min=0)
+    boxes = torch.cat([center - side / 2, center + side / 2], 1)
+    labels = torch.randint(classes, (n,), generator=generator)
+    labels[torch.rand(n, generator=generator) < 0.5] = 0
+    scores = torch.rand(n, generator=generator)
+    if randint(2):
+        boxes, scores = boxes.round(), (scores * 5).round() / 5
+    if n > 3:
+        boxes[1], boxes[2, 2:] = boxes[0], boxes[2, :2]  # a duplicate, and a point
+    return boxes, scores, labels
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    """In float32, operation by operation, as torchvision's kernel; compared with the threshold as a double."""
+    width, height = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), np.float32(0))
+    shared = width * height
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+    return float(shared / union) if union > 0 else 0.0
+
+
+def loop(boxes, scores, labels, threshold=0.5, localization="proximity", cl_norm="max", cl_score="own"):  # type: ignore[no-untyped-def]
+    """Eq. 8-9 as READING.md tells them, cluster by cluster, in double precision."""
+    box, score, label = boxes.tolist(), scores.tolist(), labels.tolist()
+    exact, kept = boxes.numpy(), []
+    for c in sorted(set(label)):
+        left = sorted((i for i in range(len(box)) if label[i] == c), key=lambda i: (-score[i], i))
+        while left:
+            cluster = [i for i in left if i == left[0] or iou(exact[left[0]], exact[i]) > threshold]
+            left = [i for i in left if i not in cluster]
+            middle = {i: ((box[i][0] + box[i][2]) / 2, (box[i][1] + box[i][3]) / 2) for i in cluster}
+            weight = {i: math.exp(score[i]) for i in cluster}
+            agreed = [sum(weight[i] * middle[i][k] for i in cluster) / sum(weight.values()) for k in (0, 1)]
+            d = {i: math.dist(middle[i], agreed) for i in cluster}
+            corner = [pick(box[i][k] for i in cluster) for k, pick in enumerate((min, min, max, max))]
+            length = max(d.values()) if cl_norm == "max" else math.dist(corner[:2], corner[2:])
+            d = {i: d[i] / length if length > 0 else 0.0 for i in cluster}
+            total = {i: score[i] + (1 - d[i] if localization == "proximity" else d[i]) for i in cluster}
+            best = min(cluster, key=lambda i: (-torch.tensor(total[i]).item(), i))
+            kept.append((best, score[best] if cl_score == "own" else score[cluster[0]]))
+    kept.sort(key=lambda item: (-item[1], item[0]))
+    return [i for i, _ in kept], [s for _, s in kept]
+
+
+@pytest.mark.parametrize("at_once", [0, 1000])
+def test_equals_loop_on_a_thousand_scenes(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clb, "AT_ONCE", {False: at_once})
+    options = [(a, b, c) for a in ("proximity", "literal") for b in ("max", "diagonal") for c in ("own", "max")]
+    for seed in range(500):
+        boxes, scores, labels = scene(seed + at_once, 40)
+        localization, cl_norm, cl_score = options[seed % len(options)]
+        threshold = (0.5, 0.6, 0.3)[seed % 3]
+        keep, kept = cl_balanced_nms(
+            boxes, scores, labels, threshold, localization=localization, cl_norm=cl_norm, cl_score=cl_score
+        )
+        wanted = loop(boxes, scores, labels, threshold, localization, cl_norm, cl_score)
+        assert (keep.tolist(), kept.tolist()) == wanted, f"seed {seed}"
+
+
+@pytest.mark.parametrize("at_once", [0, 10**6])
+@pytest.mark.parametrize("pairs", [1, 100, 10**6])
+def test_keepers_are_what_standard_nms_keeps(at_once: int, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clb, "AT_ONCE", {False: at_once})
+    monkeypatch.setattr(clb, "PAIRS", {False: pairs})
+    for seed in range(40):
+        boxes, scores, labels = scene(seed, 200)
+        keepers, owner = clusters(boxes, scores, labels, 0.6)
+        wanted = []
+        for c in labels.unique():
+            index = (labels == c).nonzero().squeeze(1)
+            wanted += index[torchvision.ops.nms(boxes[index], scores[index], 0.6)].tolist()
+        assert keepers.tolist() == sorted(wanted)
+        assert owner[keepers].tolist() == keepers.tolist()
+        assert set(owner.tolist()) == set(wanted)
+
+
+def test_owner_is_the_first_keeper_that_takes_the_box() -> None:
+    # two keepers at 0 and 4 (IoU 6 / 14); the box at 2 overlaps both by 8 / 12 and goes to the higher score
+    boxes = torch.tensor([[4.0, 0, 14, 10], [0, 0, 10, 10], [2, 0, 12, 10], [2, 0, 12, 10]])
+    keepers, owner = clusters(boxes, torch.tensor([0.8, 0.9, 0.5, 0.7]), torch.tensor([3, 3, 3, 1]), 0.5)
+    assert keepers.tolist() == [0, 1, 3]
+    assert owner.tolist() == [0, 1, 1, 3]
+
+
+def test_by_hand() -> None:
+    # the cluster's centres 10, 12, 12: agreed 11.3, so a box at 12 is nearer and beats the higher score at 10
+    boxes = torch.tensor([[0.0, 0, 20, 20], [2, 0, 22, 20], [2, 0, 22, 20]])
+    scores, labels = torch.tensor([0.9, 0.8, 0.7]), torch.zeros(3, dtype=torch.long)
+    keep, score = cl_balanced_nms(boxes, scores, labels)
+    assert (keep.tolist(), score.tolist()) == ([1], pytest.approx([0.8]))
+    keep, score = cl_balanced_nms(boxes, scores, labels, localization="literal", cl_score="max")
+    assert (keep.tolist(), score.tolist()) == ([0], pytest.approx([0.9]))
+    keep, score = cl_balanced_nms(boxes, scores, labels, cl_score="max")
+    assert (keep.tolist(), score.tolist()) == ([1], pytest.approx([0.9]))
+    # in units of the diagonal, 29.7 px, a pixel is worth 0.03: not enough against 0.1
+    assert cl_balanced_nms(boxes, scores, labels, cl_norm="diagonal")[0].tolist() == [0]
+
+
+def test_the_threshold_is_a_double() -> None:
+    # 6 / 10 in float32 is 0.60000002, which is over the double 0.6: torchvision drops the second box
+    boxes, scores = torch.tensor([[0.0, 0, 10, 1], [0, 0, 6, 1]]), torch.tensor([0.9, 0.8])
+    assert torchvision.ops.nms(boxes, scores, 0.6).tolist() == [0]
+    assert clusters(boxes, scores, torch.zeros(2, dtype=torch.long), 0.6)[1].tolist() == [0, 0]
+    # 1 / 5 in double is the threshold itself, not over it
+    double = torch.tensor([[0.0, 0, 5, 1], [0, 0, 1, 1]], dtype=torch.float64)
+    assert clusters(double, scores, torch.zeros(2, dtype=torch.long), 0.2)[1].tolist() == [0, 1]
+
+
+def test_large_coordinates_do_not_mix_classes() -> None:
+    corner = torch.tensor([[0.0, 0, 10, 10], [1e6, 1e6, 1e6 + 10, 1e6 + 10]]).repeat(2, 1)
+    keep, _ = cl_balanced_nms(corner, torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([0, 0, 79, 79]))
+    assert keep.tolist() == [0, 1, 2, 3]
+
+
+def test_negative_coordinates_do_not_mix_classes() -> None:
+    boxes = torch.tensor([[-100.0, -100, 1, 1], [-102, -102, 0, 0]])
+    keep, _ = cl_balanced_nms(boxes, torch.tensor([0.9, 0.8]), torch.tensor([0, 1]))
+    assert keep.tolist() == [0, 1]
+
+
+def test_identical_boxes_leave_the_lowest_index() -> None:
+    keep, score = cl_balanced_nms(
+        torch.tensor([[3.0, 3, 9, 9]]).repeat(50, 1),
+        torch.full((50,), 0.5),
+        torch.zeros(50, dtype=torch.long),
+    )
+    assert (keep.tolist(), score.tolist()) == ([0], [0.5])
+
+
+def test_boxes_without_area_stay_alone() -> None:
+    boxes = torch.tensor([[3.0, 3, 3, 3]]).repeat(3, 1)
+    keep, score = cl_balanced_nms(boxes, torch.tensor([0.1, 0.3, 0.3]), torch.zeros(3, dtype=torch.long))
+    assert keep.tolist() == [1, 2, 0]
+    assert score.isfinite().all()
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_no_box_and_one_box(n: int) -> None:
+    boxes = torch.tensor([[0.0, 0, 5, 5]])[:n]
+    for norm in ("max", "diagonal"):
+        keep, score = cl_balanced_nms(boxes, torch.ones(n), torch.zeros(n, dtype=torch.long), cl_norm=norm)
+        assert (keep.tolist(), keep.dtype, score.tolist()) == (list(range(n)), torch.int64, [1.0] * n)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_inputs_equal_their_float32(dtype: torch.dtype) -> None:
+    for seed in range(20):
+        boxes, scores, labels = scene(seed)
+        boxes, scores = boxes.to(dtype), scores.to(dtype)
+        keep, score = cl_balanced_nms(boxes, scores, labels)
+        assert score.dtype == dtype
+        assert torch.equal(keep, cl_balanced_nms(boxes.float(), scores.float(), labels)[0])
+
+
+def test_memory_is_linear_in_the_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    whole = clb.elementwise_iou
+
+    def counted(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        asked.append(len(a))
+        return whole(a, b)
+
+    monkeypatch.setattr(clb, "elementwise_iou", counted)
+    step = torch.arange(4000.0)[:, None] * 3
+    boxes = torch.cat([step, step * 0, step + 10, step * 0 + 10], 1)
+    keep, _ = cl_balanced_nms(boxes, torch.linspace(1, 0, 4000), torch.zeros(4000, dtype=torch.long))
+    assert sum(asked) > 10**6
+    assert max(asked) <= clb.PAIRS[False] + len(boxes)
+    assert len(keep) == 2000
+
+
+@pytest.mark.parametrize("option", ["localization", "cl_norm", "cl_score"])
+def test_unknown_names_are_errors(option: str) -> None:
+    boxes, scores, labels = scene(3)
+    with pytest.raises(KeyError):
+        cl_balanced_nms(boxes, scores, labels, **{option: "median"})  # type: ignore[arg-type]

@@ -1,0 +1,111 @@
+import math
+
+import pytest
+import torch
+
+from cledet.components import dynamic_coefficient, normalize_coefficient
+from cledet.components.dc import CENTER_UNITS, center_unit
+
+GT = torch.tensor([[0.0, 0.0, 20.0, 10.0]])
+
+
+def random_boxes(n: int, seed: int) -> torch.Tensor:
+    corner, side = torch.rand(2, n, 2, generator=torch.Generator().manual_seed(seed)) * 50 + 1
+    return torch.cat([corner, corner + side], 1)
+
+
+def loop(pred: torch.Tensor, gt: torch.Tensor, unit: float) -> list[float]:
+    out = []
+    for p, g in zip(pred.double().tolist(), gt.double().tolist()):
+        dx, dy = (p[0] + p[2] - g[0] - g[2]) / 2, (p[1] + p[3] - g[1] - g[3]) / 2
+        gap = abs((p[2] - p[0]) / (p[3] - p[1]) - (g[2] - g[0]) / (g[3] - g[1]))
+        sigmoid = 1 / (1 + math.exp(-(dx * dx + dy * dy) / unit**2))
+        out.append(1 / (sigmoid + math.tanh(gap) + 1e-6))
+    return out
+
+
+def test_by_hand() -> None:
+    # perfect box: sigmoid(0) + tanh(0) = 0.5
+    assert dynamic_coefficient(GT, GT).item() == pytest.approx(2, abs=1e-5)
+    # moved by (1, 0): 1 / sigmoid(1) = 1 + exp(-1)
+    assert dynamic_coefficient(GT + torch.tensor([1, 0, 1, 0]), GT).item() == pytest.approx(1 + math.exp(-1), abs=1e-5)
+    # moved by (10, 0) in units of 10 px: the same
+    moved = dynamic_coefficient(GT + torch.tensor([10, 0, 10, 0]), GT, unit=torch.tensor([10.0]))
+    assert moved.item() == pytest.approx(1 + math.exp(-1), abs=1e-5)
+    # same centre, square of 10: ratio 1 against 2, 1 / (0.5 + tanh(1))
+    square = torch.tensor([[5.0, 0.0, 15.0, 10.0]])
+    assert dynamic_coefficient(square, GT).item() == pytest.approx(1 / (0.5 + math.tanh(1)), abs=1e-5)
+
+
+@pytest.mark.parametrize("unit", [1.0, 8.0, 40.0])
+def test_equals_float64_loop(unit: float) -> None:
+    pred, gt = random_boxes(200, 0), random_boxes(200, 1)
+    lam = dynamic_coefficient(pred, gt, unit=torch.full((200,), unit))
+    assert lam.tolist() == pytest.approx(loop(pred, gt, unit), rel=1e-4)
+
+
+def test_lies_between_a_half_and_two() -> None:
+    gt = random_boxes(500, 1)
+    pred = torch.cat([random_boxes(250, 0), gt[250:]])
+    lam = dynamic_coefficient(pred, gt)
+    assert lam.min() >= 0.5 - 1e-6
+    assert lam.max() <= 2
+    assert lam.max() - lam.min() > 1
+
+
+@pytest.mark.parametrize("flat", [[5.0, 5, 15, 5], [5, 5, 5, 15], [5, 5, 5, 5], [15, 15, 5, 5]])
+@pytest.mark.parametrize("unit", [None, torch.zeros(1)])
+def test_boxes_without_area_stay_finite(flat: list[float], unit: torch.Tensor | None) -> None:
+    for pred, gt in [(torch.tensor([flat]), GT), (GT, torch.tensor([flat]))]:
+        lam = dynamic_coefficient(pred, gt, unit=unit)
+        assert 0.49 < lam.item() <= 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_boxes_are_computed_in_float32(dtype: torch.dtype) -> None:
+    pred, gt = random_boxes(20, 0).to(dtype), random_boxes(20, 1).to(dtype)
+    assert torch.equal(dynamic_coefficient(pred, gt), dynamic_coefficient(pred.float(), gt.float()))
+    weight = normalize_coefficient(torch.ones(20, dtype=dtype), torch.full((20,), 6e4, dtype=dtype))
+    assert torch.allclose(weight, torch.ones(20))  # the sum of the losses is beyond float16
+
+
+def test_value_of_the_loss_stays_and_its_gradient_does_not() -> None:
+    generator = torch.Generator().manual_seed(3)
+    raw = torch.rand(50, generator=generator, dtype=torch.float64, requires_grad=True)
+    boxes = random_boxes(50, 0).double().requires_grad_()
+    loss = raw.square()
+    weight = normalize_coefficient(dynamic_coefficient(boxes, random_boxes(50, 1)), loss)
+    assert not weight.requires_grad
+    assert torch.allclose((weight * loss).sum(), loss.sum())
+    (with_dc,) = torch.autograd.grad((weight * loss).sum(), raw, retain_graph=True)
+    (without,) = torch.autograd.grad(loss.sum(), raw)
+    assert (with_dc - without).abs().max() > 0.01
+    assert torch.allclose(with_dc, weight * without)
+
+
+def test_a_coefficient_with_gradient_would_do_nothing() -> None:
+    loss = torch.tensor([1.0, 3.0], requires_grad=True)
+    lam = torch.tensor([2.0, 0.5])
+    (grad,) = torch.autograd.grad((lam * loss * loss.sum() / (lam * loss).sum()).sum(), loss)
+    assert torch.allclose(grad, torch.ones(2))
+    # by hand: sum L = 4, sum lam L = 3.5
+    assert torch.allclose(normalize_coefficient(lam, loss), lam * 4 / 3.5)
+
+
+def test_nothing_to_weigh() -> None:
+    assert dynamic_coefficient(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0,)
+    assert normalize_coefficient(torch.zeros(0), torch.zeros(0)).shape == (0,)
+    assert normalize_coefficient(torch.tensor([2.0, 0.5]), torch.zeros(2)).tolist() == [1, 1]
+    assert normalize_coefficient(torch.tensor([0.7]), torch.tensor([5.0])).item() == pytest.approx(1)
+
+
+def test_center_units_by_name() -> None:
+    gt, strides = torch.tensor([[0.0, 0, 9, 4], [0, 0, 0, 4]]), torch.tensor([8, 16])
+    assert center_unit("pixel", gt, strides) is None
+    units = {name: center_unit(name, gt, strides) for name in CENTER_UNITS if name != "pixel"}
+    assert units["stride"] is not None
+    assert units["stride"].tolist() == [8, 16]
+    assert units["size"] is not None
+    assert units["size"].tolist() == [6, 0]
+    with pytest.raises(KeyError):
+        center_unit("metre", gt, strides)

@@ -26,7 +26,7 @@ from cledet.config import (
     recipes,
     resolve,
 )
-from cledet.console import fail, say, show_json, show_table
+from cledet.console import Steps, fail, say, show_json, show_table
 from cledet.errors import UserError
 
 app = typer.Typer(
@@ -157,18 +157,24 @@ def check(
     from cledet.data.doctor import check as examine
     from cledet.data.source import open_source
 
-    report = examine(open_source(data))
+    source = open_source(data)
+    with Steps(f"reading {source.name}", 0) as steps:
+        report = examine(source, progress=steps.set)
     if json:
         show_json(report.to_dict())
     else:
         _show_report(report)
-    if any(problem.severity == "error" for problem in report.problems):
+    if not report.ok:
         raise typer.Exit(2)
 
 
 def _show_report(report: Any) -> None:
-    names = ["split", "images", "boxes", "without boxes"]
-    show_table(report.name, names, [(s.name, s.images, s.boxes, s.empty) for s in report.splits])
+    splits = report.splits
+    rows = [(s.name, s.images, s.boxes, s.empty) for s in splits]
+    show_table("", ["split", "images", "boxes", "images without boxes"], rows)
+    names = list(dict.fromkeys(name for s in splits for name in s.class_counts))
+    counts = [(name, *(s.class_counts.get(name, 0) for s in splits)) for name in names]
+    show_table("", ["boxes of class", *(s.name for s in splits)], counts)
     for problem in report.problems:
         print(f"{problem.severity}: {problem.text}")
     if not report.problems:

@@ -57,6 +57,7 @@ Floats = Annotated[tuple[float, ...], BeforeValidator(_split)]
 Range = Annotated[tuple[float, float], BeforeValidator(_split)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+AmpName = Literal["auto", "off", "bf16", "fp16"]
 NMSName = Literal["standard", "soft", "cl-balanced"]
 
 
@@ -67,8 +68,8 @@ class Settings(BaseModel):
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     device: str = Field("auto", description="auto (a CUDA GPU, else MPS, else the CPU), cpu, cuda, cuda:1, 1 or mps")
-    amp: Literal["auto", "off", "bf16", "fp16"] = Field(
-        "auto", description="mixed precision; auto: where the device computes bf16 natively"
+    amp: AmpName = Field(
+        "auto", description="mixed precision: auto (where the device computes bf16), off, bf16 or fp16"
     )
     project: Path = Field(Path("runs"), description="the folder that holds the runs")
     name: str | None = Field(None, description="the run's name; a second run of the name gets -2")
@@ -184,6 +185,7 @@ class TrainSettings(DetectionSettings):
 class _UseSettings(DetectionSettings):
     """What the commands that use a trained model share."""
 
+    amp: AmpName = Field("off", description="mixed precision: off, auto, bf16 or fp16; off is exact")
     weights: str | None = Field(
         None, description="checkpoint, run folder or torchvision RetinaNet .pth; by default the newest run's best.pt"
     )

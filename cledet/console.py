@@ -86,6 +86,10 @@ class Steps:
         """One step further."""
         self._bar.update(self._task, advance=1, figures=figures)
 
+    def set(self, done: int, total: int) -> None:
+        """So many steps of so many."""
+        self._bar.update(self._task, completed=done, total=total)
+
 
 def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
     """The same items, with a progress bar."""

@@ -87,7 +87,7 @@ class Detector:
         if settings.predictions is not None:
             if settings.data is None:
                 raise UserError("--predictions needs --data", "name the data set that they are of")
-            index = load_index(settings.data, settings.split)
+            index = load_index(settings.data, settings.split, need_images=False)
             return evaluate(index, read_results(settings.predictions, index))
         model, device = self._trained(), pick_device(settings.device)
         index = load_index(settings.data or model.data, settings.split)
@@ -149,9 +149,9 @@ class Detector:
         return self.model
 
 
-def load_index(data: str, split: str) -> DetectionIndex:
+def load_index(data: str, split: str, *, need_images: bool = True) -> DetectionIndex:
     """One split of a data set; what is odd about it is said."""
-    index = open_source(data).index(split)
+    index = open_source(data).index(split, need_images=need_images)
     for note in index.notes:
         warn(note)
     return index
@@ -159,8 +159,16 @@ def load_index(data: str, split: str) -> DetectionIndex:
 
 def load_task(settings: TrainSettings) -> Task:
     """The splits that a run is trained on and measured on."""
-    val = None if settings.val_split == "none" else load_index(settings.data, settings.val_split)
-    return Task(train=load_index(settings.data, settings.split), val=val)
+    train = load_index(settings.data, settings.split)
+    if settings.val_split == "none":
+        return Task(train=train, val=None)
+    val = load_index(settings.data, settings.val_split)
+    unknown = set(val.classes) - set(train.classes)
+    if unknown:
+        raise UserError(f"{val.name} has classes that {train.name} does not: {', '.join(sorted(unknown)[:5])}")
+    if set(val.paths.tolist()) & set(train.paths.tolist()):
+        warn(f"{val.name} shares images with {train.name}: its figures say little about other images")
+    return Task(train=train, val=val)
 
 
 def newest_detector(settings: ValSettings | PredictSettings | ExportSettings) -> Detector:

@@ -124,7 +124,12 @@ def test_commands_differ_where_users_expect_it():
 
 @pytest.mark.parametrize(
     ("components", "nms", "method"),
-    [((), "auto", "standard"), (("dc",), "auto", "standard"), (("clb",), "auto", "cl-balanced"), (("clb",), "soft", "soft")],
+    [
+        ((), "auto", "standard"),
+        (("dc",), "auto", "standard"),
+        (("clb",), "auto", "cl-balanced"),
+        (("clb",), "soft", "soft"),
+    ],
 )
 def test_nms_follows_the_components_unless_chosen(components, nms, method):
     assert PredictSettings(nms=nms).nms_for(components) == method

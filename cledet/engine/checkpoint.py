@@ -94,5 +94,3 @@ def _beside(path: Path) -> str:
     folder = next((parent for parent in path.parents if parent.is_dir()), Path())
     found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8])
     return f"{folder} holds {found or 'nothing'}"
-
-

@@ -1,15 +1,17 @@
-"""results.csv: a row an epoch, and results.png drawn from it."""
+"""Losses of an epoch, and results.csv: a row an epoch, with results.png drawn from it."""
 
 from __future__ import annotations
 
 import csv
 import io
+import time
 from pathlib import Path
 from typing import Any
 
 from cledet.engine.evaluator import METRICS
 from cledet.engine.plots import plot_history
 from cledet.engine.runs import write_whole
+from cledet.models.criterion import Losses
 
 COLUMNS = ("epoch", "step", "lr", "loss_cls", "loss_reg", "positives", "recalled", "seconds", *METRICS)
 
@@ -47,6 +49,28 @@ class History:
         writer.writeheader()
         writer.writerows(self.rows)
         write_whole(self.path, text.getvalue())
+
+
+class Meter:
+    """Means of the losses since the last epoch's end."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.steps = 0
+        self.sums = [0.0, 0.0, 0.0, 0.0]
+
+    def add(self, losses: Losses) -> None:
+        self.steps += 1
+        self.sums = [total + float(value.detach()) for total, value in zip(self.sums, losses)]
+
+    def means(self) -> dict[str, float]:
+        names = ("loss_cls", "loss_reg", "positives", "recalled")
+        figures = {name: total / max(self.steps, 1) for name, total in zip(names, self.sums)}
+        return figures | {"seconds": round(time.perf_counter() - self.start, 2)}
+
+    def figures(self, epoch: float) -> str:
+        means = self.means()
+        return f"epoch {epoch:.1f}  cls {means['loss_cls']:.3f}  box {means['loss_reg']:.3f}"
 
 
 def _text(value: Any) -> str:

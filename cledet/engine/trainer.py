@@ -6,28 +6,28 @@ and the step. So a run that is resumed goes on exactly as if it had never stoppe
 
 from __future__ import annotations
 
-import signal
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cledet.config import TrainSettings, ablation_name, long_side
-from cledet.console import Steps, say, warn
+from cledet.config import PredictSettings, TrainSettings, ablation_name, long_side
+from cledet.console import Steps, say
 from cledet.data.dataset import Batch, DetectionDataset
 from cledet.data.index import DetectionIndex
 from cledet.data.loader import train_loader
 from cledet.data.transforms import Augment
-from cledet.engine.checkpoint import Checkpoint
+from cledet.engine.checkpoint import Checkpoint, load_checkpoint
 from cledet.engine.devices import amp_dtype, autocast, default_workers, describe, pick_device
-from cledet.engine.history import History
+from cledet.engine.gallery import save_gallery
+from cledet.engine.history import History, Meter
+from cledet.engine.interrupts import Interrupted, interrupts
+from cledet.engine.predictor import Predictor
 from cledet.engine.schedule import build_optimizer, lr_factor, set_lr
-from cledet.engine.validator import validate
+from cledet.engine.validator import post_process, validate
 from cledet.errors import UserError
 from cledet.models.criterion import Criterion, Losses, Targets
 from cledet.models.network import RetinaNet
@@ -81,6 +81,8 @@ class Trainer:
                     self._save("last.pt")
                 if stop:
                     raise Interrupted(stop[0], self.run)
+        if self.task.val is not None:
+            self._draw_examples(self.task.val)
         return self.run
 
     def _batches(self) -> Iterator[Any]:
@@ -143,9 +145,24 @@ class Trainer:
 
     def _validate(self) -> dict[str, Any]:
         assert self.task.val is not None
-        network = self._inference_network()
-        result = validate(network, self.task.val, self.model, self.settings, self.device, self.dtype)
+        network = self._inference_network()  # in float32, as `cledet val` does
+        result = validate(network, self.task.val, self.model, self.settings, self.device, None)
         return result.evaluation.to_dict()
+
+    def _draw_examples(self, val: DetectionIndex) -> None:
+        """Write val.jpg: what the best weights find on images of the evaluated split."""
+        best = load_checkpoint(self.run / "weights" / "best.pt")
+        predictor = Predictor(
+            network=best.network().to(self.device),
+            post=replace(post_process(self.settings, best.components), conf=PredictSettings().conf),
+            imgsz=self.settings.imgsz,
+            device=self.device,
+            dtype=None,
+            names=best.classes,
+            category_ids=best.category_ids,
+        )
+        save_gallery(predictor, val, self.run / "val.jpg")
+        say(f"pictures: {self.run / 'val.jpg'}")
 
     def _inference_network(self) -> RetinaNet:
         return cast(RetinaNet, self.average.module) if self.average is not None else self.network
@@ -196,68 +213,15 @@ class Trainer:
     def _summary(self) -> str:
         settings = self.settings
         trained = sum(p.numel() for p in self.network.parameters() if p.requires_grad) / 1e6
+        precision = str(self.dtype or torch.float32).removeprefix("torch.")
         return (
-            f"{settings.backbone} on {describe(self.device)}, {str(self.dtype or torch.float32).removeprefix('torch.')}; "
+            f"{self.model.architecture.backbone} on {describe(self.device)}, {precision}; "
             f"{trained:.1f}M trained parameters; components on: {ablation_name(settings.ablation)}\n"
             f"{self.task.train.name}: {len(self.task.train)} images, {self.task.train.num_boxes} boxes, "
             f"{len(self.task.train.classes)} classes; {self.total} steps of {settings.batch} at "
             f"{settings.imgsz} px, lr {settings.learning_rate:g}\n"
             f"run folder: {self.run}"
         )
-
-
-class Meter:
-    """Means of the losses since the last epoch's end."""
-
-    def __init__(self) -> None:
-        self.start = time.perf_counter()
-        self.steps = 0
-        self.sums = [0.0, 0.0, 0.0, 0.0]
-
-    def add(self, losses: Losses) -> None:
-        self.steps += 1
-        self.sums = [total + float(value.detach()) for total, value in zip(self.sums, losses)]
-
-    def means(self) -> dict[str, float]:
-        names = ("loss_cls", "loss_reg", "positives", "recalled")
-        figures = {name: total / max(self.steps, 1) for name, total in zip(names, self.sums)}
-        return figures | {"seconds": round(time.perf_counter() - self.start, 2)}
-
-    def figures(self, epoch: float) -> str:
-        means = self.means()
-        return f"epoch {epoch:.1f}  cls {means['loss_cls']:.3f}  box {means['loss_reg']:.3f}"
-
-
-class Interrupted(Exception):
-    """SIGINT or SIGTERM came, and the run was saved."""
-
-    def __init__(self, number: int, run: Path) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; go on with: cledet train --resume {run}")
-        self.signal_number = number
-
-
-@contextmanager
-def interrupts() -> Iterator[list[int]]:
-    """Collect the first SIGINT or SIGTERM in a list; a second one ends the process at once."""
-    caught: list[int] = []
-    before: dict[int, Any] = {}
-
-    def catch(number: int, _frame: object) -> None:
-        caught.append(number)
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        warn("stopping after this step; once more to stop at once")
-
-    try:
-        for wanted in (signal.SIGINT, signal.SIGTERM):
-            before[wanted] = signal.signal(wanted, catch)
-    except ValueError:  # not in the main thread: the caller handles signals
-        pass
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def build_criterion(settings: TrainSettings) -> Criterion:

@@ -93,9 +93,7 @@ class Criterion:
         return ignore_regions(assigned, raw.anchors, targets.ignored), recalled
 
     @torch.no_grad()
-    def coefficient(
-        self, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor, strides: Tensor, loss: Tensor
-    ) -> Tensor:
+    def coefficient(self, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor, strides: Tensor, loss: Tensor) -> Tensor:
         """DC's weight lambda' of each positive anchor's classification loss (Eq. 2 and 3)."""
         unit = center_unit(self.center_unit, gt_boxes, strides)
         return normalize_coefficient(dynamic_coefficient(decode(deltas, anchors), gt_boxes, unit=unit), loss)

@@ -64,9 +64,7 @@ class MBConv(nn.Module):
             if ratio == 1
             else nn.Sequential(nn.Conv2d(inputs, hidden, 1, bias=False), norm(hidden, eps=1e-3), nn.ReLU6(True))
         )
-        self.depthwise = nn.Sequential(
-            DepthwiseConv2d(hidden, kernel, stride), norm(hidden, eps=1e-3), nn.ReLU6(True)
-        )
+        self.depthwise = nn.Sequential(DepthwiseConv2d(hidden, kernel, stride), norm(hidden, eps=1e-3), nn.ReLU6(True))
         self.project = nn.Sequential(nn.Conv2d(hidden, outputs, 1, bias=False), norm(outputs, eps=1e-3))
 
     def forward(self, x: Tensor) -> Tensor:

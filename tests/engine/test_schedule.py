@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cledet.config import resolve
 from cledet.config import TrainSettings as Train
+from cledet.config import resolve
 from cledet.engine.schedule import build_optimizer, lr_factor, set_lr
 from cledet.models.network import Architecture, build_network
 

@@ -14,8 +14,9 @@ from cledet import Detector
 from cledet.config import TrainSettings, resolve
 from cledet.detector import load_task
 from cledet.engine.checkpoint import load_checkpoint
+from cledet.engine.interrupts import Interrupted
 from cledet.engine.setup import initial_model
-from cledet.engine.trainer import Interrupted, Trainer
+from cledet.engine.trainer import Trainer
 from cledet.errors import UserError
 
 
@@ -31,7 +32,7 @@ def assert_same_weights(a, b):
 
 def test_a_run_leaves_what_the_readme_says(tiny_run):
     names = {str(path.relative_to(tiny_run)) for path in tiny_run.rglob("*") if path.is_file()}
-    assert names == {"config.yaml", "results.csv", "results.png", "weights/best.pt", "weights/last.pt"}
+    assert names == {"config.yaml", "results.csv", "results.png", "val.jpg", "weights/best.pt", "weights/last.pt"}
     with (tiny_run / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [3, 4]  # 6 images in twos: an epoch is 3 steps
@@ -61,7 +62,9 @@ def test_the_same_seed_gives_the_same_run_for_any_number_of_workers(tiny, tiny_r
                            weights(tiny_run)["head.regression.predict.weight"])  # fmt: skip
 
 
-@pytest.mark.parametrize("extra", [{}, {"ema": 0.9, "optimizer": "adamw", "schedule": "cosine"}], ids=["sgd", "adamw-ema"])
+@pytest.mark.parametrize(
+    "extra", [{}, {"ema": 0.9, "optimizer": "adamw", "schedule": "cosine"}], ids=["sgd", "adamw-ema"]
+)
 def test_a_run_stopped_anywhere_and_resumed_ends_bit_identical(tiny, tmp_path, extra):
     whole = Detector().train(**tiny, **extra, project=tmp_path, name="whole")
     run = tmp_path / "train" / "stopped"

@@ -51,7 +51,9 @@ def slow_retinanet(raw, truth):
         valid = assigned != matcher.BETWEEN_THRESHOLDS
         cls = cls + sigmoid_focal_loss(raw.logits[i][valid].double(), onehot[valid], reduction="sum")
         wanted = coder.encode_single(gt[assigned[positive]], raw.anchors[positive].double())
-        reg = reg + torch.nn.functional.smooth_l1_loss(raw.deltas[i][positive].double(), wanted, beta=1 / 9, reduction="sum")
+        reg = reg + torch.nn.functional.smooth_l1_loss(
+            raw.deltas[i][positive].double(), wanted, beta=1 / 9, reduction="sum"
+        )
         count += int(positive.sum())
     return cls / count, reg / count, count
 

@@ -65,6 +65,8 @@ def test_detections_come_best_first_and_no_more_than_asked(nms):
 
 def test_nms_methods_differ_where_they_should():
     raw = outputs()
-    standard, balanced = (PostProcess(nms=n, conf=0.1, max_det=1000)(raw, SIZES)[0] for n in ("standard", "cl-balanced"))
+    standard, balanced = (
+        PostProcess(nms=n, conf=0.1, max_det=1000)(raw, SIZES)[0] for n in ("standard", "cl-balanced")
+    )
     assert len(standard.boxes) == len(balanced.boxes)  # one box a cluster in both
     assert not torch.equal(standard.boxes, balanced.boxes)

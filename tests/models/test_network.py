@@ -87,7 +87,9 @@ def test_frozen_stages_neither_learn_nor_move_their_statistics():
     assert "layer2.0.bn1.running_mean" in moved
     assert not {name for name in moved if name.startswith(("bn1", "layer1"))}
     fixed = {name for name, p in network.backbone.named_parameters() if p.grad is None}
-    assert fixed == {name for name, _ in network.backbone.named_parameters() if name.startswith(("conv1", "bn1", "layer1"))}
+    assert fixed == {
+        name for name, _ in network.backbone.named_parameters() if name.startswith(("conv1", "bn1", "layer1"))
+    }
 
 
 def test_frozen_norms_are_fixed_and_keep_bfloat16():
@@ -113,8 +115,8 @@ def test_lite0_is_the_published_classifier(shared_data):
     images = (torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() - 127) / 128
     with torch.inference_mode():
         x = nn.functional.conv2d(backbone(images)[2], state["_conv_head.weight"])
-        x = nn.functional.batch_norm(x, *(state[f"_bn1.{k}"] for k in ("running_mean", "running_var", "weight", "bias")),
-                                     eps=1e-3)  # fmt: skip
+        norm = [state[f"_bn1.{k}"] for k in ("running_mean", "running_var", "weight", "bias")]
+        x = nn.functional.batch_norm(x, *norm, eps=1e-3)
         top = (nn.functional.relu6(x).mean((2, 3)) @ state["_fc.weight"].T).topk(5).indices
     hits = [bool(truth & set(row)) for truth, row in zip(truths, top.tolist())]
     assert len(hits) > 20

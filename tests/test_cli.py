@@ -1,0 +1,167 @@
+"""The command as users type it, in a process of its own: exit codes, one red sentence, clean stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+def run(*args, cwd=None, **environ):
+    """Run `cledet ARGS`; returns the finished process."""
+    command = [sys.executable, "-m", "cledet", *map(str, args)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environ}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+def sentence(process):
+    """The error of a command that ended as a user's mistake should: code 2, one line, no traceback."""
+    assert process.returncode == 2, process.stderr
+    lines = [line for line in process.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, process.stderr
+    assert "Traceback" not in process.stderr
+    assert process.stdout == ""
+    return lines[0]
+
+
+def flags(tiny):
+    return [word for key, value in tiny.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def project(tiny, tmp_path_factory):
+    """A folder in which `cledet train` has run once; the process is kept beside it."""
+    folder = tmp_path_factory.mktemp("cli")
+    return folder, run("train", *flags(tiny), "--json", cwd=folder)
+
+
+def test_train_prints_one_json_document(project):
+    folder, process = project
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout)
+    assert result["run"].startswith("runs/train/squares")
+    assert {"AP", "AP50", "per_class"} <= result.keys()
+    assert (folder / result["run"] / "results.png").read_bytes().startswith(b"\x89PNG")
+    assert "epoch 1: cls" in process.stderr
+
+
+def test_val_predict_and_export_take_the_newest_run(project, squares):
+    folder, trained = project
+    val = run("val", "--json", "--workers", 0, "--amp", "off", "--device", "cpu", cwd=folder)
+    assert {k: v for k, v in json.loads(trained.stdout).items() if k != "run"} == json.loads(val.stdout)
+    predict = run("predict", squares / "val", "--conf", 0.02, cwd=folder)
+    assert predict.returncode == 0, predict.stderr
+    assert len(predict.stdout.splitlines()) == 4
+    assert (folder / "runs" / "predict" / "val" / "predictions.json").is_file()
+    pytest.importorskip("onnxruntime")
+    export = run("export", "--format", "onnx", "--json", cwd=folder)
+    assert Path(folder, json.loads(export.stdout)["path"]).is_file()
+
+
+def test_tables_are_plain_in_a_pipe(project):
+    process = run("val", "--workers", 0, cwd=project[0])
+    assert process.returncode == 0
+    assert "\x1b" not in process.stdout + process.stderr
+    for word in ("AP50", "ARl", "blue", "red"):
+        assert word in process.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "part"),
+    [
+        (("train", "--data", "nowhere.yaml"), "nowhere.yaml"),
+        (("train", "--data", "shapes", "--backbone", "r51"), "did you mean r50?"),
+        (("train", "--recipe", "shpaes"), "did you mean shapes?"),
+        (("train", "--recipe", "typo.yaml"), "unknown setting 'epocs' in typo.yaml (did you mean epochs?)"),
+        (("train", "--epochs", "ten"), "--epochs ten (from the flag)"),
+        (("train", "--resume", "runs/train/nothing"), "last.pt is missing"),
+        (("val",), "there is no trained run in runs/train"),
+        (("val", "--weights", "nowhere.pt"), "there are no weights at nowhere.pt"),
+        (("val", "--weights", "typo.yaml"), "typo.yaml is damaged or no checkpoint"),
+        (("val", "--ablation", "iac,cd"), "unknown component 'cd'"),
+        (("predict", "nowhere/"), "there is no trained run"),
+        (("check", "nowhere"), "nowhere"),
+        (("check", "."), "holds neither"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_mistakes_end_in_one_sentence(tmp_path, args, part):
+    (tmp_path / "typo.yaml").write_text("epocs: 3\n")
+    assert part in sentence(run(*args, cwd=tmp_path))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_environment_variable_is_named_as_the_origin(tmp_path):
+    assert "--batch x (from the environment)" in sentence(run("train", cwd=tmp_path, CLEDET_BATCH="x"))
+
+
+def test_an_unknown_flag_is_code_2(tmp_path):
+    process = run("train", "--bakcbone", "r18", cwd=tmp_path)
+    assert process.returncode == 2
+    assert "--backbone" in process.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_run_goes_on(tiny, tmp_path, number, code):
+    command = [sys.executable, "-m", "cledet", "train", *flags({**tiny, "iters": 4000, "val_split": "none"})]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("epoch 1:"):
+                break
+        sent = time.monotonic()
+        process.send_signal(number)
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == code, rest
+    assert time.monotonic() - sent < 10
+    assert "go on with: cledet train --resume runs/train/squares" in rest
+    assert "Traceback" not in rest
+    folder = next((tmp_path / "runs" / "train").iterdir())
+    assert (folder / "weights" / "last.pt").is_file()
+
+
+def test_a_full_pipe_is_no_error():
+    """`| head` closes the pipe while the command still writes."""
+    code = "import sys, cledet.cli as c; sys.argv[1:] = ['check', 'x']; "
+    code += "c.check = None; c.app = lambda: [print('x' * 99) for _ in range(9999)]; c.main()"
+    command = f'{sys.executable} -c "{code}" | head -1; exit ${{PIPESTATUS[0]}}'
+    process = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert process.stdout == "x" * 99 + "\n"
+    assert process.stderr == ""
+    assert process.returncode == 141
+
+
+def test_info_names_versions_and_recipes(tmp_path):
+    facts = json.loads(run("info", "--json", cwd=tmp_path).stdout)
+    assert {"cledet", "torch", "torchvision", "device", "recipes", "runs"} <= facts.keys()
+    assert {"shapes", "bccd-lite0"} <= facts["recipes"].keys()
+    assert facts["runs"] == []
+
+
+def test_check_of_a_good_data_set(squares):
+    report = json.loads(run("check", squares, "--json").stdout)
+    assert report["ok"]
+    assert [split["images"] for split in report["splits"]] == [6, 4]
+
+
+def test_check_finds_bccds_two_degenerate_boxes(shared_data):
+    process = run("check", shared_data / "bccd")
+    assert process.returncode == 0, process.stderr
+    assert "BloodImage_00338" in process.stdout
+    assert "BloodImage_00343" in process.stdout
+
+
+def test_version_and_help():
+    assert run("--version").stdout.strip().count(".") == 2
+    text = run("train", "--help", COLUMNS="200").stdout
+    for flag in ("--data", "--split", "--weights", "--backbone", "--head", "--ablation", "--recipe", "--epochs",
+                 "--iters", "--batch", "--imgsz", "--lr", "--seed", "--workers", "--device", "--amp", "--resume",
+                 "--save-steps", "--backbone-weights", "--project", "--name", "--nms", "--conf", "--iou", "--max-det",
+                 "--json"):  # fmt: skip
+        assert f"{flag} " in text, flag

@@ -1,0 +1,107 @@
+"""The Python API and the choice of weights."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+
+import cledet
+from cledet import Detector
+from cledet.config import ValSettings, resolve
+from cledet.detector import newest_detector
+from cledet.engine.checkpoint import load_checkpoint
+from cledet.errors import UserError
+
+
+def val_settings(**given):
+    return resolve(ValSettings, {"device": "cpu", "amp": "off", "workers": 0, **given}, environ={})
+
+
+def test_val_repeats_the_figures_of_training(tiny_run, tiny):
+    metrics = load_checkpoint(tiny_run).metrics
+    found = Detector(tiny_run).val(workers=0, device="cpu", amp="off", batch=2)
+    assert found.to_dict() == metrics
+
+
+def test_val_of_a_file_of_predictions_needs_no_model(squares, tmp_path):
+    (tmp_path / "r.json").write_text('[{"image_id": 101, "category_id": 3, "bbox": [0, 0, 9, 9], "score": 0.5}]')
+    found = Detector().val(predictions=tmp_path / "r.json", data=str(squares))
+    assert found.metrics["AP"] == 0.0
+    with pytest.raises(UserError, match="--predictions needs --data"):
+        Detector().val(predictions=tmp_path / "r.json")
+
+
+def test_a_model_of_other_classes_is_refused_by_name(tiny_run, shared_data):
+    with pytest.raises(UserError, match="the model does not know RBC, WBC, Platelets of bccd/test"):
+        Detector(tiny_run).val(data=str(shared_data / "bccd"), split="test")
+
+
+def test_splits_that_share_images_are_told(tiny, tmp_path, squares, capsys):
+    data = squares / "annotations" / "instances_train.json"
+    Detector().train(**{**tiny, "data": str(data), "iters": 1}, project=tmp_path)
+    assert "shares images with" in capsys.readouterr().err
+
+
+def test_a_val_split_of_other_classes_is_refused_before_training(tiny, tmp_path, squares):
+    content = json.loads((squares / "annotations" / "instances_val.json").read_text())
+    content["categories"][0]["name"] = "green"
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    (tmp_path / "data.yaml").write_text(
+        f"train: {{images: {squares}/train, annotations: {squares}/annotations/instances_train.json}}\n"
+        f"val: {{images: {squares}/val, annotations: {tmp_path}/val.json}}\n"
+    )
+    with pytest.raises(UserError, match="has classes that data/train does not: green"):
+        Detector().train(**{**tiny, "data": str(tmp_path / "data.yaml")}, project=tmp_path)
+    assert not (tmp_path / "train").exists()
+
+
+def test_the_newest_run_and_the_one_with_these_components(tiny, tmp_path):
+    short = {**tiny, "iters": 1, "val_split": "none", "project": tmp_path}
+    for name, ablation, age in (("a", "iac,dc", 30), ("b", "none", 20), ("c", "iac,dc", 10)):
+        run = Detector().train(**short, name=name, ablation=ablation)
+        stamp = (run / "weights" / "best.pt").stat().st_mtime - age
+        os.utime(run / "weights" / "best.pt", (stamp, stamp))
+    newest = newest_detector(val_settings(project=tmp_path))
+    assert newest.model.components == ("iac", "dc")
+    assert newest_detector(val_settings(project=tmp_path, ablation="none")).model.components == ()
+    with pytest.raises(
+        UserError, match=r"no run was trained with exactly clb \(there is c: iac,dc; b: none; a: iac,dc\)"
+    ):
+        newest_detector(val_settings(project=tmp_path, ablation="clb"))
+    with pytest.raises(UserError, match="was trained with none, not dc"):
+        newest_detector(val_settings(weights=str(tmp_path / "train" / "b"), ablation="dc"))
+
+
+def test_without_any_run_the_sentence_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match=r"there is no trained run in .*train \(run `cledet train`, or pass --weights"):
+        newest_detector(val_settings(project=tmp_path))
+
+
+def test_a_backbones_name_is_a_detector_to_train(tiny, tmp_path):
+    det = Detector("r18")
+    with pytest.raises(UserError, match="has no weights yet"):
+        det.val()
+    settings = {key: value for key, value in tiny.items() if key != "backbone"}
+    det.train(**{**settings, "iters": 1}, project=tmp_path)
+    assert det.model.architecture.backbone == "r18"
+
+
+def test_a_wrong_name_suggests_the_nearest():
+    with pytest.raises(UserError, match=r"'r50x' is neither a file nor a backbone \(did you mean r50\?\)"):
+        Detector("r50x")
+
+
+def test_save_and_load(tiny_run, tmp_path):
+    path = Detector(tiny_run).save(tmp_path / "copy.pt")
+    a, b = Detector(path).model.model, Detector(tiny_run).model.model
+    assert all(torch.equal(a[key], b[key]) for key in b)
+
+
+def test_the_package_exports_its_names_lazily():
+    assert cledet.Detector is Detector
+    assert set(cledet.__all__) <= set(dir(cledet)) | {"Detector", "Detections", "UserError"}
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        cledet.Nothing  # noqa: B018

@@ -119,10 +119,13 @@ class TrainSettings(DetectionSettings):
     val_split: str = Field("val", description="the split that is evaluated while training; none to skip")
     val_every: Positive = Field(1, description="epochs between evaluations")
     weights: str | None = Field(None, description="start from a checkpoint or a torchvision RetinaNet .pth")
-    backbone: str = Field("r50", description="r18, r34, r50, r101, r152 or lite0")
+    backbone: str = Field("r50", description="r18, r34, r50, r101, r152, lite0 or timm:NAME")
     backbone_weights: str = Field("auto", description="auto (ImageNet), none, or a file")
     head: Literal["retinanet"] = Field("retinanet", description="the detection head")
     fpn_channels: Positive = Field(256, description="width of the pyramid and the head")
+    head_init: Literal["normal", "he"] = Field(
+        "normal", description="the head's first weights: normal (0.01, as published), or he, better for narrow ones"
+    )
     anchor_scale: float = Field(4.0, gt=0, description="an anchor's smallest side in strides of its level")
     norm: Literal["auto", "frozen", "batch"] = Field(
         "auto", description="batch norm of the backbone; auto: frozen if pretrained, else trained"
@@ -162,6 +165,7 @@ class TrainSettings(DetectionSettings):
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="decay of the weights' moving average; 0: none")
     seed: int = Field(0, ge=0, description="of every random choice")
     workers: int = Field(2, ge=0, description="processes that load images")
+    logger: Literal["none", "tensorboard"] = Field("none", description="also write figures for: tensorboard")
     save_steps: int = Field(0, ge=0, description="also save last.pt every so many iterations")
 
     @property
@@ -212,7 +216,7 @@ class PredictSettings(_UseSettings):
 class ExportSettings(_UseSettings):
     """`cledet export`."""
 
-    format: Literal["onnx"] = Field("onnx", description="the file's format: onnx")
+    format: Literal["onnx", "openvino"] = Field("onnx", description="the file's format: onnx or openvino")
 
 
 S = TypeVar("S", bound=Settings)

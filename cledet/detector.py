@@ -24,10 +24,11 @@ from cledet.console import say, track, warn
 from cledet.data.images import image_files
 from cledet.data.index import DetectionIndex
 from cledet.data.source import open_source
+from cledet.engine import exporter
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
 from cledet.engine.devices import amp_dtype, describe, pick_device
 from cledet.engine.evaluator import Evaluation, evaluate, read_results
-from cledet.engine.exporter import Export, export_onnx
+from cledet.engine.exporter import Export
 from cledet.engine.predictor import Detections, Predictor, picture_path, write_picture
 from cledet.engine.runs import find_weights, new_run, write_whole
 from cledet.engine.setup import initial_model
@@ -122,8 +123,8 @@ class Detector:
         """Write the network for another runtime, and prove there that it computes the same."""
         settings = settings or resolve(ExportSettings, {"format": format, **given})
         model = self._trained()
-        run = new_run(settings.project, "export", settings.name or Path(model.data or model.architecture.backbone).stem)
-        return export_onnx(model, run / "model.onnx", settings)
+        name = settings.name or Path(model.data or model.architecture.backbone).stem
+        return exporter.export(model, lambda: new_run(settings.project, "export", name), settings)
 
     def _train(self, settings: TrainSettings) -> Path:
         task = load_task(settings)

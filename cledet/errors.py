@@ -22,4 +22,6 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """The hint for a misspelt word: the nearest choice if one is near, else all of them."""
     known = [str(choice) for choice in choices]
     close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"choose from: {', '.join(known)}"
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"choose from: {', '.join(known[:20])}{' ...' if len(known) > 20 else ''}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from functools import partial
 
 import cv2
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -29,8 +31,16 @@ def train_loader(
 
     `batch` is that of all `world` processes together; image sides are padded to a multiple of `multiple`.
     """
+    width, height = dataset.index.sizes.T
     batches = EpochBatches(
-        len(dataset), batch, seed=seed, total_steps=total_steps, start_step=start_step, rank=rank, world=world
+        len(dataset),
+        batch,
+        seed=seed,
+        total_steps=total_steps,
+        start_step=start_step,
+        groups=(height > width).astype(np.int64),
+        rank=rank,
+        world=world,
     )
     return _loader(dataset, batches, workers, multiple, pin_memory)
 
@@ -63,13 +73,15 @@ def _loader(
         num_workers=workers,
         collate_fn=partial(collate, multiple=multiple),
         pin_memory=pin_memory,
-        worker_init_fn=_single_thread,
+        worker_init_fn=_start_worker,
         persistent_workers=workers > 0,
         generator=torch.Generator(),  # so that making an iterator draws nothing from the global one
     )
 
 
-def _single_thread(worker: int) -> None:
-    """One thread in each worker: they share the cores."""
+def _start_worker(worker: int) -> None:
+    """One thread in each worker, since they share the cores; and the main process decides when to stop."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -10,6 +10,9 @@ import torch
 from cledet.data.dataset import Key
 from cledet.data.index import Ints
 
+WINDOW = 8
+"""Batches among which images of one group are brought together."""
+
 
 class EpochBatches(torch.utils.data.Sampler[list[Key]]):
     """Batches of (epoch, image position) for the steps start_step to total_steps - 1.
@@ -17,6 +20,9 @@ class EpochBatches(torch.utils.data.Sampler[list[Key]]):
     Sample k of a run, k = step * batch + place, is the image at place k % n of epoch k // n's order; so every
     batch is full, an epoch's last one going on into the next epoch. Of each batch, this process (`rank` of
     `world`) gets its equal share.
+
+    The order is random, but among the next WINDOW batches those of one of `groups` [n] come together: with images
+    on end apart from images on their side, batches need less padding.
     """
 
     def __init__(
@@ -27,6 +33,7 @@ class EpochBatches(torch.utils.data.Sampler[list[Key]]):
         seed: int,
         total_steps: int,
         start_step: int = 0,
+        groups: Ints | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -34,6 +41,7 @@ class EpochBatches(torch.utils.data.Sampler[list[Key]]):
             raise ValueError(f"a batch of {batch} cannot be shared equally by {world} processes")
         self.n, self.batch, self.seed = n, batch, seed
         self.start_step, self.total_steps = start_step, total_steps
+        self.groups = np.zeros(n, dtype=np.int64) if groups is None else groups
         self.rank, self.world = rank, world
 
     def __len__(self) -> int:
@@ -49,7 +57,9 @@ class EpochBatches(torch.utils.data.Sampler[list[Key]]):
             yield [(k // self.n, int(orders[k // self.n][k % self.n])) for k in range(first, first + share)]
 
     def _order(self, epoch: int) -> Ints:
-        return np.random.default_rng((self.seed, epoch)).permutation(self.n)
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.n)
+        window = np.arange(self.n) // (WINDOW * self.batch)
+        return order[np.lexsort((self.groups[order], window))]
 
 
 def sequential_batches(n: int, batch: int, *, rank: int = 0, world: int = 1) -> list[list[int]]:

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from cledet.data.dataset import Batch
@@ -78,12 +76,13 @@ def to_original(boxes: Tensor, size: Tensor, original: Tensor) -> Tensor:
 
 
 def evaluate(index: DetectionIndex, results: Results) -> Evaluation:
-    """COCO's figures, computed by pycocotools."""
+    """COCO's figures, as pycocotools computes them."""
+    api, evaluator = coco_backend()
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
+        truth = api()
         truth.dataset = index.to_coco()
         truth.createIndex()
-        coco = COCOeval(truth, _as_coco(truth, results), "bbox")
+        coco = evaluator(truth, _as_coco(truth, results), "bbox")
         coco.evaluate()
         coco.accumulate()
         coco.summarize()
@@ -93,16 +92,26 @@ def evaluate(index: DetectionIndex, results: Results) -> Evaluation:
     )
 
 
-def _as_coco(truth: COCO, results: Results) -> COCO:
+def coco_backend() -> tuple[Any, Any]:
+    """COCO and COCOeval: of ultrafast-pycocotools where it is installed, else of pycocotools; the figures are equal."""
+    try:
+        from ultrafast_pycocotools import COCO, COCOeval
+    except ImportError:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    return COCO, COCOeval
+
+
+def _as_coco(truth: Any, results: Results) -> Any:
     if len(results):
         return truth.loadRes(results)
-    nothing = COCO()
+    nothing = type(truth)()
     nothing.dataset = {**truth.dataset, "annotations": []}
     nothing.createIndex()
     return nothing
 
 
-def _per_class(coco: COCOeval, index: DetectionIndex) -> dict[str, dict[str, float | None]]:
+def _per_class(coco: Any, index: DetectionIndex) -> dict[str, dict[str, float | None]]:
     """AP and AP50 of each class, over all areas and 100 detections an image."""
     precision = coco.eval["precision"][:, :, :, 0, -1]  # [10 IoU thresholds, 101 recalls, classes]
     order = {category: k for k, category in enumerate(coco.params.catIds)}

@@ -11,23 +11,30 @@ from typing import Any
 from cledet.engine.evaluator import METRICS
 from cledet.engine.plots import plot_history
 from cledet.engine.runs import write_whole
+from cledet.errors import UserError
 from cledet.models.criterion import Losses
 
 COLUMNS = ("epoch", "step", "lr", "loss_cls", "loss_reg", "positives", "recalled", "seconds", *METRICS)
 
 
 class History:
-    """The figures of a run, epoch by epoch, kept in results.csv."""
+    """The figures of a run, epoch by epoch, kept in results.csv and, if asked, in TensorBoard's format."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, logger: str = "none") -> None:
         self.path = path
         self.rows: list[dict[str, str]] = []
+        self.board = tensorboard(path.parent) if logger == "tensorboard" else None
 
     def add(self, row: dict[str, Any]) -> None:
         """Append an epoch; the file and the picture are written anew, each whole or not at all."""
         self.rows.append({name: _text(row.get(name)) for name in COLUMNS})
         self._write()
         plot_history(self.rows, self.path.with_suffix(".png"))
+        if self.board is not None:
+            for name in COLUMNS[2:]:
+                if row.get(name) is not None:
+                    self.board.add_scalar(name, row[name], row["step"])
+            self.board.flush()
 
     def cut(self, step: int) -> None:
         """Read the file back, without epochs after `step`."""
@@ -49,6 +56,15 @@ class History:
         writer.writeheader()
         writer.writerows(self.rows)
         write_whole(self.path, text.getvalue())
+
+
+def tensorboard(folder: Path) -> Any:
+    """A writer of TensorBoard's event files into the folder."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("tensorboard is not installed", "pip install 'cledet[tensorboard]'") from None
+    return SummaryWriter(str(folder))
 
 
 class Meter:

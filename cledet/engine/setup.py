@@ -10,8 +10,7 @@ from cledet.config import TrainSettings
 from cledet.console import say
 from cledet.data.index import DetectionIndex
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
-from cledet.errors import UserError, nearest
-from cledet.models.backbones import BACKBONES
+from cledet.models.heads import he_initialize
 from cledet.models.network import Architecture, build_network
 from cledet.models.weights import load_imagenet
 
@@ -22,6 +21,8 @@ def initial_model(settings: TrainSettings, index: DetectionIndex, given: Checkpo
     start = load_checkpoint(Path(settings.weights)) if settings.weights is not None else given
     arch = architecture(settings, len(index.classes), start)
     network = build_network(arch)
+    if settings.head_init == "he":
+        he_initialize(network.head)
     if start is not None:
         kept = transfer(start, arch, network.state_dict(), index.classes)
         network.load_state_dict(kept)
@@ -44,8 +45,6 @@ def architecture(settings: TrainSettings, classes: int, start: Checkpoint | None
     """What to build: as the settings say, or as the checkpoint that is trained further."""
     if start is not None:
         return start.architecture.model_copy(update={"classes": classes})
-    if settings.backbone not in BACKBONES:
-        raise UserError(f"unknown backbone {settings.backbone!r}", nearest(settings.backbone, BACKBONES))
     fresh = settings.backbone_weights == "none"
     norm = settings.norm if settings.norm != "auto" else ("batch" if fresh else "frozen")
     return Architecture(

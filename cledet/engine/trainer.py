@@ -58,7 +58,7 @@ class Trainer:
             average = get_ema_multi_avg_fn(settings.ema)
             self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self.total = settings.steps(len(task.train))
-        self.history = History(run / "results.csv")
+        self.history = History(run / "results.csv", settings.logger)
         self.best = -1.0
         self.step = 0
         if model.training:
@@ -243,5 +243,7 @@ def pretrained(settings: TrainSettings) -> bool:
 
 
 def frozen_stages(settings: TrainSettings) -> int:
-    """How many backbone stages are fixed."""
-    return settings.freeze if settings.freeze is not None else 2 * pretrained(settings)
+    """How many backbone stages are fixed; by default those that are alike in all pictures, if they are trained."""
+    if settings.freeze is not None:
+        return settings.freeze
+    return 2 if pretrained(settings) and not settings.backbone.startswith("timm:") else 0

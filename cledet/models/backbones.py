@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torchvision import models as tv
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from cledet.errors import UserError, nearest
 from cledet.models.efficientnet import LITE0_URL, EfficientNetLite0, lite0_weights
 from cledet.models.stages import Staged
+from cledet.models.timm_backbone import TimmBody, timm_url, timm_weights
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -66,7 +68,7 @@ class ResNetBody(Staged, ResNet):
 class BackboneSpec:
     """How a backbone is built and where its ImageNet weights come from."""
 
-    build: Callable[[type[nn.BatchNorm2d]], nn.Module]
+    build: Callable[[type[nn.BatchNorm2d]], Staged]
     weights: Callable[[], dict[str, Tensor]]
     url: str
 
@@ -79,9 +81,23 @@ def _resnet(block: type[BasicBlock | Bottleneck], depths: list[int], weights: tv
     )
 
 
-def build_backbone(name: str, norm: str) -> nn.Module:
+def backbone_spec(name: str) -> BackboneSpec:
+    """What that name stands for: a key of BACKBONES, or `timm:` and a timm model's name."""
+    if name.startswith("timm:"):
+        model = name.removeprefix("timm:")
+        return BackboneSpec(
+            build=lambda norm: TimmBody(model, norm is FrozenBatchNorm2d),
+            weights=lambda: timm_weights(model),
+            url=timm_url(model),
+        )
+    if name not in BACKBONES:
+        raise UserError(f"unknown backbone {name!r}", nearest(name, [*BACKBONES, "timm:NAME"]))
+    return BACKBONES[name]
+
+
+def build_backbone(name: str, norm: str) -> Staged:
     """The backbone of that name with random weights; `norm` is a key of NORMS."""
-    return BACKBONES[name].build(NORMS[norm])
+    return backbone_spec(name).build(NORMS[norm])
 
 
 def load_backbone(backbone: nn.Module, state: dict[str, Tensor]) -> list[str]:

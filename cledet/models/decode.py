@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cledet.models.network import RawOutputs
-from cledet.ops.boxes import clip_boxes
+from cledet.ops.boxes import area, clip_boxes
 from cledet.ops.coder import decode
 from cledet.ops.nms import batched_nms
 
@@ -78,7 +78,8 @@ def candidates(raw: RawOutputs, sizes: Tensor, conf: float) -> list[Detected]:
     deltas = raw.deltas.float().gather(1, anchor[..., None].expand(-1, -1, 4))
     boxes = decode(deltas, raw.anchors[anchor])
     found = []
-    for i, kept in enumerate(scores > conf):
-        inside = clip_boxes(boxes[i, kept], (int(sizes[i, 0]), int(sizes[i, 1])))
-        found.append(Detected(inside, scores[i, kept], label[i, kept]))
+    for i, (height, width) in enumerate(sizes.tolist()):
+        inside = clip_boxes(boxes[i], (height, width))
+        kept = (scores[i] > conf) & (area(inside) > 0)  # of a box in the padding nothing is left
+        found.append(Detected(inside[kept], scores[i, kept], label[i, kept]))
     return found

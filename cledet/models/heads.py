@@ -36,6 +36,18 @@ class Tower(nn.Module):
         return y.permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.outputs)
 
 
+def he_initialize(head: nn.Module) -> None:
+    """He's initialization of the towers, for narrow ones: a normal of 0.01, as published for 256 channels, fades out.
+
+    The last convolutions stay as they are. Source: He et al., Delving Deep into Rectifiers (2015).
+    """
+    for module in head.modules():
+        if isinstance(module, Tower):
+            for layer in module.convs:
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+
 class RetinaHead(nn.Module):
     """RetinaNet's head: class logits [N, A, C] and box deltas [N, A, 4]."""
 

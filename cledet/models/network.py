@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from cledet.errors import UserError, nearest
 from cledet.models.anchors import Anchors
-from cledet.models.backbones import BACKBONES, build_backbone
+from cledet.models.backbones import build_backbone
 from cledet.models.heads import RetinaHead
 from cledet.models.stages import Staged
 
@@ -77,9 +76,7 @@ class RetinaNet(nn.Module):
 
 def build_network(arch: Architecture) -> RetinaNet:
     """The network of that architecture, with random weights."""
-    if arch.backbone not in BACKBONES:
-        raise UserError(f"unknown backbone {arch.backbone!r}", nearest(arch.backbone, BACKBONES))
-    backbone: Any = build_backbone(arch.backbone, arch.norm)
+    backbone = build_backbone(arch.backbone, arch.norm)
     width = arch.fpn_channels
     neck = FeaturePyramidNetwork(backbone.channels, width, extra_blocks=LastLevelP6P7(width, width))
     anchors = Anchors(STRIDES, arch.anchor_scale, arch.anchors_from_image)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.models._meta import _COCO_CATEGORIES
 
 from cledet.errors import UserError
-from cledet.models.backbones import BACKBONES, load_backbone
+from cledet.models.backbones import backbone_spec, load_backbone
 from cledet.models.network import Architecture, RetinaNet, build_network
 
 COCO_NAMES = tuple(name for name in _COCO_CATEGORIES if name not in ("__background__", "N/A"))
@@ -28,7 +28,7 @@ def load_imagenet(network: RetinaNet, backbone: str, source: str) -> None:
 
 
 def _published(backbone: str) -> dict[str, Tensor]:
-    spec = BACKBONES[backbone]
+    spec = backbone_spec(backbone)
     try:
         return spec.weights()
     except (URLError, OSError, RuntimeError) as error:

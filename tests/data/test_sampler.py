@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,3 +47,14 @@ def test_sequential_batches() -> None:
     assert sequential_batches(5, 2) == [[0, 1], [2, 3], [4]]
     assert sequential_batches(5, 2, rank=1, world=2) == [[2, 3]]
     assert sequential_batches(0, 4) == []
+
+
+def test_images_of_one_group_come_together_and_each_still_once_an_epoch():
+    """16 of 64 images stand on end; in batches of 8, windows of 64: two batches are theirs alone."""
+    groups = np.arange(64) % 4 == 0
+    batches = list(EpochBatches(64, 8, seed=0, total_steps=16, groups=groups.astype(np.int64)))
+    for epoch in (0, 1):
+        positions = [[p for e, p in batch if e == epoch] for batch in batches[8 * epoch : 8 * epoch + 8]]
+        assert sorted(p for batch in positions for p in batch) == list(range(64))
+        assert [groups[p].mean() for p in positions] == [0, 0, 0, 0, 0, 0, 1, 1]
+    assert batches[:8] != [[(0, p) for _, p in batch] for batch in batches[8:]]

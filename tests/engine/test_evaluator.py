@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cledet.data.source import open_source
-from cledet.engine.evaluator import METRICS, evaluate, read_results, to_original
+from cledet.engine.evaluator import METRICS, coco_backend, evaluate, read_results, to_original
 from cledet.errors import UserError
 
 
@@ -51,6 +52,18 @@ def test_the_published_figures_of_the_coco_api(shared_data):
     metrics = evaluate(index, read_results(folder / "instances_val2014_fakebbox100_results.json", index)).metrics
     published = [0.505, 0.697, 0.573, 0.586, 0.519, 0.501, 0.387, 0.594, 0.595, 0.640, 0.566, 0.564]
     assert [round(metrics[name], 3) for name in METRICS] == published
+
+
+def test_both_backends_give_the_same_figures(shared_data, monkeypatch):
+    pytest.importorskip("ultrafast_pycocotools")
+    folder = shared_data / "coco2017_sub"
+    index = open_source(folder).index("val", need_images=False)
+    results = read_results(folder / "detections" / "yolox_nano_raw.json", index)
+    fast = evaluate(index, results)
+    assert coco_backend()[0].__module__.startswith("ultrafast")
+    monkeypatch.setitem(sys.modules, "ultrafast_pycocotools", None)
+    assert coco_backend() == (COCO, COCOeval)
+    assert evaluate(index, results) == fast
 
 
 def test_perfect_and_empty_detections(squares):

@@ -45,23 +45,33 @@ def test_the_file_says_what_it_takes_and_gives(exported):
     assert [path.name for path in exported.path.parent.iterdir()] == ["model.onnx"]
 
 
-def test_a_file_that_computes_something_else_is_not_kept(tiny_run, tmp_path, monkeypatch):
-    write = exporter._write
+def test_openvino_agrees_too(tiny_run, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    result = Detector(tiny_run).export("openvino", project=tmp_path)
+    assert sorted(path.name for path in result.path.parent.iterdir()) == ["model.bin", "model.xml"]
+    assert result.max_score_error < 1e-4
+    assert result.max_box_error < 0.01
+    assert openvino.Core().read_model(str(result.path)).get_rt_info(["cledet", "names"]).value == '["blue", "red"]'
 
-    def tampered(module, images, path):
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_a_file_that_computes_something_else_is_not_kept(tiny_run, tmp_path, monkeypatch, format):
+    packages, suffixes, write, run = exporter.FORMATS[format]
+
+    def tampered(module, *rest):
         with torch.no_grad():
             module.network.head.classification.predict.bias.add_(0.5)
-            write(module, images, path)
+            write(module, *rest)
             module.network.head.classification.predict.bias.sub_(0.5)
 
-    monkeypatch.setattr(exporter, "_write", tampered)
+    monkeypatch.setitem(exporter.FORMATS, format, (packages, suffixes, tampered, run))
     with pytest.raises(UserError, match="outputs differ from PyTorch's"):
-        Detector(tiny_run).export(project=tmp_path)
-    assert not list(tmp_path.rglob("*.onnx"))
+        Detector(tiny_run).export(format, project=tmp_path)
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_a_missing_package_is_named(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(exporter.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else 1)
     with pytest.raises(UserError, match=r"export needs onnxscript \(pip install 'cledet\[onnx\]'\)"):
         Detector(tiny_run).export(project=tmp_path)
-    assert not list(tmp_path.rglob("*.onnx"))
+    assert not list(tmp_path.rglob("*"))

@@ -128,6 +128,15 @@ def test_a_loss_that_is_not_finite_names_the_images(tiny, tmp_path):
         Detector().train(**{**tiny, "lr": 1e12, "clip": 0, "iters": 50, "warmup": 0}, project=tmp_path)
 
 
+def test_tensorboard_gets_every_figure(tiny, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = Detector().train(**tiny, project=tmp_path, logger="tensorboard")
+    events = accumulator.EventAccumulator(str(run))
+    events.Reload()
+    assert {"loss_cls", "loss_reg", "lr", "AP", "AP50"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("loss_cls")] == [3, 4]
+
+
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [

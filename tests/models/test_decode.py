@@ -31,9 +31,11 @@ def slow(raw, image, conf, most):
                 for a in range(first, first + level) for c in range(raw.logits.shape[2])]  # fmt: skip
         rows = sorted((row for row in rows if row[0] > conf), key=lambda row: -row[0])[:most]
         for score, label, anchor in rows:
-            x1, y1, x2, y2 = boxes[anchor].tolist()
             h, w = SIZES[image].tolist()
-            found.append((label, score, *(min(max(x, 0), w) for x in (x1, x2)), *(min(max(y, 0), h) for y in (y1, y2))))
+            x1, y1, x2, y2 = boxes[anchor].tolist()
+            x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, w), min(y2, h)
+            if x2 > x1 and y2 > y1:  # else it lies in the padding
+                found.append((label, score, x1, x2, y1, y2))
         first += level
     return sorted(found)
 

@@ -28,8 +28,10 @@ RECIPE_FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parent.paren
 
 def parse_ablation(value: Any) -> Any:
     """`all`, `none`, or some of iac, dc and clb (comma-separated) -> the components that are on, in that order."""
-    if value in ("all", None):
+    if value == "all":
         return COMPONENTS
+    if not isinstance(value, str | list | tuple):
+        return value
     words = value.split(",") if isinstance(value, str) else list(value)
     words = [word.strip().lower() for word in words if word.strip().lower() not in ("", "none")]
     for word in words:

@@ -127,6 +127,8 @@ class Detector:
         return exporter.export(model, lambda: new_run(settings.project, "export", name), settings)
 
     def _train(self, settings: TrainSettings) -> Path:
+        if Path(settings.data).exists():  # so that the run can be used and resumed from any folder
+            settings = settings.model_copy(update={"data": str(Path(settings.data).absolute())})
         task = load_task(settings)
         model = initial_model(settings, task.train, self.model)
         run = new_run(settings.project, "train", settings.name or Path(settings.data).stem)

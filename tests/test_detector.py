@@ -35,7 +35,7 @@ def test_val_of_a_file_of_predictions_needs_no_model(squares, tmp_path):
 
 
 def test_a_model_of_other_classes_is_refused_by_name(tiny_run, shared_data):
-    with pytest.raises(UserError, match="the model does not know RBC, WBC, Platelets of bccd/test"):
+    with pytest.raises(UserError, match="the model does not know Platelets, RBC, WBC of bccd/test"):
         Detector(tiny_run).val(data=str(shared_data / "bccd"), split="test")
 
 
@@ -56,6 +56,15 @@ def test_a_val_split_of_other_classes_is_refused_before_training(tiny, tmp_path,
     with pytest.raises(UserError, match="has classes that data/train does not: green"):
         Detector().train(**{**tiny, "data": str(tmp_path / "data.yaml")}, project=tmp_path)
     assert not (tmp_path / "train").exists()
+
+
+def test_a_run_works_from_another_folder(tiny, tmp_path, squares, monkeypatch):
+    monkeypatch.chdir(squares.parent)
+    settings = {**tiny, "data": squares.name, "iters": 1, "val_split": "none"}
+    run = Detector().train(**settings, project=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert len(Detector(run).val(workers=0, device="cpu").per_class) == 2
+    assert Detector().train(resume=run) == run
 
 
 def test_the_newest_run_and_the_one_with_these_components(tiny, tmp_path):

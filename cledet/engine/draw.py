@@ -27,10 +27,10 @@ def draw_detections(
 ) -> Image:
     """A copy of the RGB image [H, W, 3] with boxes [K, 4], the best first, each captioned on its class's colour."""
     picture = image.copy()
-    unit = max(min(picture.shape[:2]) / 640, 0.5)
+    unit = max(min(picture.shape[:2]) / 480, 0.8)
     for box, label in zip(boxes[::-1], labels[::-1]):  # the best last, on top
         x1, y1, x2, y2 = (round(float(v)) for v in box)
-        cv2.rectangle(picture, (x1, y1), (x2, y2), class_color(label), max(1, round(2 * unit)), cv2.LINE_AA)
+        cv2.rectangle(picture, (x1, y1), (x2, y2), class_color(label), max(1, round(2 * unit)))
     for box, label, caption in zip(boxes[::-1], labels[::-1], captions[::-1]):
         _caption(picture, box, class_color(label), caption, unit)
     return picture
@@ -38,7 +38,7 @@ def draw_detections(
 
 def _caption(picture: Image, box: NDArray[np.float32], color: tuple[int, int, int], text: str, unit: float) -> None:
     """Text on a filled bar above the box, or inside it where the picture ends."""
-    font, size, weight = cv2.FONT_HERSHEY_SIMPLEX, 0.45 * unit, max(1, round(unit))
+    font, size, weight = cv2.FONT_HERSHEY_SIMPLEX, 0.5 * unit, max(1, round(unit))
     (width, height), below = cv2.getTextSize(text, font, size, weight)
     pad = max(2, round(2 * unit))
     x = int(min(max(float(box[0]), 0), max(picture.shape[1] - width - 2 * pad, 0)))

@@ -48,7 +48,7 @@ def timm_weights(name: str) -> dict[str, Tensor]:
 def timm_url(name: str) -> str:
     """Where these weights are published."""
     config = _timm().get_pretrained_cfg(name)
-    return config.url or f"the hub, as {config.hf_hub_id}"
+    return (config and config.url) or "timm's hub"
 
 
 def _create(name: str, pretrained: bool = False) -> Any:

@@ -138,7 +138,7 @@ class TrainSettings(DetectionSettings):
     ablation: Ablation = Field(COMPONENTS, description="components that are on: all, none, or of iac,dc,clb")
     alpha: Unit = Field(0.75, description="IAC: weight of the probability in Eq. 6")
     score_threshold: Unit = Field(0.5, description="IAC: Eq. 7's threshold")
-    recall_min_iou: Unit = Field(0.0, description="IAC: an anchor recalled has a higher IoU than this")
+    recall_min_iou: Unit = Field(0.3, description="IAC: recalled anchors have a higher IoU; 0 is the paper's letter")
     center_unit: Literal["pixel", "stride", "size"] = Field(
         "size", description="DC: what Eq. 2's centre distance is measured in"
     )

@@ -16,18 +16,10 @@ from typing import Annotated, Any
 import typer
 
 from cledet import __version__
-from cledet.config import (
-    ExportSettings,
-    PredictSettings,
-    Settings,
-    TrainSettings,
-    ValSettings,
-    read_recipe,
-    recipes,
-    resolve,
-)
+from cledet.config import ExportSettings, PredictSettings, Settings, TrainSettings, ValSettings
 from cledet.console import Steps, fail, say, show_json, show_table
-from cledet.errors import UserError
+from cledet.errors import Interrupted, UserError
+from cledet.resolve import read_recipe, recipes, resolve
 
 app = typer.Typer(
     name="cledet",
@@ -105,16 +97,17 @@ def train(
 def val(flags: dict[str, Any], json: Json = False) -> None:
     """Evaluate a model, or a file of predictions, with pycocotools."""
     settings = resolve(ValSettings, flags)
-    from cledet.detector import Detector, newest_detector
+    from cledet.detector import Detector, newest_detector, val_to_folder
 
     detector = Detector() if settings.predictions else newest_detector(settings)
-    evaluation = detector.val(settings)
+    run, evaluation = val_to_folder(detector, settings)
     if json:
         show_json(evaluation.to_dict())
         return
     show_table("", list(evaluation.metrics), [list(evaluation.metrics.values())])
     rows = [(name, figures["AP"], figures["AP50"]) for name, figures in evaluation.per_class.items()]
     show_table("", ["class", "AP", "AP50"], rows)
+    say(f"metrics.json and detections.json: {run}")
 
 
 @command(PredictSettings)
@@ -227,9 +220,6 @@ def main() -> None:
     except KeyboardInterrupt:
         fail("interrupted")
         sys.exit(130)
-    except Exception as error:
-        number = getattr(error, "signal_number", None)
-        if number is None:
-            raise
+    except Interrupted as error:
         fail(str(error))
-        sys.exit(128 + number)
+        sys.exit(128 + error.signal_number)

@@ -1,29 +1,21 @@
-"""Settings: one typed class a command, merged from defaults, a recipe, the environment and flags.
+"""Settings: one typed class a command, each field a flag, a recipe's key and an environment variable.
 
-Every setting is a flag of the command line, a key of a recipe's YAML and an environment variable
-(`--fpn-channels`, `fpn_channels:`, `CLEDET_FPN_CHANNELS`); the later of these wins and its name is kept as the
-value's origin. Importing this file imports no torch.
+They are merged by `cledet.resolve`. Importing this file imports no torch.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
-from cledet.errors import UserError, nearest
+from cledet.errors import nearest
 
 Component = Literal["iac", "dc", "clb"]
 COMPONENTS: tuple[Component, ...] = ("iac", "dc", "clb")
 """The paper's components, in the paper's order."""
-
-RECIPE_FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parent.parent / "recipes")
-"""Where the shipped recipes lie: in an installed wheel, or in a checkout."""
 
 
 def parse_ablation(value: Any) -> Any:
@@ -69,10 +61,6 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
-    device: str = Field("auto", description="auto (a CUDA GPU, else MPS, else the CPU), cpu, cuda, cuda:1, 1 or mps")
-    amp: AmpName = Field(
-        "auto", description="mixed precision: auto (where the device computes bf16), off, bf16 or fp16"
-    )
     project: Path = Field(Path("runs"), description="the folder that holds the runs")
     name: str | None = Field(None, description="the run's name; a second run of the name gets -2")
 
@@ -88,7 +76,12 @@ class Settings(BaseModel):
 
 
 class DetectionSettings(Settings):
-    """How raw outputs become detections."""
+    """Where a network runs, and how its raw outputs become detections."""
+
+    device: str = Field("auto", description="auto (a CUDA GPU, else MPS, else the CPU), cpu, cuda, cuda:1, 1 or mps")
+    amp: AmpName = Field(
+        "auto", description="mixed precision: auto (where the device computes bf16), off, bf16 or fp16"
+    )
 
     nms: Literal["auto", NMSName] = Field(
         "auto", description="auto (cl-balanced if clb is on, else standard), standard, soft or cl-balanced"
@@ -188,10 +181,9 @@ class TrainSettings(DetectionSettings):
         return self
 
 
-class _UseSettings(DetectionSettings):
-    """What the commands that use a trained model share."""
+class ModelSettings(Settings):
+    """Which trained model a command means."""
 
-    amp: AmpName = Field("off", description="mixed precision: off, auto, bf16 or fp16; off is exact")
     weights: str | None = Field(
         None, description="checkpoint, run folder or torchvision RetinaNet .pth; by default the newest run's best.pt"
     )
@@ -199,9 +191,10 @@ class _UseSettings(DetectionSettings):
     imgsz: int | None = Field(None, ge=32, description="short side in pixels; by default what was trained with")
 
 
-class ValSettings(_UseSettings):
+class ValSettings(DetectionSettings, ModelSettings):
     """`cledet val`."""
 
+    amp: AmpName = Field("off", description="mixed precision: off (exact), auto, bf16 or fp16")
     data: str | None = Field(None, description="data set; by default the one that was trained on")
     split: str = Field("val", description="the split to evaluate")
     predictions: Path | None = Field(None, description="score this COCO results file instead of a model")
@@ -209,98 +202,14 @@ class ValSettings(_UseSettings):
     workers: int = Field(2, ge=0, description="processes that load images")
 
 
-class PredictSettings(_UseSettings):
+class PredictSettings(DetectionSettings, ModelSettings):
     """`cledet predict`."""
 
+    amp: AmpName = Field("off", description="mixed precision: off (exact), auto, bf16 or fp16")
     conf: Unit = Field(0.3, description="drop detections of lower score")
 
 
-class ExportSettings(_UseSettings):
+class ExportSettings(ModelSettings):
     """`cledet export`."""
 
     format: Literal["onnx", "openvino"] = Field("onnx", description="the file's format: onnx or openvino")
-
-
-S = TypeVar("S", bound=Settings)
-
-
-def resolve(
-    kind: type[S],
-    flags: Mapping[str, Any] | None = None,
-    *,
-    recipe: str | Path | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> S:
-    """Merge defaults, recipe, environment and flags into checked settings.
-
-    `flags` holds what was given explicitly (None: not given). Raises UserError for an unknown key, naming the nearest
-    right one, and for a value out of range, naming where it came from.
-    """
-    environ = os.environ if environ is None else environ
-    keys = kind.model_fields
-    layers = {
-        "recipe": read_recipe(recipe, kind) if recipe is not None else {},
-        "environment": {key: environ[f"CLEDET_{key.upper()}"] for key in keys if f"CLEDET_{key.upper()}" in environ},
-        "flag": {key: value for key, value in (flags or {}).items() if value is not None},
-    }
-    values: dict[str, Any] = {}
-    origins = dict.fromkeys(keys, "default")
-    for origin, layer in layers.items():
-        for key in layer:
-            if key not in keys:
-                raise UserError(f"unknown setting {key!r}", nearest(key, keys))
-        values |= layer
-        origins |= dict.fromkeys(layer, origin)
-    try:
-        settings = kind(**values)
-    except ValidationError as error:
-        raise _explain(error, kind, origins) from None
-    settings._origins.update(origins)
-    return settings
-
-
-def read_recipe(recipe: str | Path, kind: type[Settings] = TrainSettings) -> dict[str, Any]:
-    """The settings in a recipe: a YAML file, or the name of one that ships with the package."""
-    path = _find_recipe(recipe)
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no settings", "write one `key: value` a line")
-    content = {str(key).replace("-", "_"): value for key, value in content.items() if key != "about"}
-    for key in content:
-        if key not in kind.model_fields:
-            raise UserError(f"unknown setting {key!r} in {path}", nearest(key, kind.model_fields))
-    return content
-
-
-def recipes() -> dict[str, Path]:
-    """The shipped recipes by name."""
-    found = [path for folder in RECIPE_FOLDERS if folder.is_dir() for path in sorted(folder.glob("*.yaml"))]
-    return {path.stem: path for path in found}
-
-
-def _find_recipe(recipe: str | Path) -> Path:
-    path = Path(recipe)
-    if path.is_file():
-        return path
-    shipped = recipes()
-    if str(recipe) in shipped:
-        return shipped[str(recipe)]
-    raise UserError(f"no recipe {str(recipe)!r}, neither a file nor one that ships", nearest(path.stem, shipped))
-
-
-def _explain(error: ValidationError, kind: type[Settings], origins: Mapping[str, str]) -> UserError:
-    """The first of pydantic's complaints as one sentence."""
-    first = error.errors()[0]
-    message = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:
-        return UserError(message)
-    key = str(first["loc"][0])
-    shown = f"--{key.replace('_', '-')} {first['input']}"
-    if first["type"] == "literal_error":
-        expected = first.get("ctx", {}).get("expected", "")
-        choices = [word for word in expected.replace(" or ", ", ").replace("'", "").split(", ") if word]
-        return UserError(f"{shown} (from the {origins[key]}) is not a choice", nearest(str(first["input"]), choices))
-    return UserError(f"{shown} (from the {origins[key]}): {message[0].lower()}{message[1:]}")

@@ -11,15 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cledet.config import (
-    ExportSettings,
-    PredictSettings,
-    TrainSettings,
-    ValSettings,
-    ablation_name,
-    read_recipe,
-    resolve,
-)
+from cledet.config import ExportSettings, PredictSettings, TrainSettings, ValSettings, ablation_name
 from cledet.console import say, track, warn
 from cledet.data.images import image_files
 from cledet.data.index import DetectionIndex
@@ -27,15 +19,16 @@ from cledet.data.source import open_source
 from cledet.engine import exporter
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
 from cledet.engine.devices import amp_dtype, describe, pick_device
-from cledet.engine.evaluator import Evaluation, evaluate, read_results
+from cledet.engine.evaluator import Evaluation, evaluate, read_results, to_coco_results
 from cledet.engine.exporter import Export
 from cledet.engine.predictor import Detections, Predictor, picture_path, write_picture
 from cledet.engine.runs import find_weights, new_run, write_whole
 from cledet.engine.setup import initial_model
 from cledet.engine.trainer import Task, Trainer
-from cledet.engine.validator import post_process, validate
+from cledet.engine.validator import Validation, post_process, validate
 from cledet.errors import UserError, nearest
 from cledet.models.backbones import BACKBONES
+from cledet.resolve import read_recipe, resolve
 
 __all__ = ["Detections", "Detector"]
 
@@ -84,17 +77,21 @@ class Detector:
 
     def val(self, settings: ValSettings | None = None, **given: Any) -> Evaluation:
         """Figures of the model, or of a file of predictions, on a split."""
-        settings = settings or resolve(ValSettings, given)
+        return self.validate(settings or resolve(ValSettings, given)).evaluation
+
+    def validate(self, settings: ValSettings) -> Validation:
+        """The same with the detections that the figures are of."""
         if settings.predictions is not None:
             if settings.data is None:
                 raise UserError("--predictions needs --data", "name the data set that they are of")
             index = load_index(settings.data, settings.split, need_images=False)
-            return evaluate(index, read_results(settings.predictions, index))
+            results = read_results(settings.predictions, index)
+            return Validation(evaluate(index, results), results)
         model, device = self._trained(), pick_device(settings.device)
         index = load_index(settings.data or model.data, settings.split)
-        dtype = amp_dtype(device, settings.amp)
         say(f"{index.name}: {len(index)} images on {describe(device)}, NMS {settings.nms_for(model.components)}")
-        return validate(model.network().to(device), index, model, settings, device, dtype).evaluation
+        dtype = amp_dtype(device, settings.amp)
+        return validate(model.network().to(device), index, model, settings, device, dtype)
 
     def predict(
         self,
@@ -183,6 +180,15 @@ def newest_detector(settings: ValSettings | PredictSettings | ExportSettings) ->
         raise UserError(f"{path} was trained with {ablation_name(components)}, not {ablation_name(settings.ablation)}")
     say(f"weights: {path}")
     return detector
+
+
+def val_to_folder(detector: Detector, settings: ValSettings) -> tuple[Path, Evaluation]:
+    """metrics.json, and detections.json in COCO's results format, in a new run folder."""
+    result = detector.validate(settings)
+    run = new_run(settings.project, "val", settings.name or settings.split)
+    write_whole(run / "metrics.json", json.dumps(result.evaluation.to_dict(), indent=1))
+    write_whole(run / "detections.json", json.dumps(to_coco_results(result.results)))
+    return run, result.evaluation
 
 
 def predict_to_folder(detector: Detector, source: str, settings: PredictSettings) -> tuple[Path, list[dict[str, Any]]]:

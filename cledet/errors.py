@@ -1,9 +1,11 @@
-"""The one error that a user's mistake raises."""
+"""What ends a command before its end: a user's mistake, or a signal."""
 
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -16,6 +18,14 @@ class UserError(Exception):
         super().__init__(message if not hint else f"{message} ({hint})")
         self.message = message
         self.hint = hint
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM came, and the run was saved."""
+
+    def __init__(self, number: int, run: Path) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; go on with: cledet train --resume {run}")
+        self.signal_number = number
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

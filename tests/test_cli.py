@@ -55,6 +55,11 @@ def test_val_predict_and_export_take_the_newest_run(project, squares):
     folder, trained = project
     val = run("val", "--json", "--workers", 0, "--amp", "off", "--device", "cpu", cwd=folder)
     assert {k: v for k, v in json.loads(trained.stdout).items() if k != "run"} == json.loads(val.stdout)
+    written = folder / "runs" / "val" / "val"
+    assert json.loads((written / "metrics.json").read_text()) == json.loads(val.stdout)
+    detections = written / "detections.json"
+    again = run("val", "--predictions", detections, "--data", squares, "--json", cwd=folder)
+    assert json.loads(again.stdout) == json.loads(val.stdout)
     predict = run("predict", squares / "val", "--conf", 0.02, cwd=folder)
     assert predict.returncode == 0, predict.stderr
     assert len(predict.stdout.splitlines()) == 4

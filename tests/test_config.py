@@ -8,18 +8,9 @@ import sys
 import pytest
 import yaml
 
-from cledet.config import (
-    COMPONENTS,
-    PredictSettings,
-    TrainSettings,
-    ablation_name,
-    long_side,
-    parse_ablation,
-    read_recipe,
-    recipes,
-    resolve,
-)
+from cledet.config import COMPONENTS, PredictSettings, TrainSettings, ablation_name, long_side, parse_ablation
 from cledet.errors import UserError
+from cledet.resolve import read_recipe, recipes, resolve
 
 
 def test_the_later_layer_wins_and_is_named(tmp_path):

@@ -10,10 +10,11 @@ import torch
 
 import cledet
 from cledet import Detector
-from cledet.config import ValSettings, resolve
+from cledet.config import ValSettings
 from cledet.detector import newest_detector
 from cledet.engine.checkpoint import load_checkpoint
 from cledet.errors import UserError
+from cledet.resolve import resolve
 
 
 def val_settings(**given):

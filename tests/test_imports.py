@@ -13,14 +13,15 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ALLOWED = {
     "errors": set(),
     "config": {"errors"},
+    "resolve": {"errors", "config"},
     "console": {"errors"},
     "components": {"components", "ops"},
     "ops": {"components", "ops"},
     "models": {"errors", "config", "components", "ops", "models"},
     "data": {"errors", "config", "data"},
     "engine": {"errors", "config", "console", "components", "ops", "models", "data", "engine"},
-    "detector": {"errors", "config", "console", "components", "ops", "models", "data", "engine"},
-    "cli": {"errors", "config", "console", "data", "engine", "detector", "__init__"},
+    "detector": {"errors", "config", "resolve", "console", "components", "ops", "models", "data", "engine"},
+    "cli": {"errors", "config", "resolve", "console", "data", "engine", "detector", "__init__"},
     "__main__": {"cli"},
     "__init__": {"errors", "detector"},
 }

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cledet.errors import UserError
 from cledet.models.network import Architecture, RetinaNet, build_network
-from cledet.models.weights import COCO_IDS, COCO_NAMES, from_torchvision, is_torchvision, read_weights
+from cledet.models.weights import COCO_IDS, COCO_NAMES, from_torchvision, is_torchvision, read_file
 
 FORMAT = "cledet 1"
 
@@ -64,14 +64,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
         path = path / "weights" / "best.pt"
     if not path.is_file():
         raise UserError(f"there are no weights at {path}", _beside(path))
-    content = _read(path)
+    content = read_file(path)
     if content.get("format") == FORMAT:
         known = {name: content[name] for name in Checkpoint.__dataclass_fields__}
         return Checkpoint(**known | {"architecture": Architecture(**content["architecture"])})
-    state = read_weights(path)
-    if not is_torchvision(state):
+    if not is_torchvision(content):
         raise UserError(f"{path} is neither a cledet checkpoint nor a torchvision RetinaNet", "pass a best.pt")
-    network, arch = from_torchvision(state)
+    network, arch = from_torchvision(content)
     coco = arch.classes == len(COCO_NAMES)
     return Checkpoint(
         architecture=arch,
@@ -79,15 +78,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         classes=COCO_NAMES if coco else tuple(f"class {i}" for i in range(arch.classes)),
         category_ids=COCO_IDS if coco else tuple(range(arch.classes)),
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a different type for every way in which a file can be wrong
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} is damaged or no checkpoint: {reason}") from None
-    return content if isinstance(content, dict) else {}
 
 
 def _beside(path: Path) -> str:

@@ -150,3 +150,11 @@ def read_results(path: Path, index: DetectionIndex) -> Results:
             first = strange[:5].astype(int).tolist()
             raise UserError(f"{path} names {what} ids that {index.name} does not have: {first}")
     return results
+
+
+def to_coco_results(results: Results) -> list[dict[str, Any]]:
+    """Detections in COCO's results format, unrounded; `read_results` reads them back the same."""
+    return [
+        {"image_id": int(image), "category_id": int(category), "bbox": box, "score": score}
+        for image, *box, score, category in results.tolist()
+    ]

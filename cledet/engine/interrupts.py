@@ -5,18 +5,9 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from cledet.console import warn
-
-
-class Interrupted(Exception):
-    """SIGINT or SIGTERM came, and the run was saved."""
-
-    def __init__(self, number: int, run: Path) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; go on with: cledet train --resume {run}")
-        self.signal_number = number
 
 
 @contextmanager

@@ -24,11 +24,11 @@ from cledet.engine.checkpoint import Checkpoint, load_checkpoint
 from cledet.engine.devices import amp_dtype, autocast, default_workers, describe, pick_device
 from cledet.engine.gallery import save_gallery
 from cledet.engine.history import History, Meter
-from cledet.engine.interrupts import Interrupted, interrupts
+from cledet.engine.interrupts import interrupts
 from cledet.engine.predictor import Predictor
 from cledet.engine.schedule import build_optimizer, lr_factor, set_lr
 from cledet.engine.validator import post_process, validate
-from cledet.errors import UserError
+from cledet.errors import Interrupted, UserError
 from cledet.models.criterion import Criterion, Losses, Targets
 from cledet.models.network import RetinaNet
 

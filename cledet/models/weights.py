@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -43,17 +44,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a .pth file by name; code in it is refused, not run."""
     if not path.is_file():
         raise UserError(f"there is no weights file {path}", "check the path")
+    content = read_file(path)
+    content = content.get("model", content)
+    return {key: value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """What torch.save wrote, tensors and plain data only: code is refused, not run."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different type for every way in which a file can be wrong
-        raise UserError(f"{path} holds no weights that can be loaded safely: {str(error).splitlines()[0]}") from None
-    if not isinstance(state, dict):
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise UserError(f"{path} is damaged or no checkpoint: {reason[0]}") from None
+    if not isinstance(content, dict):
         raise UserError(f"{path} holds no weights by name")
-    state = state.get("model", state)
-    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    return content
 
 
-def is_torchvision(state: dict[str, Tensor]) -> bool:
+def is_torchvision(state: dict[str, Any]) -> bool:
     """Whether these are weights of torchvision's RetinaNet."""
     return "head.classification_head.cls_logits.weight" in state
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cledet import Detector
-from cledet.config import PredictSettings, resolve
+from cledet.config import PredictSettings
 from cledet.data.dataset import DetectionDataset, collate
 from cledet.data.images import read_image
 from cledet.data.source import open_source
@@ -19,6 +19,7 @@ from cledet.engine.draw import class_color, draw_detections
 from cledet.engine.predictor import Detections, picture_path
 from cledet.engine.validator import post_process
 from cledet.errors import UserError
+from cledet.resolve import resolve
 
 
 def settings(**given):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cledet.config import TrainSettings as Train
-from cledet.config import resolve
 from cledet.engine.schedule import build_optimizer, lr_factor, set_lr
 from cledet.models.network import Architecture, build_network
+from cledet.resolve import resolve
 
 
 def settings(**given):

@@ -11,13 +11,13 @@ import torch
 import yaml
 
 from cledet import Detector
-from cledet.config import TrainSettings, resolve
+from cledet.config import TrainSettings
 from cledet.detector import load_task
 from cledet.engine.checkpoint import load_checkpoint
-from cledet.engine.interrupts import Interrupted
 from cledet.engine.setup import initial_model
 from cledet.engine.trainer import Trainer
-from cledet.errors import UserError
+from cledet.errors import Interrupted, UserError
+from cledet.resolve import resolve
 
 
 def weights(run, name="last.pt"):

@@ -157,8 +157,9 @@ def coco_crops(folder, wanted):
 
 
 def test_imagenet_weights_reach_the_network(squares):
-    from cledet.config import TrainSettings, resolve
+    from cledet.config import TrainSettings
     from cledet.data.source import open_source
+    from cledet.resolve import resolve
 
     settings = resolve(TrainSettings, {"backbone": "lite0", "fpn_channels": 16}, environ={})
     model = initial_model(settings, open_source(squares).index("train"), None)

@@ -1,0 +1,105 @@
+"""Settings merged from defaults, a recipe, the environment and flags, each value's origin kept.
+
+A setting is written `--fpn-channels`, `fpn-channels:` in a recipe's YAML, or `CLEDET_FPN_CHANNELS`; a flag wins over
+the environment, which wins over the recipe.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from cledet.config import Settings, TrainSettings
+from cledet.errors import UserError, nearest
+
+RECIPE_FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parent.parent / "recipes")
+"""Where the shipped recipes lie: in an installed wheel, or in a checkout."""
+
+S = TypeVar("S", bound=Settings)
+
+
+def resolve(
+    kind: type[S],
+    flags: Mapping[str, Any] | None = None,
+    *,
+    recipe: str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> S:
+    """Merge defaults, recipe, environment and flags into checked settings.
+
+    `flags` holds what was given explicitly (None: not given). Raises UserError for an unknown key, naming the nearest
+    right one, and for a value out of range, naming where it came from.
+    """
+    environ = os.environ if environ is None else environ
+    keys = kind.model_fields
+    layers = {
+        "recipe": read_recipe(recipe, kind) if recipe is not None else {},
+        "environment": {key: environ[f"CLEDET_{key.upper()}"] for key in keys if f"CLEDET_{key.upper()}" in environ},
+        "flag": {key: value for key, value in (flags or {}).items() if value is not None},
+    }
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(keys, "default")
+    for origin, layer in layers.items():
+        for key in layer:
+            if key not in keys:
+                raise UserError(f"unknown setting {key!r}", nearest(key, keys))
+        values |= layer
+        origins |= dict.fromkeys(layer, origin)
+    try:
+        settings = kind(**values)
+    except ValidationError as error:
+        raise _explain(error, kind, origins) from None
+    settings._origins.update(origins)
+    return settings
+
+
+def read_recipe(recipe: str | Path, kind: type[Settings] = TrainSettings) -> dict[str, Any]:
+    """The settings in a recipe: a YAML file, or the name of one that ships with the package."""
+    path = _find_recipe(recipe)
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no settings", "write one `key: value` a line")
+    content = {str(key).replace("-", "_"): value for key, value in content.items() if key != "about"}
+    for key in content:
+        if key not in kind.model_fields:
+            raise UserError(f"unknown setting {key!r} in {path}", nearest(key, kind.model_fields))
+    return content
+
+
+def recipes() -> dict[str, Path]:
+    """The shipped recipes by name."""
+    found = [path for folder in RECIPE_FOLDERS if folder.is_dir() for path in sorted(folder.glob("*.yaml"))]
+    return {path.stem: path for path in found}
+
+
+def _find_recipe(recipe: str | Path) -> Path:
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    shipped = recipes()
+    if str(recipe) in shipped:
+        return shipped[str(recipe)]
+    raise UserError(f"no recipe {str(recipe)!r}, neither a file nor one that ships", nearest(path.stem, shipped))
+
+
+def _explain(error: ValidationError, kind: type[Settings], origins: Mapping[str, str]) -> UserError:
+    """The first of pydantic's complaints as one sentence."""
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return UserError(message)
+    key = str(first["loc"][0])
+    shown = f"--{key.replace('_', '-')} {first['input']}"
+    if first["type"] == "literal_error":
+        expected = first.get("ctx", {}).get("expected", "")
+        choices = [word for word in expected.replace(" or ", ", ").replace("'", "").split(", ") if word]
+        return UserError(f"{shown} (from the {origins[key]}) is not a choice", nearest(str(first["input"]), choices))
+    return UserError(f"{shown} (from the {origins[key]}): {message[0].lower()}{message[1:]}")

@@ -134,6 +134,18 @@ class DetectionDataset(torch.utils.data.Dataset[Sample]):
             original_size=(original_size[0], original_size[1]),
         )
 
+    def padded_sizes(self, multiple: int) -> npt.NDArray[np.int64]:
+        """A number for each image [I], the same for those that end as high and as wide once resized and padded.
+
+        An image whose annotation does not say its size has a number of its own.
+        """
+        sides = self.index.sizes.astype(np.float64)
+        known = (sides > 0).all(axis=1)
+        sides[~known] = 1
+        scale = np.minimum(self.short / sides.min(axis=1), self.long / sides.max(axis=1))
+        padded = np.ceil(np.maximum(np.round(sides * scale[:, None]), 1) / multiple).astype(np.int64)
+        return np.where(known, padded[:, 0] << 20 | padded[:, 1], -1 - np.arange(len(sides)))
+
     def _read(self, position: int) -> Pixels:
         """The image, which must have the annotated size: else the boxes mean something else."""
         path, (width, height) = str(self.index.paths[position]), self.index.sizes[position].tolist()

@@ -55,8 +55,13 @@ def eval_loader(
     multiple: int = 32,
     pin_memory: bool = False,
 ) -> DataLoader[Sample]:
-    """Every image once, in order; `batch` is that of one process, which gets every `world`-th batch."""
-    batches = sequential_batches(len(dataset), batch, rank=rank, world=world)
+    """Every image once; `batch` is that of one process, which gets every `world`-th batch.
+
+    Images of one padded size come together, so that none is padded more than it would be alone: what a network finds
+    on an image does not depend on its batch.
+    """
+    groups = dataset.padded_sizes(multiple)
+    batches = sequential_batches(len(dataset), batch, groups=groups, rank=rank, world=world)
     return _loader(dataset, batches, workers, multiple, pin_memory)
 
 

@@ -62,6 +62,16 @@ class EpochBatches(torch.utils.data.Sampler[list[Key]]):
         return order[np.lexsort((self.groups[order], window))]
 
 
-def sequential_batches(n: int, batch: int, *, rank: int = 0, world: int = 1) -> list[list[int]]:
-    """Every image once, in order; this process gets every `world`-th batch, from the `rank`-th on."""
-    return [list(range(start, min(start + batch, n))) for start in range(rank * batch, n, world * batch)]
+def sequential_batches(
+    n: int, batch: int, *, groups: Ints | None = None, rank: int = 0, world: int = 1
+) -> list[list[int]]:
+    """Every image once, in order of its group and then its position; this process gets every `world`-th batch.
+
+    A batch holds images of one of `groups` [n] only, at most `batch` of them; by default there is one group.
+    """
+    groups = np.zeros(n, dtype=np.int64) if groups is None else groups
+    order = np.argsort(groups, kind="stable")
+    ends = np.flatnonzero(np.diff(groups[order])) + 1
+    runs = [run.tolist() for run in np.split(order, ends)]
+    batches = [run[start : start + batch] for run in runs for start in range(0, len(run), batch)]
+    return batches[rank::world]

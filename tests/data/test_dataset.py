@@ -137,3 +137,10 @@ def test_real_photos(shared_data: Path, name: str) -> None:
     batch = collate([dataset[(0, position)] for position in range(0, 40, 5)])
     assert batch.counts.sum() > 0
     assert (batch.boxes.amax(dim=1) <= batch.sizes[:, [1, 0, 1, 0]]).all()
+
+
+def test_padded_sizes_are_those_of_each_image_alone(index: DetectionIndex) -> None:
+    """40x20 becomes 80x40, padded 96x64: three by two of 32; the other image's size is not annotated."""
+    dataset = DetectionDataset(index, short=40, long=100)
+    assert dataset.padded_sizes(32).tolist() == [3 << 20 | 2, -2]
+    assert collate([dataset[0]]).images.shape[2:] == (2 * 32, 3 * 32)

@@ -58,3 +58,9 @@ def test_images_of_one_group_come_together_and_each_still_once_an_epoch():
         assert sorted(p for batch in positions for p in batch) == list(range(64))
         assert [groups[p].mean() for p in positions] == [0, 0, 0, 0, 0, 0, 1, 1]
     assert batches[:8] != [[(0, p) for _, p in batch] for batch in batches[8:]]
+
+
+def test_evaluation_batches_hold_one_group_and_every_image_once():
+    groups = np.array([5, 2, 5, 5, 2, 9])
+    assert sequential_batches(6, 2, groups=groups) == [[1, 4], [0, 2], [3], [5]]
+    assert sequential_batches(6, 2, groups=groups, rank=1, world=2) == [[0, 2], [5]]

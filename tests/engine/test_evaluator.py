@@ -13,9 +13,14 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from cledet.data.dataset import DetectionDataset
+from cledet.data.loader import eval_loader
+from cledet.data.shapes import draw_shapes
 from cledet.data.source import open_source
-from cledet.engine.evaluator import METRICS, coco_backend, evaluate, read_results, to_original
+from cledet.engine.evaluator import METRICS, coco_backend, detect, evaluate, read_results, to_original
 from cledet.errors import UserError
+from cledet.models.decode import PostProcess
+from cledet.models.network import Architecture, build_network
 
 
 def coco_stats(truth_file, results_file):
@@ -64,6 +69,23 @@ def test_both_backends_give_the_same_figures(shared_data, monkeypatch):
     monkeypatch.setitem(sys.modules, "ultrafast_pycocotools", None)
     assert coco_backend() == (COCO, COCOeval)
     assert evaluate(index, results) == fast
+
+
+def test_what_is_found_on_an_image_does_not_depend_on_its_batch(tmp_path):
+    """Images on end and on their side, in batches of one and of five."""
+    draw_shapes(tmp_path, counts={"val": 8})
+    index = open_source(tmp_path).index("val")
+    assert len({tuple(size) for size in index.sizes.tolist()}) == 2
+    torch.manual_seed(0)
+    network = build_network(Architecture(backbone="r18", classes=4, fpn_channels=16, norm="batch"))
+    dataset = DetectionDataset(index, short=96, long=160)
+    found = []
+    for batch in (1, 5):
+        loader = eval_loader(dataset, batch=batch)
+        results = detect(network, loader, PostProcess(conf=0.0), [1, 2, 3, 4], torch.device("cpu"), None)
+        found.append(results[np.lexsort((-results[:, 5], results[:, 0]))])
+    np.testing.assert_array_equal(found[0][:, 0], found[1][:, 0])
+    np.testing.assert_allclose(found[0][:, 5], found[1][:, 5], atol=1e-6)
 
 
 def test_perfect_and_empty_detections(squares):

@@ -112,12 +112,7 @@ class Trainer:
         losses = self.criterion(raw, Targets(batch.boxes, batch.labels, batch.ignored))
         loss = losses.classification + losses.regression
         if not torch.isfinite(loss):
-            ids = ", ".join(str(int(i)) for i in batch.image_ids)
-            raise UserError(
-                f"the loss is not finite at step {self.step} (classification {float(losses.classification):g}, "
-                f"regression {float(losses.regression):g}; images {ids})",
-                f"lower --lr, or resume from {self.run}",
-            )
+            self._refuse(losses, batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if self.settings.clip:
@@ -128,6 +123,15 @@ class Trainer:
         if self.average is not None:
             self.average.update_parameters(self.network)
         return losses
+
+    def _refuse(self, losses: Losses, batch: Batch) -> None:
+        """Say which term of the loss and which images were not finite."""
+        ids = ", ".join(str(int(i)) for i in batch.image_ids)
+        terms = f"classification {losses.classification.item():g}, regression {losses.regression.item():g}"
+        raise UserError(
+            f"the loss is not finite at step {self.step} ({terms}; images {ids})",
+            f"lower --lr, or resume from {self.run}",
+        )
 
     def _end_epoch(self, meter: Meter) -> None:
         epoch, last = round(self._epoch()), self.step == self.total

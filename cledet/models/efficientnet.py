@@ -30,7 +30,7 @@ LITE0_STAGES = (
 class DepthwiseConv2d(nn.Conv2d):
     """Depthwise convolution, TensorFlow's SAME padding, in float32 under autocast on a CPU.
 
-    Its backward pass in bfloat16 is two to five times slower there than in float32 (benchmarks/depthwise.py).
+    In bfloat16 a training step of these layers takes over twice as long there (benchmarks/depthwise.py).
     """
 
     def __init__(self, channels: int, kernel: int, stride: int) -> None:

@@ -72,7 +72,11 @@ def export(model: Checkpoint, folder: Callable[[], Path], settings: ExportSettin
     module = Exported(model.network()).eval()
     with tempfile.TemporaryDirectory(dir=_existing(settings.project)) as draft:
         path = Path(draft) / f"model{suffixes[0]}"
-        write(module, model, (height, width), path)
+        try:
+            write(module, model, (height, width), path)
+        except torch.onnx.errors.OnnxExporterError as error:
+            reason = f"torch {torch.__version__} cannot write this network as ONNX with the onnxscript installed"
+            raise UserError(f"{reason}: {str(error).strip().splitlines()[-1]}", "try a newer torch") from None
         boxes, scores = compare(module, run, path, (height, width))
         if boxes > MAX_BOX_ERROR or scores > MAX_SCORE_ERROR:
             raise UserError(

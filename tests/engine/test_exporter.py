@@ -70,6 +70,18 @@ def test_a_file_that_computes_something_else_is_not_kept(tiny_run, tmp_path, mon
     assert not list(tmp_path.rglob("*"))
 
 
+def test_a_torch_that_cannot_write_onnx_is_one_sentence(tiny_run, tmp_path, monkeypatch):
+    """As torch 2.6 with onnxscript 0.7."""
+
+    def refuse(*_):
+        raise torch.onnx.errors.OnnxExporterError("Failed to convert\nthe last line")
+
+    monkeypatch.setitem(exporter.FORMATS, "onnx", (("onnx",), (".onnx",), refuse, exporter.run_onnx))
+    with pytest.raises(UserError, match=r"cannot write this network as ONNX .*: the last line \(try a newer torch\)"):
+        Detector(tiny_run).export(project=tmp_path)
+    assert not list(tmp_path.rglob("*"))
+
+
 def test_a_missing_package_is_named(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(exporter.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else 1)
     with pytest.raises(UserError, match=r"export needs onnxscript \(pip install 'cledet\[onnx\]'\)"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import yaml
@@ -67,8 +66,3 @@ def write_whole(path: Path, text: str) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise UserError(f"{path} could not be written: {error.strerror or error}") from None
-
-
-def stamp() -> str:
-    """The time now, for a log."""
-    return time.strftime("%Y-%m-%d %H:%M:%S")

@@ -10,6 +10,7 @@ from cledet.config import TrainSettings
 from cledet.console import say
 from cledet.data.index import DetectionIndex
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
+from cledet.errors import UserError
 from cledet.models.heads import he_initialize
 from cledet.models.network import Architecture, build_network
 from cledet.models.weights import load_imagenet
@@ -44,6 +45,12 @@ def initial_model(settings: TrainSettings, index: DetectionIndex, given: Checkpo
 def architecture(settings: TrainSettings, classes: int, start: Checkpoint | None) -> Architecture:
     """What to build: as the settings say, or as the checkpoint that is trained further."""
     if start is not None:
+        for name in ("backbone", "backbone_weights", "fpn_channels", "anchor_scale", "norm", "head_init"):
+            if settings.origins.get(name) == "flag" and getattr(settings, name) != getattr(
+                start.architecture, name, None
+            ):
+                hint = f"leave --{name.replace('_', '-')} out, or start without them"
+                raise UserError(f"the given weights settle the network: {start.architecture.backbone}", hint)
         return start.architecture.model_copy(update={"classes": classes})
     fresh = settings.backbone_weights == "none"
     norm = settings.norm if settings.norm != "auto" else ("batch" if fresh else "frozen")

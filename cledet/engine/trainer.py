@@ -49,7 +49,7 @@ class Trainer:
         self.device = pick_device(settings.device)
         self.dtype = amp_dtype(self.device, settings.amp)
         self.network: RetinaNet = model.network().to(self.device)
-        self.network.backbone.freeze(frozen_stages(settings))
+        self.network.backbone.freeze(frozen_stages(settings, model.architecture.backbone))
         self.criterion = build_criterion(settings)
         self.optimizer = build_optimizer(self.network, settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
@@ -246,8 +246,8 @@ def pretrained(settings: TrainSettings) -> bool:
     return settings.backbone_weights != "none" or settings.weights is not None
 
 
-def frozen_stages(settings: TrainSettings) -> int:
+def frozen_stages(settings: TrainSettings, backbone: str) -> int:
     """How many backbone stages are fixed; by default those that are alike in all pictures, if they are trained."""
     if settings.freeze is not None:
         return settings.freeze
-    return 2 if pretrained(settings) and not settings.backbone.startswith("timm:") else 0
+    return 2 if pretrained(settings) and not backbone.startswith("timm:") else 0

@@ -45,12 +45,13 @@ def initial_model(settings: TrainSettings, index: DetectionIndex, given: Checkpo
 def architecture(settings: TrainSettings, classes: int, start: Checkpoint | None) -> Architecture:
     """What to build: as the settings say, or as the checkpoint that is trained further."""
     if start is not None:
-        for name in ("backbone", "backbone_weights", "fpn_channels", "anchor_scale", "norm", "head_init"):
-            if settings.origins.get(name) == "flag" and getattr(settings, name) != getattr(
-                start.architecture, name, None
-            ):
-                hint = f"leave --{name.replace('_', '-')} out, or start without them"
-                raise UserError(f"the given weights settle the network: {start.architecture.backbone}", hint)
+        for name in ("backbone", "fpn_channels", "anchor_scale"):
+            wanted, there = getattr(settings, name), getattr(start.architecture, name)
+            if settings.origins.get(name) == "flag" and wanted != there:
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(
+                    f"{flag} {wanted} does not fit the given weights, which have {there}", f"leave {flag} out"
+                )
         return start.architecture.model_copy(update={"classes": classes})
     fresh = settings.backbone_weights == "none"
     norm = settings.norm if settings.norm != "auto" else ("batch" if fresh else "frozen")

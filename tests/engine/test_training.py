@@ -118,6 +118,12 @@ def test_training_further_keeps_the_network_and_the_classes_head(tiny, tiny_run,
     torch.testing.assert_close(after[key], before[key])
 
 
+def test_a_flag_that_the_given_weights_overrule_is_refused(tiny, tiny_run, tmp_path):
+    with pytest.raises(UserError, match="--backbone r34 does not fit the given weights, which have r18"):
+        Detector().train(**{**tiny, "backbone": "r34"}, weights=str(tiny_run), project=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_bf16_trains_too(tiny, tmp_path):
     run = Detector().train(**{**tiny, "amp": "bf16", "iters": 2}, project=tmp_path)
     assert all(value.isfinite().all() for value in weights(run).values())

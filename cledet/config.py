@@ -132,6 +132,12 @@ class TrainSettings(DetectionSettings):
     alpha: Unit = Field(0.75, description="IAC: weight of the probability in Eq. 6")
     score_threshold: Unit = Field(0.5, description="IAC: Eq. 7's threshold")
     recall_min_iou: Unit = Field(0.3, description="IAC: recalled anchors have a higher IoU; 0 is the paper's letter")
+    recall_center: bool = Field(False, description="IAC: recalled anchors have their centre in the object")
+    recall_cap: int = Field(0, ge=0, description="IAC: most anchors recalled for an object; 0 for any number")
+    recall_start: Unit = Field(0.0, description="IAC: fraction of the run before which nothing is recalled")
+    normalizer: Literal["positives", "matched"] = Field(
+        "positives", description="what losses are divided by: all positives, or matched by IoU only"
+    )
     center_unit: Literal["pixel", "stride", "size"] = Field(
         "size", description="DC: what Eq. 2's centre distance is measured in"
     )

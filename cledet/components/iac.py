@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from cledet.ops.assign import Matches, assign_from, match
-from cledet.ops.boxes import area, intersection, upcast
+from cledet.ops.boxes import area, centers, contains, intersection, upcast
+
+
+class Recall(NamedTuple):
+    """What makes an anchor positive that IoU alone does not, Eq. 6 and 7; as it stands, the paper's letter.
+
+    The last three narrow it; they are ours.
+    """
+
+    alpha: float = 0.75
+    """Weight of the probability in Eq. 6."""
+    score_threshold: float = 0.5
+    """Eq. 7's threshold: the lowest score that recalls."""
+    min_iou: float = 0.0
+    """IoU with its ground truth that an anchor must exceed; at 0 it must overlap it at all."""
+    center: bool = False
+    """Whether its centre must lie in the ground truth."""
+    cap: int = 0
+    """The most that are recalled for a ground truth, the best by score; 0 for any number."""
 
 
 def iac_score(anchors: Tensor, gt_boxes: Tensor, prob: Tensor, *, alpha: float = 0.75) -> Tensor:
@@ -32,17 +52,20 @@ def assign_iac(
     alpha: float = 0.75,
     score_threshold: float = 0.5,
     recall_min_iou: float = 0.0,
+    recall_center: bool = False,
+    recall_cap: int = 0,
 ) -> Tensor:
     """Assignment [..., A] int64 by IoU and score, Eq. 5-7: ground truth index, -1 background, -2 ignored.
 
     anchors [A, 4], gt_boxes [..., G, 4] padded with zero boxes, gt_labels [..., G] int64, prob [..., A, C]
     predicted probabilities of all classes. With no probability over 1/3 (at the default alpha) this is
-    `ops.assign_max_iou`.
+    `ops.assign_max_iou`. What the options mean: `Recall`.
     """
+    rule = Recall(alpha, score_threshold, recall_min_iou, recall_center, recall_cap)
     matches = match(anchors, gt_boxes)
     plain = assign_from(matches, fg_threshold=fg_threshold, bg_threshold=bg_threshold)
-    score = match_score(matches, anchors, gt_boxes, at_matched_class(prob.detach(), gt_labels, matches), alpha=alpha)
-    return recall(plain, matches, score, score_threshold=score_threshold, recall_min_iou=recall_min_iou)
+    prob = at_matched_class(prob.detach(), gt_labels, matches)
+    return torch.where(recalled(plain, matches, anchors, gt_boxes, prob, rule), matches.gt, plain)
 
 
 def at_matched_class(values: Tensor, gt_labels: Tensor, matches: Matches) -> Tensor:
@@ -56,29 +79,33 @@ def at_matched_class(values: Tensor, gt_labels: Tensor, matches: Matches) -> Ten
     return values.gather(-1, label[..., None]).squeeze(-1)
 
 
-def match_score(matches: Matches, anchors: Tensor, gt_boxes: Tensor, prob: Tensor, *, alpha: float = 0.75) -> Tensor:
-    """Score s [..., A], Eq. 6, of each anchor [A, 4] for the ground truth that it matches.
+def recalled(
+    assignment: Tensor, matches: Matches, anchors: Tensor, gt_boxes: Tensor, prob: Tensor, rule: Recall
+) -> Tensor:
+    """Which anchors [..., A] bool, not positive in assignment [..., A], the rule makes positive, Eq. 7.
 
-    gt_boxes [..., G, 4] padded with zero boxes; prob [..., A] the anchor's probability of its match's class.
-    Without ground truths: 0.
+    anchors [A, 4], gt_boxes [..., G, 4] padded with zero boxes, prob [..., A] of the class of the ground truth
+    that each anchor matches.
     """
     if not gt_boxes.shape[-2]:
-        return torch.zeros_like(matches.iou)
+        return torch.zeros_like(assignment, dtype=torch.bool)
     matched = gt_boxes.gather(-2, matches.gt[..., None].expand(*matches.gt.shape, 4))
-    return iac_score(anchors, matched, prob, alpha=alpha)
+    score = iac_score(anchors, matched, prob, alpha=rule.alpha)
+    chosen = (score >= rule.score_threshold) & (matches.iou > rule.min_iou) & (assignment < 0)
+    if rule.center:
+        chosen &= contains(matched, centers(anchors))
+    return _best_of_each(chosen, score, matches.gt, rule.cap) if rule.cap else chosen
 
 
-def recall(
-    assignment: Tensor,
-    matches: Matches,
-    score: Tensor,
-    *,
-    score_threshold: float = 0.5,
-    recall_min_iou: float = 0.0,
-) -> Tensor:
-    """Make positive, Eq. 7, the anchors of assignment [..., A] whose score [..., A] reaches score_threshold.
-
-    Only those whose IoU is over recall_min_iou: at 0, those that overlap their ground truth at all.
-    """
-    recalled = (score >= score_threshold) & (matches.iou > recall_min_iou)
-    return torch.where(recalled, matches.gt, assignment)
+def _best_of_each(chosen: Tensor, score: Tensor, gt: Tensor, count: int) -> Tensor:
+    """Of the anchors chosen [..., A] bool the `count` of highest score of each ground truth, ties by index."""
+    places = chosen.nonzero()
+    image, which, value = places[:, :-1], gt[chosen], score[chosen]
+    group = torch.cat([image, which[:, None]], 1).unique(dim=0, return_inverse=True)[1]
+    order = value.argsort(descending=True, stable=True)
+    order = order[group[order].argsort(stable=True)]
+    sizes = group.bincount()
+    rank = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    best = torch.zeros_like(chosen)
+    best[places[order[rank < count]].unbind(-1)] = True
+    return best

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from cledet.engine.runs import write_whole
 from cledet.errors import UserError
 from cledet.models.criterion import Losses
 
-COLUMNS = ("epoch", "step", "lr", "loss_cls", "loss_reg", "positives", "recalled", "seconds", *METRICS)
+LOSSES = ("loss_cls", "loss_reg", "positives", "recalled", "coefficient", "spread")
+"""The fields of `Losses`, as columns: means over an epoch's steps."""
+COLUMNS = ("epoch", "step", "lr", *LOSSES, "seconds", *METRICS)
 
 
 class History:
@@ -68,20 +71,22 @@ def tensorboard(folder: Path) -> Any:
 
 
 class Meter:
-    """Means of the losses since the last epoch's end."""
+    """Means of the losses since the last epoch's end; a step without positives has no coefficient, and counts not."""
 
     def __init__(self) -> None:
         self.start = time.perf_counter()
-        self.steps = 0
-        self.sums = [0.0, 0.0, 0.0, 0.0]
+        self.sums = dict.fromkeys(LOSSES, 0.0)
+        self.steps = dict.fromkeys(LOSSES, 0)
 
     def add(self, losses: Losses) -> None:
-        self.steps += 1
-        self.sums = [total + float(value.detach()) for total, value in zip(self.sums, losses)]
+        for name, loss in zip(LOSSES, losses):
+            value = float(loss.detach())
+            if not math.isnan(value):
+                self.sums[name] += value
+                self.steps[name] += 1
 
     def means(self) -> dict[str, float]:
-        names = ("loss_cls", "loss_reg", "positives", "recalled")
-        figures = {name: total / max(self.steps, 1) for name, total in zip(names, self.sums)}
+        figures = {name: self.sums[name] / max(self.steps[name], 1) for name in LOSSES}
         return figures | {"seconds": round(time.perf_counter() - self.start, 2)}
 
     def figures(self, epoch: float) -> str:
@@ -90,6 +95,6 @@ class Meter:
 
 
 def _text(value: Any) -> str:
-    if value is None:
+    if value is None:  # nothing was measured
         return ""
     return f"{value:.5g}" if isinstance(value, float) else str(value)

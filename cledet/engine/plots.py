@@ -13,6 +13,7 @@ PANELS = (
     ("classification loss", ("loss_cls",)),
     ("box loss", ("loss_reg",)),
     ("anchors a step", ("positives", "recalled")),
+    ("DC's coefficient", ("coefficient", "spread")),
     ("AP", ("AP", "AP50", "AP75")),
     ("AP by size", ("APs", "APm", "APl")),
     ("learning rate", ("lr",)),
@@ -21,9 +22,11 @@ PANELS = (
 
 def plot_history(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     """A run's losses, anchors, AP and learning rate over the epochs."""
-    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    figure = Figure(figsize=(15.5, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (title, names) in zip(figure.subplots(2, 3).flat, PANELS):
+    places = figure.subplots(2, 4).flat
+    places[-1].set_visible(False)
+    for axes, (title, names) in zip(places, PANELS):
         for name in names:
             _line(axes, rows, name)
         axes.set_title(title, fontsize=11)

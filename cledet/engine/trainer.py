@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cledet.components.iac import Recall
 from cledet.config import PredictSettings, TrainSettings, ablation_name, long_side
 from cledet.console import Steps, say
 from cledet.data.dataset import Batch, DetectionDataset
@@ -51,6 +52,7 @@ class Trainer:
         self.network: RetinaNet = model.network().to(self.device)
         self.network.backbone.freeze(frozen_stages(settings, model.architecture.backbone))
         self.criterion = build_criterion(settings)
+        self.plain = replace(self.criterion, iac=None)  # until recall_start
         self.optimizer = build_optimizer(self.network, settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.average = None
@@ -109,7 +111,8 @@ class Trainer:
         set_lr(self.optimizer, self.settings.learning_rate * lr_factor(self.settings, self.step, self.total))
         with autocast(self.device, self.dtype):
             raw = self.network(batch.images)
-        losses = self.criterion(raw, Targets(batch.boxes, batch.labels, batch.ignored))
+        criterion = self.criterion if self.step >= self.settings.recall_start * self.total else self.plain
+        losses = criterion(raw, Targets(batch.boxes, batch.labels, batch.ignored))
         loss = losses.classification + losses.regression
         if not torch.isfinite(loss):
             self._refuse(losses, batch)
@@ -230,12 +233,17 @@ class Trainer:
 
 def build_criterion(settings: TrainSettings) -> Criterion:
     """The criterion that the settings describe."""
-    return Criterion(
-        iac="iac" in settings.ablation,
-        dc="dc" in settings.ablation,
+    recall = Recall(
         alpha=settings.alpha,
         score_threshold=settings.score_threshold,
-        recall_min_iou=settings.recall_min_iou,
+        min_iou=settings.recall_min_iou,
+        center=settings.recall_center,
+        cap=settings.recall_cap,
+    )
+    return Criterion(
+        iac=recall if "iac" in settings.ablation else None,
+        dc="dc" in settings.ablation,
+        normalizer=settings.normalizer,
         center_unit=settings.center_unit,
         reg_loss=settings.reg_loss,
     )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cledet.components.dc import center_unit, dynamic_coefficient, normalize_coefficient
-from cledet.components.iac import at_matched_class, match_score, recall
+from cledet.components.iac import Recall, at_matched_class, recalled
 from cledet.models.network import RawOutputs
 from cledet.ops.assign import assign_from, ignore_regions, match
 from cledet.ops.coder import decode, encode
@@ -27,6 +27,13 @@ class Targets(NamedTuple):
     ignored: Tensor  # [N, K, 4] crowds and difficult objects: neither objects nor background
 
 
+class Assigned(NamedTuple):
+    """What each of A anchors of N images answers for."""
+
+    gt: Tensor  # [N, A] int64 index of its ground truth, -1 background, -2 ignored
+    recalled: Tensor  # [N, A] bool whether it is positive by IAC only
+
+
 class Losses(NamedTuple):
     """What a step is trained on, and what is worth logging about it."""
 
@@ -34,17 +41,21 @@ class Losses(NamedTuple):
     regression: Tensor  # scalar
     positives: Tensor  # positive anchors of the batch
     recalled: Tensor  # those of them that IAC recalled
+    coefficient: Tensor  # mean over the positives of what multiplied their loss: DC's lambda', else 1; nan: none
+    spread: Tensor  # its standard deviation
+
+
+LETTER = Recall()
+"""IAC as the paper writes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
     """Focal loss and box regression of the anchors, with or without DC (Eq. 2-4) and IAC (Eq. 5-7)."""
 
-    iac: bool = True
+    iac: Recall | None = LETTER
     dc: bool = True
-    alpha: float = 0.75
-    score_threshold: float = 0.5
-    recall_min_iou: float = 0.0
+    normalizer: str = "positives"
     center_unit: str = "size"
     reg_loss: str = "smooth_l1"
 
@@ -54,43 +65,45 @@ class Criterion:
         Computed in float32, whatever precision the network ran in.
         """
         with torch.autocast(raw.logits.device.type, enabled=False):
-            assigned, recalled = self.assign(raw, targets)
-            image, anchor = (assigned >= 0).nonzero(as_tuple=True)
-            gt = assigned[image, anchor]
+            assigned = self.assign(raw, targets)
+            image, anchor = (assigned.gt >= 0).nonzero(as_tuple=True)
+            gt = assigned.gt[image, anchor]
             gt_boxes = targets.boxes[image, gt]
             anchors, deltas = raw.anchors[anchor], raw.deltas[image, anchor].float()
 
-            labels = assigned.clamp(max=-1)
+            labels = assigned.gt.clamp(max=-1)
             labels[image, anchor] = targets.labels[image, gt]
             classification = focal_loss(raw.logits.flatten(0, 1), labels.flatten()).view_as(labels)
-            weighted = classification[image, anchor]
-            if self.dc:
-                weighted = weighted * self.coefficient(deltas, anchors, gt_boxes, raw.strides[anchor], weighted)
+            positive = classification[image, anchor]
+            weight = self.weight(deltas, anchors, gt_boxes, raw.strides[anchor], positive)
+            background = classification.sum() - positive.sum()
             regression = self.regression(deltas, anchors, gt_boxes)
 
-            count = max(len(gt), 1)
-            background = classification.sum() - classification[image, anchor].sum()
+            count = NORMALIZERS[self.normalizer](assigned).clamp(min=1)
             return Losses(
-                (weighted.sum() + background) / count, regression.sum() / count, torch.tensor(len(gt)), recalled
+                classification=((weight * positive).sum() + background) / count,
+                regression=regression.sum() / count,
+                positives=torch.tensor(len(gt)),
+                recalled=assigned.recalled.sum(),
+                coefficient=weight.mean(),
+                spread=(weight - weight.mean()).square().mean().sqrt(),
             )
 
     @torch.no_grad()
-    def assign(self, raw: RawOutputs, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Each anchor's ground truth [N, A] (-1 background, -2 ignored), and how many anchors IAC recalled."""
+    def assign(self, raw: RawOutputs, targets: Targets) -> Assigned:
+        """What each anchor answers for: by IoU, and where IAC is on also by its score (Eq. 5-7)."""
         matches = match(raw.anchors, targets.boxes)
-        plain = assigned = assign_from(matches)
-        if self.iac:
+        gt = assign_from(matches)
+        extra = torch.zeros_like(gt, dtype=torch.bool)
+        if self.iac is not None:
             prob = at_matched_class(raw.logits, targets.labels, matches).float().sigmoid()
-            score = match_score(matches, raw.anchors, targets.boxes, prob, alpha=self.alpha)
-            assigned = recall(
-                plain,
-                matches,
-                score,
-                score_threshold=self.score_threshold,
-                recall_min_iou=self.recall_min_iou,
-            )
-        recalled = ((assigned >= 0) & (plain < 0)).sum()
-        return ignore_regions(assigned, raw.anchors, targets.ignored), recalled
+            extra = recalled(gt, matches, raw.anchors, targets.boxes, prob, self.iac)
+        gt = torch.where(extra, matches.gt, gt)
+        return Assigned(ignore_regions(gt, raw.anchors, targets.ignored), extra)
+
+    def weight(self, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor, strides: Tensor, loss: Tensor) -> Tensor:
+        """What multiplies each positive anchor's classification loss [P]: DC's coefficient, or 1."""
+        return self.coefficient(deltas, anchors, gt_boxes, strides, loss) if self.dc else torch.ones_like(loss)
 
     @torch.no_grad()
     def coefficient(self, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor, strides: Tensor, loss: Tensor) -> Tensor:
@@ -103,3 +116,10 @@ class Criterion:
         if self.reg_loss == "giou":
             return giou_loss(decode(deltas, anchors), gt_boxes)
         return smooth_l1(deltas, encode(gt_boxes, anchors), beta=1 / 9)
+
+
+NORMALIZERS = {
+    "positives": lambda assigned: (assigned.gt >= 0).sum(),
+    "matched": lambda assigned: ((assigned.gt >= 0) & ~assigned.recalled).sum(),
+}
+"""What N, by which Eq. 4 divides, counts: all positives, or those by IoU only."""

@@ -23,6 +23,12 @@ def centers(boxes: Tensor) -> Tensor:
     return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 
+def contains(boxes: Tensor, points: Tensor) -> Tensor:
+    """Whether points [..., 2] as (x, y) lie in boxes [..., 4] or on their edge, row by row, with broadcasting."""
+    boxes, points = upcast(boxes), upcast(points)
+    return ((points >= boxes[..., :2]) & (points <= boxes[..., 2:])).all(-1)
+
+
 def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Boxes [..., 4] moved inside an image of size (height, width); the dtype stays."""
     height, width = size

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cledet.components import assign_iac, iac_score
-from cledet.components.iac import at_matched_class, match_score, recall
+from cledet.components.iac import Recall, at_matched_class, recalled
 from cledet.ops.assign import assign_from, assign_max_iou, match
 
 
@@ -26,22 +26,27 @@ def overlap(a: list[float], b: list[float]) -> tuple[float, float, float, float]
     return shared, area_a, area_b, shared / (area_a + area_b - shared)
 
 
-def loop(anchors, gts, labels, prob, alpha=0.75, score_threshold=0.5, min_iou=0.0) -> list[int]:  # type: ignore[no-untyped-def]
-    """Eq. 5-7 as READING.md tells them, anchor by anchor."""
+def loop(anchors, gts, labels, prob, alpha=0.75, score_threshold=0.5, min_iou=0.0, center=False, cap=0):  # type: ignore[no-untyped-def]
+    """Eq. 5-7 as READING.md tells them, anchor by anchor; then the best `cap` of what was recalled for each object."""
     anchors, gts = anchors.double().tolist(), gts.double().tolist()
     iou = [[overlap(a, g)[3] for g in gts] for a in anchors]
     best = [max(row[j] for row in iou) for j in range(len(gts))]
-    out = []
+    out, more = [], []
     for i, anchor in enumerate(anchors):
         highest = max(iou[i])
         j = iou[i].index(highest)
         shared, area_a, area_g, _ = overlap(anchor, gts[j])
         score = alpha * prob[i, labels[j]].item() + (1 - alpha) * shared / min(area_a, area_g)
         keeps_gt = any(iou[i][k] == best[k] > 0 for k in range(len(gts)))
-        if highest >= 0.5 or keeps_gt or (score >= score_threshold and highest > min_iou):
-            out.append(j)
-        else:
-            out.append(-1 if highest < 0.4 else -2)
+        x, y = (anchor[0] + anchor[2]) / 2, (anchor[1] + anchor[3]) / 2
+        inside = gts[j][0] <= x <= gts[j][2] and gts[j][1] <= y <= gts[j][3]
+        out.append(j if highest >= 0.5 or keeps_gt else -1 if highest < 0.4 else -2)
+        if out[-1] < 0 and score >= score_threshold and highest > min_iou and (inside or not center):
+            more.append((-score, i, j))
+    more.sort()
+    for k in range(len(gts)):
+        for _, i, _ in [m for m in more if m[2] == k][: cap or None]:
+            out[i] = k
     return out
 
 
@@ -59,11 +64,37 @@ def test_score_of_boxes_without_area_is_the_probability_alone() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 8), st.sampled_from([1, 3, 80]), st.sampled_from([0.0, 0.2]))
-def test_equals_loop(seed: int, gts: int, classes: int, floor: float) -> None:
-    anchors, boxes, labels, prob = scene(seed, 40, gts, classes)
-    got = assign_iac(anchors, boxes, labels, prob, recall_min_iou=floor)
-    assert got.tolist() == loop(anchors, boxes, labels, prob, min_iou=floor)
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 8),
+    st.sampled_from([1, 3, 80]),
+    st.sampled_from([0.0, 0.2]),
+    st.booleans(),
+    st.sampled_from([0, 1, 3]),
+)
+def test_equals_loop(seed: int, gts: int, classes: int, floor: float, center: bool, cap: int) -> None:
+    anchors, boxes, labels, prob = (x.double() if x.is_floating_point() else x for x in scene(seed, 40, gts, classes))
+    got = assign_iac(anchors, boxes, labels, prob, recall_min_iou=floor, recall_center=center, recall_cap=cap)
+    assert got.tolist() == loop(anchors, boxes, labels, prob, min_iou=floor, center=center, cap=cap)
+
+
+def test_cap_keeps_the_best_of_each_object_and_ties_by_index() -> None:
+    gts = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10]])
+    inside = torch.tensor([[0.0, 0, 4, 4], [1, 1, 5, 5], [2, 2, 6, 6], [21, 1, 25, 5], [22, 2, 26, 6], [23, 3, 27, 7]])
+    anchors = torch.cat([gts, inside])
+    prob = torch.tensor([1, 1, 0.5, 0.9, 0.7, 0.6, 0.6, 0.6])[:, None]
+    labels = torch.zeros(2, dtype=torch.long)
+    assert assign_iac(anchors, gts, labels, prob, recall_cap=1).tolist() == [0, 1, -1, 0, -1, 1, -1, -1]
+    assert assign_iac(anchors, gts, labels, prob, recall_cap=2).tolist() == [0, 1, -1, 0, 0, 1, 1, -1]
+    assert assign_iac(anchors, gts, labels, prob).tolist() == [0, 1, 0, 0, 0, 1, 1, 1]
+
+
+def test_centre_rule_leaves_out_anchors_beside_the_object() -> None:
+    gts, labels = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([0])
+    anchors = torch.tensor([[0.0, 0, 10, 10], [8, 0, 11, 10], [9, 0, 13, 10]])  # centres at x 5, 9.5 and 11
+    prob = torch.ones(3, 1)
+    assert assign_iac(anchors, gts, labels, prob).tolist() == [0, 0, 0]
+    assert assign_iac(anchors, gts, labels, prob, recall_center=True).tolist() == [0, 0, -1]
 
 
 def test_probability_under_a_third_recalls_nothing() -> None:
@@ -119,8 +150,11 @@ def test_parts_on_logits_equal_the_whole_on_probabilities() -> None:
     anchors, gts, labels, prob = scene(5)
     matches = match(anchors, gts)
     matched = at_matched_class(prob.logit(), labels, matches).sigmoid()
-    score = match_score(matches, anchors, gts, matched)
-    assert torch.equal(recall(assign_from(matches), matches, score), assign_iac(anchors, gts, labels, prob))
+    plain = assign_from(matches)
+    more = recalled(plain, matches, anchors, gts, matched, Recall())
+    assert more.any()
+    assert not more[plain >= 0].any()
+    assert torch.equal(torch.where(more, matches.gt, plain), assign_iac(anchors, gts, labels, prob))
 
 
 @pytest.mark.parametrize("batch", [(), (2,)])

@@ -7,6 +7,7 @@ import torch
 from torchvision.models.detection import _utils as det_utils
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
+from cledet.components.iac import Recall
 from cledet.models.anchors import Anchors
 from cledet.models.criterion import Criterion, Targets
 from cledet.models.network import RawOutputs
@@ -33,7 +34,7 @@ def targets(*images):
 
 
 TWO = targets([(4, 4, 30, 28, 1), (30, 20, 60, 62, 2)], [(10, 30, 40, 60, 0)])
-PLAIN = Criterion(iac=False, dc=False)
+PLAIN = Criterion(iac=None, dc=False)
 
 
 def slow_retinanet(raw, truth):
@@ -74,7 +75,7 @@ def test_without_components_it_is_retinanet():
 
 def test_dc_changes_the_gradient_but_not_the_loss():
     raw = outputs()
-    plain, dc = PLAIN(raw, TWO), Criterion(iac=False, dc=True)(raw, TWO)
+    plain, dc = PLAIN(raw, TWO), Criterion(iac=None, dc=True)(raw, TWO)
     assert float(dc.classification) == pytest.approx(float(plain.classification), rel=1e-6)
     assert torch.equal(dc.regression, plain.regression)
     (a,) = torch.autograd.grad(plain.classification, raw.logits, retain_graph=True)
@@ -88,7 +89,7 @@ def test_dc_changes_the_gradient_but_not_the_loss():
 @pytest.mark.parametrize("unit", ["pixel", "stride", "size"])
 def test_every_centre_unit_is_its_own_reading(unit):
     raw = outputs()
-    a, b = (torch.autograd.grad(Criterion(iac=False, center_unit=u)(raw, TWO).classification, raw.logits)[0]
+    a, b = (torch.autograd.grad(Criterion(iac=None, center_unit=u)(raw, TWO).classification, raw.logits)[0]
             for u in (unit, "size" if unit != "size" else "pixel"))  # fmt: skip
     assert not torch.equal(a, b)
 
@@ -103,8 +104,35 @@ def test_iac_recalls_only_what_is_already_likely():
     losses = Criterion()(late, TWO)
     assert int(losses.recalled) > 0
     assert int(losses.positives) == int(losses.recalled) + int(PLAIN(late, TWO).positives)
-    floor = Criterion(recall_min_iou=0.3)(late, TWO)
+    floor = Criterion(iac=Recall(min_iou=0.3))(late, TWO)
     assert 0 < int(floor.recalled) < int(losses.recalled)
+
+
+def test_normalizer_may_count_only_what_iou_matched():
+    late = outputs(bias=3.0)
+    both, matched = Criterion()(late, TWO), Criterion(normalizer="matched")(late, TWO)
+    ratio = int(both.positives) / (int(both.positives) - int(both.recalled))
+    assert ratio > 1
+    assert float(matched.classification) == pytest.approx(float(both.classification) * ratio, rel=1e-5)
+    assert float(matched.regression) == pytest.approx(float(both.regression) * ratio, rel=1e-5)
+    assert torch.equal(Criterion(iac=None, normalizer="matched")(late, TWO).classification,
+                       Criterion(iac=None)(late, TWO).classification)  # fmt: skip
+
+
+def test_coefficient_is_logged_where_dc_is_on():
+    raw = outputs()
+    with_dc, without = Criterion(iac=None)(raw, TWO), PLAIN(raw, TWO)
+    assert (float(without.coefficient), float(without.spread)) == (1, 0)
+    image, anchor = (PLAIN.assign(raw, TWO).gt >= 0).nonzero(as_tuple=True)
+    gt = PLAIN.assign(raw, TWO).gt[image, anchor]
+    onehot = torch.nn.functional.one_hot(TWO.labels[image, gt], 3).float()
+    loss = sigmoid_focal_loss(raw.logits[image, anchor], onehot).sum(-1)
+    weight = Criterion(iac=None).coefficient(
+        raw.deltas[image, anchor], raw.anchors[anchor], TWO.boxes[image, gt], raw.strides[anchor], loss
+    )
+    assert float(with_dc.coefficient) == pytest.approx(float(weight.mean()), rel=1e-5)
+    assert float(with_dc.spread) == pytest.approx(float(weight.std(correction=0)), rel=1e-4)
+    assert float(with_dc.spread) > 0
 
 
 @pytest.mark.parametrize("criterion", [PLAIN, Criterion(), Criterion(reg_loss="giou")], ids=["plain", "all", "giou"])

@@ -10,12 +10,21 @@ from cledet.ops.boxes import (
     box_iou,
     centers,
     clip_boxes,
+    contains,
     elementwise_iou,
     intersection,
 )
 
 A = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 40]])
 B = torch.tensor([[5.0, 0, 15, 10], [0, 0, 10, 10], [25, 30, 25, 30]])
+
+
+def test_contains_counts_the_edge_and_no_box_without_points() -> None:
+    points = torch.tensor([[0.0, 10], [10, 10.5], [5, 5]])
+    assert contains(A[0], points).tolist() == [True, False, True]
+    assert contains(A[0, None].expand(0, 4), points[:0]).tolist() == []
+
+
 coordinate = st.floats(-1e4, 1e4, width=32)
 boxes = st.lists(st.tuples(coordinate, coordinate, coordinate, coordinate), min_size=0, max_size=6)
 

@@ -1,9 +1,10 @@
 """NMS methods beside `torchvision.ops.batched_nms`: median milliseconds and their ratio.
 
-    python benchmarks/nms.py [--device cuda] [--classes 80]
+    python benchmarks/nms.py [--device cuda] [--classes 80] [--threads 1]
 
 Two kinds of boxes: "objects", what a detector gives (twelve boxes about each object, of one class), and "scattered",
-of random class and place, which hardly overlap.
+of random class and place, which hardly overlap. Timed in inference mode, as a detector calls them, and by turns, so
+that what else the machine does burdens both.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from cledet.ops.nms import NMS, batched_nms
+from cledet.ops.nms import NMS, suppress
 
 
 def boxes_about_objects(n: int, classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -39,42 +40,49 @@ def scattered_boxes(n: int, classes: int, generator: torch.Generator) -> tuple[T
     return boxes, scores, torch.randint(classes, (n,), generator=generator)
 
 
-def median_ms(call: Callable[[], object], seconds: float, device: str) -> float:
-    """Median time of a call in milliseconds, of as many as fit, at least three."""
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 5:
-        start = time.perf_counter()
-        call()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times[2:])
+def median_ms(calls: list[Callable[[], object]], seconds: float, device: str) -> list[float]:
+    """Median time of each call in milliseconds, of as many as fit into so many seconds a call, at least five."""
+    times: list[list[float]] = [[] for _ in calls]
+    end = time.perf_counter() + seconds * len(calls)
+    while time.perf_counter() < end or len(times[0]) < 7:
+        for call, took in zip(calls, times):
+            start = time.perf_counter()
+            call()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            took.append(time.perf_counter() - start)
+    return [1000 * statistics.median(took[2:]) for took in times]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--classes", type=int, default=80)
+    parser.add_argument("--threads", type=int, help="of the CPU; as many as torch likes if not given")
     parser.add_argument("--seconds", type=float, default=0.5, help="for each figure")
     args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
 
     print(f"{'boxes':>6} {'kind':<10} {'method':<12} {'kept':>6} {'ms':>8} {'ratio':>6}   {args.device}")
     for n in (1000, 5000, 10000):
         for kind, make in (("objects", boxes_about_objects), ("scattered", scattered_boxes)):
             sample = make(n, args.classes, torch.Generator().manual_seed(n))
-            compare(n, kind, [part.to(args.device) for part in sample], args.seconds)
+            with torch.inference_mode():
+                compare(n, kind, [part.to(args.device) for part in sample], args.seconds)
 
 
 def compare(n: int, kind: str, sample: list[Tensor], seconds: float) -> None:
-    """Print a row for torchvision and one for each method."""
+    """Print a row for torchvision and one for each method, each timed by turns with torchvision."""
     device = sample[0].device.type
-    base = median_ms(lambda: torchvision.ops.batched_nms(*sample, 0.5), seconds, device)
-    print(f"{n:>6} {kind:<10} {'torchvision':<12} {'':>6} {base:8.2f} {1:6.2f}")
+    base = partial(torchvision.ops.batched_nms, *sample, 0.5)
+    print(
+        f"{n:>6} {kind:<10} {'torchvision':<12} {len(base()):>6} {median_ms([base], seconds, device)[0]:8.2f} {1:6.2f}"
+    )
     for method in NMS:
-        call = partial(batched_nms, *sample, 0.5, method=method)
-        took = median_ms(call, seconds, device)
-        print(f"{'':>6} {'':<10} {method:<12} {len(call()[0]):>6} {took:8.2f} {took / base:6.2f}")
+        call = partial(suppress, *sample, 0.5, method=method)
+        beside, took = median_ms([base, call], seconds, device)
+        print(f"{'':>6} {'':<10} {method:<12} {len(call().keep):>6} {took:8.2f} {took / beside:6.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from torch import Tensor
 from cledet.models.network import RawOutputs
 from cledet.ops.boxes import area, clip_boxes
 from cledet.ops.coder import decode
-from cledet.ops.nms import batched_nms
+from cledet.ops.nms import Kept, suppress
 
 CANDIDATES = 1000
 """Candidates of a pyramid level and image that reach NMS (Lin et al. 2017, section 4.1)."""
@@ -27,7 +27,7 @@ class Detected(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PostProcess:
-    """Thresholds and NMS, as `cledet.config.DetectionSettings` describes them."""
+    """Thresholds and NMS, as `cledet.config.SuppressionSettings` describes them."""
 
     nms: str = "standard"
     conf: float = 0.05
@@ -44,7 +44,12 @@ class PostProcess:
 
     def suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detected:
         """Apply NMS to one image's candidates and keep the best `max_det`."""
-        keep, scores = batched_nms(
+        kept = self.keep(boxes, scores, labels)
+        return Detected(kept.boxes, kept.scores, labels[kept.keep])
+
+    def keep(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Kept:
+        """Which of one image's candidates are left, at most `max_det`, and where the method has put them."""
+        keep, scores, boxes = suppress(
             boxes,
             scores,
             labels,
@@ -54,8 +59,7 @@ class PostProcess:
             cl_norm=self.cl_norm,
             cl_score=self.cl_score,
         )
-        keep, scores = keep[: self.max_det], scores[: self.max_det]
-        return Detected(boxes[keep], scores, labels[keep])
+        return Kept(keep[: self.max_det], scores[: self.max_det], boxes[: self.max_det])
 
 
 @torch.no_grad()
@@ -64,6 +68,16 @@ def candidates(raw: RawOutputs, sizes: Tensor, conf: float) -> list[Detected]:
 
     Returns for each image boxes [M, 4], scores [M] and labels [M], level by level and by score within a level.
     """
+    found = []
+    for boxes, scores, labels, (height, width) in zip(*best_of_levels(raw), sizes.tolist()):
+        inside = clip_boxes(boxes, (height, width))
+        kept = (scores > conf) & (area(inside) > 0)  # of a box in the padding nothing is left
+        found.append(Detected(inside[kept], scores[kept], labels[kept]))
+    return found
+
+
+def best_of_levels(raw: RawOutputs) -> Detected:
+    """Each level's best CANDIDATES pairs of anchor and class: boxes [N, M, 4], scores [N, M], labels [N, M]."""
     count = raw.logits.shape[2]
     rows, pairs = [], []
     first = 0
@@ -73,13 +87,7 @@ def candidates(raw: RawOutputs, sizes: Tensor, conf: float) -> list[Detected]:
         rows.append(best.float().sigmoid())
         pairs.append(index + first * count)
         first += level
-    scores, index = torch.cat(rows, 1), torch.cat(pairs, 1)
-    anchor, label = index // count, index % count
+    index = torch.cat(pairs, 1)
+    anchor = index // count
     deltas = raw.deltas.float().gather(1, anchor[..., None].expand(-1, -1, 4))
-    boxes = decode(deltas, raw.anchors[anchor])
-    found = []
-    for i, (height, width) in enumerate(sizes.tolist()):
-        inside = clip_boxes(boxes[i], (height, width))
-        kept = (scores[i] > conf) & (area(inside) > 0)  # of a box in the padding nothing is left
-        found.append(Detected(inside[kept], scores[i, kept], label[i, kept]))
-    return found
+    return Detected(decode(deltas, raw.anchors[anchor]), torch.cat(rows, 1), index % count)

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from cledet.ops.boxes import box_iou, clip_boxes
     from cledet.ops.coder import decode, encode
     from cledet.ops.losses import focal_loss, giou_loss, smooth_l1
-    from cledet.ops.nms import batched_nms
+    from cledet.ops.nms import Kept, batched_nms, suppress
 
 __all__ = [
+    "Kept",
     "assign_max_iou",
     "batched_nms",
     "box_iou",
@@ -27,6 +28,7 @@ __all__ = [
     "ignore_regions",
     "match",
     "smooth_l1",
+    "suppress",
 ]
 
 
@@ -37,6 +39,7 @@ def __getattr__(name: str) -> Any:
 
 
 HOMES = {
+    "Kept": "nms",
     "assign_max_iou": "assign",
     "batched_nms": "nms",
     "box_iou": "boxes",
@@ -48,4 +51,5 @@ HOMES = {
     "ignore_regions": "assign",
     "match": "assign",
     "smooth_l1": "losses",
+    "suppress": "nms",
 }

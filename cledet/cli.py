@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from cledet import __version__
-from cledet.config import ExportSettings, PredictSettings, Settings, TrainSettings, ValSettings
+from cledet.config import ExplainSettings, ExportSettings, GridSettings, PredictSettings, Settings, ValSettings
 from cledet.console import Steps, fail, say, show_json, show_table
 from cledet.errors import Interrupted, UserError
 from cledet.resolve import read_recipe, recipes, resolve
@@ -67,23 +67,27 @@ def _option(name: str, field: Any) -> inspect.Parameter:
     return inspect.Parameter(name, kind, default=None, annotation=Annotated[str | None, option])
 
 
-@command(TrainSettings)
+@command(GridSettings)
 def train(
     flags: dict[str, Any],
     recipe: Recipe = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="go on with this run's folder")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="go on with this run's or grid's folder")] = None,
     json: Json = False,
 ) -> None:
-    """Train a detector; without --data, on the embedded set `shapes` by its recipe."""
+    """Train a detector, or a grid of them; without --data, on the embedded set `shapes` by its recipe."""
     given = {key: value for key, value in flags.items() if value is not None}
     if recipe is None and resume is None and "data" not in given:
         recipe = "shapes"
-    resolve(TrainSettings, given, recipe=recipe)  # complain before torch is imported
+    resolve(GridSettings, given, recipe=recipe)  # complain before torch is imported
     from cledet.detector import Detector
 
     detector = Detector()
     run = detector.train(recipe=recipe, resume=resume, **given)
     assert detector.model is not None
+    if not (run / "weights").is_dir():
+        show_json({"grid": str(run)}) if json else print(run)
+        say(f"its table: cledet val --ablation all --weights {run}")
+        return
     if json:
         show_json({"run": str(run), **detector.model.metrics})
         return
@@ -95,19 +99,25 @@ def train(
 
 @command(ValSettings)
 def val(flags: dict[str, Any], json: Json = False) -> None:
-    """Evaluate a model, or a file of predictions, with pycocotools."""
+    """Evaluate a model, a grid of models, or a file of predictions, with pycocotools."""
     settings = resolve(ValSettings, flags)
-    from cledet.detector import Detector, newest_detector, val_to_folder
+    from cledet.detector import Detector, grid_to_folder, newest_detector, val_to_folder
+    from cledet.engine.grid import names_grid, summary
+    from cledet.engine.report import as_document, val_tables
 
-    detector = Detector() if settings.predictions else newest_detector(settings)
-    run, evaluation = val_to_folder(detector, settings)
-    if json:
-        show_json(evaluation.to_dict())
+    if names_grid(settings):
+        folder, grid = grid_to_folder(settings)
+        show_json([row.to_dict() for row in grid]) if json else show_table("", *summary(grid))
+        say(f"grid.md, grid.csv and grid.json: {folder}")
         return
-    show_table("", list(evaluation.metrics), [list(evaluation.metrics.values())])
-    rows = [(name, figures["AP"], figures["AP50"]) for name, figures in evaluation.per_class.items()]
-    show_table("", ["class", "AP", "AP50"], rows)
-    say(f"metrics.json and detections.json: {run}")
+    detector = Detector() if settings.predictions else newest_detector(settings)
+    run, found = val_to_folder(detector, settings)
+    if json:
+        show_json(as_document(found))
+        return
+    for columns, rows in val_tables(found):
+        show_table("", columns, rows)
+    say(f"run folder: {run}")
 
 
 @command(PredictSettings)
@@ -129,6 +139,20 @@ def predict(
         counts = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
         print(f"{document['file']}: {counts or 'nothing'}")
     say(f"pictures and predictions.json: {run}")
+
+
+@command(ExplainSettings)
+def explain(
+    flags: dict[str, Any],
+    image: Annotated[str, typer.Argument(help="an image")],
+    json: Json = False,
+) -> None:
+    """Show why a model sees an image as it does: anchors, coefficients, clusters, and where each branch is best."""
+    settings = resolve(ExplainSettings, flags)
+    from cledet.detector import explain_to_folder, newest_detector
+
+    run, document = explain_to_folder(newest_detector(settings), image, settings)
+    show_json(document) if json else print(run / "explain.png")
 
 
 @command(ExportSettings)

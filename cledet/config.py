@@ -7,29 +7,44 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from cledet.errors import nearest
 
 Component = Literal["iac", "dc", "clb"]
+Subsets = tuple[tuple[Component, ...], ...]
 COMPONENTS: tuple[Component, ...] = ("iac", "dc", "clb")
 """The paper's components, in the paper's order."""
+TABLE_2: Subsets = ((), ("iac",), ("iac", "dc"), COMPONENTS)
+"""The rows of the paper's Table 2."""
+EVERY: Subsets = (*TABLE_2[:2], ("dc",), ("clb",), ("iac", "dc"), ("iac", "clb"), ("dc", "clb"), COMPONENTS)
+"""All eight."""
 
 
 def parse_ablation(value: Any) -> Any:
-    """`all`, `none`, or some of iac, dc and clb (comma-separated) -> the components that are on, in that order."""
-    if value == "all":
-        return COMPONENTS
+    """`none`, or some of iac, dc and clb (comma-separated) -> the components that are on, in that order."""
     if not isinstance(value, str | list | tuple):
         return value
     words = value.split(",") if isinstance(value, str) else list(value)
     words = [word.strip().lower() for word in words if word.strip().lower() not in ("", "none")]
     for word in words:
         if word not in COMPONENTS:
-            raise ValueError(f"unknown component {word!r} ({nearest(word, (*COMPONENTS, 'all', 'none'))})")
+            raise ValueError(f"unknown component {word!r} ({nearest(word, (*COMPONENTS, 'none', 'all', 'every'))})")
     return tuple(name for name in COMPONENTS if name in words)
+
+
+def parse_subsets(value: Any) -> Any:
+    """One ablation, or several with a semicolon between; `all`: Table 2's four rows; `every`: all eight."""
+    if isinstance(value, str):
+        named = {"all": TABLE_2, "every": EVERY}.get(value.strip().lower())
+        return named or parse_subsets([part.split(",") for part in value.split(";")])
+    if not isinstance(value, list | tuple):
+        return value
+    if all(isinstance(part, str) and part in COMPONENTS for part in value):
+        value = [value]  # one subset, as a list
+    return tuple(dict.fromkeys(parse_ablation(part) for part in value))
 
 
 def ablation_name(components: tuple[str, ...]) -> str:
@@ -47,12 +62,28 @@ def _split(value: Any) -> Any:
 
 
 Ablation = Annotated[tuple[Component, ...], BeforeValidator(parse_ablation)]
+Ablations = Annotated[Subsets, BeforeValidator(parse_subsets)]
 Floats = Annotated[tuple[float, ...], BeforeValidator(_split)]
 Range = Annotated[tuple[float, float], BeforeValidator(_split)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 AmpName = Literal["auto", "off", "bf16", "fp16"]
-NMSName = Literal["standard", "soft", "cl-balanced"]
+NMSName = Literal["standard", "soft-linear", "soft", "diou", "weighted", "cl-balanced", "soft-mean"]
+NMS_METHODS: tuple[str, ...] = get_args(NMSName)
+
+
+def parse_methods(value: Any) -> Any:
+    """`auto`, `all`, or NMS methods (comma-separated, or a list) -> the same, each name checked and there once."""
+    words = [word.strip() for word in value.split(",")] if isinstance(value, str) else list(value)
+    if words in (["auto"], ["all"]):
+        return words[0]
+    for word in words or [""]:
+        if word not in NMS_METHODS:
+            raise ValueError(f"unknown NMS method {word!r} ({nearest(word, NMS_METHODS)})")
+    return ",".join(dict.fromkeys(words))
+
+
+MethodList = Annotated[str, BeforeValidator(parse_methods)]
 
 
 class Settings(BaseModel):
@@ -75,16 +106,13 @@ class Settings(BaseModel):
         return "".join(f"{key}: {json.dumps(value)}  # {self._origins[key]}\n" for key, value in values.items())
 
 
-class DetectionSettings(Settings):
-    """Where a network runs, and how its raw outputs become detections."""
-
-    device: str = Field("auto", description="auto (a CUDA GPU, else MPS, else the CPU), cpu, cuda, cuda:1, 1 or mps")
-    amp: AmpName = Field(
-        "auto", description="mixed precision: auto (where the device computes bf16), off, bf16 or fp16"
-    )
+class SuppressionSettings(Settings):
+    """How raw outputs become detections."""
 
     nms: Literal["auto", NMSName] = Field(
-        "auto", description="auto (cl-balanced if clb is on, else standard), standard, soft or cl-balanced"
+        "auto",
+        description="auto (cl-balanced if clb is on, else standard), standard, soft, soft-linear, soft-mean, diou, "
+        "weighted or cl-balanced",
     )
     conf: Unit = Field(0.05, description="drop detections of lower score")
     iou: Unit = Field(0.5, description="IoU over which NMS suppresses")
@@ -105,9 +133,22 @@ class DetectionSettings(Settings):
             return self.nms
         return "cl-balanced" if "clb" in components else "standard"
 
+    def nms_methods(self, components: tuple[str, ...]) -> tuple[str, ...]:
+        """All methods that are to be tried; here the one of `nms_for`."""
+        return (self.nms_for(components),)
 
-class TrainSettings(DetectionSettings):
-    """`cledet train`."""
+
+class DetectionSettings(SuppressionSettings):
+    """Where a network runs, and how its raw outputs become detections."""
+
+    device: str = Field("auto", description="auto (a CUDA GPU, else MPS, else the CPU), cpu, cuda, cuda:1, 1 or mps")
+    amp: AmpName = Field(
+        "auto", description="mixed precision: auto (where the device computes bf16), off, bf16 or fp16"
+    )
+
+
+class TrainingSettings(DetectionSettings):
+    """How a model is trained, but for the paper's components that are on."""
 
     data: str = Field("shapes", description="data set: YAML, folder, COCO annotation file, or a shipped name")
     split: str = Field("train", description="the split to train on")
@@ -128,7 +169,6 @@ class TrainSettings(DetectionSettings):
     freeze: int | None = Field(
         None, ge=0, le=5, description="backbone stages kept fixed; by default 2 if pretrained, else 0"
     )
-    ablation: Ablation = Field(COMPONENTS, description="components that are on: all, none, or of iac,dc,clb")
     alpha: Unit = Field(0.75, description="IAC: weight of the probability in Eq. 6")
     score_threshold: Unit = Field(0.5, description="IAC: Eq. 7's threshold")
     recall_min_iou: Unit = Field(0.3, description="IAC: recalled anchors have a higher IoU; 0 is the paper's letter")
@@ -180,11 +220,43 @@ class TrainSettings(DetectionSettings):
         return self.iters or max(1, -(-self.epochs * images // self.batch))
 
     @model_validator(mode="after")
-    def _check_jitter(self) -> TrainSettings:
+    def _check_jitter(self) -> TrainingSettings:
         low, high = self.scale_jitter
         if not 0.1 <= low <= high <= 4:
             raise ValueError(f"scale_jitter: expected LOW,HIGH with 0.1 <= LOW <= HIGH <= 4, not {low:g},{high:g}")
         return self
+
+
+class TrainSettings(TrainingSettings):
+    """One run."""
+
+    ablation: Ablation = Field(COMPONENTS, description="components that are on: none, or some of iac,dc,clb")
+
+
+class GridSettings(TrainingSettings):
+    """`cledet train`: one run, or a grid of runs that differ by components and seed only."""
+
+    ablation: Ablations = Field(
+        (COMPONENTS,),
+        min_length=1,
+        description="components that are on: none, or some of iac,dc,clb; a grid of runs: all (Table 2's four), every "
+        "(all eight), or several with ; between",
+    )
+    seeds: Positive = Field(1, description="runs of each, of the seeds --seed, --seed + 1 ...")
+
+    def runs(self) -> list[TrainSettings]:
+        """The runs one by one, seed by seed."""
+        shared = self.model_dump(exclude={"ablation", "seeds"})
+        return [
+            self._one(shared | {"ablation": components, "seed": self.seed + i})
+            for i in range(self.seeds)
+            for components in self.ablation
+        ]
+
+    def _one(self, values: dict[str, Any]) -> TrainSettings:
+        run = TrainSettings(**values)
+        run._origins.update({key: self._origins.get(key, "default") for key in values})
+        return run
 
 
 class ModelSettings(Settings):
@@ -193,7 +265,9 @@ class ModelSettings(Settings):
     weights: str | None = Field(
         None, description="checkpoint, run folder or torchvision RetinaNet .pth; by default the newest run's best.pt"
     )
-    ablation: Ablation | None = Field(None, description="take the newest run trained with exactly these components")
+    ablation: Ablations | None = Field(
+        None, min_length=1, description="take the newest run trained with exactly these components"
+    )
     imgsz: int | None = Field(None, ge=32, description="short side in pixels; by default what was trained with")
 
 
@@ -201,11 +275,31 @@ class ValSettings(DetectionSettings, ModelSettings):
     """`cledet val`."""
 
     amp: AmpName = Field("off", description="mixed precision: off (exact), auto, bf16 or fp16")
+    nms: MethodList = Field(  # type: ignore[assignment]
+        "auto",
+        description="auto (what the model's components ask for; predictions as they are), all, "
+        f"or some of {','.join(NMS_METHODS)}",
+    )
     data: str | None = Field(None, description="data set; by default the one that was trained on")
     split: str = Field("val", description="the split to evaluate")
     predictions: Path | None = Field(None, description="score this COCO results file instead of a model")
+    bootstrap: int = Field(
+        0, ge=0, description="resamples of the images, for intervals of the gain over the first NMS method; 0: none"
+    )
     batch: Positive = Field(8, description="images a step")
     workers: int = Field(2, ge=0, description="processes that load images")
+
+    @model_validator(mode="after")
+    def _check_bootstrap(self) -> ValSettings:
+        if self.bootstrap and len(self.nms_methods(())) < 2:
+            raise ValueError("--bootstrap compares NMS methods: name several with --nms, or all")
+        return self
+
+    def nms_methods(self, components: tuple[str, ...]) -> tuple[str, ...]:
+        """The methods to try on the same candidates, the first being what the others are compared with."""
+        if self.nms == "all":
+            return NMS_METHODS
+        return tuple(self.nms.split(",")) if self.nms != "auto" else super().nms_methods(components)
 
 
 class PredictSettings(DetectionSettings, ModelSettings):
@@ -215,7 +309,33 @@ class PredictSettings(DetectionSettings, ModelSettings):
     conf: Unit = Field(0.3, description="drop detections of lower score")
 
 
-class ExportSettings(ModelSettings):
+class ExplainSettings(ModelSettings):
+    """`cledet explain`."""
+
+    data: str | None = Field(None, description="data set with the image's annotations; by default what was trained on")
+    device: str = Field("auto", description="auto (a CUDA GPU, else MPS, else the CPU), cpu, cuda, cuda:1, 1 or mps")
+    alpha: Unit | None = Field(None, description="IAC: weight of the probability in Eq. 6; by default as trained")
+    score_threshold: Unit | None = Field(None, description="IAC: Eq. 7's threshold; by default as trained")
+    recall_min_iou: Unit | None = Field(
+        None, description="IAC: recalled anchors have a higher IoU; by default as trained"
+    )
+    center_unit: Literal["pixel", "stride", "size"] | None = Field(
+        None, description="DC: what Eq. 2's centre distance is measured in; by default as trained"
+    )
+    conf: Unit | None = Field(None, description="candidates of lower score do not reach NMS; by default as trained")
+    iou: Unit | None = Field(None, description="IoU over which NMS suppresses; by default as trained")
+    localization: Literal["proximity", "literal"] | None = Field(
+        None, description="CL-B: Eq. 9's localization score, 1 - d or d; by default as trained"
+    )
+    cl_norm: Literal["max", "diagonal"] | None = Field(
+        None, description="CL-B: what Eq. 9's distance is divided by; by default as trained"
+    )
+
+
+class ExportSettings(SuppressionSettings, ModelSettings):
     """`cledet export`."""
 
+    nms: Literal["none", "auto", NMSName] = Field(  # type: ignore[assignment]
+        "none", description="NMS inside the file: none (raw outputs, NMS left to the caller), auto or a method's name"
+    )
     format: Literal["onnx", "openvino"] = Field("onnx", description="the file's format: onnx or openvino")

@@ -11,21 +11,36 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cledet.config import ExportSettings, PredictSettings, TrainSettings, ValSettings, ablation_name
+from cledet.config import (
+    ExplainSettings,
+    ExportSettings,
+    GridSettings,
+    ModelSettings,
+    PredictSettings,
+    TrainSettings,
+    ValSettings,
+    ablation_name,
+)
 from cledet.console import say, track, warn
 from cledet.data.images import image_files
 from cledet.data.index import DetectionIndex
 from cledet.data.source import open_source
 from cledet.engine import exporter
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
+from cledet.engine.comparison import Validation, with_gains
 from cledet.engine.devices import amp_dtype, describe, pick_device
-from cledet.engine.evaluator import Evaluation, evaluate, read_results, to_coco_results
+from cledet.engine.evaluator import Evaluation, read_results, to_coco_results
+from cledet.engine.explain_figure import draw
+from cledet.engine.explainer import explain_image
+from cledet.engine.explanation import Explanation
 from cledet.engine.exporter import Export
+from cledet.engine.grid import GRID, Row, find_grid, listing, rows_of, summary, train_grid
 from cledet.engine.predictor import Detections, Predictor, picture_path, write_picture
-from cledet.engine.runs import find_weights, new_run, write_whole
+from cledet.engine.report import as_document, nms_table, to_csv, to_markdown
+from cledet.engine.runs import find_weights, new_run, newest_run, write_whole
 from cledet.engine.setup import initial_model
 from cledet.engine.trainer import Task, Trainer
-from cledet.engine.validator import Validation, post_process, validate
+from cledet.engine.validator import post_process, validate, validate_results
 from cledet.errors import UserError, nearest
 from cledet.models.backbones import BACKBONES
 from cledet.resolve import read_recipe, resolve
@@ -65,33 +80,47 @@ class Detector:
         return Path(path)
 
     def train(self, *, recipe: str | Path | None = None, resume: str | Path | None = None, **settings: Any) -> Path:
-        """Train by the settings, or go on with a run; returns the run's folder and takes its best weights."""
+        """Train by the settings, or go on with a run; returns the run's folder and takes its best weights.
+
+        A grid of runs (several `ablation`s or `seeds`): returns the grid's folder and takes its last run's weights.
+        """
         if resume is not None:
             run = self._resume(Path(resume), settings)
         else:
             if self.backbone is not None:
                 settings.setdefault("backbone", self.backbone)
-            run = self._train(resolve(TrainSettings, settings, recipe=recipe))
-        self.load(run)
+            run = self._train(resolve(GridSettings, settings, recipe=recipe))
+        self.load(newest_run(run))
         return run
 
     def val(self, settings: ValSettings | None = None, **given: Any) -> Evaluation:
-        """Figures of the model, or of a file of predictions, on a split."""
-        return self.validate(settings or resolve(ValSettings, given)).evaluation
+        """Figures of the model, or of a file of predictions, on a split; `compare` takes several NMS methods."""
+        settings = settings or resolve(ValSettings, given)
+        if len(settings.nms_methods(())) > 1:
+            raise UserError(f"val gives the figures of one NMS method, not of {settings.nms}", "use compare")
+        (found,) = self.compare(settings).values()
+        return found
 
-    def validate(self, settings: ValSettings) -> Validation:
+    def compare(self, settings: ValSettings | None = None, **given: Any) -> dict[str, Evaluation]:
+        """The same for each NMS method that the settings name, all on the same candidates."""
+        found = self.validate(settings or resolve(ValSettings, given))
+        return {name: one.evaluation for name, one in found.items()}
+
+    def validate(self, settings: ValSettings) -> dict[str, Validation]:
         """The same with the detections that the figures are of."""
         if settings.predictions is not None:
             if settings.data is None:
                 raise UserError("--predictions needs --data", "name the data set that they are of")
             index = load_index(settings.data, settings.split, need_images=False)
-            results = read_results(settings.predictions, index)
-            return Validation(evaluate(index, results), results)
-        model, device = self._trained(), pick_device(settings.device)
-        index = load_index(settings.data or model.data, settings.split)
-        say(f"{index.name}: {len(index)} images on {describe(device)}, NMS {settings.nms_for(model.components)}")
-        dtype = amp_dtype(device, settings.amp)
-        return validate(model.network().to(device), index, model, settings, device, dtype)
+            found = validate_results(read_results(settings.predictions, index), index, settings)
+        else:
+            model, device = self._trained(), pick_device(settings.device)
+            index = load_index(settings.data or model.data, settings.split)
+            methods = ", ".join(settings.nms_methods(model.components))
+            say(f"{index.name}: {len(index)} images on {describe(device)}, NMS {methods}")
+            dtype = amp_dtype(device, settings.amp)
+            found = validate(model.network().to(device), index, model, settings, device, dtype)
+        return with_gains(found, index, settings.bootstrap) if settings.bootstrap else found
 
     def predict(
         self,
@@ -116,6 +145,13 @@ class Detector:
             category_ids=model.category_ids,
         )
 
+    def explain(
+        self, image: str | Path | NDArray[np.uint8], settings: ExplainSettings | None = None, **given: Any
+    ) -> Explanation:
+        """What the components do on one image: a file, or an RGB array [H, W, 3], whose objects are the detections."""
+        settings = settings or resolve(ExplainSettings, given)
+        return explain_image(self._trained(), Path(image) if isinstance(image, str) else image, settings)
+
     def export(self, format: str = "onnx", *, settings: ExportSettings | None = None, **given: Any) -> Export:
         """Write the network for another runtime, and prove there that it computes the same."""
         settings = settings or resolve(ExportSettings, {"format": format, **given})
@@ -123,25 +159,51 @@ class Detector:
         name = settings.name or Path(model.data or model.architecture.backbone).stem
         return exporter.export(model, lambda: new_run(settings.project, "export", name), settings)
 
-    def _train(self, settings: TrainSettings) -> Path:
+    def _train(self, settings: GridSettings) -> Path:
         if Path(settings.data).exists():  # so that the run can be used and resumed from any folder
             settings = settings.model_copy(update={"data": str(Path(settings.data).absolute())})
-        task = load_task(settings)
-        model = initial_model(settings, task.train, self.model)
-        run = new_run(settings.project, "train", settings.name or Path(settings.data).stem)
-        write_whole(run / "config.yaml", settings.to_yaml())
-        return Trainer(settings, task, model, run).fit()
+        runs = settings.runs()
+        task = load_task(runs[0])
+        folder = new_run(settings.project, "train", settings.name or Path(settings.data).stem)
+        if len(runs) == 1:
+            self._fit(runs[0], task, folder)
+        else:
+            train_grid(settings, folder, lambda run, place: self._fit(run, task, place))
+        return folder
 
-    def _resume(self, run: Path, given: dict[str, Any]) -> Path:
+    def _fit(self, settings: TrainSettings, task: Task, run: Path) -> None:
+        """Train a run in its folder, or go on with what is there, if it is not finished."""
         last = run / "weights" / "last.pt"
-        if not last.is_file():
-            raise UserError(f"there is no run to resume: {last} is missing", "pass a folder like runs/train/shapes")
+        if last.is_file():
+            model = load_checkpoint(last)
+            if model.step >= settings.steps(len(task.train)):
+                say(f"{run} is finished")
+                return
+        else:
+            model = initial_model(settings, task.train, self.model)
+            run.mkdir(parents=True, exist_ok=True)
+            write_whole(run / "config.yaml", settings.to_yaml())
+        Trainer(settings, task, model, run).fit()
+
+    def _resume(self, folder: Path, given: dict[str, Any]) -> Path:
+        grid = (folder / GRID).is_file()
+        if not grid and not (folder / "weights" / "last.pt").is_file():
+            raise UserError(
+                f"there is no run to resume: {folder / 'weights' / 'last.pt'} is missing",
+                "pass a folder like runs/train/shapes",
+            )
         changed = sorted(set(given) - {"device", "workers"})
         if changed:
             hint = "start a new run with --weights"
             raise UserError(f"a resumed run keeps its settings; --{changed[0]} cannot be changed", hint)
-        settings = resolve(TrainSettings, {**read_recipe(run / "config.yaml"), **given})
-        return Trainer(settings, load_task(settings), load_checkpoint(last), run).fit()
+        kept = read_recipe(folder / (GRID if grid else "config.yaml"), GridSettings)
+        settings = resolve(GridSettings, {**kept, **given})
+        task = load_task(settings.runs()[0])
+        if grid:
+            train_grid(settings, folder, lambda run, place: self._fit(run, task, place))
+        else:
+            self._fit(settings.runs()[0], task, folder)
+        return folder
 
     def _trained(self) -> Checkpoint:
         if self.model is None:
@@ -171,24 +233,54 @@ def load_task(settings: TrainSettings) -> Task:
     return Task(train=train, val=val)
 
 
-def newest_detector(settings: ValSettings | PredictSettings | ExportSettings) -> Detector:
+def newest_detector(settings: ModelSettings) -> Detector:
     """The detector that a command means: `--weights`, else the newest run, trained with `--ablation`."""
     path = find_weights(settings.project, settings.weights, settings.ablation)
     detector = Detector(path)
     components = detector._trained().components
-    if settings.ablation is not None and settings.ablation != components:
-        raise UserError(f"{path} was trained with {ablation_name(components)}, not {ablation_name(settings.ablation)}")
+    if settings.ablation is not None and settings.ablation[0] != components:
+        wanted = ablation_name(settings.ablation[0])
+        raise UserError(f"{path} was trained with {ablation_name(components)}, not {wanted}")
     say(f"weights: {path}")
     return detector
 
 
-def val_to_folder(detector: Detector, settings: ValSettings) -> tuple[Path, Evaluation]:
-    """metrics.json, and detections.json in COCO's results format, in a new run folder."""
-    result = detector.validate(settings)
+def val_to_folder(detector: Detector, settings: ValSettings) -> tuple[Path, dict[str, Evaluation]]:
+    """metrics.json in a new run folder; with it detections.json in COCO's results format, or the table of several NMS
+    methods as nms.md and nms.csv.
+    """
+    found = detector.validate(settings)
+    figures = {name: one.evaluation for name, one in found.items()}
     run = new_run(settings.project, "val", settings.name or settings.split)
-    write_whole(run / "metrics.json", json.dumps(result.evaluation.to_dict(), indent=1))
-    write_whole(run / "detections.json", json.dumps(to_coco_results(result.results)))
-    return run, result.evaluation
+    write_whole(run / "metrics.json", json.dumps(as_document(figures), indent=1))
+    if len(found) == 1:
+        (one,) = found.values()
+        write_whole(run / "detections.json", json.dumps(to_coco_results(one.results)))
+    else:
+        columns, rows = nms_table(figures)
+        write_whole(run / "nms.md", to_markdown(columns, rows))
+        write_whole(run / "nms.csv", to_csv(columns, rows))
+    return run, figures
+
+
+def grid_to_folder(settings: ValSettings) -> tuple[Path, list[Row]]:
+    """The table of a grid (Table 2) as grid.md, grid.csv and grid.json in a new run folder."""
+    if settings.predictions is not None or len(settings.nms_methods(())) > 1:
+        raise UserError("a table of several ablations takes no --predictions and one --nms", "leave one of them out")
+    found = find_grid(settings.project, settings.weights, settings.ablation)
+    one = settings.model_copy(update={"ablation": None})
+    figures: dict[tuple[str, ...], dict[int, dict[str, float | None]]] = {}
+    for components, runs in found.items():
+        figures[components] = {}
+        for seed, run in runs.items():
+            say(f"weights: {run}")
+            figures[components][seed] = Detector(run).val(one).metrics
+    rows = rows_of(figures)
+    folder = new_run(settings.project, "val", settings.name or "grid")
+    write_whole(folder / "grid.md", to_markdown(*summary(rows)))
+    write_whole(folder / "grid.csv", to_csv(*listing(rows)))
+    write_whole(folder / "grid.json", json.dumps([row.to_dict() for row in rows], indent=1))
+    return folder, rows
 
 
 def predict_to_folder(detector: Detector, source: str, settings: PredictSettings) -> tuple[Path, list[dict[str, Any]]]:
@@ -204,6 +296,16 @@ def predict_to_folder(detector: Detector, source: str, settings: PredictSettings
         documents.append(found.to_dict())
     write_whole(run / "predictions.json", json.dumps(documents, indent=1))
     return run, documents
+
+
+def explain_to_folder(detector: Detector, image: str, settings: ExplainSettings) -> tuple[Path, dict[str, Any]]:
+    """explain.png and explain.json of one image in a new run folder."""
+    found = detector.explain(image, settings)
+    run = new_run(settings.project, "explain", settings.name or Path(image).stem)
+    draw(found, run / "explain.png")
+    document = found.to_dict()
+    write_whole(run / "explain.json", json.dumps(document, indent=1))
+    return run, document
 
 
 def _images(source: Any) -> Iterator[Path | NDArray[np.uint8]]:

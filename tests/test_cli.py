@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from cledet.config import NMS_METHODS
+
 
 def run(*args, cwd=None, **environ):
     """Run `cledet ARGS`; returns the finished process."""
@@ -54,12 +56,16 @@ def test_train_prints_one_json_document(project):
 def test_val_predict_and_export_take_the_newest_run(project, squares):
     folder, trained = project
     val = run("val", "--json", "--workers", 0, "--amp", "off", "--device", "cpu", cwd=folder)
-    assert {k: v for k, v in json.loads(trained.stdout).items() if k != "run"} == json.loads(val.stdout)
+    figures = json.loads(val.stdout)
     written = folder / "runs" / "val" / "val"
-    assert json.loads((written / "metrics.json").read_text()) == json.loads(val.stdout)
+    assert json.loads((written / "metrics.json").read_text()) == figures
+    assert figures.pop("nms_ms") > 0
+    misalignment = figures.pop("misalignment")
+    assert {k: v for k, v in json.loads(trained.stdout).items() if k != "run"} == figures
     detections = written / "detections.json"
     again = run("val", "--predictions", detections, "--data", squares, "--json", cwd=folder)
-    assert json.loads(again.stdout) == json.loads(val.stdout)
+    known = {key: misalignment[key] for key in ("spearman", "kept_iou")}
+    assert json.loads(again.stdout) == figures | {"misalignment": known}
     predict = run("predict", squares / "val", "--conf", 0.02, cwd=folder)
     assert predict.returncode == 0, predict.stderr
     assert len(predict.stdout.splitlines()) == 4
@@ -67,6 +73,36 @@ def test_val_predict_and_export_take_the_newest_run(project, squares):
     pytest.importorskip("onnxruntime")
     export = run("export", "--format", "onnx", "--json", cwd=folder)
     assert Path(folder, json.loads(export.stdout)["path"]).is_file()
+
+
+def test_val_compares_nms_methods_on_a_network_and_on_its_detections(project, squares):
+    folder, _ = project
+    process = run("val", "--nms", "all", "--bootstrap", 20, "--name", "methods", "--workers", 0, "--json", cwd=folder)
+    methods = json.loads(process.stdout)["methods"]
+    assert list(methods) == list(NMS_METHODS)
+    assert all({"AP", "APl", "nms_ms", "misalignment", "per_class"} <= figures.keys() for figures in methods.values())
+    assert ["gain" in figures for figures in methods.values()] == [False] + [True] * (len(NMS_METHODS) - 1)
+    written = folder / "runs" / "val" / "methods"
+    assert {path.name for path in written.iterdir()} == {"metrics.json", "nms.csv", "nms.md"}
+    assert len((written / "nms.csv").read_text().splitlines()) == 1 + len(NMS_METHODS)
+    (folder / "found.json").write_text('[{"image_id": 101, "category_id": 3, "bbox": [0, 0, 9, 9], "score": 0.5}]')
+    table = run("val", "--predictions", "found.json", "--data", squares, "--nms", "soft,diou", cwd=folder)
+    for word in ("soft", "diou", "AP75", "ms an image", "rank correlation", "best IoU in cluster"):
+        assert word in table.stdout
+    assert "standard" not in table.stdout
+
+
+def test_explain_draws_one_image(project, squares):
+    folder, _ = project
+    explain = run("explain", squares / "val" / "1.png", "--device", "cpu", "--score-threshold", 0.4, cwd=folder)
+    assert explain.returncode == 0, explain.stderr
+    assert explain.stdout == "runs/explain/1/explain.png\n"
+    assert (folder / explain.stdout.strip()).read_bytes().startswith(b"\x89PNG")
+    again = run("explain", squares / "val" / "1.png", "--json", "--name", "other", cwd=folder)
+    document = json.loads(again.stdout)
+    assert document == json.loads((folder / "runs" / "explain" / "other" / "explain.json").read_text())
+    assert document["settings"]["score_threshold"] == 0.5
+    assert [thing["by_iou"] > 0 for thing in document["objects"]] == [True, True]
 
 
 def test_tables_are_plain_in_a_pipe(project):
@@ -90,6 +126,8 @@ def test_tables_are_plain_in_a_pipe(project):
         (("val", "--weights", "nowhere.pt"), "there are no weights at nowhere.pt"),
         (("val", "--weights", "typo.yaml"), "typo.yaml is damaged or no checkpoint"),
         (("val", "--ablation", "iac,cd"), "unknown component 'cd'"),
+        (("val", "--nms", "soft,standart"), "unknown NMS method 'standart' (did you mean standard?)"),
+        (("val", "--nms", "soft", "--bootstrap", "100"), "name several with --nms, or all"),
         (("predict", "nowhere/"), "there is no trained run"),
         (("check", "nowhere"), "nowhere"),
         (("check", "."), "holds neither"),

@@ -19,7 +19,7 @@ ALLOWED = {
     "ops": {"components", "ops"},
     "models": {"errors", "config", "components", "ops", "models"},
     "data": {"errors", "config", "data"},
-    "engine": {"errors", "config", "console", "components", "ops", "models", "data", "engine"},
+    "engine": {"errors", "config", "resolve", "console", "components", "ops", "models", "data", "engine"},
     "detector": {"errors", "config", "resolve", "console", "components", "ops", "models", "data", "engine"},
     "cli": {"errors", "config", "resolve", "console", "data", "engine", "detector", "__init__"},
     "__main__": {"cli"},

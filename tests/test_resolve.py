@@ -8,7 +8,18 @@ import sys
 import pytest
 import yaml
 
-from cledet.config import COMPONENTS, PredictSettings, TrainSettings, ablation_name, long_side, parse_ablation
+from cledet.config import (
+    COMPONENTS,
+    NMS_METHODS,
+    GridSettings,
+    PredictSettings,
+    TrainSettings,
+    ValSettings,
+    ablation_name,
+    long_side,
+    parse_ablation,
+    parse_subsets,
+)
 from cledet.errors import UserError
 from cledet.resolve import read_recipe, recipes, resolve
 
@@ -36,7 +47,6 @@ def test_config_yaml_reads_back_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("text", "components"),
     [
-        ("all", COMPONENTS),
         ("none", ()),
         ("", ()),
         ("clb,iac", ("iac", "clb")),
@@ -48,6 +58,43 @@ def test_config_yaml_reads_back_the_same(tmp_path):
 def test_ablation_in_any_order_and_case(text, components):
     assert parse_ablation(text) == components
     assert parse_ablation(ablation_name(components)) == components
+
+
+@pytest.mark.parametrize(
+    ("text", "subsets"),
+    [
+        ("all", ((), ("iac",), ("iac", "dc"), COMPONENTS)),
+        ("none", ((),)),
+        ("clb,iac", (("iac", "clb"),)),
+        ("none; dc ;clb,dc; dc", ((), ("dc",), ("dc", "clb"))),
+        (["dc", "iac"], (("iac", "dc"),)),
+        ([], ((),)),
+        ([[], ["dc"]], ((), ("dc",))),
+        (["none", "iac,dc"], ((), ("iac", "dc"))),
+        (((), ("dc",)), ((), ("dc",))),
+    ],
+)
+def test_several_ablations_are_a_grid(text, subsets):
+    assert parse_subsets(text) == subsets
+
+
+def test_every_is_all_eight():
+    assert len(set(parse_subsets("every"))) == 8
+    assert all(components == parse_ablation(ablation_name(components)) for components in parse_subsets("every"))
+
+
+def test_a_grid_is_runs_that_differ_by_components_and_seed(tmp_path):
+    grid = resolve(GridSettings, {"ablation": "none;dc", "seeds": 2, "seed": 5, "lr": 0.1}, environ={})
+    runs = grid.runs()
+    assert [(run.seed, run.ablation) for run in runs] == [(5, ()), (5, ("dc",)), (6, ()), (6, ("dc",))]
+    assert {run.lr for run in runs} == {0.1}
+    assert runs[0].origins["lr"] == "flag"
+    assert runs[0].origins["epochs"] == "default"
+    (tmp_path / "grid.yaml").write_text(grid.to_yaml())
+    assert resolve(GridSettings, recipe=tmp_path / "grid.yaml", environ={}).model_dump() == grid.model_dump()
+    (tmp_path / "config.yaml").write_text(runs[2].to_yaml())
+    (again,) = resolve(GridSettings, recipe=tmp_path / "config.yaml", environ={}).runs()
+    assert again.model_dump() == runs[2].model_dump()
 
 
 @pytest.mark.parametrize(
@@ -111,6 +158,37 @@ def test_commands_differ_where_users_expect_it():
     assert PredictSettings().conf == 0.3
     assert TrainSettings().conf == 0.05
     assert long_side(800) == 1333
+
+
+@pytest.mark.parametrize(
+    ("text", "components", "methods"),
+    [
+        ("auto", (), ("standard",)),
+        ("auto", ("clb",), ("cl-balanced",)),
+        ("soft", ("clb",), ("soft",)),
+        (" soft , diou,soft", (), ("soft", "diou")),
+        (["diou", "standard"], (), ("diou", "standard")),
+        ("all", (), NMS_METHODS),
+    ],
+)
+def test_val_takes_several_nms_methods(text, components, methods):
+    assert ValSettings(nms=text).nms_methods(components) == methods
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"nms": "soft,dioo"}, r"--nms soft,dioo \(from the flag\): unknown NMS method 'dioo' \(did you mean diou\?\)"),
+        ({"nms": "soft,auto"}, "unknown NMS method 'auto'"),
+        ({"nms": ""}, "unknown NMS method ''"),
+        ({"nms": []}, "unknown NMS method ''"),
+        ({"bootstrap": 100}, "name several with --nms, or all"),
+        ({"bootstrap": -1, "nms": "all"}, "greater than or equal to 0"),
+    ],
+)
+def test_wrong_nms_methods_are_one_sentence(given, sentence):
+    with pytest.raises(UserError, match=sentence):
+        resolve(ValSettings, given, environ={})
 
 
 @pytest.mark.parametrize(

@@ -1,26 +1,19 @@
-"""Evaluation: a network's detections over a split, and pycocotools' figures for them."""
+"""Evaluation: pycocotools' figures for the detections of a split, and its file format."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from cledet.data.dataset import Batch
 from cledet.data.index import DetectionIndex
-from cledet.engine.devices import autocast
 from cledet.errors import UserError
-from cledet.models.decode import PostProcess
-from cledet.models.network import RetinaNet
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCO's twelve figures, in pycocotools' order."""
@@ -35,44 +28,18 @@ class Evaluation:
 
     metrics: dict[str, float | None]
     per_class: dict[str, dict[str, float | None]]
+    nms_ms: float | None = None
+    """Milliseconds of NMS an image, the median."""
+    misalignment: dict[str, Any] | None = None
+    """How well scores say how well boxes lie, see `cledet.engine.misalignment`."""
+    gain: dict[str, float] | None = None
+    """AP less that of the first method compared, and the low and high end of its 95 % interval over images."""
 
     def to_dict(self) -> dict[str, Any]:
-        return {**self.metrics, "per_class": self.per_class}
-
-
-@torch.inference_mode()
-def detect(
-    network: RetinaNet,
-    batches: Iterable[Batch],
-    post: PostProcess,
-    category_ids: Sequence[int],
-    device: torch.device,
-    dtype: torch.dtype | None,
-) -> Results:
-    """Run the network over the batches; detections are in pixels of the original images."""
-    network.eval()
-    ids = np.asarray(category_ids, dtype=np.float64)
-    found = [np.zeros((0, 7))]
-    for batch in batches:
-        batch = batch.to(device)
-        with autocast(device, dtype):
-            raw = network(batch.images)
-        for i, (boxes, scores, labels) in enumerate(post(raw, batch.sizes)):
-            boxes = to_original(boxes, batch.sizes[i], batch.original_sizes[i])
-            rows = np.empty((len(boxes), 7))
-            rows[:, 0] = int(batch.image_ids[i])
-            rows[:, 1:5] = boxes.double().cpu().numpy()
-            rows[:, 3:5] -= rows[:, 1:3]
-            rows[:, 5] = scores.double().cpu().numpy()
-            rows[:, 6] = ids[labels.cpu().numpy()]
-            found.append(rows)
-    return np.concatenate(found)
-
-
-def to_original(boxes: Tensor, size: Tensor, original: Tensor) -> Tensor:
-    """Boxes [K, 4] of an image resized to `size` (h, w) -> pixels of the image of size `original` (h, w)."""
-    scale = (original / size).flip(0).repeat(2).to(boxes)
-    return boxes * scale
+        """COCO's figures and those of each class; the others where they were measured."""
+        extra = {"nms_ms": self.nms_ms, "misalignment": self.misalignment, "gain": self.gain}
+        figures = {**self.metrics, "per_class": self.per_class}
+        return figures | {name: value for name, value in extra.items() if value is not None}
 
 
 def evaluate(index: DetectionIndex, results: Results) -> Evaluation:

@@ -41,9 +41,7 @@ class History:
 
     def cut(self, step: int) -> None:
         """Read the file back, without epochs after `step`."""
-        if self.path.is_file():
-            with self.path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        self.rows = [row for row in read_history(self.path) if int(row["step"]) <= step]
 
     def line(self) -> str:
         """The newest epoch in a line."""
@@ -59,6 +57,14 @@ class History:
         writer.writeheader()
         writer.writerows(self.rows)
         write_whole(self.path, text.getvalue())
+
+
+def read_history(path: Path) -> list[dict[str, str]]:
+    """The rows of a results.csv; none if there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def tensorboard(folder: Path) -> Any:

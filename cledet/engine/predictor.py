@@ -17,9 +17,9 @@ from cledet.config import long_side
 from cledet.data.dataset import pad_images
 from cledet.data.images import read_image
 from cledet.data.transforms import resize_short
+from cledet.engine.candidates import to_original
 from cledet.engine.devices import autocast
 from cledet.engine.draw import draw_detections
-from cledet.engine.evaluator import to_original
 from cledet.models.decode import PostProcess
 from cledet.models.network import RetinaNet
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 
-from cledet.config import ablation_name, parse_ablation
+from cledet.config import Subsets, ablation_name, parse_ablation
 from cledet.errors import UserError
 
 
@@ -27,9 +28,17 @@ def new_run(project: Path, command: str, name: str) -> Path:
 
 
 def trained_runs(project: Path) -> list[Path]:
-    """Training runs that hold a best.pt, newest first."""
-    found = (project / "train").glob("*/weights/best.pt")
-    return [path.parent.parent for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
+    """Training runs that hold a best.pt, those of grids included, newest first."""
+    return _newest_first(p for depth in ("*", "*/*") for p in (project / "train").glob(f"{depth}/weights/best.pt"))
+
+
+def newest_run(folder: Path) -> Path:
+    """The folder itself if it is a run's, else the newest run in it."""
+    return folder if (folder / "weights").is_dir() else _newest_first(folder.glob("*/weights/best.pt"))[0]
+
+
+def _newest_first(weights: Iterable[Path]) -> list[Path]:
+    return [path.parent.parent for path in sorted(weights, key=lambda path: path.stat().st_mtime, reverse=True)]
 
 
 def components_of(run: Path) -> tuple[str, ...] | None:
@@ -41,8 +50,10 @@ def components_of(run: Path) -> tuple[str, ...] | None:
         return None
 
 
-def find_weights(project: Path, weights: str | None, ablation: tuple[str, ...] | None) -> Path:
+def find_weights(project: Path, weights: str | None, ablation: Subsets | None) -> Path:
     """The checkpoint that a command means: the one given, else the newest run's, trained with those components."""
+    if ablation is not None and len(ablation) > 1:
+        raise UserError(f"--ablation names {len(ablation)} models and this command takes one", "try `cledet val`")
     if weights is not None:
         return Path(weights)
     runs = trained_runs(project)
@@ -51,10 +62,12 @@ def find_weights(project: Path, weights: str | None, ablation: tuple[str, ...] |
     if ablation is None:
         return runs[0] / "weights" / "best.pt"
     for run in runs:
-        if components_of(run) == ablation:
+        if components_of(run) == ablation[0]:
             return run / "weights" / "best.pt"
-    there = "; ".join(f"{run.name}: {ablation_name(components_of(run) or ())}" for run in runs[:10])
-    raise UserError(f"no run was trained with exactly {ablation_name(ablation)}", f"there is {there}")
+    there = "; ".join(
+        f"{run.relative_to(project / 'train')}: {ablation_name(components_of(run) or ())}" for run in runs[:10]
+    )
+    raise UserError(f"no run was trained with exactly {ablation_name(ablation[0])}", f"there is {there}")
 
 
 def write_whole(path: Path, text: str) -> None:

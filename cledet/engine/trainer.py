@@ -153,7 +153,7 @@ class Trainer:
     def _validate(self) -> dict[str, Any]:
         assert self.task.val is not None
         network = self._inference_network()  # in float32, as `cledet val` does
-        result = validate(network, self.task.val, self.model, self.settings, self.device, None)
+        (result,) = validate(network, self.task.val, self.model, self.settings, self.device, None).values()
         return result.evaluation.to_dict()
 
     def _draw_examples(self, val: DetectionIndex) -> None:

@@ -1,31 +1,29 @@
-"""Validation: a model's figures on a split."""
+"""Validation: a model's figures on a split, or those of any detector's results."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from cledet.config import DetectionSettings, TrainSettings, ValSettings, long_side
+from cledet.config import SuppressionSettings, TrainSettings, ValSettings, long_side
 from cledet.console import track
 from cledet.data.dataset import DetectionDataset
 from cledet.data.index import DetectionIndex
 from cledet.data.loader import eval_loader
+from cledet.engine.candidates import from_network, from_results
 from cledet.engine.checkpoint import Checkpoint
+from cledet.engine.comparison import Validation, compare
 from cledet.engine.devices import default_workers
-from cledet.engine.evaluator import Evaluation, Results, detect, evaluate
+from cledet.engine.evaluator import Results, evaluate
+from cledet.engine.misalignment import Meter, of_results
 from cledet.errors import UserError
 from cledet.models.decode import PostProcess
 from cledet.models.network import RetinaNet
 
-
-@dataclass(frozen=True)
-class Validation:
-    """Figures, and the detections that they are of."""
-
-    evaluation: Evaluation
-    results: Results
+AS_IT_IS = "as it is"
+"""Stands for an NMS method where results are scored without any."""
 
 
 def validate(
@@ -35,18 +33,42 @@ def validate(
     settings: ValSettings | TrainSettings,
     device: torch.device,
     dtype: torch.dtype | None,
-) -> Validation:
-    """Run the network over the split and let pycocotools score what it finds."""
+) -> dict[str, Validation]:
+    """Run the network once over the split, and let pycocotools score what each NMS method of the settings keeps.
+
+    The settings of `val` also measure time and misalignment.
+    """
     short = settings.imgsz or model.imgsz
     dataset = DetectionDataset(index, short=short, long=long_side(short))
     loader = eval_loader(dataset, batch=settings.batch, workers=default_workers(settings.workers))
     batches = track(loader, f"evaluating {index.name}", len(loader))
-    post = post_process(settings, model.components)
-    results = detect(network, batches, post, category_ids_for(model, index), device, dtype)
-    return Validation(evaluate(index, results), results)
+    stream = from_network(network, batches, settings.conf, category_ids_for(model, index), device, dtype)
+    meter = Meter(index, settings.iou, settings.max_det) if isinstance(settings, ValSettings) else None
+    return compare(stream, index, post_processes(settings, model.components), meter)
 
 
-def post_process(settings: DetectionSettings, components: tuple[str, ...]) -> PostProcess:
+def validate_results(results: Results, index: DetectionIndex, settings: ValSettings) -> dict[str, Validation]:
+    """Score any detector's results: as they are, or what each NMS method of the settings keeps of them.
+
+    `conf` drops detections only if it was given: whoever wrote the results has chosen a floor.
+    """
+    if settings.origins.get("conf", "default") != "default":
+        results = results[results[:, 5] > settings.conf]
+    if settings.nms == "auto":
+        evaluation = replace(evaluate(index, results), misalignment=of_results(index, results))
+        return {AS_IT_IS: Validation(evaluation, results)}
+    stream = track(from_results(results), f"suppressing on {index.name}", len(np.unique(results[:, 0])))
+    meter = Meter(index, settings.iou, settings.max_det)
+    return compare(stream, index, post_processes(settings, ()), meter)
+
+
+def post_processes(settings: SuppressionSettings, components: tuple[str, ...]) -> dict[str, PostProcess]:
+    """The same thresholds with each NMS method of the settings, for a model with these components."""
+    post = post_process(settings, components)
+    return {name: replace(post, nms=name) for name in settings.nms_methods(components)}
+
+
+def post_process(settings: SuppressionSettings, components: tuple[str, ...]) -> PostProcess:
     """Thresholds and NMS as the settings say, for a model with these components."""
     return PostProcess(
         nms=settings.nms_for(components),

@@ -17,7 +17,9 @@ from cledet.data.dataset import DetectionDataset
 from cledet.data.loader import eval_loader
 from cledet.data.shapes import draw_shapes
 from cledet.data.source import open_source
-from cledet.engine.evaluator import METRICS, coco_backend, detect, evaluate, read_results, to_original
+from cledet.engine.candidates import from_network
+from cledet.engine.comparison import compare
+from cledet.engine.evaluator import METRICS, coco_backend, evaluate, read_results
 from cledet.errors import UserError
 from cledet.models.decode import PostProcess
 from cledet.models.network import Architecture, build_network
@@ -82,7 +84,8 @@ def test_what_is_found_on_an_image_does_not_depend_on_its_batch(tmp_path):
     found = []
     for batch in (1, 5):
         loader = eval_loader(dataset, batch=batch)
-        results = detect(network, loader, PostProcess(conf=0.0), [1, 2, 3, 4], torch.device("cpu"), None)
+        stream = from_network(network, loader, 0.0, [1, 2, 3, 4], torch.device("cpu"), None)
+        results = compare(stream, index, {"standard": PostProcess()})["standard"].results
         found.append(results[np.lexsort((-results[:, 5], results[:, 0]))])
     np.testing.assert_array_equal(found[0][:, 0], found[1][:, 0])
     np.testing.assert_allclose(found[0][:, 5], found[1][:, 5], atol=1e-6)
@@ -124,9 +127,3 @@ def test_an_empty_results_file_scores_zero(squares, tmp_path):
     (tmp_path / "r.json").write_text(json.dumps([]))
     index = open_source(squares).index("val")
     assert evaluate(index, read_results(tmp_path / "r.json", index)).metrics["AP50"] == 0.0
-
-
-def test_boxes_go_back_to_the_original_by_each_sides_own_scale():
-    """480x640 shrunk to 320x427: x by 640/427, y by 480/320."""
-    box = to_original(torch.tensor([[42.7, 32.0, 427.0, 320.0]]), torch.tensor([320, 427]), torch.tensor([480, 640]))
-    torch.testing.assert_close(box, torch.tensor([[64.0, 48.0, 640.0, 480.0]]))

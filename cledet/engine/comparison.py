@@ -1,0 +1,95 @@
+"""Comparison: every NMS method on the same candidates, in one pass over them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from cledet.data.index import DetectionIndex
+from cledet.engine.bootstrap import ap_samples, interval
+from cledet.engine.candidates import Candidates, to_results
+from cledet.engine.evaluator import Evaluation, Results, evaluate
+from cledet.engine.misalignment import Meter
+from cledet.models.decode import PostProcess
+from cledet.ops.nms import Kept
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Figures, and the detections that they are of."""
+
+    evaluation: Evaluation
+    results: Results
+
+
+@torch.inference_mode()
+def compare(
+    stream: Iterable[Candidates],
+    index: DetectionIndex,
+    methods: Mapping[str, PostProcess],
+    meter: Meter | None = None,
+) -> dict[str, Validation]:
+    """COCO's figures of each method for what it keeps of the candidates, image by image.
+
+    With a meter also the time that it takes, and the misalignment that it leaves.
+    """
+    kept: dict[str, list[Results]] = {name: [np.zeros((0, 7))] for name in methods}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    for found in stream:
+        if meter is not None:
+            meter.next(found)
+        for name, post in methods.items():
+            chosen, taken = _timed(post, found)
+            detections = to_results(found, chosen)
+            kept[name].append(detections)
+            seconds[name].append(taken)
+            if meter is not None:
+                meter.add(name, detections, chosen.keep.cpu().numpy())
+    validations = {}
+    for name, parts in kept.items():
+        results = np.concatenate(parts)
+        evaluation = evaluate(index, results)
+        if meter is not None:
+            evaluation = replace(evaluation, nms_ms=_milliseconds(seconds[name]), misalignment=meter.figures(name))
+        validations[name] = Validation(evaluation, results)
+    return validations
+
+
+def _timed(post: PostProcess, found: Candidates) -> tuple[Kept, float]:
+    """What the method keeps, and the seconds that it takes."""
+    _finish(found.boxes.device)
+    start = time.perf_counter()
+    kept = post.keep(found.boxes, found.scores, found.labels)
+    _finish(found.boxes.device)
+    return kept, time.perf_counter() - start
+
+
+def _finish(device: torch.device) -> None:
+    """Wait until the device has done what it was told."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _milliseconds(seconds: Sequence[float]) -> float | None:
+    """The median, for the first call does more than the others."""
+    return 1000 * float(np.median(seconds)) if seconds else None
+
+
+def with_gains(validations: Mapping[str, Validation], index: DetectionIndex, repeats: int) -> dict[str, Validation]:
+    """The same, each but the first with its gain: AP less the first's, and the 95 % interval over so many resamples."""
+    known = {name: one.results[np.isin(one.results[:, 6], index.category_ids)] for name, one in validations.items()}
+    samples = ap_samples(index, known, repeats)
+    first, *others = validations
+    base = validations[first].evaluation.metrics["AP"]
+    gained = {first: validations[first]}
+    for name in others:
+        evaluation, ap = validations[name].evaluation, validations[name].evaluation.metrics["AP"]
+        low, high = interval(samples[name] - samples[first])
+        if ap is not None and base is not None and not np.isnan(low):
+            evaluation = replace(evaluation, gain={"AP": ap - base, "low": low, "high": high})
+        gained[name] = Validation(evaluation, validations[name].results)
+    return gained

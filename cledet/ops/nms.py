@@ -14,7 +14,9 @@ from cledet.ops.boxes import centers, elementwise_iou
 from cledet.ops.merge import cluster_means, neighbour_means
 from cledet.ops.soft_nms import soften
 
-VOTERS_IOU = 0.7
+DECAY_IOU = 0.3
+"""soft-mean: a better box decays the scores of those whose IoU with it is over this."""
+VOTERS_IOU = 0.8
 """soft-mean: the boxes whose IoU with a box is over this say where its object is."""
 
 
@@ -35,7 +37,7 @@ class Options:
     """What the methods may be told besides the IoU threshold."""
 
     sigma: float
-    """soft, soft-mean: width of the gaussian that decays the scores of overlapping boxes."""
+    """soft: width of the gaussian that decays the scores of overlapping boxes."""
     min_score: float
     """soft, soft-linear, soft-mean: a box whose score decays below this goes."""
     localization: str
@@ -131,16 +133,16 @@ def _soft_linear(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: f
 
 
 def _soft_mean(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options) -> Kept:
-    """Soft-NMS, gaussian, and each box left moves to where the boxes about it agree that the object is.
+    """Soft-NMS, linear from an IoU of DECAY_IOU, and each box left moves to where those about it put its object.
 
         box_i = sum_j(score_j * box_j) / sum_j(score_j)    # over all j of its class with IoU(i, j) > VOTERS_IOU
 
     The scores in the sum are those before any decay, and boxes that went count too. Ours: the idea of CL-B's
     Eq. 8, that a cluster knows where its object is, joined with a suppression that loses no object in a crowd.
     Boxes vote in Gidaris and Komodakis (arXiv 1505.01749, section 5), of IoU over 0.5 and after standard NMS;
-    nearer ones, of IoU over 0.7, are the object's own rather than a neighbour's.
+    nearer ones are the object's own rather than a neighbour's.
     """
-    keep, final, _ = _soft(boxes, scores, labels, iou_threshold, options)
+    keep, final, _ = _soft_linear(boxes, scores, labels, DECAY_IOU, options)
     return Kept(keep, final, neighbour_means(boxes, scores, labels, keep, VOTERS_IOU))
 
 

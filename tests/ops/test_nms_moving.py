@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cledet.components.clb import clusters
 from cledet.ops import batched_nms, merge, suppress
 from cledet.ops.boxes import box_iou
-from cledet.ops.nms import MOVING, NMS, VOTERS_IOU
+from cledet.ops.nms import DECAY_IOU, MOVING, NMS, VOTERS_IOU
 
 Scene = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -70,7 +70,7 @@ def test_weighted_by_hand() -> None:
 def test_soft_mean_equals_the_loop(seed: int, n: int) -> None:
     sample = scene(seed, n)
     label, iou = sample[2].tolist(), box_iou(sample[0], sample[0]).tolist()
-    soft = suppress(*sample, method="soft")
+    soft = suppress(*sample, DECAY_IOU, method="soft-linear")
     keep, kept, moved = suppress(*sample, method="soft-mean")
     assert torch.equal(keep, soft.keep)
     assert torch.equal(kept, soft.scores)

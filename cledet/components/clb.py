@@ -42,14 +42,23 @@ def cl_balanced_nms(
     exact = _exact(boxes)
     box, score = boxes.to(exact), scores.to(exact)
     center = centers(box)
-    weight = (score - score.index_select(0, owner)).exp()[:, None]
-    agreed = _sum(weight * center, owner) / _sum(weight, owner)
+    agreed = agreed_centers(center, score, owner)
     distance = torch.linalg.vector_norm(center - agreed.index_select(0, owner), dim=-1)
     length = CL_NORM[cl_norm](distance, box, owner).clamp(min=torch.finfo(exact).tiny)
     relative = distance / length.index_select(0, owner)
     keep = _first_best(score + LOCALIZATION[localization](relative), owner, keepers)
     kept_score, order = CL_SCORE[cl_score](scores, keep, owner).sort(descending=True, stable=True)
     return keep.index_select(0, order), kept_score
+
+
+def agreed_centers(centers: Tensor, scores: Tensor, owner: Tensor) -> Tensor:
+    """Approximate centre c^ [N, 2] of each cluster, Eq. 8, at the index of its keeper.
+
+    centers [N, 2] of the boxes, scores [N], owner [N] int64 as from `clusters`. The softmax over a cluster is taken
+    of scores less its keeper's, which is the same and cannot overflow.
+    """
+    weight = (scores - scores.index_select(0, owner)).exp()[:, None]
+    return _sum(weight * centers, owner) / _sum(weight, owner)
 
 
 def clusters(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cledet.components.clb import cl_balanced_nms, clusters
+from cledet.components.clb import agreed_centers, cl_balanced_nms, clusters
 from cledet.components.iac import at_matched_class
 from cledet.config import TrainSettings
 from cledet.engine.explanation import Clusters, Explanation, Objects, Places, Positives
@@ -81,10 +81,8 @@ def find_clusters(found: Detected, iou: float, *, localization: str = "proximity
     balanced = balanced[scores[owner[balanced]].argsort(descending=True, stable=True)]
     standard = owner[balanced]
     cluster = torch.empty_like(owner).index_put_((standard,), torch.arange(len(standard)))[owner]
-    weight = (scores - scores[owner]).double().exp()
-    total = weight.new_zeros(len(standard)).index_add_(0, cluster, weight)
-    summed = weight.new_zeros(len(standard), 2).index_add_(0, cluster, weight[:, None] * centers(boxes))
-    return Clusters(boxes, scores, labels, cluster, (summed / total[:, None]).float(), standard, balanced)
+    agreed = agreed_centers(centers(boxes.double()), scores.double(), owner)[standard]
+    return Clusters(boxes, scores, labels, cluster, agreed.float(), standard, balanced)
 
 
 def find_places(raw: RawOutputs, size: tuple[int, int], objects: Objects) -> Places:

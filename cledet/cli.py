@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from cledet import __version__
+from cledet.choices import ablation_name
 from cledet.config import ExplainSettings, ExportSettings, GridSettings, PredictSettings, Settings, ValSettings
 from cledet.console import Steps, fail, say, show_json, show_table
 from cledet.errors import Interrupted, UserError
@@ -60,8 +61,9 @@ def command(settings: type[Settings]) -> Callable[[Callable[..., None]], Callabl
 def _option(name: str, field: Any) -> inspect.Parameter:
     """A settings field as a flag; what is not given is None, and settings check the rest."""
     default = field.get_default()
-    shown = ",".join(str(v) for v in default) if isinstance(default, tuple) else default
-    text = field.description + ("" if default is None else f" [default: {shown}]")
+    shown = ";".join(map(ablation_name, default)) if name == "ablation" and default else default
+    shown = ",".join(str(v) for v in shown) if isinstance(shown, tuple) else shown
+    text = field.description + ("" if default is None else f" (default: {shown})")
     option = typer.Option(f"--{name.replace('_', '-')}", help=text, show_default=False, metavar="VALUE")
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, kind, default=None, annotation=Annotated[str | None, option])
@@ -86,7 +88,7 @@ def train(
     assert detector.model is not None
     if not (run / "weights").is_dir():
         show_json({"grid": str(run)}) if json else print(run)
-        say(f"its table: cledet val --ablation all --weights {run}")
+        say(f"its table: cledet val --weights {run}")
         return
     if json:
         show_json({"run": str(run), **detector.model.metrics})
@@ -101,7 +103,8 @@ def train(
 def val(flags: dict[str, Any], json: Json = False) -> None:
     """Evaluate a model, a grid of models, or a file of predictions, with pycocotools."""
     settings = resolve(ValSettings, flags)
-    from cledet.detector import Detector, grid_to_folder, newest_detector, val_to_folder
+    from cledet.commands import grid_to_folder, newest_detector, val_to_folder
+    from cledet.detector import Detector
     from cledet.engine.grid import names_grid, summary
     from cledet.engine.report import as_document, val_tables
 
@@ -128,7 +131,7 @@ def predict(
 ) -> None:
     """Detect in images: annotated pictures and predictions.json."""
     settings = resolve(PredictSettings, flags)
-    from cledet.detector import newest_detector, predict_to_folder
+    from cledet.commands import newest_detector, predict_to_folder
 
     run, documents = predict_to_folder(newest_detector(settings), source, settings)
     if json:
@@ -149,7 +152,7 @@ def explain(
 ) -> None:
     """Show why a model sees an image as it does: anchors, coefficients, clusters, and where each branch is best."""
     settings = resolve(ExplainSettings, flags)
-    from cledet.detector import explain_to_folder, newest_detector
+    from cledet.commands import explain_to_folder, newest_detector
 
     run, document = explain_to_folder(newest_detector(settings), image, settings)
     show_json(document) if json else print(run / "explain.png")
@@ -159,7 +162,7 @@ def explain(
 def export(flags: dict[str, Any], json: Json = False) -> None:
     """Write a model for another runtime, and prove that it computes the same there."""
     settings = resolve(ExportSettings, flags)
-    from cledet.detector import newest_detector
+    from cledet.commands import newest_detector
 
     result = newest_detector(settings).export(settings=settings)
     show_json(result.to_dict()) if json else print(result.path)

@@ -7,83 +7,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from cledet.errors import nearest
-
-Component = Literal["iac", "dc", "clb"]
-Subsets = tuple[tuple[Component, ...], ...]
-COMPONENTS: tuple[Component, ...] = ("iac", "dc", "clb")
-"""The paper's components, in the paper's order."""
-TABLE_2: Subsets = ((), ("iac",), ("iac", "dc"), COMPONENTS)
-"""The rows of the paper's Table 2."""
-EVERY: Subsets = (*TABLE_2[:2], ("dc",), ("clb",), ("iac", "dc"), ("iac", "clb"), ("dc", "clb"), COMPONENTS)
-"""All eight."""
-
-
-def parse_ablation(value: Any) -> Any:
-    """`none`, or some of iac, dc and clb (comma-separated) -> the components that are on, in that order."""
-    if not isinstance(value, str | list | tuple):
-        return value
-    words = value.split(",") if isinstance(value, str) else list(value)
-    words = [word.strip().lower() for word in words if word.strip().lower() not in ("", "none")]
-    for word in words:
-        if word not in COMPONENTS:
-            raise ValueError(f"unknown component {word!r} ({nearest(word, (*COMPONENTS, 'none', 'all', 'every'))})")
-    return tuple(name for name in COMPONENTS if name in words)
-
-
-def parse_subsets(value: Any) -> Any:
-    """One ablation, or several with a semicolon between; `all`: Table 2's four rows; `every`: all eight."""
-    if isinstance(value, str):
-        named = {"all": TABLE_2, "every": EVERY}.get(value.strip().lower())
-        return named or parse_subsets([part.split(",") for part in value.split(";")])
-    if not isinstance(value, list | tuple):
-        return value
-    if all(isinstance(part, str) and part in COMPONENTS for part in value):
-        value = [value]  # one subset, as a list
-    return tuple(dict.fromkeys(parse_ablation(part) for part in value))
-
-
-def ablation_name(components: tuple[str, ...]) -> str:
-    """How a set of components is written: `iac,dc`, or `none`."""
-    return ",".join(components) or "none"
+from cledet.choices import (
+    COMPONENTS,
+    NMS_METHODS,
+    Ablation,
+    Ablations,
+    AmpName,
+    Floats,
+    MethodList,
+    NMSName,
+    Positive,
+    Range,
+    Unit,
+)
 
 
 def long_side(short: int) -> int:
     """The longest that a side may be, in RetinaNet's proportion of 800 to 1333."""
     return round(short * 1333 / 800)
-
-
-def _split(value: Any) -> Any:
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
-
-Ablation = Annotated[tuple[Component, ...], BeforeValidator(parse_ablation)]
-Ablations = Annotated[Subsets, BeforeValidator(parse_subsets)]
-Floats = Annotated[tuple[float, ...], BeforeValidator(_split)]
-Range = Annotated[tuple[float, float], BeforeValidator(_split)]
-Unit = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-AmpName = Literal["auto", "off", "bf16", "fp16"]
-NMSName = Literal["standard", "soft-linear", "soft", "diou", "weighted", "cl-balanced", "soft-mean"]
-NMS_METHODS: tuple[str, ...] = get_args(NMSName)
-
-
-def parse_methods(value: Any) -> Any:
-    """`auto`, `all`, or NMS methods (comma-separated, or a list) -> the same, each name checked and there once."""
-    words = [word.strip() for word in value.split(",")] if isinstance(value, str) else list(value)
-    if words in (["auto"], ["all"]):
-        return words[0]
-    for word in words or [""]:
-        if word not in NMS_METHODS:
-            raise ValueError(f"unknown NMS method {word!r} ({nearest(word, NMS_METHODS)})")
-    return ",".join(dict.fromkeys(words))
-
-
-MethodList = Annotated[str, BeforeValidator(parse_methods)]
 
 
 class Settings(BaseModel):
@@ -124,7 +69,7 @@ class SuppressionSettings(Settings):
         "max", description="what Eq. 9's distance is divided by: the cluster's largest, or its enclosing diagonal"
     )
     cl_score: Literal["own", "max"] = Field(
-        "own", description="the score that the box kept by CL-B leaves with: its own, or its cluster's highest"
+        "max", description="the score that the box kept by CL-B leaves with: its own, or its cluster's highest"
     )
 
     def nms_for(self, components: tuple[str, ...]) -> str:
@@ -171,7 +116,7 @@ class TrainingSettings(DetectionSettings):
     )
     alpha: Unit = Field(0.75, description="IAC: weight of the probability in Eq. 6")
     score_threshold: Unit = Field(0.5, description="IAC: Eq. 7's threshold")
-    recall_min_iou: Unit = Field(0.3, description="IAC: recalled anchors have a higher IoU; 0 is the paper's letter")
+    recall_min_iou: Unit = Field(0.4, description="IAC: recalled anchors have a higher IoU; 0 is the paper's letter")
     recall_center: bool = Field(False, description="IAC: recalled anchors have their centre in the object")
     recall_cap: int = Field(0, ge=0, description="IAC: most anchors recalled for an object; 0 for any number")
     recall_start: Unit = Field(0.0, description="IAC: fraction of the run before which nothing is recalled")

@@ -10,8 +10,8 @@ import torch
 
 import cledet
 from cledet import Detector
+from cledet.commands import newest_detector
 from cledet.config import ValSettings
-from cledet.detector import newest_detector
 from cledet.engine.checkpoint import load_checkpoint
 from cledet.errors import UserError
 from cledet.resolve import resolve

@@ -12,16 +12,18 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ALLOWED = {
     "errors": set(),
-    "config": {"errors"},
+    "choices": {"errors"},
+    "config": {"errors", "choices"},
     "resolve": {"errors", "config"},
     "console": {"errors"},
     "components": {"components", "ops"},
     "ops": {"components", "ops"},
     "models": {"errors", "config", "components", "ops", "models"},
     "data": {"errors", "config", "data"},
-    "engine": {"errors", "config", "resolve", "console", "components", "ops", "models", "data", "engine"},
+    "engine": {"errors", "choices", "config", "resolve", "console", "components", "ops", "models", "data", "engine"},
     "detector": {"errors", "config", "resolve", "console", "components", "ops", "models", "data", "engine"},
-    "cli": {"errors", "config", "resolve", "console", "data", "engine", "detector", "__init__"},
+    "commands": {"errors", "choices", "config", "console", "data", "engine", "detector"},
+    "cli": {"errors", "choices", "config", "resolve", "console", "data", "engine", "detector", "commands", "__init__"},
     "__main__": {"cli"},
     "__init__": {"errors", "detector"},
 }

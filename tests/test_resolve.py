@@ -8,18 +8,8 @@ import sys
 import pytest
 import yaml
 
-from cledet.config import (
-    COMPONENTS,
-    NMS_METHODS,
-    GridSettings,
-    PredictSettings,
-    TrainSettings,
-    ValSettings,
-    ablation_name,
-    long_side,
-    parse_ablation,
-    parse_subsets,
-)
+from cledet.choices import COMPONENTS, NMS_METHODS, ablation_name, parse_ablation, parse_subsets
+from cledet.config import GridSettings, PredictSettings, TrainSettings, ValSettings, long_side
 from cledet.errors import UserError
 from cledet.resolve import read_recipe, recipes, resolve
 

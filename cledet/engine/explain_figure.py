@@ -19,7 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from cledet.config import ablation_name
+from cledet.choices import ablation_name
 from cledet.engine.explanation import OPTIONS, SHOWN_SCORE, Explanation
 from cledet.engine.plots import save_figure
 

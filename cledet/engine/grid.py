@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cledet.config import EVERY, GridSettings, Subsets, TrainSettings, ValSettings, ablation_name
+from cledet.choices import EVERY, Subsets, ablation_name
+from cledet.config import GridSettings, TrainSettings, ValSettings
 from cledet.console import say, warn
 from cledet.engine.checkpoint import load_checkpoint
 from cledet.engine.history import read_history

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from cledet.config import Subsets, ablation_name, parse_ablation
+from cledet.choices import Subsets, ablation_name, parse_ablation
 from cledet.errors import UserError
 
 

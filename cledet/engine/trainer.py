@@ -14,8 +14,9 @@ from typing import Any, cast
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cledet.choices import ablation_name
 from cledet.components.iac import Recall
-from cledet.config import PredictSettings, TrainSettings, ablation_name, long_side
+from cledet.config import PredictSettings, TrainSettings, long_side
 from cledet.console import Steps, say
 from cledet.data.dataset import Batch, DetectionDataset
 from cledet.data.index import DetectionIndex

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from cledet import Detector
+from cledet.commands import explain_to_folder
 from cledet.config import ExplainSettings
 from cledet.data.images import read_image
 from cledet.data.source import open_source
-from cledet.detector import explain_to_folder
 from cledet.engine.checkpoint import load_checkpoint
 from cledet.engine.explainer import as_trained, find_annotated
 from cledet.errors import UserError

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cledet import Detector
+from cledet.commands import grid_to_folder
 from cledet.config import ValSettings
-from cledet.detector import grid_to_folder
 from cledet.engine.checkpoint import load_checkpoint
 from cledet.engine.grid import find_grid, listing, members, names_grid, rows_of, spread_of, summary
 from cledet.errors import Interrupted, UserError

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from cledet import Detector
+from cledet.commands import predict_to_folder
 from cledet.config import PredictSettings
 from cledet.data.dataset import DetectionDataset, collate
 from cledet.data.images import read_image
 from cledet.data.source import open_source
-from cledet.detector import predict_to_folder
 from cledet.engine.draw import class_color, draw_detections
 from cledet.engine.predictor import Detections, picture_path
 from cledet.engine.validator import post_process

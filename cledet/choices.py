@@ -1,0 +1,76 @@
+"""The values that settings take, and how they are written: components, grids of them, NMS methods, ranges."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field
+
+from cledet.errors import nearest
+
+Component = Literal["iac", "dc", "clb"]
+Subsets = tuple[tuple[Component, ...], ...]
+COMPONENTS: tuple[Component, ...] = ("iac", "dc", "clb")
+"""The paper's components, in the paper's order."""
+TABLE_2: Subsets = ((), ("iac",), ("iac", "dc"), COMPONENTS)
+"""The rows of the paper's Table 2."""
+EVERY: Subsets = (*TABLE_2[:2], ("dc",), ("clb",), ("iac", "dc"), ("iac", "clb"), ("dc", "clb"), COMPONENTS)
+"""All eight."""
+
+
+def parse_ablation(value: Any) -> Any:
+    """`none`, or some of iac, dc and clb (comma-separated) -> the components that are on, in that order."""
+    if not isinstance(value, str | list | tuple):
+        return value
+    words = value.split(",") if isinstance(value, str) else list(value)
+    words = [word.strip().lower() for word in words if word.strip().lower() not in ("", "none")]
+    for word in words:
+        if word not in COMPONENTS:
+            raise ValueError(f"unknown component {word!r} ({nearest(word, (*COMPONENTS, 'none', 'all', 'every'))})")
+    return tuple(name for name in COMPONENTS if name in words)
+
+
+def parse_subsets(value: Any) -> Any:
+    """One ablation, or several with a semicolon between; `all`: Table 2's four rows; `every`: all eight."""
+    if isinstance(value, str):
+        named = {"all": TABLE_2, "every": EVERY}.get(value.strip().lower())
+        return named or parse_subsets([part.split(",") for part in value.split(";")])
+    if not isinstance(value, list | tuple):
+        return value
+    if all(isinstance(part, str) and part in COMPONENTS for part in value):
+        value = [value]  # one subset, as a list
+    return tuple(dict.fromkeys(parse_ablation(part) for part in value))
+
+
+def ablation_name(components: tuple[str, ...]) -> str:
+    """How a set of components is written: `iac,dc`, or `none`."""
+    return ",".join(components) or "none"
+
+
+def _split(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+Ablation = Annotated[tuple[Component, ...], BeforeValidator(parse_ablation)]
+Ablations = Annotated[Subsets, BeforeValidator(parse_subsets)]
+Floats = Annotated[tuple[float, ...], BeforeValidator(_split)]
+Range = Annotated[tuple[float, float], BeforeValidator(_split)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+AmpName = Literal["auto", "off", "bf16", "fp16"]
+NMSName = Literal["standard", "soft-linear", "soft", "diou", "weighted", "cl-balanced", "soft-mean"]
+NMS_METHODS: tuple[str, ...] = get_args(NMSName)
+
+
+def parse_methods(value: Any) -> Any:
+    """`auto`, `all`, or NMS methods (comma-separated, or a list) -> the same, each name checked and there once."""
+    words = [word.strip() for word in value.split(",")] if isinstance(value, str) else list(value)
+    if words in (["auto"], ["all"]):
+        return words[0]
+    for word in words or [""]:
+        if word not in NMS_METHODS:
+            raise ValueError(f"unknown NMS method {word!r} ({nearest(word, NMS_METHODS)})")
+    return ",".join(dict.fromkeys(words))
+
+
+MethodList = Annotated[str, BeforeValidator(parse_methods)]

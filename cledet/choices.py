@@ -69,7 +69,7 @@ def parse_methods(value: Any) -> Any:
         return words[0]
     for word in words or [""]:
         if word not in NMS_METHODS:
-            raise ValueError(f"unknown NMS method {word!r} ({nearest(word, NMS_METHODS)})")
+            raise ValueError(f"unknown NMS method {word!r} ({nearest(word, (*NMS_METHODS, 'all', 'auto'))})")
     return ",".join(dict.fromkeys(words))
 
 

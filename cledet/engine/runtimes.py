@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,17 +143,26 @@ def write_openvino(plan: Plan, path: Path) -> None:
 
 
 def open_openvino(path: Path, names: Sequence[str]) -> Runner:
-    """Values as OpenVINO computes them on the CPU in float32."""
+    """Values as OpenVINO computes them on the CPU in float32.
+
+    In a thread of its own: to the thread that compiles, OpenVINO gives a signal stack without room to spare, so that
+    Ctrl-C would crash the process where the CPU's wide registers are in use.
+    """
     import openvino
 
-    core = openvino.Core()
-    read = core.read_model(str(path))
-    there = {name for output in read.outputs for name in output.get_names()}
-    read.add_outputs([name for name in names if name not in there])
-    compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    worker = ThreadPoolExecutor(1)
+
+    def compiled() -> Any:
+        core = openvino.Core()
+        read = core.read_model(str(path))
+        there = {name for output in read.outputs for name in output.get_names()}
+        read.add_outputs([name for name in names if name not in there])
+        return core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    model = worker.submit(compiled).result()
 
     def run(*arrays: Any) -> list[Any]:
-        outputs = compiled(list(arrays))
+        outputs = worker.submit(model, list(arrays)).result()
         return [outputs[name] for name in names]
 
     return run

@@ -42,7 +42,7 @@ LINE = outputs((8, 8, 16, 0.2, 0.5), (16, 8, 16, 0.3, 0.9), (80, 8, 16, 0.1, 0.9
 
 
 def explained(raw=LINE, found=ONE, size=(32, 96), shape=(32, 96, 3), **settings):
-    settings = TrainSettings(conf=0.15, **settings)
+    settings = TrainSettings(conf=0.15, recall_min_iou=0.3, **settings)
     image = np.full(shape, 120, np.uint8)
     return explain(raw, size, found, settings, image=image, path=None, names=("ring", "$x^$"))
 

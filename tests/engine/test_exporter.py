@@ -119,7 +119,7 @@ def test_a_file_with_nms_finds_what_pytorch_finds(with_nms, decisive):
     boxes, scores, labels = session.run(None, {"images": image})
     with torch.inference_mode():
         raw = decisive.model.network().eval()(torch.from_numpy(image))
-    wanted = PostProcess(nms="cl-balanced", max_det=20)(raw, torch.tensor([[64, 128]]))[0]
+    wanted = PostProcess(nms="cl-balanced", max_det=20, cl_score="max")(raw, torch.tensor([[64, 128]]))[0]
     assert len(scores) > 0
     np.testing.assert_allclose(scores, wanted.scores.numpy(), atol=1e-4)
     np.testing.assert_allclose(boxes, wanted.boxes.numpy(), atol=1e-2)

@@ -1,0 +1,60 @@
+"""Which anchors IAC recalls with a trained model: by class how many, of what IoU and what size beside their object.
+
+    python benchmarks/recalled.py runs/train/bccd/iac-seed0 [--recall-min-iou 0] [--every 6]
+
+Looks at every sixth image of the training split.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from cledet.components.iac import Recall
+from cledet.config import long_side
+from cledet.data.dataset import DetectionDataset
+from cledet.data.loader import eval_loader
+from cledet.detector import load_index
+from cledet.engine.checkpoint import load_checkpoint
+from cledet.models.criterion import Criterion, Targets
+from cledet.ops.assign import match
+from cledet.ops.boxes import area
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--recall-min-iou", type=float, default=0.0)
+    parser.add_argument("--every", type=int, default=6)
+    args = parser.parse_args()
+
+    model = load_checkpoint(args.weights)
+    network = model.network().eval()
+    index = load_index(model.data, str(model.settings["split"]))
+    index = index.subset(range(0, len(index), args.every))
+    dataset = DetectionDataset(index, short=model.imgsz, long=long_side(model.imgsz))
+    criterion = Criterion(iac=Recall(min_iou=args.recall_min_iou), dc=False)
+    found: dict[tuple[str, str], list[torch.Tensor]] = {}
+    for batch in eval_loader(dataset, batch=4, workers=0):
+        raw = network(batch.images)
+        assigned = criterion.assign(raw, Targets(batch.boxes, batch.labels, batch.ignored))
+        iou = match(raw.anchors, batch.boxes).iou
+        for kind, chosen in (("matched", (assigned.gt >= 0) & ~assigned.recalled), ("recalled", assigned.recalled)):
+            image, anchor = chosen.nonzero(as_tuple=True)
+            gt = assigned.gt[image, anchor]
+            side = (area(raw.anchors[anchor]) / area(batch.boxes[image, gt])).sqrt()
+            rows = torch.stack([batch.labels[image, gt].float(), iou[image, anchor], side], 1)
+            for label, name in enumerate(index.classes):
+                found.setdefault((kind, name), []).append(rows[rows[:, 0] == label, 1:])
+    print(f"{'anchors':<10} {'class':<16} {'count':>7} {'mean IoU':>9} {'median side beside the object':>30}")
+    for (kind, name), parts in found.items():
+        values = torch.cat(parts)
+        figures = f"{values[:, 0].mean():9.2f} {values[:, 1].median():30.2f}" if len(values) else ""
+        print(f"{kind:<10} {name:<16} {len(values):>7} {figures}")
+
+
+if __name__ == "__main__":
+    main()

@@ -159,9 +159,10 @@ class Detector:
             settings = settings.model_copy(update={"data": str(Path(settings.data).absolute())})
         runs = settings.runs()
         task = load_task(runs[0])
+        model = initial_model(runs[0], task.train, self.model)  # refuses what does not fit before there is a folder
         folder = new_run(settings.project, "train", settings.name or Path(settings.data).stem)
         if len(runs) == 1:
-            self._fit(runs[0], task, folder)
+            _start(runs[0], task, model, folder)
         else:
             train_grid(settings, folder, lambda run, place: self._fit(run, task, place))
         return folder
@@ -174,11 +175,9 @@ class Detector:
             if model.step >= settings.steps(len(task.train)):
                 say(f"{run} is finished")
                 return
+            Trainer(settings, task, model, run).fit()
         else:
-            model = initial_model(settings, task.train, self.model)
-            run.mkdir(parents=True, exist_ok=True)
-            write_whole(run / "config.yaml", settings.to_yaml())
-        Trainer(settings, task, model, run).fit()
+            _start(settings, task, initial_model(settings, task.train, self.model), run)
 
     def _resume(self, folder: Path, given: dict[str, Any]) -> Path:
         grid = (folder / GRID).is_file()
@@ -204,6 +203,13 @@ class Detector:
         if self.model is None:
             raise UserError("this detector has no weights yet", "train it, or make it with Detector(weights)")
         return self.model
+
+
+def _start(settings: TrainSettings, task: Task, model: Checkpoint, run: Path) -> None:
+    """Train a model from the start, in its folder."""
+    run.mkdir(parents=True, exist_ok=True)
+    write_whole(run / "config.yaml", settings.to_yaml())
+    Trainer(settings, task, model, run).fit()
 
 
 def load_index(data: str, split: str, *, need_images: bool = True) -> DetectionIndex:

@@ -211,7 +211,10 @@ class ModelSettings(Settings):
         None, description="checkpoint, run folder or torchvision RetinaNet .pth; by default the newest run's best.pt"
     )
     ablation: Ablations | None = Field(
-        None, min_length=1, description="take the newest run trained with exactly these components"
+        None,
+        min_length=1,
+        description="take the newest run trained with exactly these components; val also takes all, every, or several "
+        "with ; between, for the table of the newest grid",
     )
     imgsz: int | None = Field(None, ge=32, description="short side in pixels; by default what was trained with")
 

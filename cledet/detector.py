@@ -38,7 +38,7 @@ from cledet.engine.trainer import Task, Trainer
 from cledet.engine.validator import post_process, validate, validate_results
 from cledet.errors import UserError, nearest
 from cledet.models.backbones import BACKBONES
-from cledet.resolve import read_recipe, resolve
+from cledet.resolve import reopen, resolve
 
 __all__ = ["Detections", "Detector"]
 
@@ -190,8 +190,7 @@ class Detector:
         if changed:
             hint = "start a new run with --weights"
             raise UserError(f"a resumed run keeps its settings; --{changed[0]} cannot be changed", hint)
-        kept = read_recipe(folder / (GRID if grid else "config.yaml"), GridSettings)
-        settings = resolve(GridSettings, {**kept, **given})
+        settings = reopen(folder / (GRID if grid else "config.yaml"), GridSettings, given)
         task = load_task(settings.runs()[0])
         if grid:
             train_grid(settings, folder, lambda run, place: self._fit(run, task, place))

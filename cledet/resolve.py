@@ -74,6 +74,16 @@ def read_recipe(recipe: str | Path, kind: type[Settings] = TrainSettings) -> dic
     return content
 
 
+def reopen(path: Path, kind: type[S], given: Mapping[str, Any]) -> S:
+    """The settings that a run wrote into its folder, each with the origin it had; `given` ones are flags."""
+    settings = resolve(kind, {**read_recipe(path, kind), **given}, environ={})
+    for line in path.read_text().splitlines():
+        key, origin = line.partition(":")[0], line.rpartition("  # ")[2]
+        if key not in given and key in settings._origins:
+            settings._origins[key] = origin
+    return settings
+
+
 def recipes() -> dict[str, Path]:
     """The shipped recipes by name."""
     found = [path for folder in RECIPE_FOLDERS if folder.is_dir() for path in sorted(folder.glob("*.yaml"))]

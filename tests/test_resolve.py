@@ -11,7 +11,7 @@ import yaml
 from cledet.choices import COMPONENTS, NMS_METHODS, ablation_name, parse_ablation, parse_subsets
 from cledet.config import GridSettings, PredictSettings, TrainSettings, ValSettings, long_side
 from cledet.errors import UserError
-from cledet.resolve import read_recipe, recipes, resolve
+from cledet.resolve import read_recipe, recipes, reopen, resolve
 
 
 def test_the_later_layer_wins_and_is_named(tmp_path):
@@ -48,6 +48,16 @@ def test_config_yaml_reads_back_the_same(tmp_path):
 def test_ablation_in_any_order_and_case(text, components):
     assert parse_ablation(text) == components
     assert parse_ablation(ablation_name(components)) == components
+
+
+def test_settings_of_a_run_come_back_with_their_origins(tmp_path):
+    path = tmp_path / "config.yaml"
+    settings = resolve(TrainSettings, {"lr": 0.003}, environ={"CLEDET_BATCH": "4"})
+    path.write_text(settings.to_yaml())
+    again = reopen(path, TrainSettings, {"workers": 0})
+    assert again.model_dump() == settings.model_dump() | {"workers": 0}
+    assert again.origins == settings.origins | {"workers": "flag"}
+    assert (again.origins["lr"], again.origins["batch"], again.origins["seed"]) == ("flag", "environment", "default")
 
 
 @pytest.mark.parametrize(

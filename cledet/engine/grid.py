@@ -17,7 +17,7 @@ from cledet.engine.history import read_history
 from cledet.engine.report import SIZES, Table
 from cledet.engine.runs import write_whole
 from cledet.errors import Interrupted, UserError
-from cledet.resolve import read_recipe, resolve
+from cledet.resolve import reopen
 
 GRID = "grid.yaml"
 """The settings of a grid, in its folder."""
@@ -61,7 +61,8 @@ def train_grid(settings: GridSettings, group: Path, train: Callable[[TrainSettin
         say(f"\n[{number}/{len(runs)}] {folder}")
         try:
             if twin.ablation != run.ablation and twin.ablation in settings.ablation:
-                take_weights(group / run_name(twin), folder, run)
+                if not (folder / "config.yaml").is_file():  # written last
+                    take_weights(group / run_name(twin), folder, run)
             else:
                 train(run, folder)
         except Interrupted as stopped:
@@ -116,7 +117,7 @@ def members(group: Path) -> Members:
     """The finished runs in a grid's folder, in the order of EVERY and by seed; of the others it is said."""
     runs: Members = {components: {} for components in EVERY}
     for path in sorted(group.glob("*/config.yaml")):
-        settings = resolve(TrainSettings, read_recipe(path, TrainSettings), environ={})
+        settings = reopen(path, TrainSettings, {})
         if _finished(path.parent, settings):
             runs[settings.ablation][settings.seed] = path.parent
         else:

@@ -92,7 +92,7 @@ class Meter:
                 self.steps[name] += 1
 
     def means(self) -> dict[str, float]:
-        figures = {name: self.sums[name] / max(self.steps[name], 1) for name in LOSSES}
+        figures = {name: self.sums[name] / self.steps[name] for name in LOSSES if self.steps[name]}
         return figures | {"seconds": round(time.perf_counter() - self.start, 2)}
 
     def figures(self, epoch: float) -> str:

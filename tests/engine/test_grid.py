@@ -58,7 +58,7 @@ def test_a_run_of_the_grid_equals_the_same_run_alone(grid, tiny, tmp_path):
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_an_interrupted_grid_goes_on_where_it_was(grid, tiny, tmp_path, monkeypatch):
+def test_an_interrupted_grid_goes_on_where_it_was(grid, tmp_path):
     place = tmp_path / "train" / "g"
     shutil.copytree(grid, place)
     shutil.rmtree(place / "none-seed1")
@@ -70,6 +70,19 @@ def test_an_interrupted_grid_goes_on_where_it_was(grid, tiny, tmp_path, monkeypa
         one, two = load_checkpoint(place / name), load_checkpoint(grid / name)
         assert one.components == two.components
         assert all(torch.equal(one.model[key], two.model[key]) for key in two.model)
+
+
+def test_a_resumed_grid_keeps_what_was_given_and_what_was_not(tiny, tiny_run, tmp_path):
+    settings = {key: value for key, value in tiny.items() if key not in ("backbone", "fpn_channels")}
+    weights = {"weights": str(tiny_run), "iters": 1, "ablation": "none;clb;dc", "project": tmp_path, "name": "g"}
+    place = Detector().train(**settings | weights)
+    before = (place / "grid.yaml").read_text()
+    shutil.rmtree(place / "dc-seed0")
+    stamp = (place / "clb-seed0" / "weights" / "best.pt").stat().st_mtime_ns
+    Detector().train(resume=place)  # the backbone was not given: the weights decide, as at first
+    assert (place / "grid.yaml").read_text() == before
+    assert 'backbone: "r50"  # default' in (place / "dc-seed0" / "config.yaml").read_text()
+    assert (place / "clb-seed0" / "weights" / "best.pt").stat().st_mtime_ns == stamp
 
 
 def test_a_signal_names_the_grids_folder(tiny, tmp_path, monkeypatch):

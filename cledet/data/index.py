@@ -14,6 +14,19 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Entries of the annotations that say nothing one could train on; they are left out of the columns."""
+
+    kind: str
+    """One word: "class", "box", "line"."""
+    count: int
+    words: str
+    """What they are, to be read behind the count: "boxes of an unknown class"."""
+    examples: tuple[str, ...]
+    """Where the first few are, the first first."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DetectionIndex:
     """One split: I images in columns, and B boxes in columns grouped by image.
@@ -45,6 +58,8 @@ class DetectionIndex:
     """[B] COCO's `area` (of the mask) where the file has it, else width times height."""
     notes: tuple[str, ...] = ()
     """Sentences about anything odd, for the caller to print."""
+    faults: tuple[Fault, ...] = ()
+    """What makes the split unfit to train on or to evaluate."""
 
     def __len__(self) -> int:
         return len(self.image_ids)

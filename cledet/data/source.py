@@ -36,10 +36,11 @@ class DataSource:
         """The existing split that is meant ("val" also finds "valid" and "val2017"), if there is one."""
         return self.splits[0] if self.single else match_split(split, self.splits)
 
-    def index(self, split: str, *, need_images: bool = True) -> DetectionIndex:
+    def index(self, split: str, *, need_images: bool = True, faulty: bool = False) -> DetectionIndex:
         """Read one split.
 
-        Images without a file are left out and noted; with need_images=False no file is looked for.
+        Images without a file are left out and noted; with need_images=False no file is looked for. With
+        faulty=True an index may have faults, which the doctor wants to list.
 
         Raises UserError for an unknown split, bad annotations, and where no image has a file.
         """
@@ -48,6 +49,10 @@ class DataSource:
             raise UserError(f"{self.name} has no split '{split}'", nearest(split, self.splits))
         index = self.reader.read(found)
         index = replace(index, name=f"{self.name}/{index.name}")
+        if index.faults and not faulty:
+            fault = index.faults[0]
+            message = f"{index.name}: {fault.count} {fault.words}, the first: {fault.examples[0]}"
+            raise UserError(message, "`cledet check` lists them; mend or remove them")
         if len(index) == 0:
             raise UserError(f"{index.name} has no images")
         return _note_degenerate(_with_files(index) if need_images else index)

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cledet.data.faults import Fault
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Entries of the annotations that say nothing one could train on; they are left out of the columns."""
-
-    kind: str
-    """One word: "class", "box", "line"."""
-    count: int
-    words: str
-    """What they are, to be read behind the count: "boxes of an unknown class"."""
-    examples: tuple[str, ...]
-    """Where the first few are, the first first."""
+COLUMNS = ("category_ids", "paths", "image_ids", "sizes", "starts", "xywh", "labels", "ignore", "area")
+"""The fields of an index that are arrays."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +54,16 @@ class DetectionIndex:
     """Sentences about anything odd, for the caller to print."""
     faults: tuple[Fault, ...] = ()
     """What makes the split unfit to train on or to evaluate."""
+    store: Path | None = None
+    """The folder of the cache that the columns are mapped from, if they are, see `cledet.data.store`."""
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        """Pickled for another process: where the columns are mapped from, or the columns."""
+        if self.store is None:
+            return DetectionIndex, tuple(getattr(self, column.name) for column in fields(self))
+        from cledet.data.store import open_stored
+
+        return open_stored, (self.store, self.name, self.notes)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -108,6 +112,7 @@ class DetectionIndex:
             labels=self.labels[rows],
             ignore=self.ignore[rows],
             area=self.area[rows],
+            store=None,
         )
 
     def to_coco(self) -> dict[str, Any]:
@@ -143,3 +148,11 @@ def group_by_image(images: Ints, count: int) -> tuple[Ints, Ints]:
     order = np.argsort(images, kind="stable").astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(np.bincount(images, minlength=count))]).astype(np.int64)
     return order, starts
+
+
+def image_numbers(stems: Sequence[str]) -> Ints:
+    """Image ids: the digits of every name (2007_000027 -> 2007000027) if they differ, else 1, 2, ..."""
+    digits = [re.sub(r"\D", "", stem) for stem in stems]
+    if len({int(number or -1) for number in digits}) == len(stems) and all(0 < len(n) < 19 for n in digits):
+        return np.array([int(number) for number in digits], dtype=np.int64)
+    return np.arange(1, len(stems) + 1, dtype=np.int64)

@@ -16,6 +16,7 @@ from cledet.components.iac import Recall
 from cledet.config import long_side
 from cledet.data.dataset import DetectionDataset
 from cledet.data.loader import eval_loader
+from cledet.data.source import open_source
 from cledet.detector import load_index
 from cledet.engine.checkpoint import load_checkpoint
 from cledet.models.criterion import Criterion, Targets
@@ -33,7 +34,7 @@ def main() -> None:
 
     model = load_checkpoint(args.weights)
     network = model.network().eval()
-    index = load_index(model.data, str(model.settings["split"]))
+    index = load_index(open_source(model.data), str(model.settings["split"]))
     index = index.subset(range(0, len(index), args.every))
     dataset = DetectionDataset(index, short=model.imgsz, long=long_side(model.imgsz))
     criterion = Criterion(iac=Recall(min_iou=args.recall_min_iou), dc=False)

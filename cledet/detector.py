@@ -21,7 +21,7 @@ from cledet.config import (
 from cledet.console import say, warn
 from cledet.data.images import image_files
 from cledet.data.index import DetectionIndex
-from cledet.data.source import open_source
+from cledet.data.source import DataSource, open_source
 from cledet.engine import exporter
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
 from cledet.engine.comparison import Validation, with_gains
@@ -106,11 +106,11 @@ class Detector:
         if settings.predictions is not None:
             if settings.data is None:
                 raise UserError("--predictions needs --data", "name the data set that they are of")
-            index = load_index(settings.data, settings.split, need_images=False)
+            index = load_index(open_source(settings.data), settings.split, need_images=False)
             found = validate_results(read_results(settings.predictions, index), index, settings)
         else:
             model, device = self._trained(), pick_device(settings.device)
-            index = load_index(settings.data or model.data, settings.split)
+            index = load_index(open_source(settings.data or model.data), settings.split)
             methods = ", ".join(settings.nms_methods(model.components))
             say(f"{index.name}: {len(index)} images on {describe(device)}, NMS {methods}")
             dtype = amp_dtype(device, settings.amp)
@@ -211,9 +211,9 @@ def _start(settings: TrainSettings, task: Task, model: Checkpoint, run: Path) ->
     Trainer(settings, task, model, run).fit()
 
 
-def load_index(data: str, split: str, *, need_images: bool = True) -> DetectionIndex:
+def load_index(source: DataSource, split: str, *, need_images: bool = True) -> DetectionIndex:
     """One split of a data set; what is odd about it is said."""
-    index = open_source(data).index(split, need_images=need_images)
+    index = source.index(split, need_images=need_images)
     for note in index.notes:
         warn(note)
     return index
@@ -221,10 +221,15 @@ def load_index(data: str, split: str, *, need_images: bool = True) -> DetectionI
 
 def load_task(settings: TrainSettings) -> Task:
     """The splits that a run is trained on and measured on."""
-    train = load_index(settings.data, settings.split)
+    source = open_source(settings.data)
+    say(source.summary)
+    train = load_index(source, settings.split)
     if settings.val_split == "none":
         return Task(train=train, val=None)
-    val = load_index(settings.data, settings.val_split)
+    if source.find(settings.val_split) is None:
+        hint = f"--val-split with one of {', '.join(source.splits)}, or none to do without"
+        raise UserError(f"{source.name} has no split '{settings.val_split}' to evaluate on", hint)
+    val = load_index(source, settings.val_split)
     unknown = set(val.classes) - set(train.classes)
     if unknown:
         raise UserError(f"{val.name} has classes that {train.name} does not: {', '.join(sorted(unknown)[:5])}")

@@ -3,19 +3,58 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 
-from cledet.data.index import DetectionIndex, Ints, group_by_image
-from cledet.data.paths import missing
+from cledet.data.faults import Faults
+from cledet.data.index import Bools, DetectionIndex, Ints, group_by_image
+from cledet.data.paths import lies_in, missing, place
 from cledet.errors import UserError, nearest
 
-Record = dict[str, Any]
-Value = TypeVar("Value")
+
+class Image(msgspec.Struct, gc=False):
+    """What is read of an image's entry."""
+
+    id: int
+    file_name: str
+    width: int | None = None
+    height: int | None = None
+
+
+class Category(msgspec.Struct, gc=False):
+    """What is read of a category's entry."""
+
+    id: int
+    name: str
+    supercategory: str | None = None
+
+
+class Annotation(msgspec.Struct, gc=False):
+    """What is read of a box's entry; masks are skipped."""
+
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    id: int | str | None = None
+    area: float | None = None
+    iscrowd: int | bool | None = 0
+
+
+class Content(msgspec.Struct):
+    """A COCO annotation file; without `annotations` it is one of images only, as those of COCO's test splits."""
+
+    images: list[Image]
+    categories: list[Category]
+    annotations: list[Annotation] | None = None
+
+
+Record = TypeVar("Record", Image, Category, Annotation)
+DECODER = msgspec.json.Decoder(Content, strict=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +64,29 @@ class CocoFiles:
     splits: dict[str, tuple[Path, Path | None]]
     names: tuple[str, ...] = ()
     """The order of the classes, if not that of the category ids."""
+    root: Path | None = None
+    """The folder that images must lie in, beside their image folder; None: anywhere."""
+    format = "COCO"
 
     def read(self, split: str) -> DetectionIndex:
         """The index of one split, named after the split alone; image files are not looked at."""
         annotations, images = self.splits[split]
-        return read_coco(annotations, images, self.names, split)
+        return read_coco(annotations, images, self.names, split, self.root)
+
+    def sources(self, split: str) -> list[Path]:
+        """The files that `read` reads."""
+        return [self.splits[split][0]]
+
+    def state(self, split: str) -> str:
+        """What else a split depends on: nothing."""
+        return ""
 
 
 def find_coco(folder: Path) -> dict[str, tuple[Path, Path | None]]:
     """The splits of a folder of COCO files, none if it holds no such thing.
 
-    Looked for: annotations/instances_SPLIT.json, annotations/SPLIT.json, SPLIT.json,
-    SPLIT/_annotations.coco.json.
+    Looked for: annotations/instances_SPLIT.json, annotations/SPLIT.json, SPLIT.json (as Label Studio's
+    result.json), SPLIT/_annotations.coco.json (Roboflow).
     """
     for pattern in ("annotations/instances_*.json", "annotations/*.json", "*.json"):
         found = sorted(folder.glob(pattern))
@@ -46,42 +96,52 @@ def find_coco(folder: Path) -> dict[str, tuple[Path, Path | None]]:
     return {file.parent.name: (file, file.parent) for file in exported}
 
 
-def read_coco(file: Path, images: Path | None = None, names: Sequence[str] = (), split: str = "") -> DetectionIndex:
+def read_coco(
+    file: Path,
+    images: Path | None = None,
+    names: Sequence[str] = (),
+    split: str = "",
+    root: Path | None = None,
+) -> DetectionIndex:
     """Read one annotation file; its image folder is searched for where it is not given.
 
     Every image of the file is in the index, with boxes or without, on disk or not. Boxes are as in the file, so
-    evaluation on the index equals evaluation on the file.
+    evaluation on the index equals evaluation on the file. Images outside of their folder and of `root`, where that
+    is given, entries that are not as they should be and boxes of unknown classes are the index's faults.
 
-    Raises UserError for what is not COCO: no JSON, keys that lack, unknown classes or images given twice.
+    Raises UserError for what is not COCO: no JSON, lists that lack, images or classes given twice.
     """
-    content = _load(file)
-    where = str(file)
-    records: list[Record] = content["images"]
-    image_ids = np.array(_column(records, "id", where, int), dtype=np.int64)
-    _refuse_duplicates(image_ids, where)
-    files = _column(records, "file_name", where, str)
-    folder = images if images is not None else find_images(file, files, split)
+    faults = Faults()
+    content = _load(file, faults)
+    folder = images if images is not None else find_images(file, [i.file_name for i in content.images[:256]], split)
+    records, paths = _allowed(content.images, folder, root, faults)
+    image_ids = np.array([record.id for record in records], dtype=np.int64)
+    _refuse_duplicates(image_ids, file)
 
-    classes, category_ids, label_of = _classes(content["categories"], names, where)
-    boxes, orphans = _known_images(content["annotations"], image_ids, where)
-    labels = _labels(boxes, label_of, where)
-    xywh = np.array([_bbox(box, where) for box in boxes], dtype=np.float64).reshape(-1, 4)
-    areas = [box.get("area") for box in boxes]
-    area = np.array([w * h if a is None else a for a, (w, h) in zip(areas, xywh[:, 2:])], dtype=np.float64)
-    order, starts = group_by_image(_positions(boxes, image_ids), len(image_ids))
+    classes, category_ids, by_category = _classes(content, names, file)
+    boxes = content.annotations or []
+    position = _find(image_ids, np.array([box.image_id for box in boxes], dtype=np.int64))
+    label = _find(category_ids[by_category], np.array([box.category_id for box in boxes], dtype=np.int64))
+    _blame_classes(boxes, (position >= 0) & (label < 0), category_ids, faults)
+    kept = np.flatnonzero((position >= 0) & (label >= 0))
+    order, starts = group_by_image(position[kept], len(image_ids))
+    rows = kept[order]
+    xywh = np.array([box.bbox for box in boxes], dtype=np.float64).reshape(-1, 4)[rows]
+    area = np.array([np.nan if box.area is None else box.area for box in boxes], dtype=np.float64)[rows]
     return DetectionIndex(
         name=split or file.stem,
         classes=classes,
         category_ids=category_ids,
-        paths=np.array([str(folder / name) for name in files], dtype=np.str_),
+        paths=np.array(paths, dtype=np.str_),
         image_ids=image_ids,
-        sizes=np.array([_size(record) for record in records], dtype=np.int32).reshape(-1, 2),
+        sizes=np.array([(i.width or 0, i.height or 0) for i in records], dtype=np.int32).reshape(-1, 2),
         starts=starts,
-        xywh=xywh[order],
-        labels=labels[order],
-        ignore=np.array([bool(box.get("iscrowd", 0)) for box in boxes], dtype=np.bool_)[order],
-        area=area[order],
-        notes=(f"{where}: {orphans} boxes of images that it does not list: left out.",) if orphans else (),
+        xywh=xywh,
+        labels=by_category[label[rows]],
+        ignore=np.array([bool(box.iscrowd) for box in boxes], dtype=np.bool_)[rows],
+        area=np.where(np.isnan(area), xywh[:, 2] * xywh[:, 3], area),
+        notes=_notes(content, file, int((position < 0).sum())),
+        faults=faults.all(),
     )
 
 
@@ -96,91 +156,121 @@ def find_images(file: Path, names: Sequence[str], split: str = "") -> Path:
     likely = [home, *(root / name for root in roots for name in (stem, split, "images") if name)]
     likely += [home.parent, home.parent / "images" / stem, home.parent / "images" / split]
     likely += [entry for root in roots for entry in sorted(root.iterdir()) if entry.is_dir()]
-    return max(likely, key=lambda folder: sum((folder / name).is_file() for name in sample))
+    return max(likely, key=lambda folder: sum(Path(path).is_file() for path in place(folder, sample)))
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _load(file: Path, faults: Faults) -> Content:
+    """The file's content; entries that are not as they should be are left out and blamed."""
     if not file.is_file():
         raise missing("annotation file", file)
+    data = file.read_bytes()
     try:
-        content = json.loads(file.read_bytes())
+        return DECODER.decode(data)
+    except msgspec.DecodeError:  # what is wrong, and where, takes a second, slower look
+        return _salvage(file, data, faults)
+
+
+def _salvage(file: Path, data: bytes, faults: Faults) -> Content:
+    try:
+        content = json.loads(data)
     except ValueError as error:
         raise UserError(f"{file} is not valid JSON: {error}") from error
     if isinstance(content, list):
         raise UserError(f"{file} is a list, as detections are", "a COCO annotation file is an object")
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is not a COCO annotation file, which is an object")
+    content.setdefault("annotations", [])
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
             raise UserError(f"{file} is not a COCO annotation file: it has no list '{key}'")
-    return content
+    return Content(
+        images=_convert(content["images"], Image, "images", faults),
+        categories=_convert(content["categories"], Category, "categories", faults),
+        annotations=_convert(content["annotations"], Annotation, "annotations", faults),
+    )
 
 
-def _column(records: Sequence[Record], key: str, where: str, kind: Callable[[Any], Value]) -> list[Value]:
-    try:
-        return [kind(record[key]) for record in records]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{where}: an entry has no proper '{key}'") from error
+def _convert(entries: list[Any], kind: type[Record], place: str, faults: Faults) -> list[Record]:
+    """The entries that are of the kind."""
+    records = []
+    for row, entry in enumerate(entries):
+        try:
+            records.append(msgspec.convert(entry, kind, strict=False))
+        except msgspec.ValidationError as error:
+            fault = "box" if "$.bbox" in str(error) or "`bbox`" in str(error) else "entry"
+            name = f"annotation {entry['id']}" if isinstance(entry, dict) and "id" in entry else f"{place}[{row}]"
+            faults.add(fault, f"{name}: {str(error).lower().replace('`', '')}")
+    return records
 
 
-def _refuse_duplicates(image_ids: Ints, where: str) -> None:
+def _allowed(images: list[Image], folder: Path, root: Path | None, faults: Faults) -> tuple[list[Image], list[str]]:
+    """The images that lie where they may, and their paths."""
+    paths = place(folder, (image.file_name for image in images))
+    if root is None:
+        return images, paths
+    allowed = [lies_in(path, (folder, root)) for path in paths]
+    for image, ok in zip(images, allowed):
+        if not ok:
+            faults.add("outside", image.file_name)
+    pairs = [(image, path) for image, path, ok in zip(images, paths, allowed) if ok]
+    return [image for image, _ in pairs], [path for _, path in pairs]
+
+
+def _refuse_duplicates(image_ids: Ints, file: Path) -> None:
     ids, counts = np.unique(image_ids, return_counts=True)
     if (counts > 1).any():
-        raise UserError(f"{where}: image id {ids[counts > 1][0]} is given to several images")
+        raise UserError(f"{file}: image id {ids[counts > 1][0]} is given to several images")
 
 
-def _classes(
-    categories: Sequence[Record], names: Sequence[str], where: str
-) -> tuple[tuple[str, ...], Ints, dict[int, int]]:
-    """Class names and category ids by label, and the label of every category id.
+def _classes(content: Content, names: Sequence[str], file: Path) -> tuple[tuple[str, ...], Ints, Ints]:
+    """Class names and category ids by label, and the labels in the order of the category ids.
 
     Ordered by category id, else as `names`; a name without category gets the next free id.
     """
-    by_id = dict(sorted(zip(_column(categories, "id", where, int), _column(categories, "name", where, str))))
+    by_id = {category.id: category.name for category in sorted(_real(content), key=lambda category: category.id)}
     if not by_id:
-        raise UserError(f"{where} has no categories")
-    if not names:
-        label_of = {category: label for label, category in enumerate(by_id)}
-        return tuple(by_id.values()), np.array(list(by_id), dtype=np.int64), label_of
-    for name in by_id.values():
-        if name not in names:
-            raise UserError(f"{where} has a class '{name}' that `names` lacks", nearest(name, names))
+        raise UserError(f"{file} has no categories")
     id_of = {name: category for category, name in by_id.items()}
+    for category, name in by_id.items():
+        if id_of[name] != category:
+            raise UserError(f"{file}: categories {category} and {id_of[name]} are both called '{name}'", "rename one")
+        if names and name not in names:
+            raise UserError(f"{file} has a class '{name}' that `names` lacks", nearest(name, names))
     for name in names:
         id_of.setdefault(name, max(id_of.values()) + 1)
-    ids = np.array([id_of[name] for name in names], dtype=np.int64)
-    return tuple(names), ids, {category: names.index(name) for category, name in by_id.items()}
+    classes = tuple(names) or tuple(by_id.values())
+    ids = np.array([id_of[name] for name in classes], dtype=np.int64)
+    return classes, ids, np.argsort(ids)
 
 
-def _known_images(annotations: Sequence[Record], image_ids: Ints, where: str) -> tuple[list[Record], int]:
-    """The annotations of listed images, and how many others there are."""
-    known = set(image_ids.tolist())
-    images = _column(annotations, "image_id", where, int)
-    kept = [box for box, image in zip(annotations, images) if image in known]
-    return kept, len(annotations) - len(kept)
+def _real(content: Content) -> Iterable[Category]:
+    """The categories without Roboflow's first, which has no boxes and is but the parent of the others."""
+    parents = {category.supercategory for category in content.categories}
+    used = {box.category_id for box in content.annotations or ()}
+    for category in content.categories:
+        if category.name not in parents or category.supercategory != "none" or category.id in used:
+            yield category
 
 
-def _labels(boxes: Sequence[Record], label_of: dict[int, int], where: str) -> Ints:
-    ids = _column(boxes, "category_id", where, int)
-    unknown = next((row for row, category in enumerate(ids) if category not in label_of), None)
-    if unknown is not None:
-        annotation = f"{where}: annotation {boxes[unknown].get('id')}"
-        known = ", ".join(map(str, list(label_of)[:20]))
-        raise UserError(f"{annotation} has unknown class {ids[unknown]}", f"its categories are {known}")
-    return np.array([label_of[category] for category in ids], dtype=np.int64)
+def _find(numbers: Ints, wanted: Ints) -> Ints:
+    """The position of each wanted number in distinct numbers; -1 where it is not there."""
+    if not len(numbers):
+        return np.full(len(wanted), -1, dtype=np.int64)
+    order = np.argsort(numbers)
+    place = order[np.searchsorted(numbers, wanted, sorter=order).clip(max=len(order) - 1)]
+    return np.where(numbers[place] == wanted, place, -1)
 
 
-def _positions(boxes: Sequence[Record], image_ids: Ints) -> Ints:
-    position = {image: row for row, image in enumerate(image_ids.tolist())}
-    return np.array([position[int(box["image_id"])] for box in boxes], dtype=np.int64)
+def _blame_classes(boxes: Sequence[Annotation], strange: Bools, category_ids: Ints, faults: Faults) -> None:
+    for row in np.flatnonzero(strange).tolist():
+        known = ", ".join(map(str, np.sort(category_ids)[:20]))
+        faults.add("class", f"annotation {boxes[row].id} has class {boxes[row].category_id}, of {known}")
 
 
-def _bbox(box: Record, where: str) -> list[float]:
-    try:
-        left, top, width, height = (float(number) for number in box["bbox"])
-    except (KeyError, TypeError, ValueError) as error:
-        message = f"{where}: annotation {box.get('id')} has no bbox of four numbers"
-        raise UserError(message, "bbox is [left, top, width, height]") from error
-    return [left, top, width, height]
-
-
-def _size(record: Record) -> tuple[int, int]:
-    return int(record.get("width") or 0), int(record.get("height") or 0)
+def _notes(content: Content, file: Path, orphans: int) -> tuple[str, ...]:
+    notes = []
+    if orphans:
+        notes.append(f"{file}: {orphans} boxes of images that it does not list: left out.")
+    if content.annotations is None:
+        notes.append(f"{file} has no list 'annotations': its images count as unlabelled.")
+    return tuple(notes)

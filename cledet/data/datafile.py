@@ -1,26 +1,35 @@
-"""The YAML file that describes a data set, checked key by key."""
+"""The YAML file that describes a data set, checked key by key; an Ultralytics data.yaml is one."""
 
 from __future__ import annotations
 
+import difflib
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from cledet.data.coco import CocoFiles
-from cledet.data.paths import absolute
-from cledet.data.voc import VocFolder, find_lists
+from cledet.data.paths import absolute, missing
+from cledet.data.voc import VocFolder, find_voc
+from cledet.data.yolo import YoloFolder
 from cledet.errors import UserError, nearest
 
 SPLITS = ("train", "val", "test")
+Reader = CocoFiles | VocFolder | YoloFolder
 
 
 def _listed(value: object) -> object:
-    """One name as a list of one; names by number as a list."""
+    """One name as a list of one; names by number as a list; names that look like numbers as words."""
     if isinstance(value, dict):
-        return [name for _, name in sorted(value.items())]
-    return [value] if isinstance(value, str) else value
+        numbered = {int(number): name for number, name in value.items()}
+        if sorted(numbered) != list(range(len(numbered))):
+            raise ValueError(f"numbers from 0 to {len(numbered) - 1} are expected, one a name")
+        value = [numbered[number] for number in range(len(numbered))]
+    if isinstance(value, list) and any(isinstance(name, bool) for name in value):
+        raise ValueError("YAML reads yes, no, on and off as true and false: put quotes around them")
+    return [str(name) for name in value] if isinstance(value, list) else [value] if isinstance(value, str) else value
 
 
 def _split(value: object) -> object:
@@ -43,62 +52,103 @@ class CocoSplit(BaseModel):
         return absolute(root / self.annotations), absolute(root / self.images) if self.images else None
 
 
-class CocoFile(BaseModel):
-    """The keys of a YAML file for COCO."""
+class DataFile(BaseModel):
+    """The keys that all formats have."""
 
     model_config = ConfigDict(extra="forbid")
-    format: Literal["coco"] = "coco"
     path: str = "."
+    names: Names = ()
+    outside: bool = False
+    """Whether annotations may name images outside of the data set's folder."""
+    archives: list[dict[str, Any]] = []
+    """What `cledet data download` fetches."""
+
+
+class CocoFile(DataFile):
+    """The keys of a YAML file for COCO."""
+
+    format: Literal["coco"] = "coco"
     train: Annotated[CocoSplit, BeforeValidator(_split)] | None = None
     val: Annotated[CocoSplit, BeforeValidator(_split)] | None = None
     test: Annotated[CocoSplit, BeforeValidator(_split)] | None = None
-    names: Names = ()
 
     def reader(self, root: Path) -> CocoFiles:
         """The data set, paths being relative to `root`."""
         named = (("train", self.train), ("val", self.val), ("test", self.test))
         splits = {name: split.files(root) for name, split in named if split is not None}
-        return CocoFiles(splits, self.names)
+        return CocoFiles(splits, self.names, None if self.outside else root)
 
 
-class VocFile(BaseModel):
+class VocFile(DataFile):
     """The keys of a YAML file for VOC; a split is one list of ImageSets/Main or several together."""
 
-    model_config = ConfigDict(extra="forbid")
     format: Literal["voc"] = "voc"
-    path: str = "."
     train: Names | None = None
     val: Names | None = None
     test: Names | None = None
-    names: Names = ()
 
     def reader(self, root: Path) -> VocFolder:
         """The data set in the folder `root`; without splits, its own lists."""
         named = (("train", self.train), ("val", self.val), ("test", self.test))
         splits = {name: lists for name, lists in named if lists}
-        return VocFolder(root, splits or find_lists(root), self.names)
+        return VocFolder(root, splits or find_voc(root), self.names)
 
 
-FORMATS: dict[str, type[CocoFile] | type[VocFile]] = {"coco": CocoFile, "voc": VocFile}
+class YoloFile(DataFile):
+    """The keys of an Ultralytics data.yaml; a split is a folder of images, a list of images, or several of these."""
+
+    model_config = ConfigDict(extra="ignore")
+    format: Literal["yolo"] = "yolo"
+    train: Names | None = None
+    val: Names | None = None
+    test: Names | None = None
+    nc: int | None = None
+    kpt_shape: list[int] | None = None
+
+    @model_validator(mode="after")
+    def _check_names(self) -> YoloFile:
+        if self.names and self.nc is not None and self.nc != len(self.names):
+            raise ValueError(f"nc is {self.nc}, but there are {len(self.names)} names")
+        return self
+
+    def reader(self, root: Path) -> YoloFolder:
+        """The data set, paths being relative to `root`."""
+        named = (("train", self.train), ("val", self.val), ("test", self.test))
+        splits = {name: tuple(_find(root, entry) for entry in entries) for name, entries in named if entries}
+        names = self.names or tuple(str(number) for number in range(self.nc or 0))
+        return YoloFolder(splits, names, None if self.outside else root, self.kpt_shape is not None)
 
 
-def read_datafile(file: Path) -> CocoFiles | VocFolder:
-    """The data set that a YAML file describes.
+FORMATS: dict[str, type[CocoFile] | type[VocFile] | type[YoloFile]] = {
+    "coco": CocoFile,
+    "voc": VocFile,
+    "yolo": YoloFile,
+}
+
+
+def read_datafile(file: Path, home: Path | None = None) -> tuple[Reader, tuple[str, ...]]:
+    """The data set that a YAML file describes, relative to its folder, or to `home` if that is given; and notes.
 
     Raises UserError for what is not YAML, for unknown keys (naming the nearest right one) and wrong values.
     """
-    content = _load(file)
-    kind = content.get("format", _guess(content))
+    content = load_datafile(file)
+    root, notes = _root(home or file.parent, content)
+    kind = content.get("format", _guess(content, root))
     if kind not in FORMATS:
         raise UserError(f"{file}: unknown format '{kind}'", nearest(str(kind), FORMATS))
+    if kind == "yolo":
+        content = _as_yolo(file, content)
     try:
-        described = FORMATS[kind].model_validate(content)
+        return FORMATS[kind].model_validate(content).reader(root), notes
     except ValidationError as error:
         raise _explain(file, error) from error
-    return described.reader(absolute(file.parent / Path(described.path).expanduser()))
 
 
-def _load(file: Path) -> dict[str, Any]:
+def load_datafile(file: Path) -> dict[str, Any]:
+    """What is written in a data set's YAML file.
+
+    Raises UserError for what is not YAML, or holds no keys.
+    """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -109,16 +159,54 @@ def _load(file: Path) -> dict[str, Any]:
     return content
 
 
-def _guess(content: dict[str, Any]) -> str:
-    """COCO if a split names an annotation file, else VOC."""
-    splits = [content[name] for name in SPLITS if name in content]
-    names_file = any(isinstance(s, dict) or (isinstance(s, str) and s.endswith(".json")) for s in splits)
-    return "coco" if names_file else "voc"
+def _root(home: Path, content: dict[str, Any]) -> tuple[Path, tuple[str, ...]]:
+    """The data set's folder, or the YAML's own where `path` is not there, as on another machine; and what to note."""
+    root = absolute(home / Path(_slashes(str(content.get("path") or "."))).expanduser())
+    if root.is_dir():
+        return root, ()
+    splits = [content[name] for name in SPLITS if content.get(name)]
+    first = next(iter(splits[0]), None) if splits and isinstance(splits[0], list) else next(iter(splits), None)
+    if isinstance(first, str) and _find(home, first).exists():
+        return absolute(home), (f"`path` is not there, {root}: taken as {absolute(home)}.",)
+    raise missing("the data set's `path`", root)
+
+
+def _find(root: Path, entry: str) -> Path:
+    """A split's entry; Roboflow writes ../train/images for train/images."""
+    path = absolute(root / Path(_slashes(entry)).expanduser())
+    nearer = absolute(root / _slashes(entry).removeprefix("../"))
+    return nearer if nearer.exists() and not path.exists() else path
+
+
+def _slashes(path: str) -> str:
+    return path if os.path.exists(path) else path.replace("\\", "/")
+
+
+def _guess(content: dict[str, Any], root: Path) -> str:
+    """COCO if a split names an annotation file, YOLO if one names images; else VOC."""
+    splits = [content[name] for name in SPLITS if content.get(name) is not None]
+    if any(isinstance(split, dict) or (isinstance(split, str) and split.endswith(".json")) for split in splits):
+        return "coco"
+    entries = [entry for split in splits for entry in (split if isinstance(split, list) else [split])]
+    seen = any(isinstance(entry, str) and _find(root, entry).exists() for entry in entries)
+    return "yolo" if seen or "nc" in content or not find_voc(root) else "voc"
+
+
+def _as_yolo(file: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """The content with `val` called so; a key that is nearly one of ours is refused, others are for other programs."""
+    content = {"val" if key in ("valid", "validation") else key: value for key, value in content.items()}
+    for key in content:
+        near = difflib.get_close_matches(str(key), YoloFile.model_fields, n=1, cutoff=0.75)
+        if near and near[0] != key:
+            raise UserError(f"{file}: unknown key '{key}'", f"did you mean {near[0]}?")
+    return content
 
 
 def _explain(file: Path, error: ValidationError) -> UserError:
     """The first thing wrong, in one sentence."""
     first = error.errors()[0]
+    if not first["loc"]:
+        return UserError(f"{file}: {first['msg'].removeprefix('Value error, ')}")
     *above, key = (str(part) for part in first["loc"])
     place = ".".join([*above, key])
     if first["type"] == "extra_forbidden":

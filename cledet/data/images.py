@@ -49,6 +49,19 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of an image as it is seen, by its EXIF orientation; only its head is read.
+
+    Raises UserError naming the file if it cannot be read.
+    """
+    try:
+        with Image.open(path) as header:
+            turned = int(header.getexif().get(_ORIENTATION_TAG, 1)) >= 5
+            return (header.height, header.width) if turned else (header.width, header.height)
+    except _UNREADABLE as error:
+        raise UserError(f"cannot read image {path}: {error}") from error
+
+
 def image_files(source: str | Path) -> list[Path]:
     """The images that a file, a folder or a pattern names, in natural order ("2" before "10").
 

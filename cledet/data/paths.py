@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cledet.errors import UserError, nearest
 
+EVERYTHING = "all"
+"""The one split of a folder that is not divided."""
 _SYNONYMS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 
 
@@ -38,6 +40,17 @@ def _neighbours(path: Path, limit: int = 8) -> str:
 def absolute(path: Path) -> Path:
     """The path without `~`, `.` and `..`, links left as they are."""
     return Path(os.path.abspath(path.expanduser()))
+
+
+def place(folder: Path, names: Iterable[str]) -> list[str]:
+    """The normal absolute paths of files that annotations name, relative to a folder; \\ is read as /."""
+    home = str(folder)
+    return [os.path.normpath(os.path.join(home, name.replace("\\", "/"))) for name in names]
+
+
+def lies_in(path: str, folders: Sequence[Path]) -> bool:
+    """Whether a normal path is under one of these folders; links are not followed, as they are the user's own."""
+    return any(path.startswith(os.path.join(str(folder), "")) for folder in folders)
 
 
 def match_split(asked: str, splits: Iterable[str]) -> str | None:

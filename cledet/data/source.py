@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from cledet.data.coco import CocoFiles, find_coco
-from cledet.data.datafile import read_datafile
-from cledet.data.index import DetectionIndex
-from cledet.data.paths import absolute, match_split, missing
-from cledet.data.voc import VocFolder, find_lists, is_voc
+from cledet.data.datafile import SPLITS, Reader, load_datafile, read_datafile
+from cledet.data.index import Bools, DetectionIndex
+from cledet.data.paths import absolute, cache_folder, match_split, missing
+from cledet.data.shapes import shapes_folder
+from cledet.data.store import cached
+from cledet.data.voc import VocFolder, find_voc
+from cledet.data.yolo import find_yolo
 from cledet.errors import UserError, nearest
 
-SHIPPED = ("shapes",)
-"""The names of the data sets that come with the package."""
+SETS = Path(__file__).parent / "sets"
+"""Where the YAML files of the data sets lie that ship with the package; their paths are relative to the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +27,29 @@ class DataSource:
     """A data set, of which nothing but the list of splits has been read."""
 
     name: str
-    reader: CocoFiles | VocFolder
+    reader: Reader
     single: bool = False
     """Whether the data set is one annotation file, which then serves as any split."""
+    notes: tuple[str, ...] = ()
+    """Sentences about anything odd."""
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The names of the splits that exist."""
         return tuple(self.reader.splits)
 
+    @property
+    def summary(self) -> str:
+        """What the data set was recognised as, in words."""
+        return f"{self.name}: {self.reader.format}, {', '.join(self.splits)}"
+
     def find(self, split: str) -> str | None:
-        """The existing split that is meant ("val" also finds "valid" and "val2017"), if there is one."""
-        return self.splits[0] if self.single else match_split(split, self.splits)
+        """The existing split that is meant ("val" also finds "valid" and "val2017"), if there is one.
+
+        A data set that is not divided is any split.
+        """
+        undivided = len(self.splits) == 1 and not any(match_split(kind, self.splits) for kind in SPLITS)
+        return self.splits[0] if self.single or undivided else match_split(split, self.splits)
 
     def index(self, split: str, *, need_images: bool = True, faulty: bool = False) -> DetectionIndex:
         """Read one split.
@@ -47,63 +62,83 @@ class DataSource:
         found = self.find(split)
         if found is None:
             raise UserError(f"{self.name} has no split '{split}'", nearest(split, self.splits))
-        index = self.reader.read(found)
-        index = replace(index, name=f"{self.name}/{index.name}")
+        options = f"{self.reader}\n{found}\n{self.reader.state(found)}"
+        index = cached(self.reader.sources(found), options, lambda: self.reader.read(found))
+        index = replace(index, name=f"{self.name}/{index.name}", notes=(*self.notes, *index.notes))
         if index.faults and not faulty:
             fault = index.faults[0]
-            message = f"{index.name}: {fault.count} {fault.words}, the first: {fault.examples[0]}"
-            raise UserError(message, "`cledet check` lists them; mend or remove them")
+            raise UserError(f"{index.name}: {fault.text}", HINTS.get(fault.kind, "`cledet check` lists what is wrong"))
         if len(index) == 0:
             raise UserError(f"{index.name} has no images")
         return _note_degenerate(_with_files(index) if need_images else index)
 
 
 def open_source(data: str | Path) -> DataSource:
-    """Open a YAML file, a COCO annotation file, a COCO or VOC folder, or a set that ships by name.
+    """Open a YAML file, a COCO annotation file, a COCO, VOC or YOLO folder, or a set that ships by name.
 
     Raises UserError where there is nothing of the kind, naming the path tried and what lies beside it.
     """
-    if str(data) in SHIPPED:
-        from cledet.data.shapes import shapes_folder
-
-        return DataSource(str(data), CocoFiles(find_coco(shapes_folder())))
     path = absolute(Path(data))
+    if not path.exists() and str(data).removesuffix(".yaml") in shipped():
+        return _open_shipped(str(data).removesuffix(".yaml"))
     if path.is_dir():
-        return DataSource(path.name, _open_folder(path))
+        return _open_folder(path)
     if not path.is_file():
         error = missing("data set", path)
-        raise UserError(error.message, f"{error.hint}; ships with the package: {', '.join(SHIPPED)}")
+        raise UserError(error.message, f"{error.hint}; ships with the package: {', '.join(shipped())}")
     if path.suffix.lower() == ".json":
         home = path.parents[1] if path.parent.name == "annotations" else path.parent
         split = path.stem.removeprefix("instances_")
-        return DataSource(home.name, CocoFiles({split: (path, None)}), single=True)
+        return DataSource(home.name, CocoFiles({split: (path, None)}, root=home), single=True)
     if path.suffix.lower() in (".yaml", ".yml"):
-        return _refuse_empty(DataSource(path.stem, read_datafile(path)), path)
+        return _open_yaml(path)
     raise UserError(f"{path} is no data set", "expected a .yaml, a COCO .json, a folder, or a shipped name")
 
 
-def _open_folder(folder: Path) -> CocoFiles | VocFolder:
-    if is_voc(folder):
-        return VocFolder(folder, find_lists(folder))
-    splits = find_coco(folder)
-    if splits:
-        return CocoFiles(splits)
+def shipped() -> dict[str, Path]:
+    """The YAML files of the data sets that ship with the package, by name."""
+    return {file.stem: file for file in sorted(SETS.glob("*.yaml"))}
+
+
+def _open_shipped(name: str) -> DataSource:
+    """A shipped data set, in the cache; one that is drawn is drawn, one that is not downloaded is refused."""
+    if name == "shapes":
+        shapes_folder()
+    file = shipped()[name]
+    root = cache_folder() / str(load_datafile(file)["path"])
+    if not root.is_dir():
+        hint = f"cledet data download {name}; or --data with the path of a YAML of your own"
+        raise UserError(f"the data set {name} is not on this machine: there is no {root}", hint)
+    return _open_yaml(file, cache_folder())
+
+
+def _open_yaml(file: Path, home: Path | None = None) -> DataSource:
+    reader, notes = read_datafile(file, home)
+    if not reader.splits:
+        raise UserError(f"{file} names no split", "add train:, val: or test:")
+    return DataSource(file.stem if file.stem != "data" else file.parent.name, reader, notes=notes)
+
+
+def _open_folder(folder: Path) -> DataSource:
+    for name in ("data.yaml", "data.yml"):
+        if (folder / name).is_file():
+            return _open_yaml(folder / name)
+    if lists := find_voc(folder):
+        return DataSource(folder.name, VocFolder(folder, lists))
+    if files := find_coco(folder):
+        return DataSource(folder.name, CocoFiles(files, root=folder))
+    if yolo := find_yolo(folder):
+        return DataSource(folder.name, yolo)
     held = sorted(entry.name for entry in folder.iterdir())
     raise UserError(
-        f"{folder} holds neither VOC's Annotations/*.xml nor COCO's annotations/*.json",
+        f"{folder} holds neither VOC's Annotations/*.xml, nor COCO's annotations/*.json, nor YOLO's images and labels",
         f"it holds {', '.join(held[:8])}" if held else "it is empty",
     )
 
 
-def _refuse_empty(source: DataSource, file: Path) -> DataSource:
-    if not source.splits:
-        raise UserError(f"{file} names no split", "add train:, val: or test:")
-    return source
-
-
 def _with_files(index: DetectionIndex) -> DetectionIndex:
     """The index without the images that have no file, which its notes then name."""
-    there = np.array([Path(path).is_file() for path in index.paths.tolist()], dtype=np.bool_)
+    there = _exist(index.paths.tolist())
     if there.all():
         return index
     first = Path(str(index.paths[~there][0]))
@@ -114,6 +149,20 @@ def _with_files(index: DetectionIndex) -> DetectionIndex:
     return replace(index.subset(np.flatnonzero(there)), notes=(*index.notes, note))
 
 
+def _exist(paths: list[str]) -> Bools:
+    """Which files are there, by one look at each folder."""
+    held = {folder: _files(folder) for folder in {os.path.dirname(path) for path in paths}}
+    return np.array([os.path.basename(path) in held[os.path.dirname(path)] for path in paths], dtype=np.bool_)
+
+
+def _files(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except OSError:
+        return set()
+
+
 def _note_degenerate(index: DetectionIndex) -> DetectionIndex:
     rows = np.flatnonzero(index.degenerate())
     if len(rows) == 0:
@@ -122,3 +171,7 @@ def _note_degenerate(index: DetectionIndex) -> DetectionIndex:
     what = f"{len(rows)} of {index.num_boxes} boxes without width or height, the first in {image}"
     note = f"{index.name}: {what}: not trained on."
     return replace(index, notes=(*index.notes, note))
+
+
+HINTS = {"outside": "if that is meant, write `outside: true` into the data set's YAML"}
+"""What to do about a kind of fault, if more than to look at it."""

@@ -1,18 +1,18 @@
-"""Reads Pascal VOC folders: Annotations/*.xml, JPEGImages/, ImageSets/Main/*.txt."""
+"""Reads Pascal VOC folders: Annotations/*.xml, JPEGImages/, ImageSets/Main/*.txt; and several of them together."""
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cledet.data.index import DetectionIndex, Ints
-from cledet.data.paths import missing
-from cledet.errors import UserError, nearest
+from cledet.data.faults import Faults
+from cledet.data.index import DetectionIndex, image_numbers
+from cledet.data.paths import EVERYTHING, lies_in, missing, place
+from cledet.errors import nearest
 
 # fmt: off
 VOC_CLASSES = (
@@ -20,34 +20,40 @@ VOC_CLASSES = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
 # fmt: on
-EVERYTHING = "all"
-"""The one split of a folder without lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class VocFolder:
-    """A VOC folder: per split the lists of ImageSets/Main it is made of."""
+    """A VOC folder: per split the lists of ImageSets/Main it is made of.
+
+    A list of a folder further down is named with it: VOC2007/trainval.
+    """
 
     folder: Path
     splits: dict[str, tuple[str, ...]]
     names: tuple[str, ...] = ()
     """The classes in order; without, the standard twenty or those found."""
+    format = "Pascal VOC"
 
     def read(self, split: str) -> DetectionIndex:
         """The index of one split, named after the split alone; image files are not looked at."""
-        stems = self._stems(split)
-        files = {stem: self.folder / "Annotations" / f"{stem}.xml" for stem in stems}
-        parsed = [read_xml(file) for file in files.values()]
-        classes = self.names or _classes(self.folder)
-        return _build(split, list(files), parsed, classes, self.folder)
+        faults = Faults()
+        files = [file for name in self.splits[split] for file in _annotations(self.folder, name, faults)]
+        classes = self.names or _classes(self._all_files())
+        parsed = [read_xml(file, classes, faults) for file in dict.fromkeys(files)]
+        return _build(split, [image for image in parsed if image is not None], classes, faults)
 
-    def _stems(self, split: str) -> list[str]:
-        """The images of a split, each once, in the order of the lists."""
-        lists = self.splits[split]
-        if not lists:
-            return sorted(file.stem for file in (self.folder / "Annotations").glob("*.xml"))
-        stems = [stem for name in lists for stem in _read_list(self.folder, name)]
-        return list(dict.fromkeys(stems))
+    def sources(self, split: str) -> list[Path]:
+        """The files that `read` reads: all, as the classes are those of all splits."""
+        return [*(_list_file(self.folder, name) for name in self.splits[split]), *self._all_files()]
+
+    def state(self, split: str) -> str:
+        """What else a split depends on: nothing."""
+        return ""
+
+    def _all_files(self) -> list[Path]:
+        homes = {_home(self.folder, name) for lists in self.splits.values() for name in lists}
+        return [file for home in sorted(homes) for file in sorted((home / "Annotations").glob("*.xml"))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class VocImage:
 
     file: Path
     size: tuple[int, int]
-    names: list[str]
+    labels: list[int]
     corners: list[list[float]]
     difficult: list[bool]
 
@@ -66,36 +72,49 @@ def is_voc(folder: Path) -> bool:
     return next((folder / "Annotations").glob("*.xml"), None) is not None
 
 
+def find_voc(folder: Path) -> dict[str, tuple[str, ...]]:
+    """The splits of a VOC folder, or of one that holds VOC2007, VOC2012 ...: there a split is all lists of its name."""
+    if is_voc(folder):
+        return find_lists(folder)
+    splits: dict[str, tuple[str, ...]] = {}
+    for part in sorted(entry for entry in folder.glob("VOC[0-9]*") if is_voc(entry)):
+        for split, lists in find_lists(part).items():
+            splits[split] = (*splits.get(split, ()), *(f"{part.name}/{name}" for name in lists))
+    return splits
+
+
 def find_lists(folder: Path) -> dict[str, tuple[str, ...]]:
     """The splits of a VOC folder: its lists, without those of a single class; or one with everything."""
     stems = {file.stem for file in (folder / "ImageSets" / "Main").glob("*.txt")}
     whole = sorted(stem for stem in stems if "_" not in stem or stem.rpartition("_")[2] not in stems)
-    return {stem: (stem,) for stem in whole} or {EVERYTHING: ()}
+    return {stem: (stem,) for stem in whole} or {EVERYTHING: (EVERYTHING,)}
 
 
-def read_xml(file: Path) -> VocImage:
-    """Read one annotation; `difficult` and `size` may be absent.
+def read_xml(file: Path, classes: Sequence[str], faults: Faults) -> VocImage | None:
+    """What an annotation says of the classes; `difficult` and `size` may be absent.
 
-    Raises UserError where the file is missing, no XML, or has an object without name or box.
+    None where it is missing or no XML; that, objects without a box and those of other classes are faults.
     """
-    if not file.is_file():
-        raise missing("annotation", file)
     try:
         root = ElementTree.parse(file).getroot()
-    except ElementTree.ParseError as error:
-        raise UserError(f"{file} is not valid XML: {error}") from error
-    objects = root.findall("object")
-    size = root.find("size")
-    try:
-        return VocImage(
-            file=file,
-            size=(0, 0) if size is None else (int(_number(size, "width")), int(_number(size, "height"))),
-            names=[(item.findtext("name") or "").strip() for item in objects],
-            corners=[_corners(item) for item in objects],
-            difficult=[(item.findtext("difficult") or "0").strip() == "1" for item in objects],
-        )
-    except ValueError as error:
-        raise UserError(f"{file} has an object without a proper box or size", str(error)) from error
+        size = _size(root)
+    except (OSError, ElementTree.ParseError, ValueError) as error:
+        faults.add("annotation", f"{file}: {error.strerror if isinstance(error, OSError) else error}")
+        return None
+    labels, corners, difficult = [], [], []
+    for item in root.findall("object"):
+        name = _name(item)
+        if name not in classes:
+            faults.add("class", f"{file}: '{name}' ({nearest(name, classes)})")
+            continue
+        try:
+            corners.append(_corners(item))
+        except ValueError as error:
+            faults.add("box", f"{file}: {name}: {error}")
+            continue
+        labels.append(classes.index(name))
+        difficult.append((item.findtext("difficult") or "0").strip() == "1")
+    return VocImage(file, size, labels, corners, difficult)
 
 
 def pixel_box(corners: Sequence[float]) -> tuple[float, float, float, float]:
@@ -108,11 +127,20 @@ def pixel_box(corners: Sequence[float]) -> tuple[float, float, float, float]:
     return xmin - 1, ymin - 1, width, height
 
 
+def _name(item: ElementTree.Element) -> str:
+    return (item.findtext("name") or "").strip()
+
+
 def _corners(item: ElementTree.Element) -> list[float]:
     box = item.find("bndbox")
     if box is None:
         raise ValueError("bndbox is missing")
     return [_number(box, key) for key in ("xmin", "ymin", "xmax", "ymax")]
+
+
+def _size(root: ElementTree.Element) -> tuple[int, int]:
+    size = root.find("size")
+    return (0, 0) if size is None else (int(_number(size, "width")), int(_number(size, "height")))
 
 
 def _number(element: ElementTree.Element, key: str) -> float:
@@ -122,63 +150,72 @@ def _number(element: ElementTree.Element, key: str) -> float:
     return float(text)
 
 
-def _read_list(folder: Path, name: str) -> list[str]:
-    """The image names of one list; a second column, as lists of a class have it, is not read."""
-    file = folder / "ImageSets" / "Main" / f"{name}.txt"
+def _home(folder: Path, name: str) -> Path:
+    """The VOC folder of a list: VOC2007 of VOC2007/trainval."""
+    return folder.joinpath(*name.split("/")[:-1])
+
+
+def _list_file(folder: Path, name: str) -> Path:
+    return _home(folder, name) / "ImageSets" / "Main" / f"{name.split('/')[-1]}.txt"
+
+
+def _annotations(folder: Path, name: str, faults: Faults) -> list[Path]:
+    """The XML files of a list, or of the whole folder where that is EVERYTHING; a list's second column is skipped."""
+    home = _home(folder, name) / "Annotations"
+    file = _list_file(folder, name)
+    if not file.is_file() and file.stem == EVERYTHING:
+        return sorted(home.glob("*.xml"))
     if not file.is_file():
         raise missing(f"list '{name}'", file)
-    return [line.split()[0] for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    stems = [line.split()[0] for line in lines if line.strip()]
+    found = []
+    for stem, path in zip(stems, place(home, stems)):
+        if lies_in(path, (home,)):
+            found.append(Path(f"{path}.xml"))
+        else:
+            faults.add("outside", f"{file}: {stem}")
+    return found
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
-    """The standard twenty if they cover the whole folder, else the sorted names of the whole folder."""
-    pattern = re.compile(r"<object>.*?<name>\s*(.*?)\s*</name>", re.DOTALL)
-    files = sorted((folder / "Annotations").glob("*.xml"))
-    found = {name for file in files for name in pattern.findall(file.read_text(encoding="utf-8"))}
+def _classes(files: Iterable[Path]) -> tuple[str, ...]:
+    """The standard twenty if they cover all files, else the sorted names of all."""
+    found: set[str] = set()
+    for file in files:
+        try:
+            found |= {_name(item) for item in ElementTree.parse(file).getroot().findall("object")}
+        except ElementTree.ParseError:
+            continue  # a fault of the split that it belongs to
     return VOC_CLASSES if found <= set(VOC_CLASSES) else tuple(sorted(found))
 
 
-def _build(
-    split: str, stems: list[str], parsed: list[VocImage], classes: tuple[str, ...], folder: Path
-) -> DetectionIndex:
+def _build(split: str, parsed: list[VocImage], classes: tuple[str, ...], faults: Faults) -> DetectionIndex:
     xywh = [pixel_box(corners) for image in parsed for corners in image.corners]
     boxes = np.array(xywh, dtype=np.float64).reshape(-1, 4)
     difficult = np.array([flag for image in parsed for flag in image.difficult], dtype=np.bool_)
+    labels = np.array([label for image in parsed for label in image.labels], dtype=np.int64)
     return DetectionIndex(
         name=split,
         classes=classes,
         category_ids=np.arange(1, len(classes) + 1, dtype=np.int64),
-        paths=np.array(_image_paths(folder / "JPEGImages", stems), dtype=np.str_),
-        image_ids=image_numbers(stems),
+        paths=np.array(_image_paths([image.file for image in parsed]), dtype=np.str_),
+        image_ids=image_numbers([image.file.stem for image in parsed]),
         sizes=np.array([image.size for image in parsed], dtype=np.int32).reshape(-1, 2),
-        starts=np.cumsum([0, *(len(image.names) for image in parsed)]).astype(np.int64),
+        starts=np.cumsum([0, *(len(image.labels) for image in parsed)]).astype(np.int64),
         xywh=boxes,
-        labels=_labels(parsed, classes),
+        labels=labels,
         ignore=difficult | (boxes[:, 2:] <= 0).any(axis=1),
         area=boxes[:, 2] * boxes[:, 3],
+        faults=faults.all(),
     )
 
 
-def _image_paths(folder: Path, stems: Sequence[str]) -> list[str]:
-    """The image of every name, whatever its ending; .jpg where there is none."""
-    if not folder.is_dir():
-        raise missing("image folder", folder)
-    files = {entry.stem: entry for entry in sorted(folder.iterdir())}
-    return [str(files.get(stem, folder / f"{stem}.jpg")) for stem in stems]
-
-
-def image_numbers(stems: Sequence[str]) -> Ints:
-    """Image ids: the digits of every name (2007_000027 -> 2007000027) if they differ, else 1, 2, ..."""
-    digits = [re.sub(r"\D", "", stem) for stem in stems]
-    if len({int(number or -1) for number in digits}) == len(stems) and all(0 < len(n) < 19 for n in digits):
-        return np.array([int(number) for number in digits], dtype=np.int64)
-    return np.arange(1, len(stems) + 1, dtype=np.int64)
-
-
-def _labels(parsed: Sequence[VocImage], classes: tuple[str, ...]) -> Ints:
-    label_of = {name: label for label, name in enumerate(classes)}
-    for image in parsed:
-        unknown = next((name for name in image.names if name not in label_of), None)
-        if unknown is not None:
-            raise UserError(f"{image.file} has an unknown class '{unknown}'", nearest(unknown, classes))
-    return np.array([label_of[name] for image in parsed for name in image.names], dtype=np.int64)
+def _image_paths(files: Sequence[Path]) -> list[str]:
+    """The image of every annotation, whatever its ending; .jpg where there is none."""
+    images: dict[Path, dict[str, str]] = {}
+    for folder in {file.parent.parent / "JPEGImages" for file in files}:
+        if not folder.is_dir():
+            raise missing("image folder", folder)
+        images[folder] = {entry.stem: str(entry) for entry in sorted(folder.iterdir())}
+    folders = [file.parent.parent / "JPEGImages" for file in files]
+    return [images[folder].get(file.stem, str(folder / f"{file.stem}.jpg")) for folder, file in zip(folders, files)]

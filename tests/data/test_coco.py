@@ -82,16 +82,122 @@ def test_boxes_of_unlisted_images_are_left_out_and_noted(tmp_path: Path) -> None
     [
         ({"categories": []}, "no categories"),
         ({"images": None}, "no list 'images'"),
-        ({"images": [{"id": 1}]}, "no proper 'file_name'"),
         ({"images": [{"id": 1, "file_name": "a"}] * 2}, "image id 1 is given to several"),
-        ({"annotations": [{"id": 5, "image_id": 7, "category_id": 1, "bbox": [0] * 4}]}, "unknown class 1.*4, 90"),
-        ({"annotations": [{"id": 5, "image_id": 7, "category_id": 4, "bbox": [0, 1]}]}, "annotation 5 has no bbox"),
-        ({"annotations": [{"id": 5, "image_id": 7, "category_id": 4}]}, "annotation 5 has no bbox"),
+        ({"categories": [{"id": 4, "name": "a"}, {"id": 9, "name": "a"}]}, "categories 4 and 9 are both called 'a'"),
+        ({"annotations": {}}, "no list 'annotations'"),
     ],
 )
 def test_wrong_files_are_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         read_coco(write(tmp_path, {**content(), **change}))
+
+
+GOOD = {"id": 5, "image_id": 7, "category_id": 4, "bbox": [1, 2, 3, 4]}
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        ({"category_id": 1}, "class", "annotation 5 has class 1, of 4, 90"),
+        ({"bbox": [0, 1]}, "box", "annotation 5: expected array of length 4"),
+        ({"bbox": [0, 1, 2, None]}, "box", r"annotation 5: expected float, got null - at $.bbox[3]"),
+        ({"bbox": None}, "box", "annotation 5: expected array, got null - at $.bbox"),
+        ({"image_id": "seven"}, "entry", "annotation 5: expected int, got str - at $.image_id"),
+        ({"id": None, "area": "big"}, "entry", "annotation None: expected float | null, got str - at $.area"),
+    ],
+)
+def test_what_is_wrong_with_an_annotation(tmp_path: Path, change: dict[str, Any], kind: str, words: str) -> None:
+    index = read_coco(write(tmp_path, {**content(), "annotations": [GOOD, {**GOOD, **change}, {**GOOD, **change}]}))
+    (fault,) = index.faults
+    assert (fault.kind, fault.count) == (kind, 2)
+    assert all(words in example for example in fault.examples)
+    assert index.xywh.tolist() == [[1, 2, 3, 4]]
+
+
+def test_what_lacks_a_key_is_named_by_its_place(tmp_path: Path) -> None:
+    data = {**content(), "images": [{"id": 7}, *content()["images"]], "annotations": [{"image_id": 7}, "x"]}
+    index = read_coco(write(tmp_path, data))
+    image, box, word = (example for fault in index.faults for example in fault.examples)
+    assert image == "annotation 7: object missing required field file_name"
+    assert box == "annotations[0]: object missing required field category_id"
+    assert word == "annotations[1]: expected object, got str"
+
+
+def test_training_refuses_faults_and_the_doctor_gets_them(tmp_path: Path) -> None:
+    draw(tmp_path, "é 1.jpg", "b.jpg")
+    source = open_source(write(tmp_path, {**content(), "annotations": [{**GOOD, "category_id": 1}]}))
+    with pytest.raises(UserError, match=r"1 boxes are of an unknown class, the first: annotation 5.*cledet check"):
+        source.index("val")
+    assert source.index("val", faulty=True).faults[0].kind == "class"
+
+
+def test_numbers_may_be_written_as_words_or_with_a_point(tmp_path: Path) -> None:
+    data = {**content(), "annotations": [{**GOOD, "image_id": "7", "category_id": 90.0, "bbox": ["1", 2, 3, 4]}]}
+    index = read_coco(write(tmp_path, data))
+    assert (index.faults, index.labels.tolist(), index.xywh.tolist()) == ((), [1], [[1, 2, 3, 4]])
+
+
+def test_boxes_that_are_no_numbers_are_degenerate(tmp_path: Path) -> None:
+    boxes = [[float("nan"), 1, 2, 3], [0, 0, float("inf"), 1], [1, 2, 3, 4]]
+    index = read_coco(write(tmp_path, {**content(), "annotations": [{**GOOD, "bbox": box} for box in boxes]}))
+    assert index.faults == ()
+    assert index.degenerate().tolist() == [True, True, False]
+
+
+def test_a_file_of_images_only(tmp_path: Path) -> None:
+    """COCO's image_info_test2017.json has no list of annotations."""
+    data = content()
+    del data["annotations"]
+    index = read_coco(write(tmp_path, data))
+    assert (len(index), index.num_boxes) == (2, 0)
+    assert "its images count as unlabelled" in index.notes[0]
+
+
+def test_the_parent_class_of_a_roboflow_export_goes(tmp_path: Path) -> None:
+    categories = [
+        {"id": 0, "name": "cells", "supercategory": "none"},
+        {"id": 1, "name": "red", "supercategory": "cells"},
+        {"id": 2, "name": "white", "supercategory": "cells"},
+    ]
+    data = {**content(), "categories": categories, "annotations": [{**GOOD, "category_id": 2}]}
+    assert read_coco(write(tmp_path, data)).classes == ("red", "white")
+    data["annotations"].append({**GOOD, "category_id": 0})
+    assert read_coco(write(tmp_path, data)).classes == ("cells", "red", "white")
+
+
+def test_a_label_studio_export_from_windows(tmp_path: Path) -> None:
+    """result.json names images\\NAME; a folder with one file of annotations is any split."""
+    draw(tmp_path / "images", "é 1.jpg", "b.jpg")
+    data = content()
+    for image in data["images"]:
+        image["file_name"] = f"images\\{image['file_name']}"
+    write(tmp_path, data, "result.json")
+    source = open_source(tmp_path)
+    assert source.splits == ("result",)
+    index = source.index("train")
+    assert index.paths.tolist() == [str(tmp_path / "images" / name) for name in ("é 1.jpg", "b.jpg")]
+
+
+@pytest.mark.parametrize("name", ["../../secret.jpg", "/etc/passwd", "a/../../../../b.jpg", "..\\..\\x.jpg"])
+def test_images_outside_of_the_data_set_are_not_read(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "set"
+    draw(folder, "b.jpg")
+    data = content()
+    data["images"][0]["file_name"] = name
+    write(folder / "annotations", data)
+    with pytest.raises(UserError, match=r"1 images lie outside of the data set's folder.*outside: true"):
+        open_source(folder).index("val")
+    (folder / "d.yaml").write_text("val: annotations/instances_val.json\noutside: true")
+    index = open_source(folder / "d.yaml").index("val", need_images=False)
+    assert len(index) == 2
+    assert index.faults == ()
+
+
+def test_an_absolute_name_inside_of_the_data_set_is_read(tmp_path: Path) -> None:
+    draw(tmp_path, "é 1.jpg", "b.jpg")
+    data = content()
+    data["images"][0]["file_name"] = str(tmp_path / "é 1.jpg")
+    assert len(open_source(write(tmp_path, data)).index("val")) == 2
 
 
 def test_what_is_not_coco_is_refused(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_a_yaml_for_voc(shared_data: Path, tmp_path: Path) -> None:
     assert (len(index), index.classes) == (292, ("WBC", "RBC", "Platelets"))
     assert len(source.index("val")) == 72
     wrong = write(tmp_path / "e.yaml", text.replace("Platelets", "Platelet"))
-    with pytest.raises(UserError, match=r"unknown class 'Platelets'.*did you mean Platelet"):
+    with pytest.raises(UserError, match=r"boxes are of an unknown class.*'Platelets' \(did you mean Platelet\?\)"):
         open_source(wrong).index("train")
 
 
@@ -102,7 +102,7 @@ def test_what_is_not_there_is_named_with_its_neighbours(squares: Path, tmp_path:
     with pytest.raises(UserError, match="it is empty"):
         open_source(tmp_path)
     write(tmp_path / "a.txt", "")
-    with pytest.raises(UserError, match=r"neither VOC.*nor COCO.*it holds a.txt"):
+    with pytest.raises(UserError, match=r"neither VOC.*nor COCO.*nor YOLO.*it holds a.txt"):
         open_source(tmp_path)
     with pytest.raises(UserError, match="is no data set"):
         open_source(tmp_path / "a.txt")

@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+from cledet.data.faults import Faults
+from cledet.data.index import image_numbers
 from cledet.data.source import open_source
-from cledet.data.voc import VOC_CLASSES, image_numbers, pixel_box, read_xml
+from cledet.data.voc import VOC_CLASSES, pixel_box, read_xml
 from cledet.errors import UserError
 
 SIZE = "<size><width>40</width><height>30</height><depth>3</depth></size>"
@@ -109,32 +111,73 @@ def test_missing_files_are_named(voc: Path) -> None:
     with pytest.raises(UserError, match=r"none of its 2 images is there.*im_1\.jpg"):
         open_source(voc).index("train")
     (voc / "Annotations" / "im_2.xml").unlink()
-    with pytest.raises(UserError, match=r"annotation not found.*im_2\.xml"):
+    with pytest.raises(UserError, match=r"1 annotation files cannot be read.*im_2\.xml: No such file"):
         open_source(voc).index("train")
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "kind", "words"),
     [
-        ("<annotation>", "not valid XML"),
-        ("<a><object><name>x</name></object></a>", "bndbox is missing"),
-        ("<a><object><bndbox><xmin>1</xmin></bndbox></object></a>", "ymin is missing"),
-        ("<a><size><width>wide</width><height>2</height></size></a>", "wide"),
+        ("<annotation>", "annotation", "no element found"),
+        ("<a><object><name>x</name></object></a>", "box", "bndbox is missing"),
+        ("<a><object><name>x</name><bndbox><xmin>1</xmin></bndbox></object></a>", "box", "ymin is missing"),
+        ("<a><size><width>wide</width><height>2</height></size></a>", "annotation", "wide"),
+        ("<a><object><bndbox/></object></a>", "class", "''"),
+        ("<a><object><name>y</name></object></a>", "class", "'y' (choose from: x)"),
     ],
 )
-def test_broken_annotations_are_named(tmp_path: Path, text: str, words: str) -> None:
+def test_what_is_wrong_with_an_annotation(tmp_path: Path, text: str, kind: str, words: str) -> None:
     (tmp_path / "a.xml").write_text(text)
-    with pytest.raises(UserError, match=words) as caught:
-        read_xml(tmp_path / "a.xml")
-    assert "a.xml" in str(caught.value)
+    faults = Faults()
+    image = read_xml(tmp_path / "a.xml", ("x",), faults)
+    (fault,) = faults.all()
+    assert (image is None) == (kind == "annotation")
+    assert image is None or image.labels == []
+    assert (fault.kind, fault.count) == (kind, 1)
+    assert f"{tmp_path / 'a.xml'}: " in fault.examples[0]
+    assert words in fault.examples[0]
 
 
 def test_an_external_entity_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("hidden")
     entity = f'<!DOCTYPE a [<!ENTITY x SYSTEM "file://{tmp_path}/secret">]>'
     (tmp_path / "a.xml").write_text(f"{entity}<a>{thing('&x;')}</a>")
-    with pytest.raises(UserError, match="not valid XML"):
-        read_xml(tmp_path / "a.xml")
+    faults = Faults()
+    read_xml(tmp_path / "a.xml", ("hidden", "x"), faults)
+    (fault,) = faults.all()
+    assert fault.kind == "annotation"
+    assert "undefined entity" in fault.examples[0]
+
+
+def test_a_bomb_of_entities_does_not_go_off(tmp_path: Path) -> None:
+    levels = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 20}">' for i in range(1, 12))
+    (tmp_path / "a.xml").write_text(f'<!DOCTYPE a [<!ENTITY e0 "ha">{levels}]><a>{thing("&e11;")}</a>')
+    faults = Faults()
+    assert read_xml(tmp_path / "a.xml", ("x",), faults) is None
+    assert "amplification" in faults.all()[0].examples[0]
+
+
+def test_a_list_cannot_name_what_lies_elsewhere(tmp_path: Path) -> None:
+    folder = make_voc(tmp_path / "v", {"a": thing("dog")}, {"val": "a\n../../w/Annotations/b\n/etc/passwd"})
+    with pytest.raises(UserError, match=r"2 images lie outside .*val\.txt: \.\./\.\./w"):
+        open_source(folder).index("val")
+
+
+def test_several_years_together(tmp_path: Path) -> None:
+    """VOC07+12: a list of the same name in both years is one split; a YAML names lists by year."""
+    make_voc(tmp_path / "VOC2007", {"000005": thing("dog"), "000006": ""}, {"trainval": "000005", "test": "000006"})
+    make_voc(tmp_path / "VOC2012", {"2008_000002": thing("cat")}, {"trainval": "2008_000002"})
+    make_voc(tmp_path / "other", {"a": thing("wolf")}, {"trainval": "a"})
+    source = open_source(tmp_path)
+    both = source.index("trainval")
+    assert source.splits == ("test", "trainval")
+    assert both.image_ids.tolist() == [5, 2008000002]
+    assert [Path(path).parent.parent.name for path in both.paths.tolist()] == ["VOC2007", "VOC2012"]
+    assert both.classes == VOC_CLASSES
+    (tmp_path / "d.yaml").write_text("train: [VOC2007/trainval, VOC2012/trainval]\nval: VOC2007/test\nformat: voc")
+    named = open_source(tmp_path / "d.yaml")
+    assert named.index("train").image_ids.tolist() == [5, 2008000002]
+    assert len(named.index("val")) == 1
 
 
 def test_bccd(shared_data: Path) -> None:

@@ -22,8 +22,8 @@ from cledet.data.paths import cache_folder
 
 VERSION = 1
 """To be raised when what an index says of the same files changes."""
-WORTHWHILE = 4_000_000
-"""Bytes of annotations from which on an index is kept; less is read in no time."""
+WORTHWHILE, A_FILE = 4_000_000, 1000
+"""From how many bytes of annotations on an index is kept, as less is read in no time; a file counts as A_FILE more."""
 KEPT = 16
 """How many indices the cache holds; the one that was not used for longest goes first."""
 
@@ -35,7 +35,7 @@ def cached(sources: Iterable[Path], options: str, read: Callable[[], DetectionIn
     cache cannot be written, and where the images have gone from where it says they are. One with faults is not kept.
     """
     files = [file for file in sources if file.is_file()]
-    if sum(file.stat().st_size for file in files) < WORTHWHILE:
+    if sum(file.stat().st_size + A_FILE for file in files) < WORTHWHILE:
         return read()
     folder = cache_folder() / "indices" / _digest(files, options)
     try:

@@ -152,8 +152,9 @@ def _is_image(file: str) -> bool:
 
 def _sizes(images: Sequence[str], faults: Faults) -> npt.NDArray[np.int32]:
     """[I, 2] width and height of the images as they are seen, by their EXIF orientation; 0 where there is no file."""
+    parts = [images[start : start + 64] for start in range(0, len(images), 64)]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(_size, images))
+        found = [size for sizes in pool.map(lambda part: [_size(image) for image in part], parts) for size in sizes]
     for size in found:
         if isinstance(size, UserError):
             faults.add("image", str(size))

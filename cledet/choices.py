@@ -51,12 +51,27 @@ def _split(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
+def parse_milestones(value: Any) -> Any:
+    """Fractions or iterations as numbers, epochs as they are: `8e` (comma-separated, or a list)."""
+    words = _split(str(value)) if isinstance(value, str | int | float) else value
+    return tuple(
+        word if isinstance(word, str) and word.endswith("e") and float(word[:-1]) > 0 else float(word) for word in words
+    )
+
+
+def parse_batch(value: Any) -> Any:
+    """`auto` -> 0."""
+    return 0 if value == "auto" else value
+
+
 Ablation = Annotated[tuple[Component, ...], BeforeValidator(parse_ablation)]
 Ablations = Annotated[Subsets, BeforeValidator(parse_subsets)]
-Floats = Annotated[tuple[float, ...], BeforeValidator(_split)]
+Milestones = Annotated[tuple[float | str, ...], BeforeValidator(parse_milestones)]
 Range = Annotated[tuple[float, float], BeforeValidator(_split)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Batch = Annotated[int, BeforeValidator(parse_batch), Field(ge=0)]
+"""How many images; 0 is auto, which the engine replaces before a run begins."""
 AmpName = Literal["auto", "off", "bf16", "fp16"]
 NMSName = Literal["standard", "soft-linear", "soft", "diou", "weighted", "cl-balanced", "soft-mean"]
 NMS_METHODS: tuple[str, ...] = get_args(NMSName)

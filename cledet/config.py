@@ -17,8 +17,9 @@ from cledet.choices import (
     Ablation,
     Ablations,
     AmpName,
-    Floats,
+    Batch,
     MethodList,
+    Milestones,
     NMSName,
     Positive,
     Range,
@@ -108,8 +109,10 @@ class TrainingSettings(DetectionSettings):
         "normal", description="the head's first weights: normal (0.01, as published), or he, better for narrow ones"
     )
     anchor_scale: float = Field(4.0, gt=0, description="an anchor's smallest side in strides of its level")
-    norm: Literal["auto", "frozen", "batch"] = Field(
-        "auto", description="batch norm of the backbone; auto: frozen if pretrained, else trained"
+    norm: Literal["auto", "frozen", "batch", "sync", "group"] = Field(
+        "auto",
+        description="the backbone's: frozen, batch, sync (batch norm over all GPUs) or group; "
+        "auto: frozen if pretrained, else batch",
     )
     freeze: int | None = Field(
         None, ge=0, le=5, description="backbone stages kept fixed; by default 2 if pretrained, else 0"
@@ -129,7 +132,8 @@ class TrainingSettings(DetectionSettings):
     reg_loss: Literal["smooth_l1", "giou"] = Field("smooth_l1", description="box regression loss")
     epochs: Positive = Field(12, description="passes over the training split")
     iters: int | None = Field(None, ge=1, description="optimizer steps; goes before epochs")
-    batch: Positive = Field(8, description="images a step")
+    batch: Batch = Field(8, description="images a step, of all devices together; auto: as many as fit into memory")
+    accumulate: Positive = Field(1, description="parts that a step's batch is computed in, one after the other")
     imgsz: int = Field(800, ge=32, description="short side in pixels; the long side is at most 1333/800 of it")
     flip: Unit = Field(0.5, description="probability of a horizontal flip")
     vflip: Unit = Field(0.0, description="probability of a vertical flip")
@@ -142,27 +146,48 @@ class TrainingSettings(DetectionSettings):
     backbone_lr: float = Field(1.0, ge=0, description="the backbone's learning rate, times lr")
     momentum: Unit = Field(0.9, description="of sgd")
     weight_decay: float = Field(1e-4, ge=0, description="of all weights but biases and norms")
-    schedule: Literal["step", "cosine"] = Field("step", description="step (a tenth at each of lr_steps) or cosine")
-    lr_steps: Floats = Field((0.75, 0.8333), description="where step decays: fractions of the run, or iterations")
+    schedule: Literal["step", "cosine", "onecycle"] = Field(
+        "step",
+        description="step (a tenth at each of lr_steps), cosine, or onecycle (up for 30 %, then down, by cosines)",
+    )
+    lr_steps: Milestones = Field(
+        (0.75, 0.8333), description="where step decays: fractions of the run, iterations, or epochs written 8e"
+    )
     warmup: int | None = Field(
         None, ge=0, description="iterations of linear warm-up; by default 500, at most a fifth of the run"
     )
     clip: float = Field(10.0, ge=0, description="largest gradient norm; 0 for no clipping")
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="decay of the weights' moving average; 0: none")
+    patience: int = Field(0, ge=0, description="stop after so many epochs without a better AP; 0: never")
     seed: int = Field(0, ge=0, description="of every random choice")
+    deterministic: bool = Field(False, description="only algorithms that repeat to the bit, on CUDA too; slower there")
+    compile: bool = Field(False, description="compile the network with torch.compile; pays on long runs")
     workers: int = Field(2, ge=0, description="processes that load images")
     logger: Literal["none", "tensorboard"] = Field("none", description="also write figures for: tensorboard")
     save_steps: int = Field(0, ge=0, description="also save last.pt every so many iterations")
+    save_minutes: float = Field(10.0, ge=0, description="and every so many minutes; 0: not")
 
     @property
     def learning_rate(self) -> float:
         """The learning rate, scaled linearly with the batch unless it was given."""
-        base = {"sgd": 0.01, "adamw": 2e-4}[self.optimizer]
-        return self.lr if self.lr is not None else base * self.batch / 16
+        return self.lr if self.lr is not None else self.base_lr * self.batch / 16
+
+    @property
+    def base_lr(self) -> float:
+        """The learning rate of a batch of 16."""
+        return {"sgd": 0.01, "adamw": 2e-4}[self.optimizer]
 
     def steps(self, images: int) -> int:
         """Optimizer steps of the whole run over so many training images."""
         return self.iters or max(1, -(-self.epochs * images // self.batch))
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> TrainingSettings:
+        if self.batch % self.accumulate:
+            raise ValueError(f"--batch {self.batch} cannot be divided into {self.accumulate} parts (--accumulate)")
+        if self.iters is not None and any(isinstance(at, str) for at in self.lr_steps):
+            raise ValueError("--lr-steps counts epochs, but the run's length is given by --iters; give --epochs")
+        return self
 
     @model_validator(mode="after")
     def _check_jitter(self) -> TrainingSettings:

@@ -15,14 +15,12 @@ from cledet.config import (
     ExportSettings,
     GridSettings,
     PredictSettings,
-    TrainSettings,
     ValSettings,
 )
-from cledet.console import say, warn
+from cledet.console import say
 from cledet.data.images import image_files
-from cledet.data.index import DetectionIndex
-from cledet.data.source import DataSource, open_source
-from cledet.engine import exporter
+from cledet.data.source import open_source
+from cledet.engine import exporter, session
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
 from cledet.engine.comparison import Validation, with_gains
 from cledet.engine.devices import amp_dtype, describe, pick_device
@@ -30,15 +28,12 @@ from cledet.engine.evaluator import Evaluation, read_results
 from cledet.engine.explainer import explain_image
 from cledet.engine.explanation import Explanation
 from cledet.engine.exporter import Export
-from cledet.engine.grid import GRID, train_grid
 from cledet.engine.predictor import Detections, Predictor
-from cledet.engine.runs import new_run, newest_run, write_whole
-from cledet.engine.setup import initial_model
-from cledet.engine.trainer import Task, Trainer
+from cledet.engine.runs import new_run, newest_run
 from cledet.engine.validator import post_process, validate, validate_results
 from cledet.errors import UserError, nearest
 from cledet.models.backbones import BACKBONES
-from cledet.resolve import reopen, resolve
+from cledet.resolve import resolve
 
 __all__ = ["Detections", "Detector"]
 
@@ -80,11 +75,11 @@ class Detector:
         A grid of runs (several `ablation`s or `seeds`): returns the grid's folder and takes its last run's weights.
         """
         if resume is not None:
-            run = self._resume(Path(resume), settings)
+            run = session.resume(Path(resume), settings)
         else:
             if self.backbone is not None:
                 settings.setdefault("backbone", self.backbone)
-            run = self._train(resolve(GridSettings, settings, recipe=recipe))
+            run = session.train(resolve(GridSettings, settings, recipe=recipe), self.model)
         self.load(newest_run(run))
         return run
 
@@ -106,11 +101,11 @@ class Detector:
         if settings.predictions is not None:
             if settings.data is None:
                 raise UserError("--predictions needs --data", "name the data set that they are of")
-            index = load_index(open_source(settings.data), settings.split, need_images=False)
+            index = session.load_index(open_source(settings.data), settings.split, need_images=False)
             found = validate_results(read_results(settings.predictions, index), index, settings)
         else:
             model, device = self._trained(), pick_device(settings.device)
-            index = load_index(open_source(settings.data or model.data), settings.split)
+            index = session.load_index(open_source(settings.data or model.data), settings.split)
             methods = ", ".join(settings.nms_methods(model.components))
             say(f"{index.name}: {len(index)} images on {describe(device)}, NMS {methods}")
             dtype = amp_dtype(device, settings.amp)
@@ -154,88 +149,10 @@ class Detector:
         name = settings.name or Path(model.data or model.architecture.backbone).stem
         return exporter.export(model, lambda: new_run(settings.project, "export", name), settings)
 
-    def _train(self, settings: GridSettings) -> Path:
-        if Path(settings.data).exists():  # so that the run can be used and resumed from any folder
-            settings = settings.model_copy(update={"data": str(Path(settings.data).absolute())})
-        runs = settings.runs()
-        task = load_task(runs[0])
-        model = initial_model(runs[0], task.train, self.model)  # refuses what does not fit before there is a folder
-        folder = new_run(settings.project, "train", settings.name or Path(settings.data).stem)
-        if len(runs) == 1:
-            _start(runs[0], task, model, folder)
-        else:
-            train_grid(settings, folder, lambda run, place: self._fit(run, task, place))
-        return folder
-
-    def _fit(self, settings: TrainSettings, task: Task, run: Path) -> None:
-        """Train a run in its folder, or go on with what is there, if it is not finished."""
-        last = run / "weights" / "last.pt"
-        if last.is_file():
-            model = load_checkpoint(last)
-            if model.step >= settings.steps(len(task.train)):
-                say(f"{run} is finished")
-                return
-            Trainer(settings, task, model, run).fit()
-        else:
-            _start(settings, task, initial_model(settings, task.train, self.model), run)
-
-    def _resume(self, folder: Path, given: dict[str, Any]) -> Path:
-        grid = (folder / GRID).is_file()
-        if not grid and not (folder / "weights" / "last.pt").is_file():
-            raise UserError(
-                f"there is no run to resume: {folder / 'weights' / 'last.pt'} is missing",
-                "pass a folder like runs/train/shapes",
-            )
-        changed = sorted(set(given) - {"device", "workers"})
-        if changed:
-            hint = "start a new run with --weights"
-            raise UserError(f"a resumed run keeps its settings; --{changed[0]} cannot be changed", hint)
-        settings = reopen(folder / (GRID if grid else "config.yaml"), GridSettings, given)
-        task = load_task(settings.runs()[0])
-        if grid:
-            train_grid(settings, folder, lambda run, place: self._fit(run, task, place))
-        else:
-            self._fit(settings.runs()[0], task, folder)
-        return folder
-
     def _trained(self) -> Checkpoint:
         if self.model is None:
             raise UserError("this detector has no weights yet", "train it, or make it with Detector(weights)")
         return self.model
-
-
-def _start(settings: TrainSettings, task: Task, model: Checkpoint, run: Path) -> None:
-    """Train a model from the start, in its folder."""
-    run.mkdir(parents=True, exist_ok=True)
-    write_whole(run / "config.yaml", settings.to_yaml())
-    Trainer(settings, task, model, run).fit()
-
-
-def load_index(source: DataSource, split: str, *, need_images: bool = True) -> DetectionIndex:
-    """One split of a data set; what is odd about it is said."""
-    index = source.index(split, need_images=need_images)
-    for note in index.notes:
-        warn(note)
-    return index
-
-
-def load_task(settings: TrainSettings) -> Task:
-    """The splits that a run is trained on and measured on."""
-    source = open_source(settings.data)
-    say(source.summary)
-    train = load_index(source, settings.split)
-    if settings.val_split == "none":
-        return Task(train=train, val=None)
-    if source.find(settings.val_split) is None:
-        hint = f"--val-split with one of {', '.join(source.splits)}, or none to do without"
-        raise UserError(f"{source.name} has no split '{settings.val_split}' to evaluate on", hint)
-    val = load_index(source, settings.val_split)
-    unknown = set(val.classes) - set(train.classes)
-    if unknown:
-        raise UserError(f"{val.name} has classes that {train.name} does not: {', '.join(sorted(unknown)[:5])}")
-    if set(val.paths.tolist()) & set(train.paths.tolist()):
-        warn(f"{val.name} shares images with {train.name}: its figures say little about other images")
-    return Task(train=train, val=val)
 
 
 def _images(source: Any) -> Iterator[Path | NDArray[np.uint8]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -25,17 +27,20 @@ def dynamic_coefficient(
     return 1 / (offset.square().sum(-1).sigmoid() + ratio_gap.tanh() + eps)
 
 
-def normalize_coefficient(coefficient: Tensor, cls_loss: Tensor) -> Tensor:
+def normalize_coefficient(
+    coefficient: Tensor, cls_loss: Tensor, *, total: Callable[[Tensor], Tensor] = torch.Tensor.detach
+) -> Tensor:
     """Coefficient lam' [N], Eq. 3: scaled so that the weighted losses sum to what the plain losses sum to.
 
         lam' = lam * sum_j(L_j) / sum_j(lam_j * L_j)
 
-    coefficient [N] of Eq. 2, cls_loss [N] focal losses of the same anchors. The result carries no gradient:
-    if it did, the weighted sum would be the plain sum. Where all losses are zero it is 1.
+    coefficient [N] of Eq. 2, cls_loss [N] focal losses of the same anchors; total adds up what several processes
+    hold of a batch. The result carries no gradient: if it did, the weighted sum would be the plain sum. Where all
+    losses are zero it is 1.
     """
     coefficient, cls_loss = upcast(coefficient.detach()), upcast(cls_loss.detach())
-    weighted = (coefficient * cls_loss).sum()
-    scale = cls_loss.sum() / torch.where(weighted > 0, weighted, 1)
+    plain, weighted = total(torch.stack([cls_loss.sum(), (coefficient * cls_loss).sum()]))
+    scale = plain / torch.where(weighted > 0, weighted, 1)
     return torch.where(weighted > 0, coefficient * scale, 1)
 
 

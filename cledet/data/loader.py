@@ -24,12 +24,13 @@ def train_loader(
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
+    parts: int = 1,
     multiple: int = 32,
     pin_memory: bool = False,
 ) -> DataLoader[Sample]:
-    """One `Batch` for each step from start_step to total_steps - 1, the same for any number of workers.
+    """`parts` of a `Batch` for each step from start_step to total_steps - 1, the same for any number of workers.
 
-    `batch` is that of all `world` processes together; image sides are padded to a multiple of `multiple`.
+    `batch` is that of all `world` processes and parts together; image sides are padded to a multiple of `multiple`.
     """
     width, height = dataset.index.sizes.T
     batches = EpochBatches(
@@ -41,6 +42,7 @@ def train_loader(
         groups=(height > width).astype(np.int64),
         rank=rank,
         world=world,
+        parts=parts,
     )
     return _loader(dataset, batches, workers, multiple, pin_memory)
 

@@ -19,7 +19,7 @@ class EpochBatches(torch.utils.data.Sampler[list[Key]]):
 
     Sample k of a run, k = step * batch + place, is the image at place k % n of epoch k // n's order; so every
     batch is full, an epoch's last one going on into the next epoch. Of each batch, this process (`rank` of
-    `world`) gets its equal share.
+    `world`) gets its equal share, in so many equal parts.
 
     The order is random, but among the next WINDOW batches those of one of `groups` [n] come together: with images
     on end apart from images on their side, batches need less padding.
@@ -36,16 +36,17 @@ class EpochBatches(torch.utils.data.Sampler[list[Key]]):
         groups: Ints | None = None,
         rank: int = 0,
         world: int = 1,
+        parts: int = 1,
     ) -> None:
-        if batch % world:
-            raise ValueError(f"a batch of {batch} cannot be shared equally by {world} processes")
+        if batch % (world * parts):
+            raise ValueError(f"a batch of {batch} cannot be shared equally by {world} processes in {parts} parts")
         self.n, self.batch, self.seed = n, batch, seed
         self.start_step, self.total_steps = start_step, total_steps
         self.groups = np.zeros(n, dtype=np.int64) if groups is None else groups
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.parts = rank, world, parts
 
     def __len__(self) -> int:
-        return max(0, self.total_steps - self.start_step)
+        return max(0, self.total_steps - self.start_step) * self.parts
 
     def __iter__(self) -> Iterator[list[Key]]:
         share = self.batch // self.world
@@ -54,7 +55,9 @@ class EpochBatches(torch.utils.data.Sampler[list[Key]]):
             first = step * self.batch + self.rank * share
             epochs = range(first // self.n, (first + share - 1) // self.n + 1)
             orders = {epoch: orders[epoch] if epoch in orders else self._order(epoch) for epoch in epochs}
-            yield [(k // self.n, int(orders[k // self.n][k % self.n])) for k in range(first, first + share)]
+            keys = [(k // self.n, int(orders[k // self.n][k % self.n])) for k in range(first, first + share)]
+            part = share // self.parts
+            yield from (keys[i : i + part] for i in range(0, share, part))
 
     def _order(self, epoch: int) -> Ints:
         order = np.random.default_rng((self.seed, epoch)).permutation(self.n)

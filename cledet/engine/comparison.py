@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from cledet.data.index import DetectionIndex
+from cledet.engine import distributed
 from cledet.engine.bootstrap import ap_samples, interval
 from cledet.engine.candidates import Candidates, to_results
 from cledet.engine.evaluator import Evaluation, Results, evaluate
@@ -32,14 +33,19 @@ def compare(
     index: DetectionIndex,
     methods: Mapping[str, PostProcess],
     meter: Meter | None = None,
+    *,
+    complete: bool = False,
 ) -> dict[str, Validation]:
-    """COCO's figures of each method for what it keeps of the candidates, image by image.
+    """COCO's figures of each method for what it keeps of the candidates, image by image, of this and other processes.
 
-    With a meter also the time that it takes, and the misalignment that it leaves.
+    With a meter also the time that it takes, and the misalignment that it leaves. `complete`: every image of the index
+    must come up.
     """
+    seen: list[int] = []
     kept: dict[str, list[Results]] = {name: [np.zeros((0, 7))] for name in methods}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for found in stream:
+        seen.append(found.image_id)
         if meter is not None:
             meter.next(found)
         for name, post in methods.items():
@@ -49,14 +55,36 @@ def compare(
             seconds[name].append(taken)
             if meter is not None:
                 meter.add(name, detections, chosen.keep.cpu().numpy())
+    results = over_processes(seen, {name: np.concatenate(parts) for name, parts in kept.items()}, index, complete)
+    if not distributed.leads():
+        return distributed.shared({})
     validations = {}
-    for name, parts in kept.items():
-        results = np.concatenate(parts)
-        evaluation = evaluate(index, results)
+    for name, rows in results.items():
+        evaluation = evaluate(index, rows)
         if meter is not None:
             evaluation = replace(evaluation, nms_ms=_milliseconds(seconds[name]), misalignment=meter.figures(name))
-        validations[name] = Validation(evaluation, results)
-    return validations
+        validations[name] = Validation(evaluation, rows)
+    return distributed.shared(validations)
+
+
+def over_processes(
+    seen: list[int], kept: dict[str, Results], index: DetectionIndex, complete: bool
+) -> dict[str, Results]:
+    """What all processes kept, in the order of the index's images: the same for any number of processes.
+
+    seen holds the ids of the images that this process looked at. Raises AssertionError if one came up twice, or, where
+    they should be complete, not at all.
+    """
+    everyone = distributed.gathered((seen, kept))
+    images = [image for ids, _ in everyone for image in ids]
+    assert len(set(images)) == len(images), "an image was evaluated twice"
+    assert not complete or len(images) == len(index), "an image was not evaluated"
+    results = {name: np.concatenate([rows[name] for _, rows in everyone]) for name in kept}
+    places = np.argsort(index.image_ids)
+    for name, rows in results.items():
+        place = places[np.searchsorted(index.image_ids, rows[:, 0], sorter=places)]
+        results[name] = rows[np.argsort(place, kind="stable")]
+    return results
 
 
 def _timed(post: PostProcess, found: Candidates) -> tuple[Kept, float]:

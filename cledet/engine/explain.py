@@ -16,7 +16,7 @@ from cledet.components.clb import agreed_centers, cl_balanced_nms, clusters
 from cledet.components.iac import at_matched_class
 from cledet.config import TrainSettings
 from cledet.engine.explanation import Clusters, Explanation, Objects, Places, Positives
-from cledet.engine.trainer import build_criterion
+from cledet.engine.setup import build_criterion
 from cledet.models.criterion import Criterion, Targets
 from cledet.models.decode import Detected, candidates
 from cledet.models.network import RawOutputs

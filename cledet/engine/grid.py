@@ -12,6 +12,7 @@ import numpy as np
 from cledet.choices import EVERY, Subsets, ablation_name
 from cledet.config import GridSettings, TrainSettings, ValSettings
 from cledet.console import say, warn
+from cledet.engine import distributed
 from cledet.engine.checkpoint import load_checkpoint
 from cledet.engine.history import read_history
 from cledet.engine.report import SIZES, Table
@@ -55,13 +56,14 @@ def train_grid(settings: GridSettings, group: Path, train: Callable[[TrainSettin
     `train` starts a run, or goes on with what its folder holds, and returns at its end.
     """
     runs = sorted(settings.runs(), key=lambda run: (run.seed, "clb" in run.ablation))
-    write_whole(group / GRID, settings.to_yaml())
+    if distributed.leads():
+        write_whole(group / GRID, settings.to_yaml())
     for number, run in enumerate(runs, 1):
         folder, twin = group / run_name(run), _without_clb(run)
         say(f"\n[{number}/{len(runs)}] {folder}")
         try:
             if twin.ablation != run.ablation and twin.ablation in settings.ablation:
-                if not (folder / "config.yaml").is_file():  # written last
+                if distributed.leads() and not (folder / "config.yaml").is_file():  # written last
                     take_weights(group / run_name(twin), folder, run)
             else:
                 train(run, folder)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cledet.engine import distributed
 from cledet.engine.evaluator import METRICS
 from cledet.engine.plots import plot_history
 from cledet.engine.runs import write_whole
@@ -95,8 +96,28 @@ class Meter:
         figures = {name: self.sums[name] / self.steps[name] for name in LOSSES if self.steps[name]}
         return figures | {"seconds": round(time.perf_counter() - self.start, 2)}
 
+    def over_processes(self) -> dict[str, float]:
+        """The means over all processes: of the whole batch."""
+        everywhere = distributed.gathered(self.means())
+        figures = {}
+        for name in dict.fromkeys(name for means in everywhere for name in means):
+            values = [means[name] for means in everywhere if name in means]
+            figures[name] = sum(values) if name in ("positives", "recalled") else sum(values) / len(values)
+        return figures
+
+    def state(self) -> dict[str, Any]:
+        """What was added up so far."""
+        return {"sums": self.sums, "steps": self.steps, "seconds": time.perf_counter() - self.start}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.sums, self.steps = dict(state["sums"]), dict(state["steps"])
+        self.start = time.perf_counter() - state["seconds"]
+
     def figures(self, epoch: float) -> str:
         means = self.means()
+        if "loss_cls" not in means:  # no step yet had a finite loss
+            return f"epoch {epoch:.1f}"
         return f"epoch {epoch:.1f}  cls {means['loss_cls']:.3f}  box {means['loss_reg']:.3f}"
 
 

@@ -6,11 +6,17 @@ from pathlib import Path
 
 import torch
 
+from cledet.choices import ablation_name
+from cledet.components.iac import Recall
 from cledet.config import TrainSettings
 from cledet.console import say
 from cledet.data.index import DetectionIndex
+from cledet.engine import distributed
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
+from cledet.engine.devices import describe
+from cledet.engine.learner import Learner
 from cledet.errors import UserError
+from cledet.models.criterion import Criterion
 from cledet.models.heads import he_initialize
 from cledet.models.network import Architecture, build_network
 from cledet.models.weights import load_imagenet
@@ -54,7 +60,9 @@ def architecture(settings: TrainSettings, classes: int, start: Checkpoint | None
                 )
         return start.architecture.model_copy(update={"classes": classes})
     fresh = settings.backbone_weights == "none"
-    norm = settings.norm if settings.norm != "auto" else ("batch" if fresh else "frozen")
+    if settings.norm == "group" and not fresh:
+        raise UserError("--norm group has no trained weights to start from", "add --backbone-weights none")
+    norm = {"auto": "batch" if fresh else "frozen", "sync": "batch"}.get(settings.norm, settings.norm)
     return Architecture(
         backbone=settings.backbone,
         classes=classes,
@@ -71,3 +79,49 @@ def transfer(
     if tuple(start.classes) == tuple(classes):
         return start.model
     return {key: fresh[key] if key.startswith("head.classification.predict") else start.model[key] for key in fresh}
+
+
+def build_criterion(settings: TrainSettings) -> Criterion:
+    """The criterion that the settings describe."""
+    recall = Recall(
+        alpha=settings.alpha,
+        score_threshold=settings.score_threshold,
+        min_iou=settings.recall_min_iou,
+        center=settings.recall_center,
+        cap=settings.recall_cap,
+    )
+    return Criterion(
+        iac=recall if "iac" in settings.ablation else None,
+        dc="dc" in settings.ablation,
+        normalizer=settings.normalizer,
+        center_unit=settings.center_unit,
+        reg_loss=settings.reg_loss,
+    )
+
+
+def pretrained(settings: TrainSettings) -> bool:
+    """Whether the backbone starts from trained weights."""
+    return settings.backbone_weights != "none" or settings.weights is not None
+
+
+def frozen_stages(settings: TrainSettings, backbone: str) -> int:
+    """How many backbone stages are fixed; by default those that are alike in all pictures, if they are trained."""
+    if settings.freeze is not None:
+        return settings.freeze
+    return 2 if pretrained(settings) and not backbone.startswith("timm:") else 0
+
+
+def summary(settings: TrainSettings, index: DetectionIndex, model: Checkpoint, learner: Learner, run: Path) -> str:
+    """What is about to be trained, on what, and how, in three lines."""
+    trained = sum(p.numel() for p in learner.network.parameters() if p.requires_grad) / 1e6
+    precision = str(learner.dtype or torch.float32).removeprefix("torch.")
+    processes = f", {distributed.size()} processes" if distributed.size() > 1 else ""
+    parts = f" in {settings.accumulate} parts" if settings.accumulate > 1 else ""
+    scaled = "" if settings.lr is not None else f" = {settings.base_lr:g} x {settings.batch}/16"
+    return (
+        f"{model.architecture.backbone} on {describe(learner.device)}{processes}, {precision}; "
+        f"{trained:.1f}M trained parameters; components on: {ablation_name(settings.ablation)}\n"
+        f"{index.name}: {len(index)} images, {index.num_boxes} boxes, {len(index.classes)} classes; "
+        f"{learner.total} steps of {settings.batch}{parts} at {settings.imgsz} px, "
+        f"lr {settings.learning_rate:g}{scaled}\nrun folder: {run}"
+    )

@@ -1,38 +1,38 @@
 """Training: one page of loop, and what it is made of.
 
-The state of a run is weights, optimizer, moving average, scaler and step; every random choice follows from the seed
+The state of a run is what its learner's steps have changed, and where it is; every random choice follows from the seed
 and the step. So a run that is resumed goes on exactly as if it had never stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-from cledet.choices import ablation_name
-from cledet.components.iac import Recall
 from cledet.config import PredictSettings, TrainSettings, long_side
-from cledet.console import Steps, say
+from cledet.console import Steps, say, warn
 from cledet.data.dataset import Batch, DetectionDataset
 from cledet.data.index import DetectionIndex
 from cledet.data.loader import train_loader
 from cledet.data.transforms import Augment
+from cledet.engine import distributed
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
-from cledet.engine.devices import amp_dtype, autocast, default_workers, describe, pick_device
+from cledet.engine.devices import default_workers, pick_device
 from cledet.engine.gallery import save_gallery
 from cledet.engine.history import History, Meter
-from cledet.engine.interrupts import interrupts
+from cledet.engine.interrupts import Interrupts, Stop, interrupts
+from cledet.engine.learner import Learner, NotFinite
 from cledet.engine.predictor import Predictor
-from cledet.engine.schedule import build_optimizer, lr_factor, set_lr
+from cledet.engine.setup import build_criterion, frozen_stages, summary
 from cledet.engine.validator import post_process, validate
 from cledet.errors import Interrupted, UserError
-from cledet.models.criterion import Criterion, Losses, Targets
-from cledet.models.network import RetinaNet
+
+BAD_STEPS = 5
+"""So many steps in a row whose loss is no number end a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,52 +43,97 @@ class Task:
     val: DetectionIndex | None
 
 
+@dataclass
+class Progress:
+    """Where a run is; with the learner's state, all that a run is."""
+
+    step: int = 0
+    best: float = -1.0
+    best_epoch: int = 0
+    judged: int = 0
+    """The last epoch that was evaluated."""
+    concluded: bool = True
+    """Whether an epoch that ends with this step was evaluated and noted."""
+    bad_steps: int = 0
+    """How many steps in a row had no finite loss."""
+
+
 class Trainer:
     """A run in progress."""
 
     def __init__(self, settings: TrainSettings, task: Task, model: Checkpoint, run: Path) -> None:
         self.settings, self.task, self.model, self.run = settings, task, model, run
         self.device = pick_device(settings.device)
-        self.dtype = amp_dtype(self.device, settings.amp)
-        self.network: RetinaNet = model.network().to(self.device)
-        self.network.backbone.freeze(frozen_stages(settings, model.architecture.backbone))
-        self.criterion = build_criterion(settings)
-        self.plain = replace(self.criterion, iac=None)  # until recall_start
-        self.optimizer = build_optimizer(self.network, settings)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.average = None
-        if settings.ema:
-            average = get_ema_multi_avg_fn(settings.ema)
-            self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self.total = settings.steps(len(task.train))
+        network = model.network()
+        network.backbone.freeze(frozen_stages(settings, model.architecture.backbone))
+        self.learner = Learner(network, build_criterion(settings), settings, self.device, self.total)
         self.history = History(run / "results.csv", settings.logger)
-        self.best = -1.0
-        self.step = 0
+        self.meter = Meter()
+        self.at = Progress()
+        self.saved = time.monotonic()
         if model.training:
             self._restore(model.training)
 
     def fit(self) -> Path:
         """Train to the end, evaluate and save after each epoch; returns the run's folder."""
-        say(self._summary())
-        with interrupts() as stop, Steps("training", self.total, self.step) as progress:
-            meter = Meter()
-            for batch in self._batches():
-                losses = self._train_step(batch.to(self.device))
-                self.step += 1
-                meter.add(losses)
-                progress.advance(meter.figures(self._epoch()))
-                if self._epoch_ended():
-                    self._end_epoch(meter)
-                    meter = Meter()
-                elif stop or self._save_due():
-                    self._save("last.pt")
-                if stop:
-                    raise Interrupted(stop[0], self.run)
-        if self.task.val is not None:
+        say(summary(self.settings, self.task.train, self.model, self.learner, self.run))
+        with interrupts() as stop:
+            try:
+                self._fit(stop)
+            except (Stop, RuntimeError) as error:
+                if stop.number is None:  # else another process stopped sooner, and this one waited for it
+                    raise
+                self._save("last.pt")
+                raise Interrupted(stop.number, self.run) from error
+        if self.task.val is not None and distributed.leads():
             self._draw_examples(self.task.val)
         return self.run
 
-    def _batches(self) -> Iterator[Any]:
+    def _fit(self, stop: Interrupts) -> None:
+        if not self.at.concluded:
+            self._end_epoch(stop)
+        if self._finished():
+            return
+        with Steps("training", self.total, self.at.step) as progress:
+            for parts in self._batches(stop):
+                self._step(parts, stop)
+                progress.advance(self.meter.figures(self._epoch()))
+                if self._epoch_ended():
+                    self._end_epoch(stop)
+                    if self._tired():
+                        say(f"no better AP since epoch {self.at.best_epoch}: stopped, as --patience says")
+                        return
+                elif self._save_due():
+                    self._save("last.pt")
+                stop.check()
+
+    def _step(self, parts: list[Batch], stop: Interrupts) -> None:
+        try:
+            with stop.abandoning():
+                losses = self.learner.gradients(parts, self.at.step)
+            self.learner.update(self.at.step)
+        except NotFinite as error:
+            self._skip(error, parts)
+        else:
+            self.meter.add(losses)
+            self.at.bad_steps = 0
+        self.at.step += 1
+
+    def _skip(self, error: NotFinite, parts: list[Batch]) -> None:
+        """Leave a step out, or end the run if it is one too many."""
+        self.at.bad_steps += 1
+        ids = ", ".join(str(i) for part in parts for i in part.image_ids.tolist())
+        what = f"step {self.at.step}: {error}, on images {ids}"
+        if self.at.bad_steps < BAD_STEPS:
+            warn(f"{what}: left out")
+            return
+        self._save("last.pt")
+        hint = f"lower --lr, or look at these images; {self.run / 'weights' / 'last.pt'} is from before them"
+        raise UserError(f"{what}; no step of the last {BAD_STEPS} had a finite one", hint)
+
+    def _batches(self, stop: Interrupts) -> Iterator[list[Batch]]:
+        """The parts of each step's batch."""
         settings = self.settings
         dataset = DetectionDataset(
             self.task.train,
@@ -97,64 +142,59 @@ class Trainer:
             augment=Augment(settings.flip, settings.vflip, settings.scale_jitter, settings.photometric),
             seed=settings.seed,
         )
-        yield from train_loader(
+        loader: Iterable[Any] = train_loader(
             dataset,
             batch=settings.batch,
             total_steps=self.total,
-            start_step=self.step,
+            start_step=self.at.step,
             seed=settings.seed,
             workers=default_workers(settings.workers),
+            rank=distributed.rank(),
+            world=distributed.size(),
+            parts=settings.accumulate,
             pin_memory=self.device.type == "cuda",
         )
+        batches = iter(loader)
+        while True:
+            with stop.abandoning():
+                parts = list(islice(batches, settings.accumulate))
+            if not parts:
+                return
+            yield parts
 
-    def _train_step(self, batch: Batch) -> Losses:
-        self.network.train()
-        set_lr(self.optimizer, self.settings.learning_rate * lr_factor(self.settings, self.step, self.total))
-        with autocast(self.device, self.dtype):
-            raw = self.network(batch.images)
-        criterion = self.criterion if self.step >= self.settings.recall_start * self.total else self.plain
-        losses = criterion(raw, Targets(batch.boxes, batch.labels, batch.ignored))
-        loss = losses.classification + losses.regression
-        if not torch.isfinite(loss):
-            self._refuse(losses, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        if self.settings.clip:
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.average is not None:
-            self.average.update_parameters(self.network)
-        return losses
-
-    def _refuse(self, losses: Losses, batch: Batch) -> None:
-        """Say which term of the loss and which images were not finite."""
-        ids = ", ".join(str(int(i)) for i in batch.image_ids)
-        terms = f"classification {losses.classification.item():g}, regression {losses.regression.item():g}"
-        raise UserError(
-            f"the loss is not finite at step {self.step} ({terms}; images {ids})",
-            f"lower --lr, or resume from {self.run}",
-        )
-
-    def _end_epoch(self, meter: Meter) -> None:
-        epoch, last = round(self._epoch()), self.step == self.total
-        row = {"epoch": epoch, "step": self.step, "lr": self.optimizer.param_groups[-1]["lr"], **meter.means()}
+    def _end_epoch(self, stop: Interrupts) -> None:
+        """Evaluate, note the figures, keep the weights if they are the best; saved before, as evaluation takes long."""
+        epoch, at, val = round(self._epoch()), self.at, self.task.val
+        row = {"epoch": epoch, "step": at.step, "lr": self.learner.optimizer.param_groups[-1]["lr"]}
+        row |= self.meter.over_processes()
         metrics: dict[str, Any] = {}
-        if self.task.val is not None and (last or epoch % self.settings.val_every == 0):
-            metrics = self._validate()
-        self.history.add(row | {k: v for k, v in metrics.items() if k != "per_class"})
-        say(self.history.line())
+        if val is not None and (at.step == self.total or epoch % self.settings.val_every == 0):
+            at.concluded = False
+            self._save("last.pt")
+            with stop.abandoning():
+                metrics = self._validate(val)
+            at.judged = epoch
+        if distributed.leads():
+            self.history.add(row | {k: v for k, v in metrics.items() if k != "per_class"})
+            say(self.history.line())
         score = metrics.get("AP") or 0.0
-        if self.task.val is None or (metrics and score > self.best):
-            self.best = max(self.best, score)
+        if val is None or (metrics and score > at.best):
+            at.best, at.best_epoch = max(at.best, score), epoch
             self._save("best.pt", metrics)
+        at.concluded = True
+        self.meter = Meter()
         self._save("last.pt", metrics)
 
-    def _validate(self) -> dict[str, Any]:
-        assert self.task.val is not None
-        network = self._inference_network()  # in float32, as `cledet val` does
-        (result,) = validate(network, self.task.val, self.model, self.settings, self.device, None).values()
+    def _finished(self) -> bool:
+        """Whether the run is at its end, or has not become better for longer than it may."""
+        return self._tired() or self.at.step >= self.total
+
+    def _tired(self) -> bool:
+        return 0 < self.settings.patience <= self.at.judged - self.at.best_epoch
+
+    def _validate(self, val: DetectionIndex) -> dict[str, Any]:
+        network = self.learner.inference_network()  # in float32, as `cledet val` does
+        (result,) = validate(network, val, self.model, self.settings, self.device, None).values()
         return result.evaluation.to_dict()
 
     def _draw_examples(self, val: DetectionIndex) -> None:
@@ -172,36 +212,31 @@ class Trainer:
         save_gallery(predictor, val, self.run / "val.jpg")
         say(f"pictures: {self.run / 'val.jpg'}")
 
-    def _inference_network(self) -> RetinaNet:
-        return cast(RetinaNet, self.average.module) if self.average is not None else self.network
-
     def _epoch(self) -> float:
-        return self.step * self.settings.batch / len(self.task.train)
+        return self.at.step * self.settings.batch / len(self.task.train)
 
     def _epoch_ended(self) -> bool:
-        images, batch = len(self.task.train), self.settings.batch
-        return self.step == self.total or self.step * batch // images > (self.step - 1) * batch // images
+        images, batch, step = len(self.task.train), self.settings.batch, self.at.step
+        return step == self.total or step * batch // images > (step - 1) * batch // images
 
     def _save_due(self) -> bool:
-        return bool(self.settings.save_steps) and self.step % self.settings.save_steps == 0
+        steps, minutes = self.settings.save_steps, self.settings.save_minutes
+        waited = bool(minutes) and time.monotonic() - self.saved >= 60 * minutes
+        return waited or (bool(steps) and self.at.step % steps == 0)
 
     def _save(self, name: str, metrics: dict[str, Any] | None = None) -> None:
         """best.pt holds the weights to use, last.pt also what is needed to go on."""
-        self.model.model = self._inference_network().state_dict()
-        self.model.step, self.model.metrics = self.step, metrics or {}
-        self.model.training = self._training_state() if name == "last.pt" else {}
+        if not distributed.leads():
+            return
+        self.model.model = self.learner.inference_network().state_dict()
+        self.model.step, self.model.metrics = self.at.step, metrics or {}
+        self.model.training = self._state() if name == "last.pt" else {}
         self.model.save(self.run / "weights" / name)
+        self.saved = time.monotonic()
 
-    def _training_state(self) -> dict[str, Any]:
-        return {
-            "model": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "best": self.best,
-            "step": self.step,
-            "images": len(self.task.train),
-        }
+    def _state(self) -> dict[str, Any]:
+        here = {**vars(self.at), "meter": self.meter.state(), "images": len(self.task.train)}
+        return {**self.learner.state(), **here, "finished": self.at.concluded and self._finished()}
 
     def _restore(self, state: dict[str, Any]) -> None:
         if state["images"] != len(self.task.train):
@@ -210,53 +245,8 @@ class Trainer:
                 f"{len(self.task.train)}",
                 "restore the data set, or start a new run with --weights",
             )
-        self.network.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.best, self.step = state["best"], state["step"]
-        self.history.cut(self.step)
-
-    def _summary(self) -> str:
-        settings = self.settings
-        trained = sum(p.numel() for p in self.network.parameters() if p.requires_grad) / 1e6
-        precision = str(self.dtype or torch.float32).removeprefix("torch.")
-        return (
-            f"{self.model.architecture.backbone} on {describe(self.device)}, {precision}; "
-            f"{trained:.1f}M trained parameters; components on: {ablation_name(settings.ablation)}\n"
-            f"{self.task.train.name}: {len(self.task.train)} images, {self.task.train.num_boxes} boxes, "
-            f"{len(self.task.train.classes)} classes; {self.total} steps of {settings.batch} at "
-            f"{settings.imgsz} px, lr {settings.learning_rate:g}\n"
-            f"run folder: {self.run}"
-        )
-
-
-def build_criterion(settings: TrainSettings) -> Criterion:
-    """The criterion that the settings describe."""
-    recall = Recall(
-        alpha=settings.alpha,
-        score_threshold=settings.score_threshold,
-        min_iou=settings.recall_min_iou,
-        center=settings.recall_center,
-        cap=settings.recall_cap,
-    )
-    return Criterion(
-        iac=recall if "iac" in settings.ablation else None,
-        dc="dc" in settings.ablation,
-        normalizer=settings.normalizer,
-        center_unit=settings.center_unit,
-        reg_loss=settings.reg_loss,
-    )
-
-
-def pretrained(settings: TrainSettings) -> bool:
-    """Whether the backbone starts from trained weights."""
-    return settings.backbone_weights != "none" or settings.weights is not None
-
-
-def frozen_stages(settings: TrainSettings, backbone: str) -> int:
-    """How many backbone stages are fixed; by default those that are alike in all pictures, if they are trained."""
-    if settings.freeze is not None:
-        return settings.freeze
-    return 2 if pretrained(settings) and not backbone.startswith("timm:") else 0
+        self.learner.restore(state)
+        self.at = Progress(**{name: state[name] for name in vars(self.at) if name in state})
+        if "meter" in state:
+            self.meter.restore(state["meter"])
+        self.history.cut(self.at.step if self.at.concluded else self.at.step - 1)

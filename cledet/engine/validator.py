@@ -12,6 +12,7 @@ from cledet.console import track
 from cledet.data.dataset import DetectionDataset
 from cledet.data.index import DetectionIndex
 from cledet.data.loader import eval_loader
+from cledet.engine import distributed
 from cledet.engine.candidates import from_network, from_results
 from cledet.engine.checkpoint import Checkpoint
 from cledet.engine.comparison import Validation, compare
@@ -40,11 +41,17 @@ def validate(
     """
     short = settings.imgsz or model.imgsz
     dataset = DetectionDataset(index, short=short, long=long_side(short))
-    loader = eval_loader(dataset, batch=settings.batch, workers=default_workers(settings.workers))
+    loader = eval_loader(
+        dataset,
+        batch=max(1, settings.batch // distributed.size()),
+        workers=default_workers(settings.workers),
+        rank=distributed.rank(),
+        world=distributed.size(),
+    )
     batches = track(loader, f"evaluating {index.name}", len(loader))
     stream = from_network(network, batches, settings.conf, category_ids_for(model, index), device, dtype)
     meter = Meter(index, settings.iou, settings.max_det) if isinstance(settings, ValSettings) else None
-    return compare(stream, index, post_processes(settings, model.components), meter)
+    return compare(stream, index, post_processes(settings, model.components), meter, complete=True)
 
 
 def validate_results(results: Results, index: DetectionIndex, settings: ValSettings) -> dict[str, Validation]:

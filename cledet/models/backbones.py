@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,7 +33,15 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
         return self
 
 
-NORMS: dict[str, type[nn.BatchNorm2d]] = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d}
+class GroupNorm(nn.GroupNorm):
+    """Group norm of 32 groups, or of as many as divide the channels: the same for any batch."""
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__(math.gcd(32, channels), channels, eps=eps)
+
+
+Norm = type[nn.BatchNorm2d] | type[GroupNorm]
+NORMS: dict[str, Norm] = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d, "group": GroupNorm}
 
 
 class ResNetBody(Staged, ResNet):
@@ -48,7 +57,7 @@ class ResNetBody(Staged, ResNet):
     layer3: nn.Module
     layer4: nn.Module
 
-    def __init__(self, block: type[BasicBlock | Bottleneck], depths: list[int], norm: type[nn.BatchNorm2d]) -> None:
+    def __init__(self, block: type[BasicBlock | Bottleneck], depths: list[int], norm: Norm) -> None:
         super().__init__(block, depths, norm_layer=norm)
         del self.avgpool, self.fc
         self.channels = [width * block.expansion for width in (128, 256, 512)]
@@ -68,7 +77,7 @@ class ResNetBody(Staged, ResNet):
 class BackboneSpec:
     """How a backbone is built and where its ImageNet weights come from."""
 
-    build: Callable[[type[nn.BatchNorm2d]], Staged]
+    build: Callable[[Norm], Staged]
     weights: Callable[[], dict[str, Tensor]]
     url: str
 
@@ -97,6 +106,8 @@ def backbone_spec(name: str) -> BackboneSpec:
 
 def build_backbone(name: str, norm: str) -> Staged:
     """The backbone of that name with random weights; `norm` is a key of NORMS."""
+    if norm == "group" and name.startswith("timm:"):
+        raise UserError("--norm group is not for timm's backbones, which have norms of their own", "leave it out")
     return backbone_spec(name).build(NORMS[norm])
 
 

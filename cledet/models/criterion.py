@@ -5,6 +5,7 @@ Apart from the network, as in DETR: the network says what it sees, the criterion
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ class Losses(NamedTuple):
     recalled: Tensor  # those of them that IAC recalled
     coefficient: Tensor  # mean over the positives of what multiplied their loss: DC's lambda', else 1; nan: none
     spread: Tensor  # its standard deviation
+    divisor: Tensor  # of the two losses: N, or a process's share of it
 
 
 LETTER = Recall()
@@ -58,6 +60,9 @@ class Criterion:
     normalizer: str = "positives"
     center_unit: str = "size"
     reg_loss: str = "smooth_l1"
+    total: Callable[[Tensor], Tensor] = Tensor.detach
+    """Adds up what `processes` processes hold of a batch, the mean of whose losses is then that of the batch."""
+    processes: int = 1
 
     def __call__(self, raw: RawOutputs, targets: Targets) -> Losses:
         """Raw outputs and ground truths -> losses, all over the number of positives (Eq. 4).
@@ -79,14 +84,15 @@ class Criterion:
             background = classification.sum() - positive.sum()
             regression = self.regression(deltas, anchors, gt_boxes)
 
-            count = NORMALIZERS[self.normalizer](assigned).clamp(min=1)
+            divisor = self.total(NORMALIZERS[self.normalizer](assigned)).clamp(min=1) / self.processes
             return Losses(
-                classification=((weight * positive).sum() + background) / count,
-                regression=regression.sum() / count,
+                classification=((weight * positive).sum() + background) / divisor,
+                regression=regression.sum() / divisor,
                 positives=torch.tensor(len(gt)),
                 recalled=assigned.recalled.sum(),
                 coefficient=weight.mean(),
                 spread=(weight - weight.mean()).square().mean().sqrt(),
+                divisor=divisor,
             )
 
     @torch.no_grad()
@@ -109,7 +115,8 @@ class Criterion:
     def coefficient(self, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor, strides: Tensor, loss: Tensor) -> Tensor:
         """DC's weight lambda' of each positive anchor's classification loss (Eq. 2 and 3)."""
         unit = center_unit(self.center_unit, gt_boxes, strides)
-        return normalize_coefficient(dynamic_coefficient(decode(deltas, anchors), gt_boxes, unit=unit), loss)
+        coefficient = dynamic_coefficient(decode(deltas, anchors), gt_boxes, unit=unit)
+        return normalize_coefficient(coefficient, loss, total=self.total)
 
     def regression(self, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
         """The box loss [P] of each positive anchor."""

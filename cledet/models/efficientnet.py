@@ -6,6 +6,7 @@ Source: Tan and Le, EfficientNet (2019), and its Lite variant: no squeeze-and-ex
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ def same_padding(kernel: int) -> nn.Module:
 class MBConv(nn.Module):
     """Inverted residual block: expand 1x1, depthwise kxk, project 1x1; the input is added where shapes allow."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, ratio: int, norm: type[nn.BatchNorm2d]):
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, ratio: int, norm: Callable[..., nn.Module]):
         super().__init__()
         hidden = inputs * ratio
         self.residual = stride == 1 and inputs == outputs
@@ -77,7 +78,7 @@ class EfficientNetLite0(Staged):
 
     mean, std = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
 
-    def __init__(self, norm: type[nn.BatchNorm2d]) -> None:
+    def __init__(self, norm: Callable[..., nn.Module]) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             same_padding(3), nn.Conv2d(3, 32, 3, 2, bias=False), norm(32, eps=1e-3), nn.ReLU6(True)

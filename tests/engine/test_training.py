@@ -12,11 +12,16 @@ import yaml
 
 from cledet import Detector
 from cledet.config import TrainSettings
-from cledet.detector import load_task
+from cledet.engine import trainer as trainer_module
+from cledet.engine import validator
 from cledet.engine.checkpoint import load_checkpoint
+from cledet.engine.interrupts import Interrupts
+from cledet.engine.learner import NotFinite
+from cledet.engine.session import load_task
 from cledet.engine.setup import initial_model
 from cledet.engine.trainer import Trainer
 from cledet.errors import Interrupted, UserError
+from cledet.models import criterion
 from cledet.resolve import resolve
 
 
@@ -62,25 +67,29 @@ def test_the_same_seed_gives_the_same_run_for_any_number_of_workers(tiny, tiny_r
                            weights(tiny_run)["head.regression.predict.weight"])  # fmt: skip
 
 
+def begun(settings, run):
+    """A trainer in its folder, as it is before the first step."""
+    settings = resolve(TrainSettings, {**settings, "project": run.parents[1], "name": run.name})
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(settings.to_yaml())
+    task = load_task(settings)
+    return Trainer(settings, task, initial_model(settings, task.train, None), run)
+
+
 @pytest.mark.parametrize(
     "extra", [{}, {"ema": 0.9, "optimizer": "adamw", "schedule": "cosine"}], ids=["sgd", "adamw-ema"]
 )
 def test_a_run_stopped_anywhere_and_resumed_ends_bit_identical(tiny, tmp_path, extra):
     whole = Detector().train(**tiny, **extra, project=tmp_path, name="whole")
-    run = tmp_path / "train" / "stopped"
-    settings = resolve(TrainSettings, {**tiny, **extra, "project": tmp_path, "name": "stopped"})
-    run.mkdir(parents=True)
-    (run / "config.yaml").write_text(settings.to_yaml())
-    task = load_task(settings)
-    trainer = Trainer(settings, task, initial_model(settings, task.train, None), run)
-    step = trainer._train_step
+    trainer = begun(tiny | extra, tmp_path / "train" / "stopped")
+    run, gradients = trainer.run, trainer.learner.gradients
 
-    def stop_at_second(batch):
-        if trainer.step == 1:
+    def stop_at_third(parts, step):
+        if step == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        return step(batch)
+        return gradients(parts, step)
 
-    trainer._train_step = stop_at_second
+    trainer.learner.gradients = stop_at_third
     with pytest.raises(Interrupted, match=r"SIGINT; go on with: cledet train --resume .*stopped") as stopped:
         trainer.fit()
     assert stopped.value.signal_number == signal.SIGINT
@@ -129,9 +138,76 @@ def test_bf16_trains_too(tiny, tmp_path):
     assert all(value.isfinite().all() for value in weights(run).values())
 
 
-def test_a_loss_that_is_not_finite_names_the_images(tiny, tmp_path):
-    with pytest.raises(UserError, match=r"not finite at step \d+ .*images 10\d, 10\d"):
+def test_steps_without_a_finite_loss_are_left_out_and_too_many_end_the_run(tiny, tmp_path, capfd):
+    with pytest.raises(UserError, match=r"step \d+: the .* images 10\d, 10\d; no step of the last 5 had a finite one"):
         Detector().train(**{**tiny, "lr": 1e12, "clip": 0, "iters": 50, "warmup": 0}, project=tmp_path)
+    assert capfd.readouterr().err.count(": left out") == 4
+    (run,) = (tmp_path / "train").iterdir()
+    assert all(value.isfinite().all() for value in weights(run).values())
+
+
+def test_a_step_without_a_finite_loss_changes_nothing(tiny, tmp_path):
+    trainer = begun(tiny | {"val_split": "none"}, tmp_path / "train" / "x")
+    learner, losses = trainer.learner, trainer.learner._losses
+    before = {key: value.clone() for key, value in learner.network.state_dict().items()}
+
+    def poisoned(batch, criterion):
+        losses(batch, criterion)  # which has moved batch norm's statistics
+        raise NotFinite("the classification loss is nan")
+
+    learner._losses = poisoned
+    parts = next(trainer._batches(Interrupts()))
+    trainer._step(parts, Interrupts())
+    assert_same_weights(learner.network.state_dict(), before)
+    assert (trainer.at.step, trainer.at.bad_steps) == (1, 1)
+    learner._losses = losses
+    trainer._step(parts, Interrupts())
+    assert (trainer.at.step, trainer.at.bad_steps) == (2, 0)
+    assert not torch.equal(
+        learner.network.state_dict()["backbone.bn1.running_mean"], before["backbone.bn1.running_mean"]
+    )
+
+
+@pytest.mark.parametrize("when", ["learning", "evaluating", "loading"])
+def test_a_stop_is_at_once_and_resumed_bit_identical(tiny, tiny_run, tmp_path, monkeypatch, when):
+    """In the middle of a step, of an evaluation, and while waiting for a batch, once each."""
+    trainer = begun(tiny, tmp_path / "train" / "stopped")
+    module, name = {
+        "learning": (criterion.Criterion, "__call__"),
+        "evaluating": (validator, "from_network"),
+        "loading": (trainer_module, "islice"),
+    }[when]
+    original, calls = getattr(module, name), []
+
+    def stopping(*args):
+        calls.append(1)
+        if len(calls) == (1 if when == "evaluating" else 3):
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("went on after the signal")
+        return original(*args)
+
+    monkeypatch.setattr(module, name, stopping)
+    with pytest.raises(Interrupted) as stopped:
+        trainer.fit()
+    assert stopped.value.signal_number == signal.SIGTERM
+    monkeypatch.setattr(module, name, original)
+    Detector().train(resume=trainer.run)
+    assert_same_weights(weights(trainer.run), weights(tiny_run))
+    assert_same_weights(weights(trainer.run, "best.pt"), weights(tiny_run, "best.pt"))
+    assert losses_of(trainer.run) == losses_of(tiny_run)
+
+
+def losses_of(run):
+    with (run / "results.csv").open() as file:
+        return [(row["step"], row["loss_cls"], row["loss_reg"], row["AP"]) for row in csv.DictReader(file)]
+
+
+def test_a_run_without_a_better_ap_stops(tiny, tmp_path):
+    settings = {**tiny, "lr": 1e-12, "iters": 60, "patience": 2}
+    run = Detector().train(**settings, project=tmp_path)
+    assert [int(row[0]) for row in losses_of(run)] == [3, 6, 9]  # the first epoch is the best, and two more
+    Detector().train(resume=run)
+    assert len(losses_of(run)) == 3
 
 
 def test_tensorboard_gets_every_figure(tiny, tmp_path):

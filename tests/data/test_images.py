@@ -54,7 +54,7 @@ def test_modes(tmp_path: Path, mode: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_sixteen_bits_are_scaled(tmp_path: Path, name: str) -> None:
-    deep = np.array([[0, 257], [32896, 65535]], dtype=np.uint16)
+    deep = np.array([[0, 200], [32896, 65535]], dtype=np.uint16)
     cv2.imwrite(str(tmp_path / name), deep)
     assert read_image(tmp_path / name)[:, :, 1].tolist() == [[0, 1], [128, 255]]
 
@@ -183,7 +183,7 @@ def test_broken_files_end_in_a_sentence(tmp_path: Path, form: str) -> None:
 def test_the_users_terminal_stays_clean(tmp_path: Path) -> None:
     """What Pillow warns of, here a TIFF that ends early, comes as a sentence or not at all."""
     Image.fromarray(quarters()).save(tmp_path / "a.tif")
-    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-20])
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:60])
     code = "import sys; from cledet.data.images import read_image; read_image(sys.argv[1])"
     command = [sys.executable, "-c", code, str(tmp_path / "a.tif")]
     assert "Warning" not in subprocess.run(command, capture_output=True, text=True, check=False).stderr
@@ -240,7 +240,12 @@ def test_a_square_is_turned_only_without_an_annotation(tmp_path: Path) -> None:
 
 def test_a_senseless_orientation_is_none(tmp_path: Path) -> None:
     for orientation in (0, 9, 65535):
-        assert corners(read_image(with_orientation(tmp_path / "a.jpg", orientation)))[0] == "red"
+        assert corners(read_image(with_orientation(tmp_path / "a.jpg", orientation))) == [
+            "red",
+            "green",
+            "white",
+            "blue",
+        ]
     Image.fromarray(quarters()).save(tmp_path / "a.jpg", exif=b"Exif\0\0nonsense", quality=95)
     assert corners(read_image(tmp_path / "a.jpg"))[0] == "red"
 

@@ -51,10 +51,19 @@ def _split(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
+def _pair(value: Any) -> Any:
+    """LOW,HIGH -> a pair."""
+    value = _split(value)
+    if isinstance(value, tuple | list) and len(value) != 2:
+        raise ValueError(f"expected LOW,HIGH, not {','.join(map(str, value))}")
+    return value
+
+
 Ablation = Annotated[tuple[Component, ...], BeforeValidator(parse_ablation)]
 Ablations = Annotated[Subsets, BeforeValidator(parse_subsets)]
 Floats = Annotated[tuple[float, ...], BeforeValidator(_split)]
-Range = Annotated[tuple[float, float], BeforeValidator(_split)]
+Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
+PixelRange = Annotated[tuple[int, int], BeforeValidator(_pair)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 AmpName = Literal["auto", "off", "bf16", "fp16"]

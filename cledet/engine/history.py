@@ -17,7 +17,8 @@ from cledet.models.criterion import Losses
 
 LOSSES = ("loss_cls", "loss_reg", "positives", "recalled", "coefficient", "spread")
 """The fields of `Losses`, as columns: means over an epoch's steps."""
-COLUMNS = ("epoch", "step", "lr", *LOSSES, "seconds", *METRICS)
+COLUMNS = ("epoch", "step", "lr", *LOSSES, "dropped", "seconds", *METRICS)
+"""`dropped` is the sum of the boxes that were left out of the epoch's images as degenerate."""
 
 
 class History:
@@ -77,14 +78,19 @@ def tensorboard(folder: Path) -> Any:
 
 
 class Meter:
-    """Means of the losses since the last epoch's end; a step without positives has no coefficient, and counts not."""
+    """Means of the losses, and the sum of boxes dropped, since the last epoch's end.
+
+    A step without positives has no coefficient, and counts not.
+    """
 
     def __init__(self) -> None:
         self.start = time.perf_counter()
         self.sums = dict.fromkeys(LOSSES, 0.0)
         self.steps = dict.fromkeys(LOSSES, 0)
+        self.dropped = 0
 
-    def add(self, losses: Losses) -> None:
+    def add(self, losses: Losses, dropped: int = 0) -> None:
+        self.dropped += dropped
         for name, loss in zip(LOSSES, losses):
             value = float(loss.detach())
             if not math.isnan(value):
@@ -93,7 +99,7 @@ class Meter:
 
     def means(self) -> dict[str, float]:
         figures = {name: self.sums[name] / self.steps[name] for name in LOSSES if self.steps[name]}
-        return figures | {"seconds": round(time.perf_counter() - self.start, 2)}
+        return figures | {"dropped": self.dropped, "seconds": round(time.perf_counter() - self.start, 2)}
 
     def figures(self, epoch: float) -> str:
         means = self.means()

@@ -7,7 +7,7 @@ and the step. So a run that is resumed goes on exactly as if it had never stoppe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,13 +18,13 @@ from cledet.choices import ablation_name
 from cledet.components.iac import Recall
 from cledet.config import PredictSettings, TrainSettings, long_side
 from cledet.console import Steps, say
+from cledet.data.augment import Augment
 from cledet.data.dataset import Batch, DetectionDataset
 from cledet.data.index import DetectionIndex
 from cledet.data.loader import train_loader
-from cledet.data.transforms import Augment
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
 from cledet.engine.devices import amp_dtype, autocast, default_workers, describe, pick_device
-from cledet.engine.gallery import save_gallery
+from cledet.engine.gallery import save_batch, save_gallery
 from cledet.engine.history import History, Meter
 from cledet.engine.interrupts import interrupts
 from cledet.engine.predictor import Predictor
@@ -33,6 +33,9 @@ from cledet.engine.validator import post_process, validate
 from cledet.errors import Interrupted, UserError
 from cledet.models.criterion import Criterion, Losses, Targets
 from cledet.models.network import RetinaNet
+
+DRAWN_BATCHES = 3
+"""Steps whose batches are kept as pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,7 @@ class Trainer:
             for batch in self._batches():
                 losses = self._train_step(batch.to(self.device))
                 self.step += 1
-                meter.add(losses)
+                meter.add(losses, int(batch.dropped.sum()))
                 progress.advance(meter.figures(self._epoch()))
                 if self._epoch_ended():
                     self._end_epoch(meter)
@@ -94,10 +97,10 @@ class Trainer:
             self.task.train,
             short=settings.imgsz,
             long=long_side(settings.imgsz),
-            augment=Augment(settings.flip, settings.vflip, settings.scale_jitter, settings.photometric),
+            augment=build_augment(settings),
             seed=settings.seed,
         )
-        yield from train_loader(
+        loader = train_loader(
             dataset,
             batch=settings.batch,
             total_steps=self.total,
@@ -106,6 +109,17 @@ class Trainer:
             workers=default_workers(settings.workers),
             pin_memory=self.device.type == "cuda",
         )
+        for step, batch in enumerate(loader, self.step):
+            if step < DRAWN_BATCHES:
+                self._draw_batch(step, batch)
+            yield batch
+
+    def _draw_batch(self, step: int, batch: Batch) -> None:
+        """Write what the network gets at a step, unless an earlier start of this run has."""
+        path = self.run / "batches" / f"{step:06d}.jpg"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            save_batch(batch, self.task.train.classes, path)
 
     def _train_step(self, batch: Batch) -> Losses:
         self.network.train()
@@ -145,6 +159,11 @@ class Trainer:
             metrics = self._validate()
         self.history.add(row | {k: v for k, v in metrics.items() if k != "per_class"})
         say(self.history.line())
+        if epoch == 1 and meter.dropped:
+            say(
+                f"boxes left out of the first epoch, empty or less than a pixel wide or high: {meter.dropped} "
+                "(results.csv has them in its column `dropped`; `cledet check` lists the empty ones)"
+            )
         score = metrics.get("AP") or 0.0
         if self.task.val is None or (metrics and score > self.best):
             self.best = max(self.best, score)
@@ -248,6 +267,11 @@ def build_criterion(settings: TrainSettings) -> Criterion:
         center_unit=settings.center_unit,
         reg_loss=settings.reg_loss,
     )
+
+
+def build_augment(settings: TrainSettings) -> Augment:
+    """How training images are varied."""
+    return Augment(**{field.name: getattr(settings, field.name) for field in fields(Augment)})
 
 
 def pretrained(settings: TrainSettings) -> bool:

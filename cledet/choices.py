@@ -60,18 +60,29 @@ def parse_milestones(value: Any) -> Any:
 
 
 def parse_batch(value: Any) -> Any:
-    """`auto` -> 0."""
-    return 0 if value == "auto" else value
+    """`auto` -> -1."""
+    if str(value) == "0":
+        raise ValueError("give a number from 1 on, or auto")
+    return -1 if value == "auto" else value
+
+
+def _pair(value: Any) -> Any:
+    """LOW,HIGH -> a pair."""
+    value = _split(value)
+    if isinstance(value, tuple | list) and len(value) != 2:
+        raise ValueError(f"expected LOW,HIGH, not {','.join(map(str, value))}")
+    return value
 
 
 Ablation = Annotated[tuple[Component, ...], BeforeValidator(parse_ablation)]
 Ablations = Annotated[Subsets, BeforeValidator(parse_subsets)]
 Milestones = Annotated[tuple[float | str, ...], BeforeValidator(parse_milestones)]
-Range = Annotated[tuple[float, float], BeforeValidator(_split)]
+Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
+PixelRange = Annotated[tuple[int, int], BeforeValidator(_pair)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
-Batch = Annotated[int, BeforeValidator(parse_batch), Field(ge=0)]
-"""How many images; 0 is auto, which the engine replaces before a run begins."""
+Batch = Annotated[int, BeforeValidator(parse_batch), Field(ge=-1)]
+"""How many images; -1 is auto, which the engine replaces before a run begins."""
 AmpName = Literal["auto", "off", "bf16", "fp16"]
 NMSName = Literal["standard", "soft-linear", "soft", "diou", "weighted", "cl-balanced", "soft-mean"]
 NMS_METHODS: tuple[str, ...] = get_args(NMSName)

@@ -21,6 +21,7 @@ from cledet.choices import (
     MethodList,
     Milestones,
     NMSName,
+    PixelRange,
     Positive,
     Range,
     Unit,
@@ -139,6 +140,14 @@ class TrainingSettings(DetectionSettings):
     vflip: Unit = Field(0.0, description="probability of a vertical flip")
     scale_jitter: Range = Field((1.0, 1.0), description="range of the random scale, as LOW,HIGH")
     photometric: Unit = Field(0.0, description="strength of random brightness, contrast, saturation and hue")
+    multi_scale: PixelRange = Field(
+        (0, 0), description="range of each training image's random short side, as LOW,HIGH in pixels; 0,0: imgsz"
+    )
+    crop: Unit = Field(0.0, description="probability of a random crop that holds a whole object")
+    mosaic: Unit = Field(
+        0.0, description="probability that parts of four images are joined, in place of crop and scale"
+    )
+    copy_paste: int = Field(0, ge=0, description="the most objects of another image pasted onto each; 0: none")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd or adamw")
     lr: float | None = Field(
         None, gt=0, description="learning rate; by default 0.01 x batch/16 (sgd), 2e-4 x batch/16 (adamw)"
@@ -190,10 +199,15 @@ class TrainingSettings(DetectionSettings):
         return self
 
     @model_validator(mode="after")
-    def _check_jitter(self) -> TrainingSettings:
+    def _check_ranges(self) -> TrainingSettings:
         low, high = self.scale_jitter
         if not 0.1 <= low <= high <= 4:
             raise ValueError(f"scale_jitter: expected LOW,HIGH with 0.1 <= LOW <= HIGH <= 4, not {low:g},{high:g}")
+        least, most = self.multi_scale
+        if not 32 <= least <= most <= 4096 and (least, most) != (0, 0):
+            raise ValueError(
+                f"multi_scale: expected LOW,HIGH with 32 <= LOW <= HIGH <= 4096, or 0,0 for none, not {least},{most}"
+            )
         return self
 
 

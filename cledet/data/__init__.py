@@ -1,5 +1,6 @@
 """Data: formats to one columnar index, images, transforms, samplers, the embedded set and the doctor."""
 
+from cledet.data.augment import Augment
 from cledet.data.dataset import Batch, DetectionDataset, Sample, collate
 from cledet.data.doctor import Report, check
 from cledet.data.images import image_files, read_image
@@ -7,7 +8,7 @@ from cledet.data.index import DetectionIndex
 from cledet.data.loader import eval_loader, train_loader
 from cledet.data.sampler import EpochBatches, sequential_batches
 from cledet.data.source import DataSource, open_source
-from cledet.data.transforms import Augment, resize_short
+from cledet.data.transforms import resize_short
 
 __all__ = [
     "Augment",

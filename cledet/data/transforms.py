@@ -1,11 +1,10 @@
 """Pure functions on an image, uint8 RGB [H, W, 3], and its boxes, float32 [n, 4] xyxy pixels.
 
-Every function keeps the number and order of the boxes; what has left the image ends without width or height.
+Every function keeps the number and order of the boxes; what has left the image ends without width or height. None
+changes an image in place.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,18 +15,8 @@ from cledet.data.images import Pixels
 Boxes = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Augment:
-    """How training images are varied; each is off at its neutral value."""
-
-    flip: float = 0.5
-    """Chance of a mirror image."""
-    vflip: float = 0.0
-    """Chance of turning upside down."""
-    scale_jitter: tuple[float, float] = (1.0, 1.0)
-    """Range of a random scale: below 1 the image shrinks, above 1 a random part of it fills the whole."""
-    photometric: float = 0.0
-    """Strength of changes of brightness, contrast, saturation and hue, 0 to 1."""
+Window = tuple[int, int, int, int]
+"""Top, left, rows and columns of a part of an image."""
 
 
 def resize_short(image: Pixels, short: int, long: int) -> Pixels:
@@ -41,13 +30,23 @@ def fit_scale(image: Pixels, short: int, long: int) -> float:
     return min(short / min(height, width), long / max(height, width))
 
 
-def rescale(image: Pixels, scale: float) -> Pixels:
-    """Resize by a factor, sides rounded: bilinear, by area where shrinking more than twofold."""
+def scaled(image: Pixels, scale: float) -> tuple[int, int]:
+    """Height and width of the image times a factor, rounded, at least 1."""
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    if (height, width) == image.shape[:2]:
+    return height, width
+
+
+def rescale(image: Pixels, scale: float) -> Pixels:
+    """Resize by a factor."""
+    return resize(image, scaled(image, scale), scale)
+
+
+def resize(image: Pixels, size: tuple[int, int], scale: float) -> Pixels:
+    """Resize to (height, width), about `scale` times as large: bilinear, by area where shrinking more than twofold."""
+    if size == image.shape[:2]:
         return image
     method = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=method), dtype=np.uint8)
 
 
 def scale_boxes(boxes: Boxes, old: tuple[int, int], new: tuple[int, int]) -> Boxes:
@@ -60,31 +59,51 @@ def hflip(image: Pixels, boxes: Boxes) -> tuple[Pixels, Boxes]:
     """Mirror left and right."""
     x1, y1, x2, y2 = boxes.T
     width = image.shape[1]
-    return image[:, ::-1], np.stack([width - x2, y1, width - x1, y2], axis=1)
+    return np.asarray(cv2.flip(image, 1), dtype=np.uint8), np.stack([width - x2, y1, width - x1, y2], axis=1)
 
 
 def vflip(image: Pixels, boxes: Boxes) -> tuple[Pixels, Boxes]:
     """Mirror top and bottom."""
     x1, y1, x2, y2 = boxes.T
     height = image.shape[0]
-    return image[::-1], np.stack([x1, height - y2, x2, height - y1], axis=1)
+    return np.asarray(cv2.flip(image, 0), dtype=np.uint8), np.stack([x1, height - y2, x2, height - y1], axis=1)
 
 
-def random_crop(
-    image: Pixels, boxes: Boxes, zoom: float, rng: np.random.Generator
-) -> tuple[Pixels, Boxes, npt.NDArray[np.bool_]]:
-    """Cut a window out, 1 / zoom as long and as high, anywhere.
+def crop(image: Pixels, boxes: Boxes, window: Window) -> tuple[Pixels, Boxes, npt.NDArray[np.bool_]]:
+    """Cut a window out.
 
-    Returns the window, the boxes clipped to it, and [n] whether each box's centre is inside: an object whose
+    Returns a view of it, the boxes clipped to it, and [n] whether each box's centre is inside: an object whose
     centre was cut off is neither to be found nor background.
     """
-    height, width = image.shape[:2]
-    rows, columns = max(1, round(height / zoom)), max(1, round(width / zoom))
-    top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+    top, left, rows, columns = window
     moved = boxes - np.array([left, top, left, top], dtype=np.float32)
     centre = (moved[:, :2] + moved[:, 2:]) / 2
     inside: npt.NDArray[np.bool_] = np.all((centre >= 0) & (centre < (columns, rows)), axis=1)
     return image[top : top + rows, left : left + columns], clip_boxes(moved, rows, columns), inside
+
+
+def random_window(height: int, width: int, rows: int, columns: int, rng: np.random.Generator) -> Window:
+    """A window of this size anywhere in the image; at least a pixel, at most the image."""
+    rows, columns = min(max(rows, 1), height), min(max(columns, 1), width)
+    return int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1)), rows, columns
+
+
+def window_about(box: Boxes, height: int, width: int, rows: int, columns: int, rng: np.random.Generator) -> Window:
+    """A window of this size, or larger where it must be, anywhere about the whole of a box [4] in the image."""
+    (left, top), (right, bottom) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
+    rows, columns = min(max(rows, int(bottom - top)), height), min(max(columns, int(right - left)), width)
+    first = max(0, int(bottom) - rows), max(0, int(right) - columns)
+    last = min(int(top), height - rows), min(int(left), width - columns)
+    return int(rng.integers(first[0], last[0] + 1)), int(rng.integers(first[1], last[1] + 1)), rows, columns
+
+
+def covered(boxes: Boxes, window: Window) -> npt.NDArray[np.float32]:
+    """[n] how much of each box a window covers, 0 to 1; 0 for a box without width or height."""
+    top, left, rows, columns = window
+    near, far = np.array([[left, top], [left + columns, top + rows]], dtype=np.float32)
+    shared = np.maximum(np.minimum(boxes[:, 2:], far) - np.maximum(boxes[:, :2], near), 0)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    return np.asarray(np.prod(shared, axis=1) / np.where(areas > 0, areas, 1), dtype=np.float32)
 
 
 def photometric(image: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
@@ -96,7 +115,7 @@ def photometric(image: Pixels, strength: float, rng: np.random.Generator) -> Pix
     table = np.clip(np.round(curves), 0, 255).astype(np.uint8)[None]
     table[..., 0] %= 180
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    return np.asarray(cv2.cvtColor(cv2.LUT(hsv, table), cv2.COLOR_HSV2RGB), dtype=np.uint8)
+    return np.asarray(cv2.cvtColor(cv2.LUT(hsv, table, dst=hsv), cv2.COLOR_HSV2RGB), dtype=np.uint8)
 
 
 def clip_boxes(boxes: Boxes, height: int, width: int) -> Boxes:

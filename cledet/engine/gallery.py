@@ -1,7 +1,8 @@
-"""A sheet of pictures with detections, to see at a glance what a model does."""
+"""Sheets of pictures: detections, to see at a glance what a model does, and batches, to see what it gets."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cledet.data.dataset import Batch
 from cledet.data.images import read_image
 from cledet.data.index import DetectionIndex
+from cledet.engine.draw import draw_detections, hatch
 from cledet.engine.predictor import Detections, Predictor, write_picture
 
 CELL = (480, 400)
@@ -24,14 +27,36 @@ def save_gallery(predictor: Predictor, index: DetectionIndex, path: Path, count:
     write_picture(path, sheet(pictures, min(columns, len(pictures))))
 
 
+def save_batch(batch: Batch, names: Sequence[str], path: Path, most: int = 16, columns: int = 4) -> None:
+    """Write a sheet of the first images of a batch as a network gets them: padded, with what it is told is there.
+
+    Boxes bear the names of their classes; ignored regions are hatched.
+    """
+    pictures = []
+    for i in range(min(len(batch), most)):
+        image, scale = _fit(np.ascontiguousarray(batch.images[i].permute(1, 2, 0).numpy()))
+        count, ignored = int(batch.counts[i]), batch.ignored[i]
+        image = hatch(image, (ignored[ignored.any(dim=1)] * scale).numpy())
+        labels = batch.labels[i, :count].tolist()
+        boxes = (batch.boxes[i, :count] * scale).numpy()
+        pictures.append(draw_detections(image, boxes, labels, [names[label] for label in labels]))
+    write_picture(path, sheet(pictures, min(columns, len(pictures))))
+
+
 def fit(found: Detections) -> Detections:
     """The same detections on their image resized to its place on the sheet, so that captions stay legible."""
+    image, scale = _fit(found.image)
+    return replace(found, image=image, boxes=found.boxes * scale)
+
+
+def _fit(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
+    """An image resized to a place on the sheet, and by what factor."""
     width, height = CELL
-    rows, columns = found.image.shape[:2]
+    rows, columns = image.shape[:2]
     scale = min((width - 8) / columns, (height - 8) / rows)
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    resized = cv2.resize(found.image, (round(columns * scale), round(rows * scale)), interpolation=method)
-    return replace(found, image=np.asarray(resized, dtype=np.uint8), boxes=found.boxes * scale)
+    resized = cv2.resize(image, (round(columns * scale), round(rows * scale)), interpolation=method)
+    return np.asarray(resized, dtype=np.uint8), scale
 
 
 def sheet(pictures: list[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:

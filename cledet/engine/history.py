@@ -18,7 +18,8 @@ from cledet.models.criterion import Losses
 
 LOSSES = ("loss_cls", "loss_reg", "positives", "recalled", "coefficient", "spread")
 """The fields of `Losses`, as columns: means over an epoch's steps."""
-COLUMNS = ("epoch", "step", "lr", *LOSSES, "seconds", *METRICS)
+COLUMNS = ("epoch", "step", "lr", *LOSSES, "dropped", "seconds", *METRICS)
+"""`dropped` is the sum of the boxes that were left out of the epoch's images as degenerate."""
 
 
 class History:
@@ -78,14 +79,19 @@ def tensorboard(folder: Path) -> Any:
 
 
 class Meter:
-    """Means of the losses since the last epoch's end; a step without positives has no coefficient, and counts not."""
+    """Means of the losses, and the sum of boxes dropped, since the last epoch's end.
+
+    A step without positives has no coefficient, and counts not.
+    """
 
     def __init__(self) -> None:
         self.start = time.perf_counter()
         self.sums = dict.fromkeys(LOSSES, 0.0)
         self.steps = dict.fromkeys(LOSSES, 0)
+        self.dropped = 0
 
-    def add(self, losses: Losses) -> None:
+    def add(self, losses: Losses, dropped: int = 0) -> None:
+        self.dropped += dropped
         for name, loss in zip(LOSSES, losses):
             value = float(loss.detach())
             if not math.isnan(value):
@@ -94,7 +100,7 @@ class Meter:
 
     def means(self) -> dict[str, float]:
         figures = {name: self.sums[name] / self.steps[name] for name in LOSSES if self.steps[name]}
-        return figures | {"seconds": round(time.perf_counter() - self.start, 2)}
+        return figures | {"dropped": self.dropped, "seconds": round(time.perf_counter() - self.start, 2)}
 
     def over_processes(self) -> dict[str, float]:
         """The means over all processes: of the whole batch."""
@@ -102,16 +108,21 @@ class Meter:
         figures = {}
         for name in dict.fromkeys(name for means in everywhere for name in means):
             values = [means[name] for means in everywhere if name in means]
-            figures[name] = sum(values) if name in ("positives", "recalled") else sum(values) / len(values)
+            figures[name] = sum(values) if name in ("positives", "recalled", "dropped") else sum(values) / len(values)
         return figures
 
     def state(self) -> dict[str, Any]:
         """What was added up so far."""
-        return {"sums": self.sums, "steps": self.steps, "seconds": time.perf_counter() - self.start}
+        return {
+            "sums": self.sums,
+            "steps": self.steps,
+            "dropped": self.dropped,
+            "seconds": time.perf_counter() - self.start,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        self.sums, self.steps = dict(state["sums"]), dict(state["steps"])
+        self.sums, self.steps, self.dropped = dict(state["sums"]), dict(state["steps"]), state["dropped"]
         self.start = time.perf_counter() - state["seconds"]
 
     def figures(self, epoch: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from cledet.choices import ablation_name
 from cledet.components.iac import Recall
 from cledet.config import TrainSettings
 from cledet.console import say
+from cledet.data.augment import Augment
 from cledet.data.index import DetectionIndex
 from cledet.engine import distributed
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
@@ -97,6 +99,11 @@ def build_criterion(settings: TrainSettings) -> Criterion:
         center_unit=settings.center_unit,
         reg_loss=settings.reg_loss,
     )
+
+
+def build_augment(settings: TrainSettings) -> Augment:
+    """How training images are varied."""
+    return Augment(**{field.name: getattr(settings, field.name) for field in fields(Augment)})
 
 
 def pretrained(settings: TrainSettings) -> bool:

@@ -18,19 +18,20 @@ from cledet.console import Steps, say, warn
 from cledet.data.dataset import Batch, DetectionDataset
 from cledet.data.index import DetectionIndex
 from cledet.data.loader import train_loader
-from cledet.data.transforms import Augment
 from cledet.engine import distributed
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
 from cledet.engine.devices import default_workers, pick_device
-from cledet.engine.gallery import save_gallery
+from cledet.engine.gallery import save_batch, save_gallery
 from cledet.engine.history import History, Meter
 from cledet.engine.interrupts import Interrupts, Stop, interrupts
 from cledet.engine.learner import Learner, NotFinite
 from cledet.engine.predictor import Predictor
-from cledet.engine.setup import build_criterion, frozen_stages, summary
+from cledet.engine.setup import build_augment, build_criterion, frozen_stages, summary
 from cledet.engine.validator import post_process, validate
 from cledet.errors import Interrupted, UserError
 
+DRAWN_BATCHES = 3
+"""Steps whose batches are kept as pictures."""
 BAD_STEPS = 5
 """So many steps in a row whose loss is no number end a run."""
 
@@ -97,6 +98,7 @@ class Trainer:
             return
         with Steps("training", self.total, self.at.step) as progress:
             for parts in self._batches(stop):
+                self._draw_batch(parts)
                 self._step(parts, stop)
                 progress.advance(self.meter.figures(self._epoch()))
                 if self._epoch_ended():
@@ -116,7 +118,7 @@ class Trainer:
         except NotFinite as error:
             self._skip(error, parts)
         else:
-            self.meter.add(losses)
+            self.meter.add(losses, sum(int(part.dropped.sum()) for part in parts))
             self.at.bad_steps = 0
         self.at.step += 1
 
@@ -139,7 +141,7 @@ class Trainer:
             self.task.train,
             short=settings.imgsz,
             long=long_side(settings.imgsz),
-            augment=Augment(settings.flip, settings.vflip, settings.scale_jitter, settings.photometric),
+            augment=build_augment(settings),
             seed=settings.seed,
         )
         loader: Iterable[Any] = train_loader(
@@ -162,6 +164,13 @@ class Trainer:
                 return
             yield parts
 
+    def _draw_batch(self, parts: list[Batch]) -> None:
+        """Write what the network gets at one of the first steps, unless an earlier start of this run has."""
+        path = self.run / "batches" / f"{self.at.step:06d}.jpg"
+        if self.at.step < DRAWN_BATCHES and distributed.leads() and not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            save_batch(parts[0], self.task.train.classes, path)
+
     def _end_epoch(self, stop: Interrupts) -> None:
         """Evaluate, note the figures, keep the weights if they are the best; saved before, as evaluation takes long."""
         epoch, at, val = round(self._epoch()), self.at, self.task.val
@@ -177,6 +186,7 @@ class Trainer:
         if distributed.leads():
             self.history.add(row | {k: v for k, v in metrics.items() if k != "per_class"})
             say(self.history.line())
+            self._say_dropped(epoch)
         score = metrics.get("AP") or 0.0
         if val is None or (metrics and score > at.best):
             at.best, at.best_epoch = max(at.best, score), epoch
@@ -184,6 +194,13 @@ class Trainer:
         at.concluded = True
         self.meter = Meter()
         self._save("last.pt", metrics)
+
+    def _say_dropped(self, epoch: int) -> None:
+        if epoch == 1 and self.meter.dropped:
+            say(
+                f"boxes left out of the first epoch, empty or less than a pixel wide or high: {self.meter.dropped} "
+                "(results.csv has them in its column `dropped`; `cledet check` lists the empty ones)"
+            )
 
     def _finished(self) -> bool:
         """Whether the run is at its end, or has not become better for longer than it may."""

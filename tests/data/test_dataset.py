@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from cledet.data.augment import Augment
 from cledet.data.dataset import PADDING, DetectionDataset, collate, pad_images
 from cledet.data.index import DetectionIndex
 from cledet.data.source import open_source
-from cledet.data.transforms import Augment
 from cledet.errors import UserError
 
-STRONG = Augment(flip=0.5, vflip=0.5, scale_jitter=(0.5, 2.0), photometric=0.5)
+STRONG = Augment(
+    vflip=0.5, scale_jitter=(0.5, 2.0), photometric=0.5, multi_scale=(96, 160), crop=0.4, mosaic=0.4, copy_paste=3
+)
 
 
 @pytest.fixture
@@ -50,10 +52,22 @@ def test_a_sample(index: DetectionIndex) -> None:
     assert sample.ignored.tolist() == [[0, 0, 16, 16]]
     assert (sample.image_id, sample.index) == (70, 0)
     assert (sample.size, sample.original_size) == ((40, 80), (20, 40))
+    assert sample.dropped == 2  # one without width, one outside
+
+
+def test_what_is_too_small_for_the_network_is_dropped_and_counted(index: DetectionIndex) -> None:
+    """At 5 px for 20, the crowd of 8x8 is 2x2, and boxes of 3.9 px are less than a pixel; a crowd may be."""
+    index.xywh[[1, 3, 4]] = [[0, 0, 3, 3], [20, 10, 3.9, 8], [20, 10, 4, 8]]
+    sample = DetectionDataset(index, short=5, long=100)[0]
+    assert sample.boxes.tolist() == [[2.5, 1.25, 7.5, 3.75], [5, 2.5, 6, 4.5]]
+    assert sample.labels.tolist() == [1, 1]
+    assert sample.ignored.tolist() == [[0, 0, 0.75, 0.75]]
+    assert sample.dropped == 2
 
 
 def test_an_image_without_boxes_and_without_annotated_size(index: DetectionIndex) -> None:
-    sample = DetectionDataset(index, short=15, long=100, augment=STRONG)[(3, 1)]
+    plain = Augment(vflip=0.5, scale_jitter=(0.5, 2.0), photometric=0.5)
+    sample = DetectionDataset(index, short=15, long=100, augment=plain)[(3, 1)]
     assert sample.boxes.shape == (0, 4)
     assert sample.labels.shape == (0,)
     assert sample.ignored.shape == (0, 4)
@@ -107,6 +121,7 @@ def test_a_batch(index: DetectionIndex) -> None:
     assert batch.ignored.shape == (2, 1, 4)
     assert batch.image_ids.tolist() == [70, 80]
     assert batch.indices.tolist() == [0, 1]
+    assert batch.dropped.tolist() == [2, 0]
     assert len(batch.to("cpu", non_blocking=True)) == 2
 
 
@@ -122,6 +137,16 @@ def test_a_batch_without_any_box(index: DetectionIndex) -> None:
 def test_pad_images_leaves_what_fits_alone() -> None:
     image = torch.randint(0, 255, (3, 32, 64), dtype=torch.uint8)
     assert torch.equal(pad_images([image])[0], image)
+
+
+@pytest.mark.parametrize("sizes", [[(40, 33), (32, 64)], [(1, 1)], [(64, 64), (10, 64), (64, 10)]])
+def test_pad_images_equals_a_slow_loop(sizes: list[tuple[int, int]]) -> None:
+    images = [torch.randint(0, 255, (3, *size), dtype=torch.uint8) for size in sizes]
+    padded = pad_images(images)
+    for image, place in zip(images, padded):
+        expected = torch.tensor(PADDING, dtype=torch.uint8)[:, None, None].repeat(1, *padded.shape[2:])
+        expected[:, : image.shape[1], : image.shape[2]] = image
+        assert torch.equal(place, expected)
 
 
 def test_a_dataset_can_be_pickled(index: DetectionIndex) -> None:

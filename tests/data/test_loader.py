@@ -8,16 +8,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from cledet.data.augment import Augment
 from cledet.data.dataset import Batch, DetectionDataset
 from cledet.data.loader import eval_loader, train_loader
 from cledet.data.source import open_source
-from cledet.data.transforms import Augment
+
+ALL = Augment(
+    vflip=0.5, scale_jitter=(0.6, 1.6), photometric=0.5, multi_scale=(48, 80), crop=0.4, mosaic=0.4, copy_paste=2
+)
 
 
 @pytest.fixture(scope="module")
 def dataset(squares: Path) -> DetectionDataset:
-    augment = Augment(flip=0.5, scale_jitter=(0.6, 1.6), photometric=0.5)
-    return DetectionDataset(open_source(squares).index("train"), short=64, long=96, augment=augment, seed=5)
+    return DetectionDataset(open_source(squares).index("train"), short=64, long=96, augment=ALL, seed=5)
+
+
+def load(dataset: DetectionDataset, **options: int) -> list[Batch]:
+    return list(train_loader(dataset, batch=4, total_steps=6, seed=5, **options))  # type: ignore[arg-type]
 
 
 def same(first: Batch, second: Batch) -> bool:
@@ -25,13 +32,71 @@ def same(first: Batch, second: Batch) -> bool:
     return all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
-def test_workers_and_restarts_change_nothing(dataset: DetectionDataset) -> None:
-    alone = list(train_loader(dataset, batch=4, total_steps=6, seed=5))
-    helped = list(train_loader(dataset, batch=4, total_steps=6, seed=5, workers=2))
-    resumed = list(train_loader(dataset, batch=4, total_steps=6, start_step=2, seed=5, workers=1))
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4")
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_change_nothing(dataset: DetectionDataset, workers: int) -> None:
+    alone, helped = load(dataset), load(dataset, workers=workers)
     assert len(alone) == 6
-    assert all(same(a, b) for a, b in zip(alone, helped, strict=True))  # type: ignore[arg-type]
-    assert all(same(a, b) for a, b in zip(alone[2:], resumed, strict=True))  # type: ignore[arg-type]
+    assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("step", [1, 2, 5])
+def test_a_start_in_the_middle_of_an_epoch_changes_nothing(dataset: DetectionDataset, step: int, workers: int) -> None:
+    """6 images in fours: no step but 0 and 3 begins an epoch."""
+    resumed = load(dataset, start_step=step, workers=workers)
+    assert all(same(a, b) for a, b in zip(load(dataset)[step:], resumed, strict=True))
+
+
+def test_processes_together_see_what_one_sees(dataset: DetectionDataset) -> None:
+    shares = [load(dataset, rank=rank, world=2) for rank in (0, 1)]
+    for whole, *parts in zip(load(dataset), *shares, strict=True):
+        samples = [sample for part in parts for sample in rows(part)]
+        assert len(samples) == 4
+        assert all(a.shape == b.shape and torch.equal(a, b)
+                   for one, other in zip(rows(whole), samples) for a, b in zip(one, other))  # fmt: skip
+
+
+def rows(batch: Batch) -> list[list[torch.Tensor]]:
+    """Each image of a batch, and what is on it, without padding."""
+    samples = []
+    for i in range(len(batch)):
+        (height, width), count = batch.sizes[i].tolist(), int(batch.counts[i])
+        ignored = batch.ignored[i][batch.ignored[i].any(dim=1)]
+        plain = [batch.sizes[i], batch.original_sizes[i], batch.image_ids[i], batch.indices[i], batch.dropped[i]]
+        images = batch.images[i, :, :height, :width]
+        samples.append([images, batch.boxes[i, :count], batch.labels[i, :count], ignored, *plain])
+    return samples
+
+
+def test_recipes_of_old_give_the_batches_of_old(squares: Path) -> None:
+    """Drawn before there were mosaic, copy-paste, crop and multi-scale: what is off draws nothing."""
+    old = Augment(flip=0.5, vflip=0.5, scale_jitter=(0.5, 2.0), photometric=0.5)
+    dataset = DetectionDataset(open_source(squares).index("train"), short=64, long=96, augment=old, seed=5)
+    (batch,) = train_loader(dataset, batch=8, total_steps=3, start_step=2, seed=5)
+    assert batch.indices.tolist() == [1, 2, 4, 1, 3, 0, 2, 5]  # type: ignore[attr-defined]
+    boxes, labels, ignored, means = [], [], [], []
+    for image, its_boxes, its_labels, its_ignored, *_ in rows(batch):  # type: ignore[arg-type]
+        boxes += its_boxes.tolist()
+        labels.append(its_labels.tolist())
+        ignored += its_ignored.tolist()
+        means.append(image.float().mean(dim=(1, 2)))
+    sizes = [[64, 78], [64, 77], [64, 76], [64, 76], [60, 73], [64, 77], [64, 76], [64, 76]]
+    assert batch.sizes.tolist() == sizes  # type: ignore[attr-defined]
+    assert labels == [[1], [1, 0], [1], [], [1, 0], [], [1, 0], [1, 0]]
+    expected = [
+        [52.0, 39.489, 78.0, 64.0], [7.108, 14.222, 47.385, 54.519], [4.738, 13.037, 41.462, 49.778],
+        [31.02, 7.805, 76.0, 54.634], [53.99, 9.0, 71.479, 26.25], [25.094, 6.0, 50.188, 30.75],
+        [0.0, 41.846, 34.323, 64.0], [0.0, 40.615, 28.194, 64.0], [19.0, 0.0, 61.75, 37.926], [0.0, 0.0, 35.625, 28.444]
+    ]  # fmt: skip
+    torch.testing.assert_close(torch.tensor(boxes), torch.tensor(expected), atol=1e-3, rtol=0)
+    regions = [[38.316, 0.0, 69.789, 14.979], [41.878, 48.39, 76.0, 64.0], [71.529, 19.349, 76.0, 58.047]]
+    torch.testing.assert_close(torch.tensor(ignored), torch.tensor(regions), atol=1e-3, rtol=0)
+    colours = [
+        [108.5, 92.8, 104.2], [118.5, 103.8, 153.1], [168.8, 109.2, 129.2], [101.3, 96.0, 94.8],
+        [112.7, 99.7, 128.2], [124.2, 124.4, 123.9], [121.2, 119.7, 139.1], [127.9, 92.1, 126.0]
+    ]  # fmt: skip
+    torch.testing.assert_close(torch.stack(means), torch.tensor(colours), atol=1.0, rtol=0)
 
 
 def test_a_batch_may_be_larger_than_the_data(dataset: DetectionDataset) -> None:

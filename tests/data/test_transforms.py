@@ -9,14 +9,17 @@ from hypothesis import strategies as st
 
 from cledet.data.transforms import (
     clip_boxes,
+    covered,
+    crop,
     hflip,
     photometric,
-    random_crop,
+    random_window,
     rescale,
     resize_short,
     scale_boxes,
     vflip,
     visible,
+    window_about,
 )
 
 BOX = np.array([[10, 5, 30, 15]], dtype=np.float32)
@@ -63,10 +66,12 @@ def test_flips() -> None:
         assert np.array_equal(back, box)
 
 
-@given(seed=st.integers(0, 1000), zoom=st.floats(1.0, 3.0))
-def test_random_crop_keeps_the_box_on_the_object(seed: int, zoom: float) -> None:
-    part, boxes, inside = random_crop(picture(), BOX, zoom, np.random.default_rng(seed))
-    assert part.shape[:2] == (round(20 / zoom), round(40 / zoom))
+@given(seed=st.integers(0, 1000), rows=st.integers(0, 25), columns=st.integers(0, 45))
+def test_a_crop_keeps_the_box_on_the_object(seed: int, rows: int, columns: int) -> None:
+    window = random_window(20, 40, rows, columns, np.random.default_rng(seed))
+    assert window[2:] == (min(max(rows, 1), 20), min(max(columns, 1), 40))
+    part, boxes, inside = crop(picture(), BOX, window)
+    assert part.shape[:2] == window[2:]
     if part.any():
         assert boxes[0].tolist() == seen(part)
     else:
@@ -76,10 +81,43 @@ def test_random_crop_keeps_the_box_on_the_object(seed: int, zoom: float) -> None
 
 def test_a_crop_tells_which_centres_are_inside() -> None:
     boxes = np.array([[0, 0, 4, 4], [36, 16, 40, 20]], dtype=np.float32)
-    answers = [random_crop(picture(), boxes, 2, np.random.default_rng(s))[2].tolist() for s in range(40)]
-    assert [True, True] not in answers
-    assert [False, False] in answers
-    assert len(random_crop(picture(), NONE, 2, np.random.default_rng(0))[2]) == 0
+    assert crop(picture(), boxes, (0, 0, 10, 20))[2].tolist() == [True, False]
+    assert crop(picture(), boxes, (2, 2, 18, 38))[2].tolist() == [True, True]
+    assert crop(picture(), boxes, (3, 3, 15, 35))[2].tolist() == [False, False]
+    assert len(crop(picture(), NONE, (0, 0, 10, 20))[2]) == 0
+
+
+@given(
+    seed=st.integers(0, 1000),
+    rows=st.integers(0, 25),
+    columns=st.integers(0, 45),
+    box=st.tuples(st.floats(0, 39), st.floats(0, 19), st.floats(0.5, 40), st.floats(0.5, 20)),
+)
+def test_a_window_about_a_box_holds_it(seed: int, rows: int, columns: int, box: tuple[float, ...]) -> None:
+    x, y, w, h = box
+    wanted = np.array([x, y, min(x + w, 40), min(y + h, 20)], dtype=np.float32)
+    top, left, height, width = window_about(wanted, 20, 40, rows, columns, np.random.default_rng(seed))
+    assert height >= min(max(rows, 1), 20)
+    assert width >= min(max(columns, 1), 40)
+    assert (wanted[:2] >= (left, top)).all()
+    assert (wanted[2:] <= (left + width, top + height)).all()
+    assert 0 <= left <= 40 - width
+    assert 0 <= top <= 20 - height
+
+
+def test_a_window_about_a_box_is_no_larger_than_it_must_be_and_anywhere() -> None:
+    windows = [window_about(BOX[0], 20, 40, 1, 30, np.random.default_rng(seed)) for seed in range(200)]
+    assert {window[2:] for window in windows} == {(10, 30)}
+    assert {window[0] for window in windows} == {5}
+    assert {window[1] for window in windows} == set(range(11))
+
+
+def test_how_much_of_a_box_is_covered() -> None:
+    """Of 20x10 at (10, 5): nothing, all, the left half, and 5x5 in a corner."""
+    windows = [(0, 0, 5, 40), (0, 0, 20, 40), (0, 0, 20, 20), (10, 25, 5, 5)]
+    assert [covered(BOX, window)[0] for window in windows] == [0, 1, 0.5, 0.125]
+    assert covered(np.array([[3, 3, 3, 9]], dtype=np.float32), (0, 0, 20, 40)).tolist() == [0]
+    assert covered(NONE, (0, 0, 20, 40)).shape == (0,)
 
 
 def test_photometric() -> None:

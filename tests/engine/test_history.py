@@ -12,7 +12,7 @@ from cledet.models.criterion import Losses
 
 
 def losses(coefficient, classification=1.0):
-    return Losses(*(torch.tensor(v) for v in (classification, 2.0, 3, 1, coefficient, coefficient / 4)))
+    return Losses(*(torch.tensor(v) for v in (classification, 2.0, 3, 1, coefficient, coefficient / 4, 3.0)))
 
 
 def test_steps_without_positives_do_not_count_for_the_coefficient():
@@ -34,3 +34,25 @@ def test_an_epoch_without_any_leaves_the_cell_empty(tmp_path):
     assert tuple(row) == COLUMNS
     assert (row["coefficient"], row["loss_reg"]) == ("", "2")
     assert read_history(tmp_path / "none.csv") == []
+
+
+def test_dropped_boxes_are_summed(tmp_path):
+    meter = Meter()
+    for dropped in (2, 0, 5):
+        meter.add(losses(1.0), dropped)
+    history = History(tmp_path / "results.csv")
+    history.add({"epoch": 1, "step": 3, **meter.means()})
+    assert history.rows[0]["dropped"] == "7"
+    assert Meter().means()["dropped"] == 0
+
+
+def test_a_run_from_before_there_was_the_column_goes_on(tmp_path):
+    file = tmp_path / "results.csv"
+    old = [name for name in COLUMNS if name != "dropped"]
+    file.write_text(",".join(old) + "\n" + ",".join("1" for _ in old) + "\n")
+    history = History(file)
+    history.cut(1)
+    meter = Meter()
+    meter.add(losses(1.0), 3)
+    history.add({"epoch": 2, "step": 2, **meter.means()})
+    assert [row["dropped"] for row in read_history(file)] == ["", "3"]

@@ -37,7 +37,9 @@ def assert_same_weights(a, b):
 
 def test_a_run_leaves_what_the_readme_says(tiny_run):
     names = {str(path.relative_to(tiny_run)) for path in tiny_run.rglob("*") if path.is_file()}
-    assert names == {"config.yaml", "results.csv", "results.png", "val.jpg", "weights/best.pt", "weights/last.pt"}
+    batches = {f"batches/{step:06d}.jpg" for step in (0, 1, 2)}
+    files = {"config.yaml", "results.csv", "results.png", "val.jpg", "weights/best.pt", "weights/last.pt"}
+    assert names == files | batches
     with (tiny_run / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [3, 4]  # 6 images in twos: an epoch is 3 steps
@@ -94,7 +96,12 @@ def test_a_run_stopped_anywhere_and_resumed_ends_bit_identical(tiny, tmp_path, e
         trainer.fit()
     assert stopped.value.signal_number == signal.SIGINT
     assert load_checkpoint(run / "weights" / "last.pt").training["step"] == 2
+    drawn = run / "batches" / "000001.jpg"
+    assert not (run / "batches" / "000002.jpg").exists()
+    drawn.write_bytes(b"kept")
     Detector().train(resume=run)
+    assert drawn.read_bytes() == b"kept"
+    assert (run / "batches" / "000002.jpg").exists()
     assert_same_weights(weights(run), weights(whole))
     rows = [(p / "results.csv").read_text().splitlines() for p in (run, whole)]
     columns = [[line.split(",")[:2] for line in lines] for lines in rows]

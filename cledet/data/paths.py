@@ -12,6 +12,13 @@ from cledet.errors import UserError, nearest
 _SYNONYMS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 
 
+def cache_folder() -> Path:
+    """Where drawn and downloaded things go: $CLEDET_CACHE, else cledet in the user's cache folder."""
+    if chosen := os.environ.get("CLEDET_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "cledet"
+
+
 def missing(what: str, path: Path) -> UserError:
     """The error for a path that is not there: the path tried and what lies beside it."""
     return UserError(f"{what} not found: {path}", _neighbours(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,18 +12,12 @@ import cv2
 import numpy as np
 
 from cledet.data.drawing import SHAPES, Thing, draw_scene
+from cledet.data.paths import cache_folder
 from cledet.errors import UserError
 
 VERSION = 1
 """To be raised when the pictures change."""
 COUNTS = {"train": 320, "val": 100}
-
-
-def cache_folder() -> Path:
-    """Where drawn and downloaded things go: $CLEDET_CACHE, else cledet in the user's cache folder."""
-    if chosen := os.environ.get("CLEDET_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "cledet"
 
 
 def shapes_folder() -> Path:

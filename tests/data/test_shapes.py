@@ -12,6 +12,7 @@ import pytest
 from cledet.data import shapes
 from cledet.data.drawing import SHAPES, draw_scene
 from cledet.data.images import read_image
+from cledet.data.paths import cache_folder
 from cledet.data.source import open_source
 from cledet.errors import UserError
 
@@ -79,9 +80,9 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLEDET_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert shapes.cache_folder() == Path("/x/cledet")
+    assert cache_folder() == Path("/x/cledet")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert shapes.cache_folder() == Path.home() / ".cache" / "cledet"
+    assert cache_folder() == Path.home() / ".cache" / "cledet"
 
 
 def test_things_are_inside_and_of_the_sizes_wanted() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ import typer
 from cledet import __version__
 from cledet.choices import ablation_name
 from cledet.config import ExplainSettings, ExportSettings, GridSettings, PredictSettings, Settings, ValSettings
-from cledet.console import Steps, fail, say, show_json, show_table
+from cledet.console import Steps, fail, say, show_json, show_table, transfer
 from cledet.errors import Interrupted, UserError
 from cledet.resolve import read_recipe, recipes, resolve
 
@@ -30,6 +31,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+data_app = typer.Typer(
+    name="data", help="Data sets that come with the package: fetch them, list them.", no_args_is_help=True
+)
+app.add_typer(data_app)
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
 Recipe = Annotated[str | None, typer.Option("--recipe", help="a YAML of these flags, or the name of a shipped one")]
@@ -199,6 +205,43 @@ def _show_report(report: Any) -> None:
         print(f"{problem.severity}: {problem.text}")
     if not report.problems:
         print("nothing is wrong with it")
+
+
+@data_app.command("download")
+def data_download(
+    name: Annotated[str, typer.Argument(help="coco, voc, shapes, or a YAML that names its archives")],
+    to: Annotated[Path | None, typer.Option("--to", help="the folder to put it in (default: the cache)")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="keep the archives beside the data set")] = False,
+    json: Json = False,
+) -> None:
+    """Fetch a data set: resumed, verified, unpacked. The only command that downloads one."""
+    from cledet.data.archives import open_set
+    from cledet.data.download import download
+
+    chosen = open_set(name, to)
+    again = shlex.join(["cledet", "data", "download", name, *(["--to", str(to)] if to else []), *["--keep"][:keep]])
+    try:
+        fetched = download(chosen, transfer, keep=keep)
+    except KeyboardInterrupt:
+        fail(f"interrupted; what has arrived is kept, go on with: {again}")
+        raise typer.Exit(130) from None
+    if not fetched:
+        say(f"{chosen.name} is there already")
+    show_json(chosen.to_dict()) if json else print(chosen.root)
+    say(f"train on it: cledet train --data {shlex.quote(str(chosen.copy or name))}")
+
+
+@data_app.command("list")
+def data_list(json: Json = False) -> None:
+    """Show the data sets that come with the package, and which of them are there."""
+    from cledet.data.download import listing
+
+    sets = listing()
+    if json:
+        show_json(sets)
+        return
+    columns = ("name", "state", "MB to fetch", "folder")
+    show_table("", columns, [(s["name"], s["state"], round(s["bytes"] / 1e6), s["folder"]) for s in sets])
 
 
 @app.command()

@@ -8,7 +8,16 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 T = TypeVar("T")
@@ -60,11 +69,12 @@ def _cell(value: Any) -> str:
 class Steps:
     """A progress bar with a line of figures; without a terminal, silent (callers `say` what should be kept)."""
 
-    def __init__(self, title: str, total: int, done: int = 0) -> None:
+    def __init__(self, title: str, total: int, done: int = 0, *, in_bytes: bool = False) -> None:
+        counts = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            *counts,
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -89,6 +99,16 @@ class Steps:
     def set(self, done: int, total: int) -> None:
         """So many steps of so many."""
         self._bar.update(self._task, completed=done, total=total)
+
+    def note(self, text: str) -> None:
+        """A line of news that stays above the bar."""
+        self._bar.console.print(text, markup=False)
+
+
+def transfer(title: str, total: int) -> Steps:
+    """The progress of so many bytes; the title stays as a line of news, also without a terminal."""
+    say(title)
+    return Steps(title.partition(",")[0], total, in_bytes=True)
 
 
 def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:

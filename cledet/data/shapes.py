@@ -20,13 +20,13 @@ VERSION = 1
 COUNTS = {"train": 320, "val": 100}
 
 
-def shapes_folder() -> Path:
-    """The folder of the data set, COCO layout; drawn if it is not there yet.
+def shapes_folder(home: Path | None = None) -> Path:
+    """The folder of the data set, COCO layout, in `home` or the cache; drawn if it is not there yet.
 
     It appears whole or not at all, also when several processes ask at once. Raises UserError where the cache
     cannot be written.
     """
-    folder = cache_folder() / f"shapes-{VERSION}"
+    folder = (home or cache_folder()) / f"shapes-{VERSION}"
     if folder.is_dir():
         return folder
     try:

@@ -59,11 +59,15 @@ def parse_milestones(value: Any) -> Any:
     )
 
 
+AUTO = -1
+"""A batch as large as fits, which the engine replaces by its size before a run begins."""
+
+
 def parse_batch(value: Any) -> Any:
-    """`auto` -> -1."""
+    """`auto` -> AUTO."""
     if str(value) == "0":
         raise ValueError("give a number from 1 on, or auto")
-    return -1 if value == "auto" else value
+    return AUTO if value == "auto" else value
 
 
 def _pair(value: Any) -> Any:
@@ -81,8 +85,7 @@ Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
 PixelRange = Annotated[tuple[int, int], BeforeValidator(_pair)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
-Batch = Annotated[int, BeforeValidator(parse_batch), Field(ge=-1)]
-"""How many images; -1 is auto, which the engine replaces before a run begins."""
+Batch = Annotated[int, BeforeValidator(parse_batch), Field(ge=AUTO)]
 AmpName = Literal["auto", "off", "bf16", "fp16"]
 NMSName = Literal["standard", "soft-linear", "soft", "diou", "weighted", "cl-balanced", "soft-mean"]
 NMS_METHODS: tuple[str, ...] = get_args(NMSName)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from cledet.choices import (
+    AUTO,
     COMPONENTS,
     NMS_METHODS,
     Ablation,
@@ -192,7 +193,7 @@ class TrainingSettings(DetectionSettings):
 
     @model_validator(mode="after")
     def _check_parts(self) -> TrainingSettings:
-        if self.batch % self.accumulate:
+        if self.batch != AUTO and self.batch % self.accumulate:
             raise ValueError(f"--batch {self.batch} cannot be divided into {self.accumulate} parts (--accumulate)")
         if self.iters is not None and any(isinstance(at, str) for at in self.lr_steps):
             raise ValueError("--lr-steps counts epochs, but the run's length is given by --iters; give --epochs")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from cledet.data.datafile import load_datafile
 from cledet.data.paths import absolute, cache_folder
 from cledet.errors import UserError, nearest
 
@@ -106,7 +106,7 @@ def open_set(name: str, to: Path | None = None) -> DataSet:
     and for a YAML that names no archives, no split, or a folder outside of its own.
     """
     file, home = _find(name)
-    content = _load(file)
+    content = load_datafile(file)
     if to is not None:
         home = absolute(to)
     root = absolute(home / Path(str(content.get("path", "."))).expanduser())
@@ -133,16 +133,6 @@ def _find(name: str) -> tuple[Path, Path]:
     if stem not in SHIPPED:
         raise UserError(f"{name} is neither a YAML file nor a data set that ships", nearest(Path(stem).name, SHIPPED))
     return SETS / f"{stem}.yaml", absolute(cache_folder())
-
-
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file} describes no data set")
-    return content
 
 
 def _archives(file: Path, content: dict[str, Any]) -> tuple[Archive, ...]:

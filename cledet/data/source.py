@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cledet.data.archives import SETS, SHIPPED
 from cledet.data.coco import CocoFiles, find_coco
 from cledet.data.datafile import SPLITS, Reader, load_datafile, read_datafile
 from cledet.data.index import Bools, DetectionIndex
@@ -17,9 +18,6 @@ from cledet.data.store import cached
 from cledet.data.voc import VocFolder, find_voc
 from cledet.data.yolo import find_yolo
 from cledet.errors import UserError, nearest
-
-SETS = Path(__file__).parent / "sets"
-"""Where the YAML files of the data sets lie that ship with the package; their paths are relative to the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +77,13 @@ def open_source(data: str | Path) -> DataSource:
     Raises UserError where there is nothing of the kind, naming the path tried and what lies beside it.
     """
     path = absolute(Path(data))
-    if not path.exists() and str(data).removesuffix(".yaml") in shipped():
+    if not path.exists() and str(data).removesuffix(".yaml") in SHIPPED:
         return _open_shipped(str(data).removesuffix(".yaml"))
     if path.is_dir():
         return _open_folder(path)
     if not path.is_file():
         error = missing("data set", path)
-        raise UserError(error.message, f"{error.hint}; ships with the package: {', '.join(shipped())}")
+        raise UserError(error.message, f"{error.hint}; ships with the package: {', '.join(SHIPPED)}")
     if path.suffix.lower() == ".json":
         home = path.parents[1] if path.parent.name == "annotations" else path.parent
         split = path.stem.removeprefix("instances_")
@@ -95,16 +93,11 @@ def open_source(data: str | Path) -> DataSource:
     raise UserError(f"{path} is no data set", "expected a .yaml, a COCO .json, a folder, or a shipped name")
 
 
-def shipped() -> dict[str, Path]:
-    """The YAML files of the data sets that ship with the package, by name."""
-    return {file.stem: file for file in sorted(SETS.glob("*.yaml"))}
-
-
 def _open_shipped(name: str) -> DataSource:
     """A shipped data set, in the cache; one that is drawn is drawn, one that is not downloaded is refused."""
     if name == "shapes":
         shapes_folder()
-    file = shipped()[name]
+    file = SETS / f"{name}.yaml"
     root = cache_folder() / str(load_datafile(file)["path"])
     if not root.is_dir():
         hint = f"cledet data download {name}; or --data with the path of a YAML of your own"

@@ -63,7 +63,7 @@ def total(value: Tensor) -> Tensor:
 
 def everywhere(condition: bool) -> bool:
     """Whether it holds in all processes."""
-    return size() == 1 or int(total(torch.tensor(int(condition)))) == size()
+    return condition if size() == 1 else int(total(torch.tensor(int(condition)))) == size()
 
 
 def shared(value: T) -> T:

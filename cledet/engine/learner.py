@@ -72,15 +72,15 @@ class Learner:
         for number, batch in enumerate(parts, 1):
             with distributed.synchronizing(self.parallel, number == len(parts)):
                 losses = self._losses(batch, criterion)
-                expected = found[0].divisor * len(parts) if found else losses.divisor * len(parts)
-                loss = (losses.classification + losses.regression) * (losses.divisor / expected)
+                expected = (found[0].n if found else losses.n).clamp(min=1) * len(parts)
+                loss = (losses.classification + losses.regression) * (losses.n.clamp(min=1) / expected)
                 self.scaler.scale(loss).backward()
             found.append(Losses(*(value.detach() for value in losses)))
         whole = combined(found)
         if len(parts) > 1:
             for parameter in self._trained():
                 if parameter.grad is not None:
-                    parameter.grad.mul_(found[0].divisor * len(parts) / whole.divisor)
+                    parameter.grad.mul_(expected / whole.n.clamp(min=1))
         return whole
 
     @contextmanager
@@ -155,7 +155,7 @@ def combined(parts: Sequence[Losses]) -> Losses:
     if len(parts) == 1:
         return parts[0]
     table = Losses(*(torch.stack([value.float() for value in values]) for values in zip(*parts)))
-    share, weight = table.divisor / table.divisor.sum(), table.positives / table.positives.sum()
+    share, weight = table.n.clamp(min=1) / table.n.sum().clamp(min=1), table.positives / table.positives.sum()
     return Losses(
         classification=(table.classification * share).sum(),
         regression=(table.regression * share).sum(),
@@ -163,7 +163,7 @@ def combined(parts: Sequence[Losses]) -> Losses:
         recalled=table.recalled.sum(),
         coefficient=(table.coefficient.nan_to_num() * weight).sum(),
         spread=(table.spread.nan_to_num() * weight).sum(),
-        divisor=table.divisor.sum(),
+        n=table.n.sum(),
     )
 
 

@@ -6,13 +6,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from cledet.choices import AUTO
 from cledet.config import GridSettings, TrainSettings
 from cledet.console import say, warn
 from cledet.data.index import DetectionIndex
 from cledet.data.source import DataSource, open_source
 from cledet.engine import distributed
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
+from cledet.engine.devices import pick_device
 from cledet.engine.grid import GRID, train_grid
+from cledet.engine.probe import largest_batch
 from cledet.engine.runs import new_run, write_whole
 from cledet.engine.setup import initial_model
 from cledet.engine.trainer import Task, Trainer
@@ -31,9 +36,10 @@ def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
         settings = distributed.shared(_with_absolute_data(settings))
         if (begun := distributed.shared(_restarted(settings))) is not None:
             return resume(begun, {})
+        task = load_task(settings.runs()[0])
+        model = begin(settings.runs()[0], task, given)  # refuses what does not fit before there is a folder
+        settings = distributed.shared(_with_batch(settings, model, task) if distributed.leads() else settings)
         runs = settings.runs()
-        task = load_task(runs[0])
-        model = begin(runs[0], task, given)  # refuses what does not fit before there is a folder
         folder = distributed.shared(_new_folder(settings) if distributed.leads() else None)
         assert folder is not None
         if len(runs) == 1:
@@ -94,6 +100,15 @@ def _with_absolute_data(settings: GridSettings) -> GridSettings:
     if not Path(settings.data).exists():
         return settings
     return settings.model_copy(update={"data": str(Path(settings.data).absolute())})
+
+
+def _with_batch(settings: GridSettings, model: Checkpoint, task: Task) -> GridSettings:
+    """The same, with as large a batch as fits for `auto`."""
+    if settings.batch != AUTO:
+        return settings
+    one, boxes = settings.runs()[0], int(np.diff(task.train.starts).max())
+    batch = largest_batch(one, model.architecture, boxes, pick_device(settings.device)) * distributed.size()
+    return settings.model_copy(update={"batch": batch})
 
 
 def _new_folder(settings: GridSettings) -> Path:

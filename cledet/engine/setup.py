@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 
@@ -104,6 +105,13 @@ def build_criterion(settings: TrainSettings) -> Criterion:
 def build_augment(settings: TrainSettings) -> Augment:
     """How training images are varied."""
     return Augment(**{field.name: getattr(settings, field.name) for field in fields(Augment)})
+
+
+def make_deterministic() -> None:
+    """Let torch take only algorithms that repeat to the bit, where it has one; it warns where it has none."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def pretrained(settings: TrainSettings) -> bool:

@@ -26,7 +26,7 @@ from cledet.engine.history import History, Meter
 from cledet.engine.interrupts import Interrupts, Stop, interrupts
 from cledet.engine.learner import Learner, NotFinite
 from cledet.engine.predictor import Predictor
-from cledet.engine.setup import build_augment, build_criterion, frozen_stages, summary
+from cledet.engine.setup import build_augment, build_criterion, frozen_stages, make_deterministic, summary
 from cledet.engine.validator import post_process, validate
 from cledet.errors import Interrupted, UserError
 
@@ -64,6 +64,8 @@ class Trainer:
 
     def __init__(self, settings: TrainSettings, task: Task, model: Checkpoint, run: Path) -> None:
         self.settings, self.task, self.model, self.run = settings, task, model, run
+        if settings.deterministic:
+            make_deterministic()
         self.device = pick_device(settings.device)
         self.total = settings.steps(len(task.train))
         network = model.network()

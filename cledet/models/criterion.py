@@ -44,7 +44,7 @@ class Losses(NamedTuple):
     recalled: Tensor  # those of them that IAC recalled
     coefficient: Tensor  # mean over the positives of what multiplied their loss: DC's lambda', else 1; nan: none
     spread: Tensor  # its standard deviation
-    divisor: Tensor  # of the two losses: N, or a process's share of it
+    n: Tensor  # Eq. 4's N, over all processes; the two losses are divided by it, or by 1 if it is 0
 
 
 LETTER = Recall()
@@ -84,7 +84,8 @@ class Criterion:
             background = classification.sum() - positive.sum()
             regression = self.regression(deltas, anchors, gt_boxes)
 
-            divisor = self.total(NORMALIZERS[self.normalizer](assigned)).clamp(min=1) / self.processes
+            n = self.total(NORMALIZERS[self.normalizer](assigned))
+            divisor = n.clamp(min=1) / self.processes
             return Losses(
                 classification=((weight * positive).sum() + background) / divisor,
                 regression=regression.sum() / divisor,
@@ -92,7 +93,7 @@ class Criterion:
                 recalled=assigned.recalled.sum(),
                 coefficient=weight.mean(),
                 spread=(weight - weight.mean()).square().mean().sqrt(),
-                divisor=divisor,
+                n=n,
             )
 
     @torch.no_grad()

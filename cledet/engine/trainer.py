@@ -159,7 +159,7 @@ class Trainer:
             metrics = self._validate()
         self.history.add(row | {k: v for k, v in metrics.items() if k != "per_class"})
         say(self.history.line())
-        if epoch == 1 and meter.dropped:
+        if len(self.history.rows) == 1 and meter.dropped:
             say(
                 f"boxes left out of the first epoch, empty or less than a pixel wide or high: {meter.dropped} "
                 "(results.csv has them in its column `dropped`; `cledet check` lists the empty ones)"

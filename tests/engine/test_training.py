@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -43,6 +45,21 @@ def test_a_run_leaves_what_the_readme_says(tiny_run):
     config = yaml.safe_load((tiny_run / "config.yaml").read_text())
     assert config["backbone"] == "r18"
     assert config["ablation"] == ["iac", "dc", "clb"]
+
+
+def test_boxes_that_are_left_out_are_counted_and_said_once(tiny, squares, tmp_path, capsys):
+    """One box without width, in an epoch of 3 steps once, and perhaps once more in the fourth."""
+    shutil.copytree(squares, tmp_path / "data")
+    file = tmp_path / "data" / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["bbox"][2] = 0
+    file.write_text(json.dumps(content))
+    run = Detector().train(**{**tiny, "data": str(tmp_path / "data"), "val_split": "none"}, project=tmp_path)
+    assert capsys.readouterr().err.count("empty or less than a pixel wide or high: 1 ") == 1
+    with (run / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["dropped"] == "1"
+    assert rows[1]["dropped"] in ("0", "1")
 
 
 def test_the_checkpoint_says_what_it_is(tiny_run, squares):

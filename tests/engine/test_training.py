@@ -104,12 +104,12 @@ def test_a_run_stopped_anywhere_and_resumed_ends_bit_identical(tiny, tmp_path, e
         trainer.fit()
     assert stopped.value.signal_number == signal.SIGINT
     assert load_checkpoint(run / "weights" / "last.pt").training["step"] == 2
-    drawn = run / "batches" / "000001.jpg"
-    assert not (run / "batches" / "000002.jpg").exists()
-    drawn.write_bytes(b"kept")
+    drawn = [run / "batches" / f"{step:06d}.jpg" for step in (1, 2)]
+    assert [picture.exists() for picture in drawn] == [True, False]
+    for picture in drawn:
+        picture.write_bytes(b"kept")
     Detector().train(resume=run)
-    assert drawn.read_bytes() == b"kept"
-    assert (run / "batches" / "000002.jpg").exists()
+    assert [picture.read_bytes() for picture in drawn] == [b"kept"] * 2
     assert_same_weights(weights(run), weights(whole))
     rows = [(p / "results.csv").read_text().splitlines() for p in (run, whole)]
     columns = [[line.split(",")[:2] for line in lines] for lines in rows]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from cledet.errors import nearest
 
@@ -78,11 +78,18 @@ def _pair(value: Any) -> Any:
     return value
 
 
+def _check_pixels(sides: tuple[int, int]) -> tuple[int, int]:
+    low, high = sides
+    if not 32 <= low <= high <= 4096 and sides != (0, 0):
+        raise ValueError("expected LOW,HIGH with 32 <= LOW <= HIGH <= 4096, or 0,0 for none")
+    return sides
+
+
 Ablation = Annotated[tuple[Component, ...], BeforeValidator(parse_ablation)]
 Ablations = Annotated[Subsets, BeforeValidator(parse_subsets)]
 Milestones = Annotated[tuple[float | str, ...], BeforeValidator(parse_milestones)]
 Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
-PixelRange = Annotated[tuple[int, int], BeforeValidator(_pair)]
+PixelRange = Annotated[tuple[int, int], BeforeValidator(_pair), AfterValidator(_check_pixels)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Batch = Annotated[int, BeforeValidator(parse_batch), Field(ge=AUTO)]

@@ -200,15 +200,10 @@ class TrainingSettings(DetectionSettings):
         return self
 
     @model_validator(mode="after")
-    def _check_ranges(self) -> TrainingSettings:
+    def _check_jitter(self) -> TrainingSettings:
         low, high = self.scale_jitter
         if not 0.1 <= low <= high <= 4:
             raise ValueError(f"scale_jitter: expected LOW,HIGH with 0.1 <= LOW <= HIGH <= 4, not {low:g},{high:g}")
-        least, most = self.multi_scale
-        if not 32 <= least <= most <= 4096 and (least, most) != (0, 0):
-            raise ValueError(
-                f"multi_scale: expected LOW,HIGH with 32 <= LOW <= HIGH <= 4096, or 0,0 for none, not {least},{most}"
-            )
         return self
 
 

@@ -188,7 +188,7 @@ class Trainer:
         if distributed.leads():
             self.history.add(row | {k: v for k, v in metrics.items() if k != "per_class"})
             say(self.history.line())
-            self._say_dropped(epoch)
+            self._say_dropped()
         score = metrics.get("AP") or 0.0
         if val is None or (metrics and score > at.best):
             at.best, at.best_epoch = max(at.best, score), epoch
@@ -197,8 +197,8 @@ class Trainer:
         self.meter = Meter()
         self._save("last.pt", metrics)
 
-    def _say_dropped(self, epoch: int) -> None:
-        if epoch == 1 and self.meter.dropped:
+    def _say_dropped(self) -> None:
+        if len(self.history.rows) == 1 and self.meter.dropped:
             say(
                 f"boxes left out of the first epoch, empty or less than a pixel wide or high: {self.meter.dropped} "
                 "(results.csv has them in its column `dropped`; `cledet check` lists the empty ones)"

@@ -102,6 +102,8 @@ def test_what_cuts_keeps_boxes_on_their_objects(name: str, seed: int) -> None:
     after = vary(before, others, 3, LIMITS, PARTIAL[name], np.random.default_rng(seed))
     assert set(after.labels) <= {0, 1, 2}
     assert after.ignore[after.labels == 1].all()
+    assert min(after.image.shape[:2]) <= LIMITS[0]
+    assert max(after.image.shape[:2]) <= LIMITS[1]
     assert_on_colours(after, tolerance=6)
 
 
@@ -120,8 +122,10 @@ def test_multi_scale_draws_every_short_side_and_keeps_the_proportion_of_the_limi
     for seed in range(60):
         after = vary(before, others, 3, LIMITS, augment, np.random.default_rng(seed))
         sides.add(min(after.image.shape[:2]))
-        assert max(after.image.shape[:2]) <= round(36 * 107 / 64)
     assert sides == {32, 33, 34, 35, 36}
+    sliver = blank(20, 200, [], [])  # 32 high it would be 320 long, but 107 / 64 of 32 is 54, and of 36 it is 60
+    shapes = {vary(sliver, others, 3, LIMITS, augment, np.random.default_rng(s)).image.shape[1] for s in range(60)}
+    assert shapes == {54, 55, 57, 59, 60}
 
 
 def test_a_cut_ignores_what_has_lost_its_centre_and_drops_what_is_outside() -> None:
@@ -201,6 +205,13 @@ def test_pasted_objects_bring_their_boxes_and_cover_little(seed: int, most: int)
         part = after.image[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1].astype(int)  # without the blurred rim
         other = np.abs(part - COLOURS[label]).max(axis=2) >= 60
         assert other.sum() <= MOST_COVERED * (x2 - x1) * (y2 - y1) + 1
+
+
+def test_at_most_so_many_are_pasted_and_at_least_one_if_there_is_room() -> None:
+    donor = blank(64, 64, [[8 * k, 0, 8 * k + 6, 6] for k in range(8)], [False] * 8)
+    pasted = [copy_paste(blank(300, 300, [], []), donor, 3, (64, 64), np.random.default_rng(s)) for s in range(40)]
+    assert {len(after.boxes) for after in pasted} == {1, 2, 3}
+    assert {label for after in pasted for label in after.labels} == set(range(8))
 
 
 def blank(height: int, width: int, boxes: list[list[float]], ignore: list[bool], dropped: int = 0) -> Scene:

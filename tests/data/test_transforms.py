@@ -114,8 +114,8 @@ def test_a_window_about_a_box_is_no_larger_than_it_must_be_and_anywhere() -> Non
 
 def test_how_much_of_a_box_is_covered() -> None:
     """Of 20x10 at (10, 5): nothing, all, the left half, and 5x5 in a corner."""
-    windows = [(0, 0, 5, 40), (0, 0, 20, 40), (0, 0, 20, 20), (10, 25, 5, 5)]
-    assert [covered(BOX, window)[0] for window in windows] == [0, 1, 0.5, 0.125]
+    windows = [(0, 0, 5, 40), (0, 0, 4, 5), (0, 0, 20, 40), (0, 0, 20, 20), (10, 25, 5, 5)]
+    assert [covered(BOX, window)[0] for window in windows] == [0, 0, 1, 0.5, 0.125]
     assert covered(np.array([[3, 3, 3, 9]], dtype=np.float32), (0, 0, 20, 40)).tolist() == [0]
     assert covered(NONE, (0, 0, 20, 40)).shape == (0,)
 

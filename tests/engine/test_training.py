@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -48,6 +50,21 @@ def test_a_run_leaves_what_the_readme_says(tiny_run):
     config = yaml.safe_load((tiny_run / "config.yaml").read_text())
     assert config["backbone"] == "r18"
     assert config["ablation"] == ["iac", "dc", "clb"]
+
+
+def test_boxes_that_are_left_out_are_counted_and_said_once(tiny, squares, tmp_path, capsys):
+    """One box without width, in an epoch of 3 steps once, and perhaps once more in the fourth."""
+    shutil.copytree(squares, tmp_path / "data")
+    file = tmp_path / "data" / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["bbox"][2] = 0
+    file.write_text(json.dumps(content))
+    run = Detector().train(**{**tiny, "data": str(tmp_path / "data"), "val_split": "none"}, project=tmp_path)
+    assert capsys.readouterr().err.count("empty or less than a pixel wide or high: 1 ") == 1
+    with (run / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["dropped"] == "1"
+    assert rows[1]["dropped"] in ("0", "1")
 
 
 def test_the_checkpoint_says_what_it_is(tiny_run, squares):
@@ -96,12 +113,12 @@ def test_a_run_stopped_anywhere_and_resumed_ends_bit_identical(tiny, tmp_path, e
         trainer.fit()
     assert stopped.value.signal_number == signal.SIGINT
     assert load_checkpoint(run / "weights" / "last.pt").training["step"] == 2
-    drawn = run / "batches" / "000001.jpg"
-    assert not (run / "batches" / "000002.jpg").exists()
-    drawn.write_bytes(b"kept")
+    drawn = [run / "batches" / f"{step:06d}.jpg" for step in (1, 2)]
+    assert [picture.exists() for picture in drawn] == [True, False]
+    for picture in drawn:
+        picture.write_bytes(b"kept")
     Detector().train(resume=run)
-    assert drawn.read_bytes() == b"kept"
-    assert (run / "batches" / "000002.jpg").exists()
+    assert [picture.read_bytes() for picture in drawn] == [b"kept"] * 2
     assert_same_weights(weights(run), weights(whole))
     rows = [(p / "results.csv").read_text().splitlines() for p in (run, whole)]
     columns = [[line.split(",")[:2] for line in lines] for lines in rows]

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cledet.components.clb import agreed_centers, cl_balanced_nms, clusters
+from cledet.components.clb import agreed_centers, cl_balanced_nms
+from cledet.components.clusters import clusters
 from cledet.components.iac import at_matched_class
 from cledet.config import TrainSettings
 from cledet.engine.explanation import Clusters, Explanation, Objects, Places, Positives

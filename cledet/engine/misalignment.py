@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from cledet.components.clb import clusters
+from cledet.components.clusters import clusters
 from cledet.data.index import DetectionIndex, Floats, Ints
 from cledet.engine.candidates import Candidates, by_image, everything
 from cledet.engine.evaluator import Results, evaluate

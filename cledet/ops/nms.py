@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cledet.components.clb import cl_balanced_nms, clusters
+from cledet.components.clb import cl_balanced_nms
+from cledet.components.clusters import clusters
 from cledet.ops.boxes import centers, elementwise_iou
 from cledet.ops.merge import cluster_means, neighbour_means
 from cledet.ops.soft_nms import soften
@@ -189,7 +190,7 @@ def _cl_balanced(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: f
         cl_norm=options.cl_norm,
         cl_score=options.cl_score,
     )
-    return Kept(keep, scores, boxes[keep])
+    return Kept(keep, scores, boxes.index_select(0, keep))
 
 
 def _by_score(keep: Tensor, scores: Tensor, boxes: Tensor) -> Kept:

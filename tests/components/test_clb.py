@@ -7,8 +7,9 @@ import torchvision
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cledet.components import cl_balanced_nms, clb
-from cledet.components.clb import clusters
+from cledet.components import cl_balanced_nms
+from cledet.components import clusters as module
+from cledet.components.clusters import clusters
 
 
 def scene(seed: int, max_boxes: int = 60) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -65,12 +66,14 @@ def loop(boxes, scores, labels, threshold=0.5, localization="proximity", cl_norm
     return [i for i, _ in kept], [s for _, s in kept]
 
 
-@pytest.mark.parametrize("pairs_per_box", [0, 10**6])
-def test_equals_loop_on_a_thousand_scenes(pairs_per_box: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clb, "PAIRS_PER_BOX", {False: pairs_per_box})
+@pytest.mark.parametrize("large", [0, 12, 10**6])
+def test_equals_loop_on_a_thousand_scenes(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 12: classes of up to 12 boxes by windows, some at a time, the crowded one by NMS
+    monkeypatch.setattr(module, "LARGE", {False: large})
+    monkeypatch.setattr(module, "PAIRS", {False: 100})
     options = [(a, b, c) for a in ("proximity", "literal") for b in ("max", "diagonal") for c in ("own", "max")]
     for seed in range(500):
-        boxes, scores, labels = scene(seed + (1000 if pairs_per_box else 0), 40)
+        boxes, scores, labels = scene(seed + 1000 * min(large, 2), 40)
         localization, cl_norm, cl_score = options[seed % len(options)]
         threshold = (0.5, 0.6, 0.3)[seed % 3]
         keep, kept = cl_balanced_nms(
@@ -89,11 +92,11 @@ def test_scenes_have_what_they_are_for() -> None:
     assert any(len(scores) > 20 and len(scores.unique()) <= 6 for _, scores, _ in scenes)
 
 
-@pytest.mark.parametrize("pairs_per_box", [0, 10**6])
+@pytest.mark.parametrize("large", [0, 12, 10**6])
 @pytest.mark.parametrize("pairs", [50, 10**6])
-def test_keepers_are_what_standard_nms_keeps(pairs_per_box: int, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clb, "PAIRS_PER_BOX", {False: pairs_per_box})
-    monkeypatch.setattr(clb, "PAIRS", {False: pairs})
+def test_keepers_are_what_standard_nms_keeps(large: int, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGE", {False: large})
+    monkeypatch.setattr(module, "PAIRS", {False: pairs})
     for seed in range(20):
         boxes, scores, labels = scene(seed, 100)
         keepers, owner = clusters(boxes, scores, labels, 0.6)
@@ -109,10 +112,10 @@ def test_keepers_are_what_standard_nms_keeps(pairs_per_box: int, pairs: int, mon
         assert alone[scores[alone].argsort(descending=True, stable=True)].tolist() == by_score.tolist()
 
 
-@pytest.mark.parametrize("pairs_per_box", [0, 10**6])
-def test_a_chain_is_settled_to_its_end(pairs_per_box: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("large", [0, 10**6])
+def test_a_chain_is_settled_to_its_end(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # each box overlaps the next by 8 / 12, the one after by 6 / 14: every second one stays and takes the next
-    monkeypatch.setattr(clb, "PAIRS_PER_BOX", {False: pairs_per_box})
+    monkeypatch.setattr(module, "LARGE", {False: large})
     x = torch.arange(300.0)[:, None] * 2
     boxes = torch.cat([x, x * 0, x + 10, x * 0 + 10], 1)
     keepers, owner = clusters(boxes, torch.linspace(1, 0, 300), torch.zeros(300, dtype=torch.long), 0.5)
@@ -120,13 +123,13 @@ def test_a_chain_is_settled_to_its_end(pairs_per_box: int, monkeypatch: pytest.M
     assert owner.tolist() == [i - i % 2 for i in range(300)]
 
 
-@pytest.mark.parametrize("pairs_per_box", [0, 10**6])
+@pytest.mark.parametrize("large", [0, 10**6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_iou_at_the_threshold_goes_as_torchvision_has_it(
-    pairs_per_box: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    large: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # n / d in whole pixels is met exactly, above or below n / d as a double, all by how it is rounded
-    monkeypatch.setattr(clb, "PAIRS_PER_BOX", {False: pairs_per_box})
+    monkeypatch.setattr(module, "LARGE", {False: large})
     decisions = set()
     for d in range(2, 24):
         for n in range(1, d):
@@ -237,16 +240,16 @@ def test_memory_is_linear_in_the_boxes(step: float, kept: int) -> None:
     with Largest() as largest:
         keep, _ = cl_balanced_nms(boxes, torch.linspace(1, 0, n), torch.zeros(n, dtype=torch.long))
     assert len(keep) == kept
-    assert largest.elements <= 4 * n + 2 * clb.PAIRS[False]
+    assert largest.elements <= 5 * (n + module.LARGE[False] + module.PAIRS[False])
 
 
-@pytest.mark.parametrize("size", [100, 128])
-def test_memory_is_linear_where_all_pairs_are_compared(size: int) -> None:
+@pytest.mark.parametrize("size", [100, 256, 257])
+def test_memory_is_linear_in_boxes_of_many_classes(size: int) -> None:
     n = 20_000
     with Largest() as largest:
         keep, _ = cl_balanced_nms(torch.tensor([[0.0, 0, 9, 9]]).repeat(n, 1), torch.rand(n), torch.arange(n) // size)
     assert len(keep) == math.ceil(n / size)
-    assert 2 * n < largest.elements <= clb.PAIRS_PER_BOX[False] * n
+    assert largest.elements <= 5 * (n + module.LARGE[False] + module.PAIRS[False])
 
 
 def test_gradients_of_the_inputs_do_not_matter() -> None:

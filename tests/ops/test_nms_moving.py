@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cledet.components.clb import clusters
+from cledet.components.clusters import clusters
 from cledet.ops import batched_nms, merge, suppress
 from cledet.ops.boxes import box_iou
 from cledet.ops.nms import DECAY_IOU, MOVING, NMS, VOTERS_IOU

@@ -1,0 +1,152 @@
+"""The clusters of class-by-class NMS: each box that it keeps, and those that this box takes away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+from cledet.ops.boxes import upcast
+
+LARGE = {False: 256, True: 1024}
+"""In classes of up to this many boxes, off or on CUDA, all pairs are compared; in larger ones NMS goes first."""
+PAIRS = {False: 1 << 18, True: 1 << 22}
+"""Pairs of boxes, off or on CUDA, that are compared at a time: what a cache holds, what fills a GPU."""
+
+
+def clusters(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> tuple[Tensor, Tensor]:
+    """The clusters behind class-by-class NMS: keepers [K], by index, and for every box its keeper, owner [N].
+
+    The keepers are the boxes that `torchvision.ops.nms` keeps in each class. Every other box belongs to the
+    keeper that takes it away: of those of its class whose IoU with it is over the threshold, the first by score.
+    """
+    owner = owners(boxes, scores, labels, iou_threshold)
+    return (owner == torch.arange(len(owner), device=owner.device)).nonzero().squeeze(1), owner
+
+
+def owners(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
+    """The keeper of every box, owner [N] int64, see `clusters`; a keeper is its own.
+
+    In order by class and score the keeper is some places back: `_places_back` finds how many for some small
+    classes at once, `_places_back_after_nms` for one large class.
+    """
+    boxes, scores = upcast(boxes.detach()), upcast(scores)
+    pairs, large = PAIRS[boxes.is_cuda], LARGE[boxes.is_cuda]
+    order = by_class(scores, labels)
+    boxes, labels = boxes.index_select(0, order), labels.index_select(0, order)
+    place = torch.arange(len(order), device=order.device)
+    rank = place - torch.searchsorted(labels, labels)
+    margin = min(large, len(boxes))
+    rows = _rows(boxes, margin)
+    threshold = _at_most(iou_threshold, boxes.dtype)
+    back = [place[:0]]
+    for begin, end, k in _groups(rank, pairs, large):
+        if k < large:
+            window = rows[:, margin + begin - k : margin + end]
+            back.append(_places_back(window, rank[begin:end], k, threshold))
+        else:
+            kept = nms(boxes[begin:end], scores.index_select(0, order[begin:end]).to(boxes.dtype), iou_threshold)
+            back.append(_places_back_after_nms(rows[:, margin + begin : margin + end], kept, pairs, threshold))
+    owner = place - torch.cat(back)
+    return torch.empty_like(order).scatter_(0, order, order.index_select(0, owner))
+
+
+def by_class(scores: Tensor, labels: Tensor) -> Tensor:
+    """The order [N] of boxes by class, then score from high to low, then index."""
+    order = scores.argsort(descending=True, stable=True)
+    return order.index_select(0, labels.index_select(0, order).argsort(stable=True))
+
+
+def _rows(boxes: Tensor, margin: int) -> Tensor:
+    """Rows x1, y1, -x2, -y2, area of boxes [N, 4] after a margin of zeros: [5, margin + N].
+
+    With the high corner negative, low and high corner of an intersection are both a maximum.
+    """
+    rows = boxes.new_zeros(5, margin + len(boxes))
+    own = rows[:, margin:]
+    own[:4] = boxes.t()
+    own[2:4].neg_()
+    side = (own[:2] + own[2:4]).clamp_(max=0)
+    torch.mul(side[0], side[1], out=own[4])
+    return rows
+
+
+def _groups(rank: Tensor, pairs: int, large: int) -> Iterator[tuple[int, int, int]]:
+    """What is compared at a time: (begin, end, k), whole classes in which up to k boxes come before a box.
+
+    rank [N] int64: how many do. Where there are more classes than one, k < large and (end - begin) * k <= pairs.
+    """
+    n = len(rank)
+    if not n:
+        return
+    most = max(1, int(rank.amax()))
+    if most < large and n * most <= pairs:
+        yield 0, n, most
+        return
+    starts = (rank == 0).nonzero().squeeze(1).tolist()
+    begin, k = 0, 1
+    for start, end in zip(starts, [*starts[1:], n]):
+        alone = max(1, end - start - 1)
+        together = max(k, alone)
+        if start > begin and (together >= large or (end - begin) * together > pairs):
+            yield begin, start, k
+            begin, together = start, alone
+        k = together
+    yield begin, n, k
+
+
+def _places_back(rows: Tensor, rank: Tensor, k: int, threshold: float) -> Tensor:
+    """How many places before each box its keeper is, [n] int64, 0 if it is kept; of rows [5, k + n] and rank [n].
+
+    All pairs are compared, and more: each box with the k before it, those of other classes too, which then do not
+    count. That takes several times the pairs, but no index: the k are views of the rows, each shifted by one more.
+    A box is kept if no kept box before it overlaps it. Who is kept is guessed and the guess repeated from itself:
+    a round decides for good the first undecided box of every class, and all that depend on decided ones only.
+    """
+    windows = rows.unfold(1, len(rank), 1)  # [5, k + 1, n]: of each box those k, ..., 1 places before, and itself
+    reach = torch.arange(k, 0, -1, dtype=rows.dtype, device=rows.device)[:, None]
+    hit = _overlap(windows[:, :k], windows[:, k:], threshold)
+    hit.mul_(torch.ge(rank.to(hit.dtype), reach, out=torch.empty_like(hit))).mul_(reach)
+    padded, taking, back, settled = hit.new_zeros(k + len(rank)), torch.empty_like(hit), hit.amax(0), False
+    others, kept = padded.unfold(0, len(rank), 1)[:k], padded[k:]
+    while not settled:
+        torch.eq(back, 0, out=kept)
+        before, back = back, torch.mul(hit, others, out=taking).amax(0)
+        settled = torch.equal(back, before)
+    return back.long()
+
+
+def _places_back_after_nms(rows: Tensor, kept: Tensor, pairs: int, threshold: float) -> Tensor:
+    """The same for one class, rows [5, n], of which NMS kept some: the others against these, `pairs` at a time."""
+    n = rows.shape[1]
+    is_kept = torch.zeros(n, dtype=torch.bool, device=rows.device).index_fill_(0, kept, True)
+    keepers, dropped = is_kept.nonzero().squeeze(1), (~is_kept).nonzero().squeeze(1)
+    better, first = rows.index_select(1, keepers)[:, :, None], (n - keepers).to(rows.dtype)[:, None]
+    back = torch.zeros_like(is_kept, dtype=torch.long)
+    for part in dropped.split(max(1, pairs // max(1, len(keepers)))):
+        hit = _overlap(better, rows.index_select(1, part)[:, None], threshold)
+        back.index_copy_(0, part, (part - n + hit.mul_(first).amax(0).long()).clamp_(min=0))
+    return back
+
+
+def _overlap(a: Tensor, b: Tensor, threshold: float) -> Tensor:
+    """1 where the IoU of a [5, K, 1 or N] and b [5, 1, N], see `_rows`, is over the threshold, else 0: [K, N].
+
+    The IoU is `elementwise_iou` to the last bit, but in few operations and little memory.
+    """
+    shape = (a.shape[1], b.shape[2])
+    corners = torch.maximum(a[:4], b[:4], out=a.new_empty(4, *shape))  # out: else rows of windows become columns
+    side = corners[:2].add_(corners[2:]).clamp_(max=0)
+    shared = side[0].mul_(side[1])
+    union = torch.add(a[4], b[4], out=corners[2]).sub_(shared)
+    return shared.div_(union).gt_(threshold)
+
+
+@cache
+def _at_most(threshold: float, dtype: torch.dtype) -> float:
+    """The largest number of the dtype that is not over the threshold: what is over one is over the other."""
+    near = torch.tensor(threshold, dtype=dtype)
+    return float(near if float(near) <= threshold else near.nextafter(torch.full_like(near, -torch.inf)))

@@ -109,4 +109,18 @@ def parse_methods(value: Any) -> Any:
     return ",".join(dict.fromkeys(words))
 
 
+LOGGERS = ("tensorboard", "wandb", "mlflow")
+
+
+def parse_loggers(value: Any) -> Any:
+    """`none`, or loggers (comma-separated, or a list) -> the same, each name checked."""
+    words = [word.strip() for word in value.split(",")] if isinstance(value, str) else list(value)
+    words = [word for word in words if word not in ("", "none")]
+    for word in words:
+        if word not in LOGGERS:
+            raise ValueError(f"unknown logger {word!r} ({nearest(word, (*LOGGERS, 'none'))})")
+    return ",".join(dict.fromkeys(words)) or "none"
+
+
+LoggerList = Annotated[str, BeforeValidator(parse_loggers)]
 MethodList = Annotated[str, BeforeValidator(parse_methods)]

@@ -19,6 +19,7 @@ from cledet.choices import (
     Ablations,
     AmpName,
     Batch,
+    LoggerList,
     MethodList,
     Milestones,
     NMSName,
@@ -173,7 +174,10 @@ class TrainingSettings(DetectionSettings):
     deterministic: bool = Field(False, description="only algorithms that repeat to the bit, on CUDA too; slower there")
     compile: bool = Field(False, description="compile the network with torch.compile; pays on long runs")
     workers: int = Field(2, ge=0, description="processes that load images")
-    logger: Literal["none", "tensorboard"] = Field("none", description="also write figures for: tensorboard")
+    logger: LoggerList = Field("none", description="also write figures for: tensorboard, wandb, mlflow; one or several")
+    callback: str | None = Field(
+        None, description="module:function that is called with the name and the facts of each step, epoch and the end"
+    )
     save_steps: int = Field(0, ge=0, description="also save last.pt every so many iterations")
     save_minutes: float = Field(10.0, ge=0, description="and every so many minutes; 0: not")
 
@@ -186,6 +190,11 @@ class TrainingSettings(DetectionSettings):
     def base_lr(self) -> float:
         """The learning rate of a batch of 16."""
         return {"sgd": 0.01, "adamw": 2e-4}[self.optimizer]
+
+    @property
+    def loggers(self) -> tuple[str, ...]:
+        """Where figures go beside results.csv."""
+        return () if self.logger == "none" else tuple(self.logger.split(","))
 
     def steps(self, images: int) -> int:
         """Optimizer steps of the whole run over so many training images."""

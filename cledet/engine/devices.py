@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 
@@ -72,3 +73,16 @@ def default_workers(wanted: int) -> int:
     """Loader processes: no more than the CPUs that this process may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(wanted, allowed)
+
+
+def memory_used(device: torch.device) -> int:
+    """Bytes of the device's memory that this process holds; on a CPU those of its own, 0 where that is not known."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

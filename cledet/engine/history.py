@@ -6,40 +6,43 @@ import csv
 import io
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cledet.engine import distributed
 from cledet.engine.evaluator import METRICS
+from cledet.engine.loggers import Log
 from cledet.engine.plots import plot_history
 from cledet.engine.runs import write_whole
-from cledet.errors import UserError
 from cledet.models.criterion import Losses
 
 LOSSES = ("loss_cls", "loss_reg", "positives", "recalled", "coefficient", "spread")
 """The fields of `Losses`, as columns: means over an epoch's steps."""
-COLUMNS = ("epoch", "step", "lr", *LOSSES, "dropped", "seconds", *METRICS)
-"""`dropped` is the sum of the boxes that were left out of the epoch's images as degenerate."""
+COLUMNS = ("epoch", "step", "lr", *LOSSES, "dropped", "seconds", "images_per_s", "waiting", *METRICS)
+"""`dropped` is the sum of the boxes that were left out of the epoch's images as degenerate; `waiting` the share of the
+time that training waited for images."""
+
+
+SUMMED = ("positives", "recalled", "dropped", "images_per_s")
+"""What processes have together."""
+SHORT = {"loss_cls": "cls", "loss_reg": "box"}
 
 
 class History:
-    """The figures of a run, epoch by epoch, kept in results.csv and, if asked, in TensorBoard's format."""
+    """The figures of a run, epoch by epoch, kept in results.csv and given to loggers."""
 
-    def __init__(self, path: Path, logger: str = "none") -> None:
-        self.path = path
+    def __init__(self, path: Path, loggers: Sequence[Log] = ()) -> None:
+        self.path, self.loggers = path, loggers
         self.rows: list[dict[str, str]] = []
-        self.board = tensorboard(path.parent) if logger == "tensorboard" else None
 
     def add(self, row: dict[str, Any]) -> None:
         """Append an epoch; the file and the picture are written anew, each whole or not at all."""
         self.rows.append({name: _text(row.get(name)) for name in COLUMNS})
         self._write()
         plot_history(self.rows, self.path.with_suffix(".png"))
-        if self.board is not None:
-            for name in COLUMNS[2:]:
-                if row.get(name) is not None:
-                    self.board.add_scalar(name, row[name], row["step"])
-            self.board.flush()
+        for log in self.loggers:
+            log(row["step"], {name: row.get(name) for name in COLUMNS[2:]})
 
     def cut(self, step: int) -> None:
         """Read the file back, without epochs after `step`."""
@@ -69,17 +72,8 @@ def read_history(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def tensorboard(folder: Path) -> Any:
-    """A writer of TensorBoard's event files into the folder."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError("tensorboard is not installed", "pip install 'cledet[tensorboard]'") from None
-    return SummaryWriter(str(folder))
-
-
 class Meter:
-    """Means of the losses, and the sum of boxes dropped, since the last epoch's end.
+    """Means of the losses, boxes dropped and time taken since the last epoch's end.
 
     A step without positives has no coefficient, and counts not.
     """
@@ -88,10 +82,14 @@ class Meter:
         self.start = time.perf_counter()
         self.sums = dict.fromkeys(LOSSES, 0.0)
         self.steps = dict.fromkeys(LOSSES, 0)
-        self.dropped = 0
+        self.dropped = self.images = 0
+        self.waited = 0.0
 
-    def add(self, losses: Losses, dropped: int = 0) -> None:
+    def add(self, losses: Losses, dropped: int = 0, images: int = 0, waited: float = 0.0) -> None:
+        """One step more: its losses, over so many images, for which it waited so many seconds."""
         self.dropped += dropped
+        self.images += images
+        self.waited += waited
         for name, loss in zip(LOSSES, losses):
             value = float(loss.detach())
             if not math.isnan(value):
@@ -99,8 +97,11 @@ class Meter:
                 self.steps[name] += 1
 
     def means(self) -> dict[str, float]:
+        """The figures of results.csv."""
         figures = {name: self.sums[name] / self.steps[name] for name in LOSSES if self.steps[name]}
-        return figures | {"dropped": self.dropped, "seconds": round(time.perf_counter() - self.start, 2)}
+        seconds = time.perf_counter() - self.start
+        pace = {"images_per_s": self.images / seconds, "waiting": self.waited / seconds}
+        return figures | {"dropped": self.dropped, "seconds": round(seconds, 2)} | pace
 
     def over_processes(self) -> dict[str, float]:
         """The means over all processes: of the whole batch."""
@@ -108,28 +109,23 @@ class Meter:
         figures = {}
         for name in dict.fromkeys(name for means in everywhere for name in means):
             values = [means[name] for means in everywhere if name in means]
-            figures[name] = sum(values) if name in ("positives", "recalled", "dropped") else sum(values) / len(values)
+            figures[name] = sum(values) if name in SUMMED else sum(values) / len(values)
         return figures
 
     def state(self) -> dict[str, Any]:
         """What was added up so far."""
-        return {
-            "sums": self.sums,
-            "steps": self.steps,
-            "dropped": self.dropped,
-            "seconds": time.perf_counter() - self.start,
-        }
+        return {**vars(self), "start": self.start - time.perf_counter()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        self.sums, self.steps, self.dropped = dict(state["sums"]), dict(state["steps"]), state["dropped"]
-        self.start = time.perf_counter() - state["seconds"]
+        vars(self).update(state, start=time.perf_counter() + state["start"])
 
-    def figures(self, epoch: float) -> str:
+    def figures(self, epoch: float, lr: float, memory: float) -> str:
+        """A line while it runs, with the memory in GB."""
         means = self.means()
-        if "loss_cls" not in means:  # no step yet had a finite loss
-            return f"epoch {epoch:.1f}"
-        return f"epoch {epoch:.1f}  cls {means['loss_cls']:.3f}  box {means['loss_reg']:.3f}"
+        losses = "".join(f"  {short} {means[name]:.3f}" for name, short in SHORT.items() if name in means)
+        pace = f"{means['images_per_s']:.1f} images/s, waiting {means['waiting']:.0%}"
+        return f"epoch {epoch:.2f}{losses}  lr {lr:.2g}  {pace}, {memory:.1f} GB"
 
 
 def _text(value: Any) -> str:

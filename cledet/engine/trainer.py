@@ -20,11 +20,12 @@ from cledet.data.index import DetectionIndex
 from cledet.data.loader import train_loader
 from cledet.engine import distributed
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
-from cledet.engine.devices import default_workers, pick_device
+from cledet.engine.devices import default_workers, memory_used, pick_device
 from cledet.engine.gallery import save_batch, save_gallery
 from cledet.engine.history import History, Meter
 from cledet.engine.interrupts import Interrupts, Stop, interrupts
 from cledet.engine.learner import Learner, NotFinite
+from cledet.engine.loggers import callback, open_loggers
 from cledet.engine.predictor import Predictor
 from cledet.engine.setup import build_augment, build_criterion, frozen_stages, make_deterministic, summary
 from cledet.engine.validator import post_process, validate
@@ -71,10 +72,12 @@ class Trainer:
         network = model.network()
         network.backbone.freeze(frozen_stages(settings, model.architecture.backbone))
         self.learner = Learner(network, build_criterion(settings), settings, self.device, self.total)
-        self.history = History(run / "results.csv", settings.logger)
+        self.history = History(run / "results.csv", open_loggers(settings, run) if distributed.leads() else ())
+        self.tell = callback(settings.callback)
         self.meter = Meter()
         self.at = Progress()
         self.saved = time.monotonic()
+        self.waited = 0.0
         if model.training:
             self._restore(model.training)
 
@@ -91,6 +94,7 @@ class Trainer:
                 raise Interrupted(stop.number, self.run) from error
         if self.task.val is not None and distributed.leads():
             self._draw_examples(self.task.val)
+        self.tell("end", {"run": str(self.run), "step": self.at.step, "best": self.at.best})
         return self.run
 
     def _fit(self, stop: Interrupts) -> None:
@@ -102,7 +106,7 @@ class Trainer:
             for parts in self._batches(stop):
                 self._draw_batch(parts)
                 self._step(parts, stop)
-                progress.advance(self.meter.figures(self._epoch()))
+                progress.advance(self.meter.figures(self._epoch(), self._lr(), memory_used(self.device) / 1e9))
                 if self._epoch_ended():
                     self._end_epoch(stop)
                     if self._tired():
@@ -120,8 +124,11 @@ class Trainer:
         except NotFinite as error:
             self._skip(error, parts)
         else:
-            self.meter.add(losses, sum(int(part.dropped.sum()) for part in parts))
+            dropped, images = sum(int(part.dropped.sum()) for part in parts), sum(map(len, parts))
+            self.meter.add(losses, dropped, images, self.waited)
             self.at.bad_steps = 0
+            figures = {name: float(value) for name, value in losses._asdict().items()}
+            self.tell("step", {"step": self.at.step, "lr": self._lr(), **figures})
         self.at.step += 1
 
     def _skip(self, error: NotFinite, parts: list[Batch]) -> None:
@@ -160,8 +167,10 @@ class Trainer:
         )
         batches = iter(loader)
         while True:
+            start = time.perf_counter()
             with stop.abandoning():
                 parts = list(islice(batches, settings.accumulate))
+            self.waited = time.perf_counter() - start
             if not parts:
                 return
             yield parts
@@ -176,7 +185,7 @@ class Trainer:
     def _end_epoch(self, stop: Interrupts) -> None:
         """Evaluate, note the figures, keep the weights if they are the best; saved before, as evaluation takes long."""
         epoch, at, val = round(self._epoch()), self.at, self.task.val
-        row = {"epoch": epoch, "step": at.step, "lr": self.learner.optimizer.param_groups[-1]["lr"]}
+        row = {"epoch": epoch, "step": at.step, "lr": self._lr()}
         row |= self.meter.over_processes()
         metrics: dict[str, Any] = {}
         if val is not None and (at.step == self.total or epoch % self.settings.val_every == 0):
@@ -189,6 +198,7 @@ class Trainer:
             self.history.add(row | {k: v for k, v in metrics.items() if k != "per_class"})
             say(self.history.line())
             self._say_dropped()
+        self.tell("epoch", {**row, **metrics})
         score = metrics.get("AP") or 0.0
         if val is None or (metrics and score > at.best):
             at.best, at.best_epoch = max(at.best, score), epoch
@@ -230,6 +240,9 @@ class Trainer:
         )
         save_gallery(predictor, val, self.run / "val.jpg")
         say(f"pictures: {self.run / 'val.jpg'}")
+
+    def _lr(self) -> float:
+        return float(self.learner.optimizer.param_groups[-1]["lr"])
 
     def _epoch(self) -> float:
         return self.at.step * self.settings.batch / len(self.task.train)

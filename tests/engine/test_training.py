@@ -234,15 +234,6 @@ def test_a_run_without_a_better_ap_stops(tiny, tmp_path):
     assert len(losses_of(run)) == 3
 
 
-def test_tensorboard_gets_every_figure(tiny, tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    run = Detector().train(**tiny, project=tmp_path, logger="tensorboard")
-    events = accumulator.EventAccumulator(str(run))
-    events.Reload()
-    assert {"loss_cls", "loss_reg", "lr", "AP", "AP50"} <= set(events.Tags()["scalars"])
-    assert [event.step for event in events.Scalars("loss_cls")] == [3, 4]
-
-
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [

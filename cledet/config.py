@@ -252,7 +252,9 @@ class ModelSettings(Settings):
     """Which trained model a command means."""
 
     weights: str | None = Field(
-        None, description="checkpoint, run folder or torchvision RetinaNet .pth; by default the newest run's best.pt"
+        None,
+        description="checkpoint (.pt, .safetensors), run folder or torchvision RetinaNet .pth; by default the newest "
+        "run's best.pt",
     )
     ablation: Ablations | None = Field(
         None,
@@ -330,4 +332,6 @@ class ExportSettings(SuppressionSettings, ModelSettings):
     nms: Literal["none", "auto", NMSName] = Field(  # type: ignore[assignment]
         "none", description="NMS inside the file: none (raw outputs, NMS left to the caller), auto or a method's name"
     )
-    format: Literal["onnx", "openvino"] = Field("onnx", description="the file's format: onnx or openvino")
+    format: Literal["onnx", "openvino", "safetensors"] = Field(
+        "onnx", description="the file's format: onnx, openvino, or safetensors (weights alone, for --weights)"
+    )

@@ -20,7 +20,8 @@ ALLOWED = {
     "ops": {"components", "ops"},
     "models": {"errors", "config", "components", "ops", "models"},
     "data": {"errors", "config", "data"},
-    "engine": {"errors", "choices", "config", "resolve", "console", "components", "ops", "models", "data", "engine"},
+    "engine": {"errors", "choices", "config", "resolve", "console", "components", "ops", "models", "data", "engine"}
+    | {"__init__"},  # the version
     "detector": {"errors", "config", "resolve", "console", "components", "ops", "models", "data", "engine"},
     "commands": {"errors", "choices", "config", "console", "data", "engine", "detector"},
     "cli": {"errors", "choices", "config", "resolve", "console", "data", "engine", "detector", "commands", "__init__"},

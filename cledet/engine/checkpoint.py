@@ -1,21 +1,30 @@
-"""Checkpoints: written whole or not at all, read without running code."""
+"""Checkpoints: written whole or not at all, checked before they are used, read without running code."""
 
 from __future__ import annotations
 
-import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
+from cledet.console import warn
+from cledet.engine.provenance import versions
+from cledet.engine.safe_weights import unpack
+from cledet.engine.writing import is_there, previous, write_file
 from cledet.errors import UserError
 from cledet.models.network import Architecture, RetinaNet, build_network
-from cledet.models.weights import COCO_IDS, COCO_NAMES, from_torchvision, is_torchvision, read_file
+from cledet.models.storage import DamagedFile, is_safetensors, read_file
+from cledet.models.weights import COCO_IDS, COCO_NAMES, from_torchvision, is_torchvision
 
 FORMAT = "cledet 1"
+"""To be raised when older versions of cledet cannot use what is written."""
+NEEDED = ("architecture", "model", "classes", "category_ids")
+"""What no checkpoint can do without."""
 
 
 @dataclass(kw_only=True)
@@ -33,6 +42,8 @@ class Checkpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str | None] = field(default_factory=dict)  # of what wrote it: packages, Python, git's commit
+    written: str = ""  # when: the local time, ISO 8601
 
     def network(self) -> RetinaNet:
         """The network with these weights."""
@@ -40,34 +51,71 @@ class Checkpoint:
         network.load_state_dict(self.model)
         return network
 
-    def save(self, path: Path) -> None:
-        """Write to a temporary file beside `path`, then rename: readers see the old file or the new one."""
+    def content(self) -> dict[str, Any]:
+        """All of it as tensors and plain data, with what writes it now, and when."""
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        content |= {"format": FORMAT, "architecture": self.architecture.model_dump()}
-        content |= {"versions": {"torch": str(torch.__version__)}, "written": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        try:
-            with part.open("wb") as file:
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        own = {"format": FORMAT, "architecture": self.architecture.model_dump(), "versions": versions(), "written": now}
+        return content | own
+
+    def save(self, path: Path) -> None:
+        """Write to a temporary file beside `path`, then rename: readers see the old file or the new one.
+
+        The old one stays as `previous(path)`. Raises UserError, say for a full disk; then all files are as they were.
+        """
+        content = self.content()
+
+        def write(file: BinaryIO) -> None:
+            try:
                 torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise UserError(f"{path} could not be written: {error.strerror or error}") from None
+            except RuntimeError as error:
+                raise _cause(error) from None
+
+        write_file(path, write, keep=True)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The OSError that made torch's writer of zip files fail, if one did: it reports a wrong position instead."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return cause or error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """A checkpoint from a file of ours, a run's folder, or a torchvision RetinaNet .pth."""
+    """A checkpoint from a file of ours (.pt, .safetensors), a run's folder, or a torchvision RetinaNet .pth.
+
+    For a file that is damaged or missing, the previous one is taken if it is good, which is said.
+    """
     if path.is_dir():
         path = path / "weights" / "best.pt"
-    if not path.is_file():
+    if not is_there(path):
         raise UserError(f"there are no weights at {path}", _beside(path))
-    content = read_file(path)
-    if content.get("format") == FORMAT:
-        known = {name: content[name] for name in Checkpoint.__dataclass_fields__}
-        return Checkpoint(**known | {"architecture": Architecture(**content["architecture"])})
+    if not path.is_file():
+        return _fallback(path, f"{path} is missing")
+    try:
+        return _read(path)
+    except DamagedFile as error:
+        if not previous(path).is_file():
+            raise
+        return _fallback(path, error.message)
+
+
+def _fallback(path: Path, trouble: str) -> Checkpoint:
+    """The checkpoint before the one at `path`, which is in trouble."""
+    before = previous(path)
+    try:
+        found = _read(before)
+    except DamagedFile as error:
+        raise UserError(f"{trouble}, and {error.message}", "pass another checkpoint as --weights") from None
+    warn(f"{trouble}; {before} of step {found.step} is used in its place")
+    return found
+
+
+def _read(path: Path) -> Checkpoint:
+    content = unpack(path) if is_safetensors(path) else read_file(path)
+    if str(content.get("format", "")).startswith("cledet "):
+        return _ours(path, content)
     if not is_torchvision(content):
         raise UserError(f"{path} is neither a cledet checkpoint nor a torchvision RetinaNet", "pass a best.pt")
     network, arch = from_torchvision(content)
@@ -78,6 +126,27 @@ def load_checkpoint(path: Path) -> Checkpoint:
         classes=COCO_NAMES if coco else tuple(f"class {i}" for i in range(arch.classes)),
         category_ids=COCO_IDS if coco else tuple(range(arch.classes)),
     )
+
+
+def _ours(path: Path, content: Mapping[str, Any]) -> Checkpoint:
+    """A checkpoint from the content of a file of this format or an earlier form of it."""
+    if content["format"] != FORMAT:
+        raise _newer(path, content)
+    lacking = [name for name in NEEDED if name not in content]
+    if lacking:
+        raise UserError(f"{path} lacks {lacking[0]!r}, which every checkpoint of cledet has", "pass another file")
+    try:
+        arch = Architecture(**content["architecture"])
+    except ValidationError:  # of a network that this version does not know
+        raise _newer(path, content) from None
+    known = {name: content[name] for name in Checkpoint.__dataclass_fields__ if name in content}
+    words = {name: tuple(known.get(name, ())) for name in ("classes", "category_ids", "components")}
+    return Checkpoint(**known | words | {"architecture": arch})
+
+
+def _newer(path: Path, content: Mapping[str, Any]) -> UserError:
+    writer = content.get("versions", {}).get("cledet") or content["format"]
+    return UserError(f"{path} was written by a newer cledet ({writer})", "pip install --upgrade cledet")
 
 
 def _beside(path: Path) -> str:

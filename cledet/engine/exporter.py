@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from cledet.config import ExportSettings, long_side
+from cledet.config import ExportSettings, SuppressionSettings, long_side
 from cledet.console import say, warn
-from cledet.engine.checkpoint import Checkpoint
+from cledet.engine.checkpoint import Checkpoint, load_checkpoint
 from cledet.engine.proof import Proof, pictures, prove_detections, prove_raw, prove_suppression, unseen_images
+from cledet.engine.runs import write_whole
 from cledet.engine.runtimes import FORMATS, Open, Plan, write_suppression
+from cledet.engine.safe_weights import FACTS, as_bytes, pack
 from cledet.engine.validator import post_process
 from cledet.errors import UserError
 from cledet.models.decode import PostProcess
@@ -30,7 +33,7 @@ class Export:
     """A file written, and how far its outputs are from PyTorch's on the same images."""
 
     path: Path
-    inputs: tuple[int, ...]
+    inputs: tuple[int, ...]  # none where it is weights alone
     max_box_error: float  # pixels
     max_score_error: float
     nms: str = "none"
@@ -46,6 +49,8 @@ def export(model: Checkpoint, folder: Callable[[], Path], settings: ExportSettin
     Without NMS it takes any number of images of one size, with NMS one image. Raises UserError where the outputs
     differ; then nothing is written.
     """
+    if settings.format == "safetensors":
+        return export_weights(model, folder, settings)
     post = _suppression(model, settings)
     packages, suffixes, write, open_file = FORMATS[settings.format]
     need(packages)
@@ -67,6 +72,37 @@ def export(model: Checkpoint, folder: Callable[[], Path], settings: ExportSettin
     name, images = (post.nms, 1) if post else ("none", -1)
     inputs = (images, 3, *size)
     return Export(target / path.name, inputs, proof.max_box_error, proof.max_score_error, name, proof.detections)
+
+
+def export_weights(model: Checkpoint, folder: Callable[[], Path], settings: ExportSettings) -> Export:
+    """Write the weights alone, with classes and architecture, as safetensors; read back, they are the same bits."""
+    idle = {*SuppressionSettings.model_fields, "imgsz"} - {"project", "name"}
+    given = [key for key, origin in settings.origins.items() if origin == "flag" and key in idle]
+    if given:
+        flag = f"--{given[0].replace('_', '-')}"
+        raise UserError(f"{flag} does nothing with --format safetensors, which holds weights alone", "leave it out")
+    with tempfile.TemporaryDirectory(dir=_existing(settings.project)) as draft:
+        path = Path(draft) / "model.safetensors"
+        write_whole(path, pack(model.content()))
+        if not same_weights(model, load_checkpoint(path)):
+            raise UserError("what safetensors gives back differs from the model")
+        path = path.replace(folder() / path.name)
+    say(f"safetensors gives back all {len(model.model)} tensors bit by bit")
+    return Export(path, (), 0.0, 0.0)
+
+
+def same_weights(model: Checkpoint, other: Checkpoint) -> bool:
+    """Whether two models are the same: classes, architecture, and all tensors bit by bit."""
+    told = [key for key in FACTS if key not in ("versions", "written")]
+    return (
+        all(getattr(model, key) == getattr(other, key) for key in told)
+        and model.model.keys() == other.model.keys()
+        and all(_same_bits(tensor, other.model[name]) for name, tensor in model.model.items())
+    )
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(as_bytes(a), as_bytes(b))
 
 
 def _suppression(model: Checkpoint, settings: ExportSettings) -> PostProcess | None:

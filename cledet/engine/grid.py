@@ -17,6 +17,7 @@ from cledet.engine.checkpoint import load_checkpoint
 from cledet.engine.history import read_history
 from cledet.engine.report import SIZES, Table
 from cledet.engine.runs import write_whole
+from cledet.engine.writing import is_there
 from cledet.errors import Interrupted, UserError
 from cledet.resolve import reopen
 
@@ -128,7 +129,7 @@ def members(group: Path) -> Members:
 
 
 def _finished(run: Path, settings: TrainSettings) -> bool:
-    if not (run / "weights" / "last.pt").is_file():  # the weights of a twin, or none yet
+    if not is_there(run / "weights" / "last.pt"):  # the weights of a twin, or none yet
         return "clb" in settings.ablation and (run / "weights" / "best.pt").is_file()
     history = read_history(run / "results.csv")
     if not history:

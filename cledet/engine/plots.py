@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from cledet.engine.runs import write_whole
 
 PANELS = (
     ("classification loss", ("loss_cls",)),
@@ -47,6 +50,6 @@ def _line(axes: Axes, rows: Sequence[Mapping[str, str]], name: str) -> None:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write the PNG whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, format="png", dpi=110)
-    part.replace(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    write_whole(path, picture.getvalue())

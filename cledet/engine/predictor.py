@@ -20,6 +20,7 @@ from cledet.data.transforms import resize_short
 from cledet.engine.candidates import to_original
 from cledet.engine.devices import autocast
 from cledet.engine.draw import draw_detections
+from cledet.engine.runs import write_whole
 from cledet.models.decode import PostProcess
 from cledet.models.network import RetinaNet
 
@@ -110,4 +111,4 @@ def picture_path(folder: Path, source: Path, taken: set[str]) -> Path:
 def write_picture(path: Path, image: NDArray[np.uint8]) -> None:
     """Write an RGB image [H, W, 3] as JPEG."""
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
-    path.write_bytes(data.tobytes())
+    write_whole(path, data.tobytes(), sync=False)

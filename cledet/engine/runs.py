@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 
 from cledet.choices import Subsets, ablation_name, parse_ablation
+from cledet.engine.writing import write_file
 from cledet.errors import UserError
 
 
@@ -70,12 +70,7 @@ def find_weights(project: Path, weights: str | None, ablation: Subsets | None) -
     raise UserError(f"no run was trained with exactly {ablation_name(ablation[0])}", f"there is {there}")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that readers see the old one or the whole new one."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"{path} could not be written: {error.strerror or error}") from None
+def write_whole(path: Path, content: str | bytes, *, sync: bool = True) -> None:
+    """Write a file so that readers see the old one or the whole new one, and a full disk leaves the old one."""
+    data = content.encode() if isinstance(content, str) else content
+    write_file(path, lambda file: file.write(data), sync=sync)

@@ -21,6 +21,7 @@ from cledet.engine.probe import largest_batch
 from cledet.engine.runs import new_run, write_whole
 from cledet.engine.setup import initial_model
 from cledet.engine.trainer import Task, Trainer
+from cledet.engine.writing import is_there
 from cledet.errors import UserError
 from cledet.resolve import reopen
 
@@ -52,7 +53,7 @@ def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
 def resume(folder: Path, changes: dict[str, Any]) -> Path:
     """Go on with a run's or a grid's folder exactly where it stopped; only device and workers may change."""
     grid = (folder / GRID).is_file()
-    if not grid and not (folder / LAST).is_file():
+    if not grid and not is_there(folder / LAST):
         hint = "pass a folder like runs/train/shapes"
         raise UserError(f"there is no run to resume: {folder / LAST} is missing", hint)
     refused = sorted(set(changes) - {"device", "workers"})
@@ -86,7 +87,7 @@ def _start(settings: TrainSettings, task: Task, model: Checkpoint, run: Path) ->
 
 def _fit(settings: TrainSettings, task: Task, run: Path, given: Checkpoint | None) -> None:
     """Train a run in its folder, or go on with what is there, if it is not finished."""
-    model = distributed.shared(load_checkpoint(run / LAST) if (run / LAST).is_file() else None)
+    model = distributed.shared(load_checkpoint(run / LAST) if is_there(run / LAST) else None)
     if model is None:
         _start(settings, task, begin(settings, task, given), run)
     elif model.training.get("finished", model.step >= settings.steps(len(task.train))):

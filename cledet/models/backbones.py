@@ -85,7 +85,7 @@ class BackboneSpec:
 def _resnet(block: type[BasicBlock | Bottleneck], depths: list[int], weights: tv.WeightsEnum) -> BackboneSpec:
     return BackboneSpec(
         build=lambda norm: ResNetBody(block, depths, norm),
-        weights=lambda: weights.get_state_dict(progress=False, check_hash=True),
+        weights=lambda: weights.get_state_dict(progress=False, check_hash=True, weights_only=True),
         url=weights.url,
     )
 

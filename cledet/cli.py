@@ -6,6 +6,7 @@ Every flag is a field of the command's settings in `cledet.config`; this file im
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import platform
 import shlex
@@ -18,8 +19,16 @@ import typer
 
 from cledet import __version__
 from cledet.choices import ablation_name
-from cledet.config import ExplainSettings, ExportSettings, GridSettings, PredictSettings, Settings, ValSettings
-from cledet.console import Steps, fail, say, show_json, show_table, transfer
+from cledet.config import (
+    CheckSettings,
+    ExplainSettings,
+    ExportSettings,
+    GridSettings,
+    PredictSettings,
+    Settings,
+    ValSettings,
+)
+from cledet.console import Steps, fail, say, show_finding, show_json, show_table, transfer
 from cledet.errors import Interrupted, UserError
 from cledet.resolve import read_recipe, recipes, resolve
 
@@ -174,36 +183,43 @@ def export(flags: dict[str, Any], json: Json = False) -> None:
     show_json(result.to_dict()) if json else print(result.path)
 
 
-@app.command()
+@command(CheckSettings)
 def check(
+    flags: dict[str, Any],
     data: Annotated[str, typer.Argument(help="data set: YAML, folder, COCO annotation file, or a shipped name")],
+    strict: Annotated[bool, typer.Option("--strict", help="exit code 1 if there are warnings")] = False,
     json: Json = False,
 ) -> None:
-    """Examine a data set: what is in it, and what is wrong with it. Exit code 2 if something is."""
-    from cledet.data.doctor import check as examine
+    """Examine a data set: what is in it, what is wrong. Exit code 2 with errors, 1 with warnings if --strict."""
+    settings = resolve(CheckSettings, flags)
     from cledet.data.source import open_source
+    from cledet.engine.doctor import check as examine
+    from cledet.engine.doctor_page import refuse_target, write_page
 
     source = open_source(data)
+    if settings.html is not None:
+        refuse_target(settings.html)
     with Steps(f"reading {source.name}", 0) as steps:
-        report = examine(source, progress=steps.set)
-    if json:
-        show_json(report.to_dict())
-    else:
-        _show_report(report)
-    if not report.ok:
-        raise typer.Exit(2)
+        report = examine(source, settings, steps.set)
+    if settings.html is not None:
+        write_page(report, settings.html)
+        say(f"page: {settings.html}")
+    show_json(report.to_dict()) if json else _show_report(report)
+    code = report.exit_code(strict)
+    if code:
+        raise typer.Exit(code)
 
 
 def _show_report(report: Any) -> None:
-    splits = report.splits
-    rows = [(s.name, s.images, s.boxes, s.empty) for s in splits]
-    show_table("", ["split", "images", "boxes", "images without boxes"], rows)
-    names = list(dict.fromkeys(name for s in splits for name in s.class_counts))
-    counts = [(name, *(s.class_counts.get(name, 0) for s in splits)) for name in names]
-    show_table("", ["boxes of class", *(s.name for s in splits)], counts)
-    for problem in report.problems:
-        print(f"{problem.severity}: {problem.text}")
-    if not report.problems:
+    from cledet.engine.doctor_tables import example_line, tables
+
+    for table in tables(report):
+        show_table(*table)
+    for finding in report.findings:
+        lines = [example_line(example) for example in finding.examples[:5]]
+        more = finding.count - len(lines) if lines else 0
+        show_finding(finding.severity, f"{finding.split}: {finding.text}", lines, more)
+    if not report.findings:
         print("nothing is wrong with it")
 
 
@@ -279,6 +295,8 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 
 def main() -> None:
     """Run the command line: 0 done, 1 a bug, 2 a user's mistake, 130 and 143 interrupted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:

@@ -41,9 +41,6 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
-    project: Path = Field(Path("runs"), description="the folder that holds the runs")
-    name: str | None = Field(None, description="the run's name; a second run of the name gets -2")
-
     @property
     def origins(self) -> dict[str, str]:
         """Where each value came from: default, recipe, environment or flag."""
@@ -55,7 +52,14 @@ class Settings(BaseModel):
         return "".join(f"{key}: {json.dumps(value)}  # {self._origins[key]}\n" for key, value in values.items())
 
 
-class SuppressionSettings(Settings):
+class RunSettings(Settings):
+    """What every command has that leaves a run's folder."""
+
+    project: Path = Field(Path("runs"), description="the folder that holds the runs")
+    name: str | None = Field(None, description="the run's name; a second run of the name gets -2")
+
+
+class SuppressionSettings(RunSettings):
     """How raw outputs become detections."""
 
     nms: Literal["auto", NMSName] = Field(
@@ -248,7 +252,7 @@ class GridSettings(TrainingSettings):
         return run
 
 
-class ModelSettings(Settings):
+class ModelSettings(RunSettings):
     """Which trained model a command means."""
 
     weights: str | None = Field(
@@ -335,3 +339,20 @@ class ExportSettings(SuppressionSettings, ModelSettings):
     format: Literal["onnx", "openvino", "safetensors"] = Field(
         "onnx", description="the file's format: onnx, openvino, or safetensors (weights alone, for --weights)"
     )
+
+
+class CheckSettings(Settings):
+    """`cledet check`."""
+
+    split: str | None = Field(None, description="the splits to check, as train,val; by default all")
+    imgsz: int = Field(800, ge=32, description="the --imgsz of `cledet train` that objects and anchors are measured at")
+    anchor_scale: float = Field(
+        4.0, gt=0, allow_inf_nan=False, description="the --anchor-scale of `cledet train` that is measured"
+    )
+    html: Path | None = Field(None, description="also write a page with pictures to this .html file")
+    workers: int | None = Field(None, ge=1, description="threads that read images; by default two a CPU")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that are asked for; none for all."""
+        return tuple(split.strip() for split in (self.split or "").split(",") if split.strip())

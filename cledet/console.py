@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -19,28 +20,45 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 T = TypeVar("T")
+BAR = 12
+"""Characters of a full bar in a table."""
+
+
+class Bar(NamedTuple):
+    """A cell of a table that is a bar; 1 fills it."""
+
+    share: float
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line, which ends with the code that shells expect."""
+        raise BrokenPipeError
 
 
 def _console(stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, soft_wrap=True, highlight=False, width=None if stream.isatty() else 160)
+    width = None if stream.isatty() else 160
+    # no markup and no emoji: "[red]" and ":cat:" are names like others
+    return _Console(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False, width=width)
 
 
 def say(text: str) -> None:
     """A line of news."""
-    _console(stderr=True).print(text, markup=False)
+    _console(stderr=True).print(text)
 
 
 def warn(text: str) -> None:
     """A line of news that the user should not miss."""
-    _console(stderr=True).print(f"warning: {text}", style="yellow", markup=False)
+    _console(stderr=True).print(f"warning: {text}", style="yellow")
 
 
 def fail(text: str) -> None:
     """The sentence that ends a command."""
-    _console(stderr=True).print(f"error: {text}", style="bold red", markup=False)
+    _console(stderr=True).print(f"error: {text}", style="bold red")
 
 
 def show_json(document: Any) -> None:
@@ -51,18 +69,37 @@ def show_json(document: Any) -> None:
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A result for people: a table on stdout; numbers are set to the right, fractions with four digits."""
     rows = [tuple(row) for row in rows]
+    console = _console(stderr=False)
     table = Table(title=title or None, title_justify="left", title_style="bold")
     for i, name in enumerate(columns):
-        numbers = all(isinstance(row[i], int | float) or row[i] is None for row in rows)
+        numbers = all(is_number(row[i]) for row in rows)
         table.add_column(name, justify="right" if numbers else "left", no_wrap=numbers)
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    _console(stderr=False).print(table)
+        table.add_row(*(_cell(value, console.encoding) for value in row))
+    console.print(table)
 
 
-def _cell(value: Any) -> str:
+def show_finding(severity: str, text: str, examples: Sequence[str], more: int = 0) -> None:
+    """A result for people: a sentence on stdout, and below it examples."""
+    console = _console(stderr=False)
+    style = {"error": "bold red", "warning": "yellow"}.get(severity, "bold")
+    console.print(Text.assemble((f"{severity:<8}", style), text))
+    for example in examples:
+        console.print(" " * 10 + example)
+    if more:
+        console.print(f"{'':10}... and {more:,} more")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a cell is a number, written out perhaps ("2.5", "84.9 %"), or stands for none."""
+    return value is None or isinstance(value, int | float) or re.fullmatch(r"-|[\d.]+( %)?", str(value)) is not None
+
+
+def _cell(value: Any, encoding: str) -> str:
     if value is None:
         return "-"
+    if isinstance(value, Bar):
+        return ("█" if encoding.startswith("utf") else "#") * round(BAR * value.share)
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
@@ -72,7 +109,7 @@ class Steps:
     def __init__(self, title: str, total: int, done: int = 0, *, in_bytes: bool = False) -> None:
         counts = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             *counts,
             TimeElapsedColumn(),

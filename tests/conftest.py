@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+
+from cledet.data.index import DetectionIndex
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -49,6 +52,39 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def make_index() -> Callable[..., DetectionIndex]:
+    """Makes the index of a split: per image its rows (label, left, top, width, height), 100x80 px if not said."""
+
+    def make(
+        *images: Sequence[tuple[float, ...]],
+        sizes: Sequence[tuple[int, int]] | None = None,
+        paths: Sequence[Path | str] | None = None,
+        ignore: Sequence[int] = (),
+        classes: tuple[str, ...] = ("cat", "dog"),
+        **more: object,
+    ) -> DetectionIndex:
+        rows = np.array([row for rows in images for row in rows], dtype=np.float64).reshape(-1, 5)
+        marked = np.zeros(len(rows), dtype=np.bool_)
+        marked[list(ignore)] = True
+        columns = {
+            "name": "set/train",
+            "classes": classes,
+            "category_ids": np.arange(1, len(classes) + 1),
+            "paths": np.array([str(p) for p in paths or [f"/{i}.png" for i in range(len(images))]], dtype=np.str_),
+            "image_ids": np.arange(len(images)),
+            "sizes": np.array(sizes or [(100, 80)] * len(images), dtype=np.int32).reshape(-1, 2),
+            "starts": np.cumsum([0, *map(len, images)]),
+            "xywh": rows[:, 1:],
+            "labels": rows[:, 0].astype(np.int64),
+            "ignore": marked,
+            "area": rows[:, 3] * rows[:, 4],
+        }
+        return DetectionIndex(**{**columns, **more})  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def tiny(squares: Path) -> dict[str, object]:
     """Settings of a run of seconds: four steps of a small network on the squares."""
     return {
@@ -63,3 +99,43 @@ def tiny_run(tiny: dict[str, object], tmp_path_factory: pytest.TempPathFactory) 
     from cledet import Detector
 
     return Detector().train(**tiny, project=tmp_path_factory.mktemp("project"), name="tiny")
+
+
+@pytest.fixture(scope="session")
+def sick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A COCO folder with one of every kind of trouble, two or more of some; 40x30 px, not to be changed."""
+    root = tmp_path_factory.mktemp("home") / "sick"
+    for split in ("train", "val"):
+        (root / split).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ("train/good", "train/short", "train/other", "train/unsized", "train/bare", "val/own"):
+        cv2.imwrite(str(root / f"{name}.png"), rng.integers(90, 130, (30, 40, 3), dtype=np.uint8))
+    whole = (root / "train" / "short.png").read_bytes()
+    (root / "train" / "short.png").write_bytes(whole[: len(whole) // 2])
+    (root / "train" / "text.png").write_text("no image")
+    for copy in ("train/again.png", "val/leak.png"):
+        (root / copy).write_bytes((root / "train" / "good.png").read_bytes())
+    names = {"train": ["good", "gone", "short", "text", "other", "unsized", "bare", "again"], "val": ["own", "leak"]}
+    boxes = {
+        "train": [(0, 1, [1, 1, 5, 5]), (0, 1, [1, 1, 5, 5]), (0, 1, [2, 2, 0, 3]), (0, 1, [35, 25, 20, 20]),
+                  (0, 2, [10, 10, 12, 12]), (0, 2, [10, 10, 12, 12.25]),
+                  *((i, 1, [0, 0, 9, 9]) for i in (1, 2, 3, 4, 5, 7))],
+        "val": [(0, 3, [3, 3, 20, 20]), (1, 1, [1, 1, 5, 5])],
+    }  # fmt: skip
+    for split in names:
+        images = [{"id": i, "file_name": f"{n}.png", "width": 40, "height": 30} for i, n in enumerate(names[split])]
+        for image in images:
+            image["width"] += 4 * (image["file_name"] == "other.png")
+            if image["file_name"] == "unsized.png":
+                del image["width"]
+        content = {
+            "images": images,
+            "annotations": [
+                {"id": i, "image_id": image, "category_id": category, "bbox": box}
+                for i, (image, category, box) in enumerate(boxes[split], 1)
+            ],
+            "categories": [{"id": i, "name": name} for i, name in enumerate(("cat", "dog", "bird", "fish"), 1)],
+        }
+        (root / "annotations").mkdir(exist_ok=True)
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return root

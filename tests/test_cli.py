@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from cledet.config import NMS_METHODS
@@ -131,6 +136,11 @@ def test_tables_are_plain_in_a_pipe(project):
         (("predict", "nowhere/"), "there is no trained run"),
         (("check", "nowhere"), "nowhere"),
         (("check", "."), "holds neither"),
+        (("check", "shapes", "--anchor-scale", "inf"), "--anchor-scale inf (from the flag)"),
+        (("check", "shapes", "--imgsz", "8"), "--imgsz 8 (from the flag)"),
+        (("check", "shapes", "--html", "typo.yaml"), "ends in .html"),
+        (("check", "shapes", "--html", "no/page.html"), "the folder no is not there"),
+        (("check", "shapes", "--split", "valid,tset"), "shapes has no split 'tset'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -188,9 +198,80 @@ def test_info_names_versions_and_recipes(tmp_path):
 
 
 def test_check_of_a_good_data_set(squares):
-    report = json.loads(run("check", squares, "--json").stdout)
-    assert report["ok"]
+    process = run("check", squares, "--json")
+    report = json.loads(process.stdout)
+    assert (process.returncode, report["ok"]) == (0, True)
     assert [split["images"] for split in report["splits"]] == [6, 4]
+    strict = run("check", squares, "--split", "val", "--strict", "--imgsz", 320, "--anchor-scale", 3, "--workers", 1)
+    assert strict.returncode == 1, strict.stderr
+    assert "an anchor reaches at --imgsz 320 --anchor-scale 3" in strict.stdout
+    assert "warning val: 2 of 2 classes have fewer than 10 boxes" in strict.stdout
+    assert "train" not in strict.stdout
+    assert strict.stderr == ""
+
+
+def test_check_of_a_bad_data_set_and_its_page(sick, tmp_path):
+    process = run("check", sick, "--html", "page.html", cwd=tmp_path)
+    assert process.returncode == 2
+    lines = process.stdout.splitlines()
+    findings = [line.split()[0] for line in lines if line.startswith(("error", "warning", "note"))]
+    assert findings == ["error"] * 4 + ["warning"] * 11 + ["note"]
+    assert f"          {sick}/train/other.png: 40x30, annotated as 44x30" in lines
+    assert process.stderr == "page: page.html\n"
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_names_that_stdout_cannot_show(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((30, 40, 3), dtype=np.uint8))
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}], "annotations": [],
+        "categories": [{"id": 1, "name": "half \ud800 ✓ ü"}],
+    }  # fmt: skip
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    assert "half \\ud800 ✓ ü" in run("check", tmp_path, PYTHONIOENCODING="utf-8").stdout
+    assert "half \\ud800 \\u2713" in run("check", tmp_path, PYTHONIOENCODING="ascii").stdout
+
+
+def test_check_in_a_full_pipe(sick):
+    command = f"{sys.executable} -m cledet check {sick} | head -1; exit ${{PIPESTATUS[0]}}"
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert process.stdout == "sick\n"
+    assert process.stderr == ""
+    assert process.returncode in (2, 141)  # all was written before `head` left, or not
+
+
+def test_check_shows_progress_and_leaves_at_once(tmp_path):
+    pty = pytest.importorskip("pty")
+    (tmp_path / "train").mkdir()
+    cv2.imwrite(str(tmp_path / "large.png"), np.zeros((3000, 3000, 3), dtype=np.uint8))
+    for i in range(3000):
+        (tmp_path / "train" / f"{i}.png").symlink_to(tmp_path / "large.png")
+    images = [{"id": i, "file_name": f"{i}.png", "width": 3000, "height": 3000} for i in range(3000)]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    main, terminal = pty.openpty()
+    command = [sys.executable, "-m", "cledet", "check", str(tmp_path)]
+    heed = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # tests in the background would hand on that it is ignored
+    pipes = {"stdout": subprocess.PIPE, "stderr": terminal, "text": True}
+    with subprocess.Popen(command, env={**os.environ, "COLUMNS": "200"}, preexec_fn=heed, **pipes) as process:
+        os.close(terminal)
+        shown = b""
+        while not re.search(rb"[1-9]\d*/3000", shown):
+            shown += os.read(main, 4096)
+        sent = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # what Linux says at the end of a terminal
+            while rest := os.read(main, 4096):
+                shown += rest
+        assert process.stdout.read() == ""
+        assert process.wait(timeout=30) == 130
+    os.close(main)
+    assert time.monotonic() - sent < 10
+    assert b"Traceback" not in shown
 
 
 def test_check_finds_bccds_two_degenerate_boxes(shared_data):

@@ -1,8 +1,7 @@
-"""Data: formats to one columnar index, images, transforms, samplers, the embedded set and the doctor."""
+"""Data: formats to one columnar index, images, transforms, samplers, the embedded set and what the doctor looks at."""
 
 from cledet.data.augment import Augment
 from cledet.data.dataset import Batch, DetectionDataset, Sample, collate
-from cledet.data.doctor import Report, check
 from cledet.data.images import image_files, read_image
 from cledet.data.index import DetectionIndex
 from cledet.data.loader import eval_loader, train_loader
@@ -17,9 +16,7 @@ __all__ = [
     "DetectionDataset",
     "DetectionIndex",
     "EpochBatches",
-    "Report",
     "Sample",
-    "check",
     "collate",
     "eval_loader",
     "image_files",

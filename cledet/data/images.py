@@ -8,6 +8,7 @@ import re
 import struct
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,26 +35,46 @@ _DAMAGE = re.compile("premature end|bad Huffman code|instead of RST", re.IGNOREC
 warnings.filterwarnings("ignore", module=r"PIL\.")  # each is either an error here, or harmless
 
 
+Damage = Literal["missing", "truncated", "unreadable"]
+
+
+class ImageError(UserError):
+    """An image that is not there, whose file ends too early, or that cannot be read."""
+
+    def __init__(self, message: str, hint: str = "", kind: Damage = "unreadable") -> None:
+        super().__init__(message, hint)
+        self.kind = kind
+
+
 def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Pixels:
-    """Decode one image to RGB [H, W, 3], contiguous; nothing is written to the file.
+    """Decode one image file as `decode_image` does; nothing is written to it.
 
-    Grayscale becomes three channels, alpha is dropped, 16 bits are scaled to 8, an animation gives its first
-    frame, colour profiles are left aside. `size` is (width, height) as annotated: the EXIF orientation is then
-    applied only if that makes the size agree. Without `size` it is always applied.
-
-    Raises UserError naming the file if it is missing, truncated, damaged, too large or no image.
+    Raises ImageError naming the file if it is missing, truncated, damaged, too large or no image.
     """
     path = Path(path)
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise missing("image", path) from None
+        error = missing("image", path)
+        raise ImageError(error.message, error.hint, "missing") from None
     except OSError as error:
-        raise UserError(f"cannot read image {path}: {error.strerror}") from error
+        raise ImageError(f"cannot read image {path}: {error.strerror}") from error
+    return decode_image(data, path, size)
+
+
+def decode_image(data: bytes, path: str | Path, size: tuple[int, int] | None = None) -> Pixels:
+    """Decode the content of an image file to RGB [H, W, 3], contiguous.
+
+    Grayscale becomes three channels, alpha is dropped, 16 bits are scaled to 8, an animation gives its first
+    frame, colour profiles are left aside. `size` is (width, height) as annotated: the EXIF orientation is then
+    applied only if that makes the size agree. Without `size` it is always applied.
+
+    Raises ImageError naming `path` if the content is truncated, damaged, too large or no image.
+    """
     try:
         pixels, orientation = _decode(data)
     except _UNREADABLE as error:
-        raise UserError(f"cannot decode image {path}: {error}") from error
+        raise ImageError(f"cannot decode image {path}: {error}", kind=_damage(data, error)) from error
     if orientation != 1 and _should_turn(pixels, orientation, size):
         pixels = _turn(pixels, orientation)
     return np.ascontiguousarray(pixels)
@@ -145,6 +166,24 @@ def _orientation(header: Image.Image) -> int:
     except _UNREADABLE:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _damage(data: bytes, error: Exception) -> Damage:
+    cut = not _looks_whole(data) or "truncated" in str(error)
+    return "truncated" if cut else "unreadable"
+
+
+def _looks_whole(data: bytes) -> bool:
+    """Whether a file has its end, as far as its format tells."""
+    if data[:2] == b"\xff\xd8":  # JPEG: an end-of-image marker after the last start of scan
+        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+    if data[:4] == b"\x89PNG":
+        return b"IEND" in data[-64:]
+    if data[:4] == b"RIFF":
+        return int.from_bytes(data[4:8], "little") + 8 <= len(data)
+    if data[:4] == b"GIF8":
+        return b";" in data[-4:]
+    return data[:2] != b"BM" or int.from_bytes(data[2:6], "little") <= len(data)
 
 
 def _should_turn(pixels: Pixels, orientation: int, size: tuple[int, int] | None) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+STRIDES = (8, 16, 32, 64, 128)
+"""Of the pyramid's levels P3 to P7."""
 OCTAVES, RATIOS = (1.0, 2 ** (1 / 3), 2 ** (2 / 3)), (0.5, 1.0, 2.0)
 """Lin et al., Focal Loss for Dense Object Detection (2017): three sizes an octave, three aspect ratios (h/w)."""
 

@@ -11,13 +11,10 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from cledet.models.anchors import Anchors
+from cledet.models.anchors import STRIDES, Anchors
 from cledet.models.backbones import build_backbone
 from cledet.models.heads import RetinaHead
 from cledet.models.stages import Staged
-
-STRIDES = (8, 16, 32, 64, 128)
-"""Of the pyramid's levels P3 to P7."""
 
 
 class Architecture(BaseModel):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cledet.data.images import MAX_PIXELS, image_files, read_image
+from cledet.data.images import MAX_PIXELS, ImageError, decode_image, image_files, read_image
 from cledet.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # as images.py does; pytest sets its own filters
@@ -301,3 +301,27 @@ def test_files_come_in_natural_order(tmp_path: Path) -> None:
 def test_no_files(tmp_path: Path, what: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         image_files(tmp_path / what)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.tif", "a.gif"])
+def test_truncated_is_told_from_damaged(tmp_path: Path, name: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    for content, kind in ((whole[: len(whole) // 2], "truncated"), (b"", "unreadable"), (b"text", "unreadable")):
+        with pytest.raises(ImageError) as caught:
+            decode_image(content, name)
+        assert caught.value.kind == kind
+    with pytest.raises(ImageError) as caught:
+        read_image(tmp_path / "gone.png")
+    assert caught.value.kind == "missing"
+    assert decode_image(whole, name).shape == (60, 80, 3)
+
+
+def test_damage_in_the_middle_is_no_missing_end(tmp_path: Path) -> None:
+    Image.fromarray(quarters()).save(tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[40:60] = bytes(20)
+    with pytest.raises(ImageError) as caught:
+        decode_image(bytes(content), "a.png")
+    assert caught.value.kind == "unreadable"

@@ -12,11 +12,11 @@ from torch import nn
 
 from cledet.engine.setup import initial_model
 from cledet.errors import UserError
-from cledet.models.anchors import Anchors, cell_anchors
+from cledet.models.anchors import STRIDES, Anchors, cell_anchors
 from cledet.models.backbones import BACKBONES, FrozenBatchNorm2d, build_backbone
 from cledet.models.efficientnet import lite0_weights
 from cledet.models.heads import RetinaHead, he_initialize
-from cledet.models.network import STRIDES, Architecture, build_network
+from cledet.models.network import Architecture, build_network
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -1,4 +1,7 @@
-"""What the user sees: messages and progress on stderr, results on stdout; plain where they are no terminal."""
+"""What the user sees: messages and progress on stderr, results on stdout; plain where they are no terminal.
+
+Of several processes the first one speaks; another only says what ends it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cledet.group import rank
+
 T = TypeVar("T")
 
 
@@ -21,22 +26,32 @@ def _console(stderr: bool) -> Console:
 
 def say(text: str) -> None:
     """A line of news."""
-    _console(stderr=True).print(text, markup=False)
+    if rank() == 0:
+        _console(stderr=True).print(text, markup=False)
 
 
 def warn(text: str) -> None:
     """A line of news that the user should not miss."""
-    _console(stderr=True).print(f"warning: {text}", style="yellow", markup=False)
+    if rank() == 0:
+        _console(stderr=True).print(f"warning: {text}", style="yellow", markup=False)
 
 
 def fail(text: str) -> None:
-    """The sentence that ends a command."""
-    _console(stderr=True).print(f"error: {text}", style="bold red", markup=False)
+    """The sentence that ends a command; of a process that is not the first, with its number."""
+    who = f"rank {rank()}: " if rank() else ""
+    _console(stderr=True).print(f"{who}error: {text}", style="bold red", markup=False)
+
+
+def show(text: object) -> None:
+    """A result in one line, on stdout."""
+    if rank() == 0:
+        print(text)
 
 
 def show_json(document: Any) -> None:
     """A result for programs: one JSON document on stdout."""
-    print(json.dumps(document, indent=2, default=str, allow_nan=False), flush=True)
+    if rank() == 0:
+        print(json.dumps(document, indent=2, default=str, allow_nan=False), flush=True)
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -48,7 +63,8 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
         table.add_column(name, justify="right" if numbers else "left", no_wrap=numbers)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    _console(stderr=False).print(table)
+    if rank() == 0:
+        _console(stderr=False).print(table)
 
 
 def _cell(value: Any) -> str:
@@ -70,7 +86,7 @@ class Steps:
             TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}", markup=False),
             console=_console(stderr=True),
-            disable=not sys.stderr.isatty(),
+            disable=rank() > 0 or not sys.stderr.isatty(),
             transient=True,
         )
         self._task = self._bar.add_task(title, total=total, completed=done, figures="")

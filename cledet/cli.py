@@ -18,8 +18,8 @@ import typer
 from cledet import __version__
 from cledet.choices import ablation_name
 from cledet.config import ExplainSettings, ExportSettings, GridSettings, PredictSettings, Settings, ValSettings
-from cledet.console import Steps, fail, say, show_json, show_table
-from cledet.errors import Interrupted, UserError
+from cledet.console import Steps, fail, say, show, show_json, show_table
+from cledet.errors import Interrupted, ProcessFailed, UserError
 from cledet.resolve import read_recipe, recipes, resolve
 
 app = typer.Typer(
@@ -87,7 +87,7 @@ def train(
     run = detector.train(recipe=recipe, resume=resume, **given)
     assert detector.model is not None
     if not (run / "weights").is_dir():
-        show_json({"grid": str(run)}) if json else print(run)
+        show_json({"grid": str(run)}) if json else show(run)
         say(f"its table: cledet val --weights {run}")
         return
     if json:
@@ -96,7 +96,7 @@ def train(
     metrics = {key: value for key, value in detector.model.metrics.items() if key != "per_class"}
     if metrics:
         show_table("", list(metrics), [list(metrics.values())])
-    print(run / "weights" / "best.pt")
+    show(run / "weights" / "best.pt")
 
 
 @command(ValSettings)
@@ -250,3 +250,6 @@ def main() -> None:
     except Interrupted as error:
         fail(str(error))
         sys.exit(128 + error.signal_number)
+    except ProcessFailed as error:
+        fail(str(error))
+        sys.exit(1)

@@ -28,8 +28,8 @@ from cledet.config import (
     Settings,
     ValSettings,
 )
-from cledet.console import Steps, fail, say, show_finding, show_json, show_table, transfer
-from cledet.errors import Interrupted, UserError
+from cledet.console import Steps, fail, say, show, show_finding, show_json, show_table, transfer
+from cledet.errors import Interrupted, ProcessFailed, UserError
 from cledet.resolve import read_recipe, recipes, resolve
 
 app = typer.Typer(
@@ -100,9 +100,11 @@ def train(
 
     detector = Detector()
     run = detector.train(recipe=recipe, resume=resume, **given)
-    assert detector.model is not None
+    if detector.model is None:
+        say(f"done; the run is on the machine of rank 0: {run}")
+        return
     if not (run / "weights").is_dir():
-        show_json({"grid": str(run)}) if json else print(run)
+        show_json({"grid": str(run)}) if json else show(run)
         say(f"its table: cledet val --weights {run}")
         return
     if json:
@@ -111,7 +113,7 @@ def train(
     metrics = {key: value for key, value in detector.model.metrics.items() if key != "per_class"}
     if metrics:
         show_table("", list(metrics), [list(metrics.values())])
-    print(run / "weights" / "best.pt")
+    show(run / "weights" / "best.pt")
 
 
 @command(ValSettings)
@@ -311,3 +313,6 @@ def main() -> None:
     except Interrupted as error:
         fail(str(error))
         sys.exit(128 + error.signal_number)
+    except ProcessFailed as error:
+        fail(str(error))
+        sys.exit(1)

@@ -94,7 +94,7 @@ class SuppressionSettings(RunSettings):
 class DetectionSettings(SuppressionSettings):
     """Where a network runs, and how its raw outputs become detections."""
 
-    device: str = Field("auto", description="auto (a CUDA GPU, else MPS, else the CPU), cpu, cuda, cuda:1, 1 or mps")
+    device: str = Field("auto", description="auto (the idlest CUDA GPU, else MPS, else the CPU), cpu, cuda:1, 1 or mps")
     amp: AmpName = Field(
         "auto", description="mixed precision: auto (where the device computes bf16), off, bf16 or fp16"
     )
@@ -103,6 +103,9 @@ class DetectionSettings(SuppressionSettings):
 class TrainingSettings(DetectionSettings):
     """How a model is trained, but for the paper's components that are on."""
 
+    device: str = Field(
+        "auto", description="auto (every idle CUDA GPU, else MPS, else the CPU), cpu, mps, 1, or a process each: 0,2"
+    )
     data: str = Field("shapes", description="data set: YAML, folder, COCO annotation file, or a shipped name")
     split: str = Field("train", description="the split to train on")
     val_split: str = Field("val", description="the split that is evaluated while training; none to skip")
@@ -184,6 +187,10 @@ class TrainingSettings(DetectionSettings):
     )
     save_steps: int = Field(0, ge=0, description="also save last.pt every so many iterations")
     save_minutes: float = Field(10.0, ge=0, description="and every so many minutes; 0: not")
+    nnodes: Positive = Field(1, description="machines that train together; start the same command on each")
+    node_rank: int = Field(0, ge=0, description="this machine's number among them, from 0, which leads")
+    rdzv_endpoint: str = Field("", description="HOST or HOST:PORT where they meet: the machine of --node-rank 0")
+    max_restarts: int = Field(0, ge=0, description="new starts from the last checkpoint when a process has failed")
 
     @property
     def learning_rate(self) -> float:
@@ -210,6 +217,14 @@ class TrainingSettings(DetectionSettings):
             raise ValueError(f"--batch {self.batch} cannot be divided into {self.accumulate} parts (--accumulate)")
         if self.iters is not None and any(isinstance(at, str) for at in self.lr_steps):
             raise ValueError("--lr-steps counts epochs, but the run's length is given by --iters; give --epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _check_nodes(self) -> TrainingSettings:
+        if self.nnodes > 1 and not self.rdzv_endpoint:
+            raise ValueError(f"--nnodes {self.nnodes} needs --rdzv-endpoint, the machine of --node-rank 0")
+        if self.node_rank >= self.nnodes:
+            raise ValueError(f"--node-rank {self.node_rank} is not under --nnodes {self.nnodes}: ranks count from 0")
         return self
 
     @model_validator(mode="after")
@@ -311,7 +326,7 @@ class ExplainSettings(ModelSettings):
     """`cledet explain`."""
 
     data: str | None = Field(None, description="data set with the image's annotations; by default what was trained on")
-    device: str = Field("auto", description="auto (a CUDA GPU, else MPS, else the CPU), cpu, cuda, cuda:1, 1 or mps")
+    device: str = Field("auto", description="auto (the idlest CUDA GPU, else MPS, else the CPU), cpu, cuda:1, 1 or mps")
     alpha: Unit | None = Field(None, description="IAC: weight of the probability in Eq. 6; by default as trained")
     score_threshold: Unit | None = Field(None, description="IAC: Eq. 7's threshold; by default as trained")
     recall_min_iou: Unit | None = Field(

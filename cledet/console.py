@@ -1,4 +1,7 @@
-"""What the user sees: messages and progress on stderr, results on stdout; plain where they are no terminal."""
+"""What the user sees: messages and progress on stderr, results on stdout; plain where they are no terminal.
+
+Of several processes the first one speaks; another only says what ends it.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+from cledet.group import rank
 
 T = TypeVar("T")
 BAR = 12
@@ -48,22 +53,32 @@ def _console(stderr: bool) -> Console:
 
 def say(text: str) -> None:
     """A line of news."""
-    _console(stderr=True).print(text)
+    if rank() == 0:
+        _console(stderr=True).print(text)
 
 
 def warn(text: str) -> None:
     """A line of news that the user should not miss."""
-    _console(stderr=True).print(f"warning: {text}", style="yellow")
+    if rank() == 0:
+        _console(stderr=True).print(f"warning: {text}", style="yellow")
 
 
 def fail(text: str) -> None:
-    """The sentence that ends a command."""
-    _console(stderr=True).print(f"error: {text}", style="bold red")
+    """The sentence that ends a command; of a process that is not the first, with its number."""
+    who = f"rank {rank()}: " if rank() else ""
+    _console(stderr=True).print(f"{who}error: {text}", style="bold red")
+
+
+def show(text: object) -> None:
+    """A result in one line, on stdout."""
+    if rank() == 0:
+        print(text)
 
 
 def show_json(document: Any) -> None:
     """A result for programs: one JSON document on stdout."""
-    print(json.dumps(document, indent=2, default=str, allow_nan=False), flush=True)
+    if rank() == 0:
+        print(json.dumps(document, indent=2, default=str, allow_nan=False), flush=True)
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -76,7 +91,8 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
         table.add_column(name, justify="right" if numbers else "left", no_wrap=numbers)
     for row in rows:
         table.add_row(*(_cell(value, console.encoding) for value in row))
-    console.print(table)
+    if rank() == 0:
+        console.print(table)
 
 
 def show_finding(severity: str, text: str, examples: Sequence[str], more: int = 0) -> None:
@@ -117,7 +133,7 @@ class Steps:
             TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}", markup=False),
             console=_console(stderr=True),
-            disable=not sys.stderr.isatty(),
+            disable=rank() > 0 or not sys.stderr.isatty(),
             transient=True,
         )
         self._task = self._bar.add_task(title, total=total, completed=done, figures="")

@@ -80,7 +80,8 @@ class Detector:
             if self.backbone is not None:
                 settings.setdefault("backbone", self.backbone)
             run = session.train(resolve(GridSettings, settings, recipe=recipe), self.model)
-        self.load(newest_run(run))
+        if list(run.glob("**/best.pt")):  # else it is on the machine that led the run
+            self.load(newest_run(run))
         return run
 
     def val(self, settings: ValSettings | None = None, **given: Any) -> Evaluation:

@@ -21,11 +21,17 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):
-    """SIGINT or SIGTERM came, and the run was saved."""
+    """SIGINT or SIGTERM came, and the run, if there was one, was saved."""
 
-    def __init__(self, number: int, run: Path) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; go on with: cledet train --resume {run}")
+    def __init__(self, number: int, run: Path | None = None) -> None:
+        advice = f"; go on with: cledet train --resume {run}" if run else ""
+        super().__init__(f"stopped by {signal.Signals(number).name}{advice}")
         self.signal_number = number
+        self.run = run
+
+
+class ProcessFailed(Exception):
+    """One of several processes crashed, and ended them all: which, and its traceback."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -17,7 +17,9 @@ import cv2
 import numpy as np
 import pytest
 
+from cledet import cli
 from cledet.config import NMS_METHODS
+from cledet.errors import ProcessFailed
 
 
 def run(*args, cwd=None, **environ):
@@ -148,6 +150,21 @@ def test_mistakes_end_in_one_sentence(tmp_path, args, part):
     (tmp_path / "typo.yaml").write_text("epocs: 3\n")
     assert part in sentence(run(*args, cwd=tmp_path))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_crash_of_one_of_several_is_told_once(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "app", raising(ProcessFailed("rank 1 of 2 on h failed:\nTraceback ...")))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr() == ("", "error: rank 1 of 2 on h failed:\nTraceback ...\n")
+
+
+def raising(error):
+    def app():
+        raise error
+
+    return app
 
 
 def test_an_environment_variable_is_named_as_the_origin(tmp_path):

@@ -116,6 +116,8 @@ def test_a_grid_is_runs_that_differ_by_components_and_seed(tmp_path):
         ({"crop": "-1"}, "--crop -1"),
         ({"copy_paste": "-1"}, "--copy-paste -1"),
         ({"conf": 1.5}, "less than or equal to 1"),
+        ({"nnodes": 2}, "--nnodes 2 needs --rdzv-endpoint"),
+        ({"nnodes": 2, "rdzv_endpoint": "a", "node_rank": 2}, "--node-rank 2 is not under --nnodes 2"),
     ],
 )
 def test_a_wrong_flag_is_one_sentence(flags, sentence):

@@ -1,38 +1,107 @@
-"""Which device a command runs on, and in which precision."""
+"""Which devices a command runs on, and in which precision."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from cledet.engine.gpus import cuda_gpus, idle_gpus, idlest
 from cledet.errors import UserError
+from cledet.group import in_group
+
+CHOICES = "auto, cpu, mps, cuda, cuda:1, or 0,2 for two GPUs"
+
+
+@dataclass(frozen=True)
+class Picked:
+    """The devices of a run, a process each, and why these, in a sentence; nothing if there is nothing to say."""
+
+    devices: tuple[torch.device, ...]
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """As `--device` takes them."""
+        return ",".join(map(str, self.devices))
+
+
+def pick_devices(wanted: str) -> Picked:
+    """Devices to train on: `auto` (every idle CUDA GPU, else MPS, else the CPU), or names as `0,2` or `cpu,cpu`.
+
+    In a group that was started by others `auto` is every GPU that there is: how many are used is settled.
+    """
+    if wanted != "auto":
+        return Picked(_parse(wanted))
+    if not torch.cuda.is_available():
+        return Picked((_without_cuda(),))
+    if in_group():
+        return Picked(tuple(torch.device("cuda", i) for i in range(torch.cuda.device_count())))
+    gpus, reason = idle_gpus(cuda_gpus())
+    return Picked(tuple(torch.device("cuda", gpu.index) for gpu in gpus), reason)
 
 
 def pick_device(wanted: str) -> torch.device:
-    """`auto` (a CUDA GPU, else MPS, else the CPU), `cpu`, `cuda`, `cuda:1`, `1` or `mps` -> a device that is there."""
+    """The device of a command that uses one: `auto` (the idlest CUDA GPU, else MPS, else the CPU), or a name."""
     if wanted == "auto":
-        return _best_device()
-    name = f"cuda:{wanted}" if wanted.isdigit() else wanted
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"--device {wanted} names no single device", "auto, cpu, cuda, cuda:1, 1 or mps") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {wanted}: this machine shows {torch.cuda.device_count()} CUDA GPUs", "try auto")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("--device mps: this machine has no MPS device", "try auto")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise UserError(f"--device {wanted} is not supported", "auto, cpu, cuda, cuda:1, 1 or mps")
+        if not torch.cuda.is_available():
+            return _without_cuda()
+        return torch.device("cuda", idlest(cuda_gpus()).index if torch.cuda.device_count() > 1 else 0)
+    device, *more = _parse(wanted)
+    if more:
+        raise UserError(f"--device {wanted}: only training uses several devices", f"name one, as --device {device}")
     return device
 
 
-def _best_device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
+def own_device(devices: Sequence[torch.device], local_rank: int, local_size: int | None = None) -> torch.device:
+    """The device of a process, the `local_rank`-th of `local_size` (by default $LOCAL_WORLD_SIZE) on this machine.
+
+    `cuda:0` alone stands for all GPUs that are seen here, or for the one that each process sees as its own.
+    """
+    size = local_size or int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    kind = devices[0].type
+    if kind == "cpu" or size == 1:
+        return devices[0]
+    if kind == "mps":
+        raise UserError(f"{size} processes cannot share the MPS device", "train with one process, or --device cpu")
+    if list(devices) == [torch.device("cuda", 0)]:
+        seen = torch.cuda.device_count()
+        devices = [torch.device("cuda", i) for i in range(seen)] if seen > 1 else [devices[0]] * size
+    if size > len(devices):
+        raise UserError(f"{size} processes on this machine have {len(devices)} GPUs", "start as many as there are GPUs")
+    return devices[local_rank]
+
+
+def _without_cuda() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _parse(wanted: str) -> tuple[torch.device, ...]:
+    devices = tuple(_parse_one(name.strip(), wanted) for name in wanted.split(","))
+    if len({device.type for device in devices}) > 1:
+        raise UserError(f"--device {wanted} mixes kinds of devices", "name several of one kind")
+    for i, device in enumerate(devices):
+        if device.type != "cpu" and device in devices[:i]:
+            raise UserError(f"--device {wanted} names {device} twice", "a process needs a GPU of its own")
+    return devices
+
+
+def _parse_one(name: str, wanted: str) -> torch.device:
+    """A device that is there, CUDA's with its number."""
+    try:
+        device = torch.device(f"cuda:{name}" if name.isdecimal() else name)
+    except RuntimeError:
+        raise UserError(f"--device {wanted}: {name!r} names no device", CHOICES) from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"--device {wanted}: {name} is not supported", CHOICES)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {wanted}: this machine shows {torch.cuda.device_count()} CUDA GPUs", "try auto")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"--device {wanted}: this machine has no MPS device", "try auto")
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else torch.device(device.type)
 
 
 def describe(device: torch.device) -> str:
@@ -71,8 +140,12 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContext
 
 def default_workers(wanted: int) -> int:
     """Loader processes: no more than the CPUs that this process may use."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(wanted, allowed)
+    return min(wanted, cores())
+
+
+def cores() -> int:
+    """The CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_used(device: torch.device) -> int:

@@ -16,9 +16,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cledet.group import group_environment
+
 T = TypeVar("T")
-PATIENCE = timedelta(hours=3)
-"""How long the others wait for one: evaluation is the leader's alone."""
+PATIENCE = timedelta(minutes=30)
+"""How long processes wait for one: the leader alone scores what was found, and downloads."""
 
 
 @contextmanager
@@ -27,6 +29,7 @@ def group() -> Iterator[None]:
 
     What is on a GPU goes over NCCL, all else over gloo.
     """
+    os.environ.update(group_environment())
     if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
@@ -40,6 +43,11 @@ def group() -> Iterator[None]:
 def rank() -> int:
     """This process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def local_rank() -> int:
+    """Its number among those of this machine."""
+    return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def size() -> int:
@@ -88,6 +96,8 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
     """The network with gradients averaged over the processes; alone, as it is."""
     if size() == 1:
         return network
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
 

@@ -9,30 +9,36 @@ from typing import Any
 import numpy as np
 
 from cledet.choices import AUTO
-from cledet.config import GridSettings, TrainSettings
+from cledet.config import GridSettings, TrainingSettings, TrainSettings
 from cledet.console import say, warn
 from cledet.data.index import DetectionIndex
 from cledet.data.source import DataSource, open_source
 from cledet.engine import distributed
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
-from cledet.engine.devices import pick_device
+from cledet.engine.devices import pick_devices
 from cledet.engine.grid import GRID, train_grid
+from cledet.engine.launch import launch
 from cledet.engine.probe import largest_batch
 from cledet.engine.runs import new_run, write_whole
 from cledet.engine.setup import initial_model
 from cledet.engine.trainer import Task, Trainer
 from cledet.engine.writing import is_there
 from cledet.errors import UserError
+from cledet.group import in_group
 from cledet.resolve import reopen
 
 CONFIG = "config.yaml"
 LAST = Path("weights") / "last.pt"
+HOW = ("device", "workers", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts")
+"""Settings of how a run is run, which may change when it is resumed."""
 JOB = "job"
 """A file in a run's folder: which job of torch's launcher started it."""
 
 
 def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
     """Train a run or a grid from the start, perhaps from given weights; returns its folder."""
+    if settings.node_rank > 0 and launches(settings):
+        return _follow(settings)
     with distributed.group():
         settings = distributed.shared(_with_absolute_data(settings))
         if (begun := distributed.shared(_restarted(settings))) is not None:
@@ -40,9 +46,9 @@ def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
         task = load_task(settings.runs()[0])
         model = begin(settings.runs()[0], task, given)  # refuses what does not fit before there is a folder
         settings = distributed.shared(_with_batch(settings, model, task) if distributed.leads() else settings)
+        _refuse_unequal(settings)
+        folder = distributed.shared(_new_folder(settings) if distributed.leads() else Path())
         runs = settings.runs()
-        folder = distributed.shared(_new_folder(settings) if distributed.leads() else None)
-        assert folder is not None
         if len(runs) == 1:
             _start(runs[0], task, model, folder)
         else:
@@ -51,23 +57,37 @@ def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
 
 
 def resume(folder: Path, changes: dict[str, Any]) -> Path:
-    """Go on with a run's or a grid's folder exactly where it stopped; only device and workers may change."""
-    grid = (folder / GRID).is_file()
-    if not grid and not is_there(folder / LAST):
-        hint = "pass a folder like runs/train/shapes"
-        raise UserError(f"there is no run to resume: {folder / LAST} is missing", hint)
-    refused = sorted(set(changes) - {"device", "workers"})
+    """Go on with a run's or a grid's folder exactly where it stopped; only how it is run may change."""
+    refused = sorted(set(changes) - set(HOW))
     if refused:
         hint = "start a new run with --weights"
-        raise UserError(f"a resumed run keeps its settings; --{refused[0]} cannot be changed", hint)
+        raise UserError(f"a resumed run keeps its settings; --{refused[0].replace('_', '-')} cannot be changed", hint)
     with distributed.group():
-        settings = distributed.shared(reopen(folder / (GRID if grid else CONFIG), GridSettings, changes))
+        folder, settings = distributed.shared(_reopen(folder, changes) if distributed.leads() else (folder, None))
+        assert settings is not None
+        if settings.node_rank > 0 and launches(settings):
+            return _follow(settings)
         task = load_task(settings.runs()[0])
-        if grid:
+        if len(settings.runs()) > 1:
             train_grid(settings, folder, lambda run, place: _fit(run, task, place, None))
         else:
             _fit(settings.runs()[0], task, folder, None)
     return folder
+
+
+def launches(settings: TrainingSettings) -> bool:
+    """Whether this process starts others, one for each device, and only watches over them."""
+    if in_group(settings.nnodes):
+        return False
+    return settings.nnodes > 1 or len(pick_devices(settings.device).devices) > 1
+
+
+def _reopen(folder: Path, changes: dict[str, Any]) -> tuple[Path, GridSettings]:
+    grid = (folder / GRID).is_file()
+    if not grid and not is_there(folder / LAST):
+        hint = "pass a folder like runs/train/shapes"
+        raise UserError(f"there is no run to resume: {folder / LAST} is missing", hint)
+    return folder.absolute(), reopen(folder / (GRID if grid else CONFIG), GridSettings, changes)
 
 
 def begin(settings: TrainSettings, task: Task, given: Checkpoint | None) -> Checkpoint:
@@ -82,7 +102,7 @@ def _start(settings: TrainSettings, task: Task, model: Checkpoint, run: Path) ->
         run.mkdir(parents=True, exist_ok=True)
         write_whole(run / CONFIG, settings.to_yaml())
         model.save(run / LAST)
-    Trainer(settings, task, model, run).fit()
+    _run(settings, task, model, run)
 
 
 def _fit(settings: TrainSettings, task: Task, run: Path, given: Checkpoint | None) -> None:
@@ -93,7 +113,49 @@ def _fit(settings: TrainSettings, task: Task, run: Path, given: Checkpoint | Non
     elif model.training.get("finished", model.step >= settings.steps(len(task.train))):
         say(f"{run} is finished")
     else:
+        _run(settings, task, model, run)
+
+
+def _run(settings: TrainSettings, task: Task, model: Checkpoint, run: Path) -> None:
+    """Train in this process, or in one for each device."""
+    if launches(settings):
+        _launch(settings, run)
+    else:
         Trainer(settings, task, model, run).fit()
+
+
+def _launch(settings: TrainingSettings, run: Path) -> None:
+    """Start this command again in a process for each device, to go on with the run, and wait for its end."""
+    picked = pick_devices(settings.device)
+    if picked.reason:
+        say(picked.reason)
+    launch(
+        ["train", "--resume", str(run), "--device", str(picked), "--workers", str(settings.workers)],
+        len(picked.devices),
+        nnodes=settings.nnodes,
+        node_rank=settings.node_rank,
+        rdzv_endpoint=settings.rdzv_endpoint,
+        max_restarts=settings.max_restarts,
+        log_folder=run / "logs" if settings.node_rank == 0 else None,
+    )
+
+
+def _follow(settings: GridSettings) -> Path:
+    """Start this machine's share of the processes of a run that the machine of rank 0 leads; returns its folder there."""
+    folder = settings.project / "train" / (settings.name or Path(settings.data).stem)
+    for _ in settings.runs():
+        _launch(settings, folder)
+    return folder
+
+
+def _refuse_unequal(settings: GridSettings) -> None:
+    """Raise UserError where the batch cannot be shared equally."""
+    here = len(pick_devices(settings.device).devices) if launches(settings) else 1
+    processes = distributed.size() * here * settings.nnodes
+    if settings.batch % (processes * settings.accumulate):
+        parts = f" in {settings.accumulate} parts" if settings.accumulate > 1 else ""
+        message = f"--batch {settings.batch} cannot be shared equally by {processes} processes{parts}"
+        raise UserError(message, f"give a multiple of {processes * settings.accumulate}")
 
 
 def _with_absolute_data(settings: GridSettings) -> GridSettings:
@@ -107,9 +169,10 @@ def _with_batch(settings: GridSettings, model: Checkpoint, task: Task) -> GridSe
     """The same, with as large a batch as fits for `auto`."""
     if settings.batch != AUTO:
         return settings
-    one, boxes = settings.runs()[0], int(np.diff(task.train.starts).max())
-    batch = largest_batch(one, model.architecture, boxes, pick_device(settings.device)) * distributed.size()
-    return settings.model_copy(update={"batch": batch})
+    boxes, devices = int(np.diff(task.train.starts).max()), pick_devices(settings.device).devices
+    here = len(devices) if launches(settings) else 1
+    batch = largest_batch(settings.runs()[0], model.architecture, boxes, devices[0])
+    return settings.model_copy(update={"batch": batch * here * settings.nnodes * distributed.size()})
 
 
 def _new_folder(settings: GridSettings) -> Path:

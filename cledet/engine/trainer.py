@@ -20,7 +20,7 @@ from cledet.data.index import DetectionIndex
 from cledet.data.loader import train_loader
 from cledet.engine import distributed
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
-from cledet.engine.devices import default_workers, memory_used, pick_device
+from cledet.engine.devices import default_workers, memory_used, own_device, pick_devices
 from cledet.engine.gallery import save_batch, save_gallery
 from cledet.engine.history import History, Meter
 from cledet.engine.interrupts import Interrupts, Stop, interrupts
@@ -67,7 +67,7 @@ class Trainer:
         self.settings, self.task, self.model, self.run = settings, task, model, run
         if settings.deterministic:
             make_deterministic()
-        self.device = pick_device(settings.device)
+        self.device = own_device(pick_devices(settings.device).devices, distributed.local_rank())
         self.total = settings.steps(len(task.train))
         network = model.network()
         network.backbone.freeze(frozen_stages(settings, model.architecture.backbone))

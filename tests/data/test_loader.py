@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from dataclasses import fields
 from pathlib import Path
 
@@ -109,6 +111,19 @@ def test_nothing_is_drawn_from_the_global_generators(dataset: DetectionDataset) 
     before = torch.get_rng_state()
     list(train_loader(dataset, batch=2, total_steps=1, workers=1))
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the system does not say who sent a signal")
+def test_workers_end_by_a_sigterm_of_the_main_process_only(dataset: DetectionDataset) -> None:
+    batches = iter(train_loader(dataset, batch=2, total_steps=6, workers=1))
+    next(batches)  # the worker has started
+    (worker,) = batches._workers  # type: ignore[attr-defined]
+    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+    assert len(list(batches)) == 5
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 0
 
 
 def test_evaluation_sees_every_image_once(squares: Path) -> None:

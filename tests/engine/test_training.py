@@ -243,7 +243,7 @@ def test_a_run_without_a_better_ap_stops(tiny, tmp_path):
         ({"weights": "nowhere.pt"}, r"no weights at nowhere\.pt"),
         ({"backbone_weights": "nowhere.pth"}, r"no weights file nowhere\.pth"),
         ({"device": "cuda:99"}, "this machine shows"),
-        ({"device": "tpu"}, "names no single device"),
+        ({"device": "tpu"}, "names no device"),
         ({"amp": "fp16"}, "fp16 needs a CUDA GPU"),
     ],
 )

@@ -141,7 +141,7 @@ def _launch(settings: TrainingSettings, run: Path) -> None:
 
 
 def _follow(settings: GridSettings) -> Path:
-    """Start this machine's share of the processes of a run that the machine of rank 0 leads; returns its folder there."""
+    """Start this machine's processes of a run that the machine of rank 0 leads; returns the folder it has there."""
     folder = settings.project / "train" / (settings.name or Path(settings.data).stem)
     for _ in settings.runs():
         _launch(settings, folder)

@@ -184,7 +184,7 @@ class Trainer:
 
     def _end_epoch(self, stop: Interrupts) -> None:
         """Evaluate, note the figures, keep the weights if they are the best; saved before, as evaluation takes long."""
-        epoch, at, val = round(self._epoch()), self.at, self.task.val
+        epoch, at, val = max(1, round(self._epoch())), self.at, self.task.val
         row = {"epoch": epoch, "step": at.step, "lr": self._lr()}
         row |= self.meter.over_processes()
         metrics: dict[str, Any] = {}

@@ -19,18 +19,11 @@ import typer
 
 from cledet import __version__
 from cledet.choices import ablation_name
-from cledet.config import (
-    CheckSettings,
-    ExplainSettings,
-    ExportSettings,
-    GridSettings,
-    PredictSettings,
-    Settings,
-    ValSettings,
-)
+from cledet.config import CheckSettings, ExplainSettings, ExportSettings, PredictSettings, Settings, ValSettings
 from cledet.console import Steps, fail, say, show, show_finding, show_json, show_table, transfer
 from cledet.errors import Interrupted, ProcessFailed, UserError
 from cledet.resolve import read_recipe, recipes, resolve
+from cledet.train_config import GridSettings
 
 app = typer.Typer(
     name="cledet",

@@ -10,13 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cledet.config import (
-    ExplainSettings,
-    ExportSettings,
-    GridSettings,
-    PredictSettings,
-    ValSettings,
-)
+from cledet.config import ExplainSettings, ExportSettings, PredictSettings, ValSettings
 from cledet.console import say
 from cledet.data.images import image_files
 from cledet.data.source import open_source
@@ -34,6 +28,7 @@ from cledet.engine.validator import post_process, validate, validate_results
 from cledet.errors import UserError, nearest
 from cledet.models.backbones import BACKBONES
 from cledet.resolve import resolve
+from cledet.train_config import GridSettings
 
 __all__ = ["Detections", "Detector"]
 

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from cledet.config import Settings, TrainSettings
+from cledet.config import Settings
 from cledet.errors import UserError, nearest
+from cledet.train_config import TrainSettings
 
 RECIPE_FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parent.parent / "recipes")
 """Where the shipped recipes lie: in an installed wheel, or in a checkout."""

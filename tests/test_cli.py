@@ -306,5 +306,5 @@ def test_version_and_help():
                  "--save-steps", "--backbone-weights", "--project", "--name", "--nms", "--conf", "--iou", "--max-det",
                  "--json"):  # fmt: skip
         assert f"{flag} " in text, flag
-    assert "images a step (default: 8)" in text
+    assert "as many as fit into memory (default: 8)" in text
     assert "(default: iac,dc,clb)" in " ".join(text.replace("│", " ").split())

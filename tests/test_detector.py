@@ -55,7 +55,7 @@ def test_a_val_split_of_other_classes_is_refused_before_training(tiny, tmp_path,
         f"train: {{images: {squares}/train, annotations: {squares}/annotations/instances_train.json}}\n"
         f"val: {{images: {squares}/val, annotations: {tmp_path}/val.json}}\n"
     )
-    with pytest.raises(UserError, match="has classes that data/train does not: green"):
+    with pytest.raises(UserError, match="/train does not: green"):
         Detector().train(**{**tiny, "data": str(tmp_path / "data.yaml")}, project=tmp_path)
     assert not (tmp_path / "train").exists()
 

@@ -10,34 +10,24 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "cledet"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
+SETTINGS = {"errors", "choices", "config", "train_config", "resolve"}
+PARTS = {"components", "ops", "models", "data"}
 ALLOWED = {
     "errors": set(),
     "choices": {"errors"},
     "group": {"errors"},
     "config": {"errors", "choices"},
-    "resolve": {"errors", "config"},
+    "train_config": {"choices", "config"},
+    "resolve": {"errors", "config", "train_config"},
     "console": {"errors", "group"},
     "components": {"components", "ops"},
     "ops": {"components", "ops"},
     "models": {"errors", "config", "components", "ops", "models"},
     "data": {"errors", "config", "data"},
-    "engine": {
-        "errors",
-        "choices",
-        "group",
-        "config",
-        "resolve",
-        "console",
-        "components",
-        "ops",
-        "models",
-        "data",
-        "engine",
-        "__init__",
-    },
-    "detector": {"errors", "group", "config", "resolve", "console", "components", "ops", "models", "data", "engine"},
-    "commands": {"errors", "choices", "config", "console", "data", "engine", "detector"},
-    "cli": {"errors", "choices", "config", "resolve", "console", "data", "engine", "detector", "commands", "__init__"},
+    "engine": {*SETTINGS, *PARTS, "group", "console", "engine", "__init__"},
+    "detector": {*SETTINGS, *PARTS, "group", "console", "engine"},
+    "commands": {*SETTINGS, "console", "data", "engine", "detector"},
+    "cli": {*SETTINGS, "console", "data", "engine", "detector", "commands", "__init__"},
     "__main__": {"cli"},
     "__init__": {"errors", "detector"},
 }

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from cledet.choices import COMPONENTS, NMS_METHODS, ablation_name, parse_ablation, parse_subsets
-from cledet.config import GridSettings, PredictSettings, TrainSettings, ValSettings, long_side
+from cledet.config import PredictSettings, ValSettings, long_side
 from cledet.errors import UserError
 from cledet.resolve import read_recipe, recipes, reopen, resolve
+from cledet.train_config import GridSettings, TrainSettings
 
 
 def test_the_later_layer_wins_and_is_named(tmp_path):

@@ -15,7 +15,6 @@ from torch import Tensor
 from cledet.components.clb import agreed_centers, cl_balanced_nms
 from cledet.components.clusters import clusters
 from cledet.components.iac import at_matched_class
-from cledet.config import TrainSettings
 from cledet.engine.explanation import Clusters, Explanation, Objects, Places, Positives
 from cledet.engine.setup import build_criterion
 from cledet.models.criterion import Criterion, Targets
@@ -25,6 +24,7 @@ from cledet.ops.assign import match
 from cledet.ops.boxes import centers, clip_boxes, elementwise_iou
 from cledet.ops.coder import decode
 from cledet.ops.losses import focal_loss
+from cledet.train_config import TrainSettings
 
 
 def explain(

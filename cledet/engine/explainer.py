@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cledet.config import ExplainSettings, TrainSettings, long_side
+from cledet.config import ExplainSettings, long_side
 from cledet.console import say
 from cledet.data.dataset import DetectionDataset, pad_images
 from cledet.data.images import read_image
@@ -24,6 +24,7 @@ from cledet.engine.explanation import OPTIONS, SHOWN_SCORE, Explanation, Objects
 from cledet.engine.validator import category_ids_for, post_process
 from cledet.errors import UserError
 from cledet.models.network import RawOutputs
+from cledet.train_config import TrainSettings
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cledet.config import TrainSettings
 from cledet.ops.boxes import area
+from cledet.train_config import TrainSettings
 
 SHOWN_SCORE = 0.3
 """A cluster is shown, and a detection may stand in for an object, from this score on."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cledet.choices import EVERY, Subsets, ablation_name
-from cledet.config import GridSettings, TrainSettings, ValSettings
+from cledet.config import ValSettings
 from cledet.console import say, warn
 from cledet.engine import distributed
 from cledet.engine.checkpoint import load_checkpoint
@@ -20,6 +20,7 @@ from cledet.engine.runs import write_whole
 from cledet.engine.writing import is_there
 from cledet.errors import Interrupted, UserError
 from cledet.resolve import reopen
+from cledet.train_config import GridSettings, TrainSettings
 
 GRID = "grid.yaml"
 """The settings of a grid, in its folder."""

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cledet.config import TrainSettings
 from cledet.data.dataset import Batch
 from cledet.engine import distributed
 from cledet.engine.devices import amp_dtype, autocast
@@ -22,6 +21,7 @@ from cledet.engine.schedule import build_optimizer, lr_factor, set_lr
 from cledet.models.backbones import FrozenBatchNorm2d
 from cledet.models.criterion import Criterion, Losses, Targets
 from cledet.models.network import RetinaNet
+from cledet.train_config import TrainSettings
 
 
 class NotFinite(Exception):

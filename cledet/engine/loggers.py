@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cledet.config import TrainSettings
 from cledet.errors import UserError
+from cledet.train_config import TrainSettings
 
 Figures = Mapping[str, float | None]
 Log = Callable[[int, Figures], None]

@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
-from cledet.config import TrainSettings, long_side
+from cledet.config import long_side
 from cledet.console import say
 from cledet.data.dataset import Batch
 from cledet.engine.learner import Learner
 from cledet.engine.setup import build_criterion
 from cledet.errors import UserError
 from cledet.models.network import Architecture, build_network
+from cledet.train_config import TrainSettings
 
 SHARE = 0.8
 """How much of the free memory a run may take: allocators waste some, and other programs want some."""

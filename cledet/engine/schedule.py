@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cledet.config import TrainSettings
+from cledet.train_config import TrainSettings
 
 
 def lr_factor(settings: TrainSettings, step: int, total: int) -> float:

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from cledet.choices import AUTO
-from cledet.config import GridSettings, TrainingSettings, TrainSettings
 from cledet.console import say, warn
 from cledet.data.index import DetectionIndex
 from cledet.data.source import DataSource, open_source
 from cledet.engine import distributed
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
-from cledet.engine.devices import pick_devices
+from cledet.engine.devices import amp_dtype, pick_devices
 from cledet.engine.grid import GRID, train_grid
 from cledet.engine.launch import launch
 from cledet.engine.probe import largest_batch
@@ -26,6 +25,7 @@ from cledet.engine.writing import is_there
 from cledet.errors import UserError
 from cledet.group import in_group
 from cledet.resolve import reopen
+from cledet.train_config import GridSettings, TrainingSettings, TrainSettings
 
 CONFIG = "config.yaml"
 LAST = Path("weights") / "last.pt"
@@ -47,8 +47,10 @@ def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
         model = begin(settings.runs()[0], task, given)  # refuses what does not fit before there is a folder
         settings = distributed.shared(_with_batch(settings, model, task) if distributed.leads() else settings)
         _refuse_unequal(settings)
+        amp_dtype(pick_devices(settings.device).devices[0], settings.amp)
         folder = distributed.shared(_new_folder(settings) if distributed.leads() else Path())
         runs = settings.runs()
+        model.settings = runs[0].model_dump(mode="json")  # with the batch that was found
         if len(runs) == 1:
             _start(runs[0], task, model, folder)
         else:

@@ -10,7 +10,6 @@ import torch
 
 from cledet.choices import ablation_name
 from cledet.components.iac import Recall
-from cledet.config import TrainSettings
 from cledet.console import say
 from cledet.data.augment import Augment
 from cledet.data.index import DetectionIndex
@@ -23,6 +22,7 @@ from cledet.models.criterion import Criterion
 from cledet.models.heads import he_initialize
 from cledet.models.network import Architecture, build_network
 from cledet.models.weights import load_imagenet
+from cledet.train_config import TrainSettings
 
 
 def initial_model(settings: TrainSettings, index: DetectionIndex, given: Checkpoint | None) -> Checkpoint:

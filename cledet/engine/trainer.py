@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cledet.config import PredictSettings, TrainSettings, long_side
+from cledet.config import PredictSettings, long_side
 from cledet.console import Steps, say, warn
 from cledet.data.dataset import Batch, DetectionDataset
 from cledet.data.index import DetectionIndex
@@ -30,6 +30,7 @@ from cledet.engine.predictor import Predictor
 from cledet.engine.setup import build_augment, build_criterion, frozen_stages, make_deterministic, summary
 from cledet.engine.validator import post_process, validate
 from cledet.errors import Interrupted, UserError
+from cledet.train_config import TrainSettings
 
 DRAWN_BATCHES = 3
 """Steps whose batches are kept as pictures."""
@@ -114,7 +115,8 @@ class Trainer:
                         return
                 elif self._save_due():
                     self._save("last.pt")
-                stop.check()
+                if self.at.step < self.total:
+                    stop.check()
 
     def _step(self, parts: list[Batch], stop: Interrupts) -> None:
         try:

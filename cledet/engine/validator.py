@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from cledet.config import SuppressionSettings, TrainSettings, ValSettings, long_side
+from cledet.config import SuppressionSettings, ValSettings, long_side
 from cledet.console import track
 from cledet.data.dataset import DetectionDataset
 from cledet.data.index import DetectionIndex
@@ -22,6 +22,7 @@ from cledet.engine.misalignment import Meter, of_results
 from cledet.errors import UserError
 from cledet.models.decode import PostProcess
 from cledet.models.network import RetinaNet
+from cledet.train_config import TrainSettings
 
 AS_IT_IS = "as it is"
 """Stands for an NMS method where results are scored without any."""

@@ -138,7 +138,7 @@ def test_a_run_goes_on_from_the_previous_checkpoint_and_ends_the_same(tiny_run, 
     last = run / "weights" / "last.pt"
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     Detector().train(resume=run)
-    assert "last.previous.pt of step 3 is used in its place" in capsys.readouterr().err
+    assert "last.previous.pt of step 4 is used in its place" in capsys.readouterr().err
     whole = load_checkpoint(tiny_run / "weights" / "last.pt")
     again = load_checkpoint(last)
     assert again.step == 4

@@ -18,7 +18,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 import torch
-from cledet.config import TrainSettings
+from cledet.train_config import TrainSettings
 from cledet.engine import distributed
 from cledet.engine.interrupts import Interrupts
 from cledet.engine.session import load_task
@@ -28,7 +28,8 @@ from cledet.resolve import resolve
 
 torch.set_num_threads(1)
 job = json.loads(sys.argv[1])
-with distributed.group():
+
+def main():
     settings = resolve(TrainSettings, job["settings"], environ={})
     task = load_task(settings)
     model = initial_model(settings, task.train, None)
@@ -43,6 +44,9 @@ with distributed.group():
     trainer.fit()
     if distributed.leads():
         Path(job["out"]).write_text(json.dumps({"losses": seen}))
+
+with distributed.group():
+    main()
 """
 
 SETTINGS: dict[str, Any] = {

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from cledet.components.iac import Recall
-from cledet.config import TrainSettings
 from cledet.engine.explain import explain, find_clusters, find_places, find_positives, spread
 from cledet.engine.explain_figure import draw, picture
 from cledet.engine.explanation import Objects
@@ -19,6 +18,7 @@ from cledet.models.decode import Detected
 from cledet.models.network import RawOutputs
 from cledet.ops.boxes import box_iou
 from cledet.ops.nms import batched_nms
+from cledet.train_config import TrainSettings
 
 
 def outputs(*anchors, classes=2):

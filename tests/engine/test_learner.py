@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cledet.config import TrainSettings
 from cledet.engine.learner import Learner, NotFinite, combined
 from cledet.engine.probe import worst_batch
 from cledet.engine.setup import build_criterion
 from cledet.models.criterion import Losses
 from cledet.models.network import Architecture, build_network
 from cledet.resolve import resolve
+from cledet.train_config import TrainSettings
 
 SMALL = {"backbone": "r18", "backbone_weights": "none", "fpn_channels": 16, "imgsz": 64, "batch": 4, "workers": 0,
          "device": "cpu", "amp": "off", "warmup": 0}  # fmt: skip

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from cledet import Detector
-from cledet.config import TrainSettings
 from cledet.engine.loggers import callback, open_loggers
 from cledet.errors import UserError
 from cledet.resolve import resolve
+from cledet.train_config import TrainSettings
 
 FIGURES = [(3, {"loss_cls": 1.5, "AP": None}), (4, {"loss_cls": 1.25, "AP": 0.5})]
 

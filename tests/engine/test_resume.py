@@ -16,6 +16,7 @@ import yaml
 
 from cledet import Detector
 from cledet.engine.checkpoint import load_checkpoint
+from cledet.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,8 +42,10 @@ def assert_same_run(killed: Path, whole: Path) -> None:
 @pytest.fixture(scope="module")
 def whole(tiny, tmp_path_factory) -> Path:
     """A run of nine steps, three epochs, never interrupted."""
-    torch.set_num_threads(1)
-    return Detector().train(**LONGER(tiny), project=tmp_path_factory.mktemp("whole"), name="run")
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({**LONGER(tiny), "project": str(folder), "name": "run"}))
+    subprocess.run(command("--recipe", folder / "recipe.yaml"), env=environ(), check=True, capture_output=True)
+    return folder / "train" / "run"
 
 
 def LONGER(tiny: dict[str, object]) -> dict[str, object]:  # noqa: N802
@@ -95,3 +98,52 @@ def test_a_signal_saves_and_leaves_within_seconds(tiny, tmp_path, number):
     assert time.monotonic() - start < 10
     assert "go on with: cledet train --resume" in said
     assert load_checkpoint(tmp_path / "train" / "run" / "weights" / "last.pt").training["step"] > 0
+
+
+def test_two_processes_killed_and_started_again_by_their_launcher_end_bit_identical(tiny, tmp_path):
+    """A process of two is killed in its third step; --max-restarts starts both again from the last checkpoint."""
+    settings = {**LONGER(tiny), "device": "cpu,cpu", "project": str(tmp_path), "max_restarts": 1, "val_every": 9}
+    (tmp_path / "killing.py").write_text(
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "def hear(event, facts):\n"
+        "    once = Path('killed')\n"
+        "    if event == 'step' and facts['step'] == 2 and os.environ['RANK'] == '1' and not once.exists():\n"
+        "        once.touch()\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    runs = {}
+    for name, extra in (("whole", {}), ("killed", {"callback": "killing:hear"})):
+        recipe = tmp_path / f"{name}.yaml"
+        recipe.write_text(yaml.safe_dump({**settings, "name": name, **extra}))
+        done = subprocess.run(
+            command("--recipe", recipe), env=environ(), cwd=tmp_path, capture_output=True, text=True, timeout=500
+        )
+        assert done.returncode == 0, done.stderr
+        runs[name] = tmp_path / "train" / name
+    assert (tmp_path / "killed").exists()
+    assert_same_run(runs["killed"], runs["whole"])
+
+
+def test_a_process_that_crashes_ends_the_other_and_its_traceback_is_seen_once(tiny, tmp_path):
+    (tmp_path / "crashing.py").write_text(
+        "import os\n"
+        "def hear(event, facts):\n"
+        "    if event == 'step' and os.environ['RANK'] == '1':\n"
+        "        raise ArithmeticError('seven times six')\n"
+    )
+    settings = {**tiny, "device": "cpu,cpu", "project": str(tmp_path), "name": "run", "callback": "crashing:hear"}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(settings))
+    done = subprocess.run(
+        command("--recipe", recipe), env=environ(), cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("ArithmeticError: seven times six") == 1
+    assert "rank 1 of 2" in done.stderr
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_before_there_is_a_folder(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"--batch 2 cannot be shared equally by 3 processes \(give a multiple of 3\)"):
+        Detector().train(**{**tiny, "device": "cpu,cpu,cpu"}, project=tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -13,7 +13,6 @@ import torch
 import yaml
 
 from cledet import Detector
-from cledet.config import TrainSettings
 from cledet.engine import trainer as trainer_module
 from cledet.engine import validator
 from cledet.engine.checkpoint import load_checkpoint
@@ -25,6 +24,7 @@ from cledet.engine.trainer import Trainer
 from cledet.errors import Interrupted, UserError
 from cledet.models import criterion
 from cledet.resolve import resolve
+from cledet.train_config import TrainSettings
 
 
 def weights(run, name="last.pt"):

@@ -1,0 +1,189 @@
+"""Settings of training: one run, or a grid of runs. Importing this file imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from cledet.choices import (
+    AUTO,
+    COMPONENTS,
+    Ablation,
+    Ablations,
+    Batch,
+    LoggerList,
+    Milestones,
+    PixelRange,
+    Positive,
+    Range,
+    Unit,
+)
+from cledet.config import DetectionSettings
+
+
+class TrainingSettings(DetectionSettings):
+    """How a model is trained, but for the paper's components that are on."""
+
+    device: str = Field(
+        "auto", description="auto (every idle CUDA GPU, else MPS, else the CPU), cpu, mps, 1, or a process each: 0,2"
+    )
+    data: str = Field("shapes", description="data set: YAML, folder, COCO annotation file, or a shipped name")
+    split: str = Field("train", description="the split to train on")
+    val_split: str = Field("val", description="the split that is evaluated while training; none to skip")
+    val_every: Positive = Field(1, description="epochs between evaluations")
+    weights: str | None = Field(None, description="start from a checkpoint or a torchvision RetinaNet .pth")
+    backbone: str = Field("r50", description="r18, r34, r50, r101, r152, lite0 or timm:NAME")
+    backbone_weights: str = Field("auto", description="auto (ImageNet), none, or a file")
+    head: Literal["retinanet"] = Field("retinanet", description="the detection head")
+    fpn_channels: Positive = Field(256, description="width of the pyramid and the head")
+    head_init: Literal["normal", "he"] = Field(
+        "normal", description="the head's first weights: normal (0.01, as published), or he, better for narrow ones"
+    )
+    anchor_scale: float = Field(4.0, gt=0, description="an anchor's smallest side in strides of its level")
+    norm: Literal["auto", "frozen", "batch", "sync", "group"] = Field(
+        "auto",
+        description="the backbone's: frozen, batch, sync (batch norm over all GPUs) or group; "
+        "auto: frozen if pretrained, else batch",
+    )
+    freeze: int | None = Field(
+        None, ge=0, le=5, description="backbone stages kept fixed; by default 2 if pretrained, else 0"
+    )
+    alpha: Unit = Field(0.75, description="IAC: weight of the probability in Eq. 6")
+    score_threshold: Unit = Field(0.5, description="IAC: Eq. 7's threshold")
+    recall_min_iou: Unit = Field(0.4, description="IAC: recalled anchors have a higher IoU; 0 is the paper's letter")
+    recall_center: bool = Field(False, description="IAC: recalled anchors have their centre in the object")
+    recall_cap: int = Field(0, ge=0, description="IAC: most anchors recalled for an object; 0 for any number")
+    recall_start: Unit = Field(0.0, description="IAC: fraction of the run before which nothing is recalled")
+    normalizer: Literal["positives", "matched"] = Field(
+        "positives", description="what losses are divided by: all positives, or matched by IoU only"
+    )
+    center_unit: Literal["pixel", "stride", "size"] = Field(
+        "size", description="DC: what Eq. 2's centre distance is measured in"
+    )
+    reg_loss: Literal["smooth_l1", "giou"] = Field("smooth_l1", description="box regression loss")
+    epochs: Positive = Field(12, description="passes over the training split")
+    iters: int | None = Field(None, ge=1, description="optimizer steps; goes before epochs")
+    batch: Batch = Field(8, description="images a step, of all devices together; auto: as many as fit into memory")
+    accumulate: Positive = Field(1, description="parts that a step's batch is computed in, one after the other")
+    imgsz: int = Field(800, ge=32, description="short side in pixels; the long side is at most 1333/800 of it")
+    flip: Unit = Field(0.5, description="probability of a horizontal flip")
+    vflip: Unit = Field(0.0, description="probability of a vertical flip")
+    scale_jitter: Range = Field((1.0, 1.0), description="range of the random scale, as LOW,HIGH")
+    photometric: Unit = Field(0.0, description="strength of random brightness, contrast, saturation and hue")
+    multi_scale: PixelRange = Field(
+        (0, 0), description="range of each training image's random short side, as LOW,HIGH in pixels; 0,0: imgsz"
+    )
+    crop: Unit = Field(0.0, description="probability of a random crop that holds a whole object")
+    mosaic: Unit = Field(
+        0.0, description="probability that parts of four images are joined, in place of crop and scale"
+    )
+    copy_paste: int = Field(0, ge=0, description="the most objects of another image pasted onto each; 0: none")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd or adamw")
+    lr: float | None = Field(
+        None, gt=0, description="learning rate; by default 0.01 x batch/16 (sgd), 2e-4 x batch/16 (adamw)"
+    )
+    backbone_lr: float = Field(1.0, ge=0, description="the backbone's learning rate, times lr")
+    momentum: Unit = Field(0.9, description="of sgd")
+    weight_decay: float = Field(1e-4, ge=0, description="of all weights but biases and norms")
+    schedule: Literal["step", "cosine", "onecycle"] = Field(
+        "step",
+        description="step (a tenth at each of lr_steps), cosine, or onecycle (up for 30 %, then down, by cosines)",
+    )
+    lr_steps: Milestones = Field(
+        (0.75, 0.8333), description="where step decays: fractions of the run, iterations, or epochs written 8e"
+    )
+    warmup: int | None = Field(
+        None, ge=0, description="iterations of linear warm-up; by default 500, at most a fifth of the run"
+    )
+    clip: float = Field(10.0, ge=0, description="largest gradient norm; 0 for no clipping")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="decay of the weights' moving average; 0: none")
+    patience: int = Field(0, ge=0, description="stop after so many epochs without a better AP; 0: never")
+    seed: int = Field(0, ge=0, description="of every random choice")
+    deterministic: bool = Field(False, description="only algorithms that repeat to the bit, on CUDA too; slower there")
+    compile: bool = Field(False, description="compile the network with torch.compile; pays on long runs")
+    workers: int = Field(2, ge=0, description="processes that load images")
+    logger: LoggerList = Field("none", description="also write figures for: tensorboard, wandb, mlflow; one or several")
+    callback: str | None = Field(
+        None, description="module:function that is called with the name and the facts of each step, epoch and the end"
+    )
+    save_steps: int = Field(0, ge=0, description="also save last.pt every so many iterations")
+    save_minutes: float = Field(10.0, ge=0, description="and every so many minutes; 0: not")
+    nnodes: Positive = Field(1, description="machines that train together; start the same command on each")
+    node_rank: int = Field(0, ge=0, description="this machine's number among them, from 0, which leads")
+    rdzv_endpoint: str = Field("", description="HOST or HOST:PORT where they meet: the machine of --node-rank 0")
+    max_restarts: int = Field(0, ge=0, description="new starts from the last checkpoint when a process has failed")
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate, scaled linearly with the batch unless it was given."""
+        return self.lr if self.lr is not None else self.base_lr * self.batch / 16
+
+    @property
+    def base_lr(self) -> float:
+        """The learning rate of a batch of 16."""
+        return {"sgd": 0.01, "adamw": 2e-4}[self.optimizer]
+
+    @property
+    def loggers(self) -> tuple[str, ...]:
+        """Where figures go beside results.csv."""
+        return () if self.logger == "none" else tuple(self.logger.split(","))
+
+    def steps(self, images: int) -> int:
+        """Optimizer steps of the whole run over so many training images."""
+        return self.iters or max(1, -(-self.epochs * images // self.batch))
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> TrainingSettings:
+        if self.batch != AUTO and self.batch % self.accumulate:
+            raise ValueError(f"--batch {self.batch} cannot be divided into {self.accumulate} parts (--accumulate)")
+        if self.iters is not None and any(isinstance(at, str) for at in self.lr_steps):
+            raise ValueError("--lr-steps counts epochs, but the run's length is given by --iters; give --epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _check_nodes(self) -> TrainingSettings:
+        if self.nnodes > 1 and not self.rdzv_endpoint:
+            raise ValueError(f"--nnodes {self.nnodes} needs --rdzv-endpoint, the machine of --node-rank 0")
+        if self.node_rank >= self.nnodes:
+            raise ValueError(f"--node-rank {self.node_rank} is not under --nnodes {self.nnodes}: ranks count from 0")
+        return self
+
+    @model_validator(mode="after")
+    def _check_jitter(self) -> TrainingSettings:
+        low, high = self.scale_jitter
+        if not 0.1 <= low <= high <= 4:
+            raise ValueError(f"scale_jitter: expected LOW,HIGH with 0.1 <= LOW <= HIGH <= 4, not {low:g},{high:g}")
+        return self
+
+
+class TrainSettings(TrainingSettings):
+    """One run."""
+
+    ablation: Ablation = Field(COMPONENTS, description="components that are on: none, or some of iac,dc,clb")
+
+
+class GridSettings(TrainingSettings):
+    """`cledet train`: one run, or a grid of runs that differ by components and seed only."""
+
+    ablation: Ablations = Field(
+        (COMPONENTS,),
+        min_length=1,
+        description="components that are on: none, or some of iac,dc,clb; a grid of runs: all (Table 2's four), every "
+        "(all eight), or several with ; between",
+    )
+    seeds: Positive = Field(1, description="runs of each, of the seeds --seed, --seed + 1 ...")
+
+    def runs(self) -> list[TrainSettings]:
+        """The runs one by one, seed by seed."""
+        shared = self.model_dump(exclude={"ablation", "seeds"})
+        return [
+            self._one(shared | {"ablation": components, "seed": self.seed + i})
+            for i in range(self.seeds)
+            for components in self.ablation
+        ]
+
+    def _one(self, values: dict[str, Any]) -> TrainSettings:
+        run = TrainSettings(**values)
+        run._origins.update({key: self._origins.get(key, "default") for key in values})
+        return run

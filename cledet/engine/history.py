@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cledet.engine import distributed
 from cledet.engine.evaluator import METRICS
 from cledet.engine.loggers import Log
 from cledet.engine.plots import plot_history
@@ -24,8 +23,6 @@ COLUMNS = ("epoch", "step", "lr", *LOSSES, "dropped", "seconds", "images_per_s",
 time that training waited for images."""
 
 
-SUMMED = ("positives", "recalled", "dropped", "images_per_s")
-"""What processes have together."""
 SHORT = {"loss_cls": "cls", "loss_reg": "box"}
 
 
@@ -102,15 +99,6 @@ class Meter:
         seconds = time.perf_counter() - self.start
         pace = {"images_per_s": self.images / seconds, "waiting": self.waited / seconds}
         return figures | {"dropped": self.dropped, "seconds": round(seconds, 2)} | pace
-
-    def over_processes(self) -> dict[str, float]:
-        """The means over all processes: of the whole batch."""
-        everywhere = distributed.gathered(self.means())
-        figures = {}
-        for name in dict.fromkeys(name for means in everywhere for name in means):
-            values = [means[name] for means in everywhere if name in means]
-            figures[name] = sum(values) if name in SUMMED else sum(values) / len(values)
-        return figures
 
     def state(self) -> dict[str, Any]:
         """What was added up so far."""

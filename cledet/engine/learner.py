@@ -54,7 +54,7 @@ class Learner:
         self._kept = [buffer.clone() for buffer in self.statistics]
 
     def gradients(self, parts: Sequence[Batch], step: int) -> Losses:
-        """The losses of a batch in parts, and the gradients of the whole.
+        """The losses of a batch in parts, over all processes, and the gradients of the whole.
 
         A part's losses are divided by what the first one's N suggests for the whole batch, as the whole N is known
         last; then the gradients are set right. Left half done, it has changed nothing.
@@ -81,7 +81,7 @@ class Learner:
             for parameter in self._trained():
                 if parameter.grad is not None:
                     parameter.grad.mul_(expected / whole.n.clamp(min=1))
-        return whole
+        return over_processes(whole)
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -164,6 +164,24 @@ def combined(parts: Sequence[Losses]) -> Losses:
         coefficient=(table.coefficient.nan_to_num() * weight).sum(),
         spread=(table.spread.nan_to_num() * weight).sum(),
         n=table.n.sum(),
+    )
+
+
+def over_processes(losses: Losses) -> Losses:
+    """The losses of the whole batch from those of each process's share."""
+    if distributed.size() == 1:
+        return losses
+    spread = torch.stack([losses.coefficient, losses.spread]).nan_to_num() * losses.positives
+    values = torch.stack([losses.classification, losses.regression, losses.positives, losses.recalled, *spread])
+    classification, regression, positives, recalled, coefficient, width = distributed.total(values)
+    return Losses(
+        classification=classification / distributed.size(),
+        regression=regression / distributed.size(),
+        positives=positives,
+        recalled=recalled,
+        coefficient=coefficient / positives,
+        spread=width / positives,
+        n=losses.n,
     )
 
 

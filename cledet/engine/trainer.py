@@ -13,6 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cledet.config import PredictSettings, long_side
 from cledet.console import Steps, say, warn
 from cledet.data.dataset import Batch, DetectionDataset
@@ -126,8 +128,8 @@ class Trainer:
         except NotFinite as error:
             self._skip(error, parts)
         else:
-            dropped, images = sum(int(part.dropped.sum()) for part in parts), sum(map(len, parts))
-            self.meter.add(losses, dropped, images, self.waited)
+            dropped = int(distributed.total(torch.cat([part.dropped for part in parts]).sum()))
+            self.meter.add(losses, dropped, self.settings.batch, self.waited)
             self.at.bad_steps = 0
             figures = {name: float(value) for name, value in losses._asdict().items()}
             self.tell("step", {"step": self.at.step, "lr": self._lr(), **figures})
@@ -188,7 +190,7 @@ class Trainer:
         """Evaluate, note the figures, keep the weights if they are the best; saved before, as evaluation takes long."""
         epoch, at, val = max(1, round(self._epoch())), self.at, self.task.val
         row = {"epoch": epoch, "step": at.step, "lr": self._lr()}
-        row |= self.meter.over_processes()
+        row |= self.meter.means()
         metrics: dict[str, Any] = {}
         if val is not None and (at.step == self.total or epoch % self.settings.val_every == 0):
             at.concluded = False

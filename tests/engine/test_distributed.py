@@ -37,8 +37,7 @@ def main():
     seen, gradients = [], trainer.learner.gradients
     def record(parts, step):
         losses = gradients(parts, step)
-        mean = distributed.total(torch.stack([losses.classification, losses.regression])) / distributed.size()
-        seen.append([*mean.tolist(), float(distributed.total(losses.positives))])
+        seen.append([float(losses.classification), float(losses.regression), float(losses.positives)])
         return losses
     trainer.learner.gradients = record
     trainer.fit()

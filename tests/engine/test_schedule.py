@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cledet.config import TrainSettings as Train
 from cledet.engine.schedule import build_optimizer, lr_factor, set_lr
 from cledet.models.network import Architecture, build_network
 from cledet.resolve import resolve
+from cledet.train_config import TrainSettings as Train
 
 
 def settings(**given):

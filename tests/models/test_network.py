@@ -157,7 +157,7 @@ def coco_crops(folder, wanted):
 
 
 def test_imagenet_weights_reach_the_network(squares):
-    from cledet.config import TrainSettings
+    from cledet.train_config import TrainSettings
     from cledet.data.source import open_source
     from cledet.resolve import resolve
 

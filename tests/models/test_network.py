@@ -157,9 +157,9 @@ def coco_crops(folder, wanted):
 
 
 def test_imagenet_weights_reach_the_network(squares):
-    from cledet.train_config import TrainSettings
     from cledet.data.source import open_source
     from cledet.resolve import resolve
+    from cledet.train_config import TrainSettings
 
     settings = resolve(TrainSettings, {"backbone": "lite0", "fpn_channels": 16}, environ={})
     model = initial_model(settings, open_source(squares).index("train"), None)

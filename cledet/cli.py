@@ -107,6 +107,7 @@ def train(
     if metrics:
         show_table("", list(metrics), [list(metrics.values())])
     show(run / "weights" / "best.pt")
+    say(f"next: cledet val --weights {run}; cledet predict IMAGES --weights {run}; cledet export --weights {run}")
 
 
 @command(ValSettings)

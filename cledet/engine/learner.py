@@ -37,7 +37,7 @@ class Learner:
         self.settings, self.device, self.total = settings, device, total
         self.dtype = amp_dtype(device, settings.amp)
         self.network = network.to(device)
-        if settings.norm == "sync":
+        if settings.norm == "sync" and distributed.size() > 1:  # one process has the whole batch
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.parallel = distributed.parallel(self.network, device)
         self.forward: Callable[[Tensor], Any] = torch.compile(self.parallel) if settings.compile else self.parallel

@@ -46,7 +46,7 @@ def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
         task = load_task(settings.runs()[0])
         model = begin(settings.runs()[0], task, given)  # refuses what does not fit before there is a folder
         settings = distributed.shared(_with_batch(settings, model, task) if distributed.leads() else settings)
-        _refuse_unequal(settings)
+        _refuse_unfit(settings)
         amp_dtype(pick_devices(settings.device).devices[0], settings.amp)
         folder = distributed.shared(_new_folder(settings) if distributed.leads() else Path())
         runs = settings.runs()
@@ -150,10 +150,12 @@ def _follow(settings: GridSettings) -> Path:
     return folder
 
 
-def _refuse_unequal(settings: GridSettings) -> None:
-    """Raise UserError where the batch cannot be shared equally."""
-    here = len(pick_devices(settings.device).devices) if launches(settings) else 1
-    processes = distributed.size() * here * settings.nnodes
+def _refuse_unfit(settings: GridSettings) -> None:
+    """Raise UserError where the batch cannot be shared equally, or the norms not at all."""
+    devices = pick_devices(settings.device).devices
+    processes = distributed.size() * (len(devices) if launches(settings) else 1) * settings.nnodes
+    if settings.norm == "sync" and processes > 1 and devices[0].type != "cuda":
+        raise UserError("--norm sync of several processes needs CUDA GPUs", "try --norm batch or group")
     if settings.batch % (processes * settings.accumulate):
         parts = f" in {settings.accumulate} parts" if settings.accumulate > 1 else ""
         message = f"--batch {settings.batch} cannot be shared equally by {processes} processes{parts}"

@@ -165,6 +165,13 @@ def test_the_parent_class_of_a_roboflow_export_goes(tmp_path: Path) -> None:
     assert read_coco(write(tmp_path, data)).classes == ("cells", "red", "white")
 
 
+def test_a_class_without_boxes_that_shares_its_parents_name_stays(tmp_path: Path) -> None:
+    """COCO's person is of the supercategory person."""
+    categories = [{"id": 1, "name": "person", "supercategory": "person"}, {"id": 2, "name": "cat"}]
+    data = {**content(), "categories": categories, "annotations": [{**GOOD, "category_id": 2}]}
+    assert read_coco(write(tmp_path, data)).classes == ("person", "cat")
+
+
 def test_a_label_studio_export_from_windows(tmp_path: Path) -> None:
     """result.json names images\\NAME; a folder with one file of annotations is any split."""
     draw(tmp_path / "images", "é 1.jpg", "b.jpg")

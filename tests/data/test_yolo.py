@@ -174,6 +174,8 @@ def test_sizes_are_those_of_the_upright_image(tmp_path: Path, orientation: int) 
         ("0 0.5 0.5 0.5 0.5 0.9", "box", "6 numbers instead of 5"),
         ("0 0.5 0.5 0.5 half", "box", "'half'"),
         ("0 120 80 30 40", "box", "no fractions of the image's sides"),
+        ("0 1.3 0.5 0.5 0.5", "box", "no fractions of the image's sides"),  # to 1.55
+        ("0 0.5 -0.3 0.5 0.5", "box", "no fractions of the image's sides"),  # from -0.55
         ("0 nan 0.5 0.1 0.1", "box", "no fractions of the image's sides"),
         ("0.5 0.5 0.5 0.5 0.5", "class", "class 0.5"),
         ("-1 0.5 0.5 0.5 0.5", "class", "class -1"),
@@ -194,6 +196,15 @@ def test_a_class_without_a_name_is_a_fault(yolo: Path) -> None:
     (yolo / "data.yaml").write_text(DATA.replace("nc: 2", "").replace("[cat, dog]", "[cat]"))
     with pytest.raises(UserError, match=r"1 boxes are of an unknown class.*9\.txt: class 1, but there are 1"):
         open_source(yolo).index("train")
+    index = open_source(yolo).index("train", faulty=True)
+    assert (index.labels.tolist(), index.starts.tolist()) == ([0], [0, 1, 1])
+
+
+def test_a_box_may_reach_out_of_the_image_by_half_of_it(tmp_path: Path) -> None:
+    label(tmp_path / "a.txt", "0 1.2 0.5 0.5 0.5\n0 0.5 -0.2 0.5 0.5\n")
+    faults = Faults()
+    assert len(read_labels(str(tmp_path / "a.txt"), False, faults)) == 2
+    assert faults.all() == ()
 
 
 def test_polygons_become_boxes_and_keypoints_are_no_polygon(tmp_path: Path) -> None:

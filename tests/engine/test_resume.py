@@ -147,3 +147,10 @@ def test_a_batch_that_cannot_be_shared_is_refused_before_there_is_a_folder(tiny,
     with pytest.raises(UserError, match=r"--batch 2 cannot be shared equally by 3 processes \(give a multiple of 3\)"):
         Detector().train(**{**tiny, "device": "cpu,cpu,cpu"}, project=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_synchronised_norms_without_gpus_are_refused_before_there_is_a_folder(tiny, tmp_path):
+    with pytest.raises(UserError, match="--norm sync of several processes needs CUDA GPUs"):
+        Detector().train(**{**tiny, "device": "cpu,cpu", "norm": "sync"}, project=tmp_path)
+    assert not list(tmp_path.iterdir())
+    Detector().train(**{**tiny, "iters": 1, "val_split": "none", "norm": "sync"}, project=tmp_path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from cledet.engine.schedule import build_optimizer, lr_factor, set_lr
+from cledet.errors import UserError
 from cledet.models.network import Architecture, build_network
 from cledet.resolve import resolve
 from cledet.train_config import TrainSettings as Train
@@ -34,6 +36,29 @@ def test_cosine_falls_from_one_to_a_hundredth():
     assert lr_factor(cosine, 0, 100) == 1
     assert lr_factor(cosine, 50, 100) == pytest.approx(0.505)
     assert lr_factor(cosine, 100, 100) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("total", [10, 37, 100])
+def test_onecycle_is_torchs(total):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    torchs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=total, cycle_momentum=False)
+    cycle = settings(schedule="onecycle")
+    for step in range(total):
+        assert lr_factor(cycle, step, total) == pytest.approx(torchs.get_last_lr()[0], rel=1e-12)
+        if step < total - 1:
+            optimizer.step()
+            torchs.step()
+
+
+def test_milestones_in_epochs():
+    """Twelve epochs in 1,200 steps: the eighth and the eleventh end at 800 and 1,100."""
+    epochs = settings(lr_steps="8e,11e", epochs=12, warmup=0)
+    factors = [lr_factor(epochs, step, 1200) for step in (799, 800, 1099, 1100)]
+    assert factors == pytest.approx([1, 0.1, 0.1, 0.01])
+    with pytest.raises(UserError, match="counts epochs, but the run's length is given by --iters"):
+        settings(lr_steps="8e", iters=100)
+    with pytest.raises(UserError, match="could not convert string to float: 'x'"):
+        settings(lr_steps="xe")
 
 
 def test_groups_cover_every_trained_parameter_once_with_its_rate_and_decay():

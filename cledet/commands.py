@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from cledet.choices import ablation_name
-from cledet.config import ExplainSettings, ModelSettings, PredictSettings, ValSettings
+from cledet.config import ExplainSettings, ModelSettings, PredictSettings
 from cledet.console import say, track
 from cledet.data.images import image_files
 from cledet.detector import Detector
-from cledet.engine.evaluator import Evaluation, to_coco_results
 from cledet.engine.explain_figure import draw
 from cledet.engine.grid import Row, find_grid, listing, rows_of, summary
 from cledet.engine.predictor import picture_path, write_picture
-from cledet.engine.report import as_document, nms_table, to_csv, to_markdown
 from cledet.engine.runs import find_weights, new_run, write_whole
 from cledet.errors import UserError
+from cledet.eval_config import ValSettings
+from cledet.evaluation.figures import Evaluation
+from cledet.evaluation.results import to_coco_results
+from cledet.evaluation.tables import as_document, nms_table, to_csv, to_markdown
 
 
 def newest_detector(settings: ModelSettings) -> Detector:

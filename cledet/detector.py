@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cledet.config import ExplainSettings, ExportSettings, PredictSettings, ValSettings
+from cledet.config import ExplainSettings, ExportSettings, PredictSettings
 from cledet.console import say
 from cledet.data.images import image_files
 from cledet.data.source import open_source
@@ -18,7 +18,6 @@ from cledet.engine import exporter, session
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
 from cledet.engine.comparison import Validation, with_gains
 from cledet.engine.devices import amp_dtype, describe, pick_device
-from cledet.engine.evaluator import Evaluation, read_results
 from cledet.engine.explainer import explain_image
 from cledet.engine.explanation import Explanation
 from cledet.engine.exporter import Export
@@ -26,6 +25,9 @@ from cledet.engine.predictor import Detections, Predictor
 from cledet.engine.runs import new_run, newest_run
 from cledet.engine.validator import post_process, validate, validate_results
 from cledet.errors import UserError, nearest
+from cledet.eval_config import ValSettings
+from cledet.evaluation.figures import Evaluation
+from cledet.evaluation.results import read_results
 from cledet.models.backbones import BACKBONES
 from cledet.resolve import resolve
 from cledet.train_config import GridSettings

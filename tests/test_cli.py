@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from cledet import cli
-from cledet.config import NMS_METHODS
+from cledet.choices import NMS_METHODS
 from cledet.errors import ProcessFailed
 
 

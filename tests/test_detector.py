@@ -11,9 +11,9 @@ import torch
 import cledet
 from cledet import Detector
 from cledet.commands import newest_detector
-from cledet.config import ValSettings
 from cledet.engine.checkpoint import load_checkpoint
 from cledet.errors import UserError
+from cledet.eval_config import ValSettings
 from cledet.resolve import resolve
 
 

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from cledet.choices import COMPONENTS, NMS_METHODS, ablation_name, parse_ablation, parse_subsets
-from cledet.config import PredictSettings, ValSettings, long_side
+from cledet.config import PredictSettings, long_side
 from cledet.errors import UserError
+from cledet.eval_config import ValSettings
 from cledet.resolve import read_recipe, recipes, reopen, resolve
 from cledet.train_config import GridSettings, TrainSettings
 

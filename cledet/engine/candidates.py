@@ -12,7 +12,7 @@ from torch import Tensor
 from cledet.data.dataset import Batch
 from cledet.data.index import Ints
 from cledet.engine.devices import autocast
-from cledet.engine.evaluator import Results
+from cledet.evaluation.results import Results
 from cledet.models.decode import candidates
 from cledet.models.network import RetinaNet
 from cledet.ops.nms import Kept

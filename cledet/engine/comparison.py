@@ -11,10 +11,12 @@ import torch
 
 from cledet.data.index import DetectionIndex
 from cledet.engine import distributed
-from cledet.engine.bootstrap import ap_samples, interval
 from cledet.engine.candidates import Candidates, to_results
-from cledet.engine.evaluator import Evaluation, Results, evaluate
 from cledet.engine.misalignment import Meter
+from cledet.evaluation.bootstrap import ap_samples, interval
+from cledet.evaluation.coco import evaluate
+from cledet.evaluation.figures import Evaluation
+from cledet.evaluation.results import Results
 from cledet.models.decode import PostProcess
 from cledet.ops.nms import Kept
 

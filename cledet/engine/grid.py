@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from cledet.choices import EVERY, Subsets, ablation_name
-from cledet.config import ValSettings
 from cledet.console import say, warn
 from cledet.engine import distributed
 from cledet.engine.checkpoint import load_checkpoint
 from cledet.engine.history import read_history
-from cledet.engine.report import SIZES, Table
 from cledet.engine.runs import write_whole
 from cledet.engine.writing import is_there
 from cledet.errors import Interrupted, UserError
+from cledet.eval_config import ValSettings
+from cledet.evaluation.tables import SIZES, Table
 from cledet.resolve import reopen
 from cledet.train_config import GridSettings, TrainSettings
 

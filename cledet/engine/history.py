@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cledet.engine.evaluator import METRICS
 from cledet.engine.loggers import Log
 from cledet.engine.plots import plot_history
 from cledet.engine.runs import write_whole
+from cledet.evaluation.figures import METRICS
 from cledet.models.criterion import Losses
 
 LOSSES = ("loss_cls", "loss_reg", "positives", "recalled", "coefficient", "spread")

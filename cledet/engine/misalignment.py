@@ -26,7 +26,8 @@ import torch
 from cledet.components.clusters import clusters
 from cledet.data.index import DetectionIndex, Floats, Ints
 from cledet.engine.candidates import Candidates, by_image, everything
-from cledet.engine.evaluator import Results, evaluate
+from cledet.evaluation.coco import evaluate
+from cledet.evaluation.results import Results
 from cledet.ops.boxes import box_iou
 
 MATCHED = 0.5

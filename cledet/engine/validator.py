@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from cledet.config import SuppressionSettings, ValSettings, long_side
+from cledet.config import SuppressionSettings, long_side
 from cledet.console import track
 from cledet.data.dataset import DetectionDataset
 from cledet.data.index import DetectionIndex
@@ -17,9 +17,11 @@ from cledet.engine.candidates import from_network, from_results
 from cledet.engine.checkpoint import Checkpoint
 from cledet.engine.comparison import Validation, compare
 from cledet.engine.devices import default_workers
-from cledet.engine.evaluator import Results, evaluate
 from cledet.engine.misalignment import Meter, of_results
 from cledet.errors import UserError
+from cledet.eval_config import ValSettings
+from cledet.evaluation.coco import evaluate
+from cledet.evaluation.results import Results
 from cledet.models.decode import PostProcess
 from cledet.models.network import RetinaNet
 from cledet.train_config import TrainSettings

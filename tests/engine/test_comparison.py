@@ -8,11 +8,12 @@ import torch
 from torchvision.ops import batched_nms
 
 from cledet.data.source import open_source
-from cledet.engine.bootstrap import ap_samples, interval
 from cledet.engine.candidates import from_results, to_results
 from cledet.engine.comparison import Validation, compare, with_gains
-from cledet.engine.evaluator import evaluate, read_results
 from cledet.engine.misalignment import Meter
+from cledet.evaluation.bootstrap import ap_samples, interval
+from cledet.evaluation.coco import evaluate
+from cledet.evaluation.results import read_results
 from cledet.models.decode import PostProcess
 from cledet.ops.nms import Kept
 

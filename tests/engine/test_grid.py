@@ -10,10 +10,10 @@ import torch
 
 from cledet import Detector
 from cledet.commands import grid_to_folder
-from cledet.config import ValSettings
 from cledet.engine.checkpoint import load_checkpoint
 from cledet.engine.grid import find_grid, listing, members, names_grid, rows_of, spread_of, summary
 from cledet.errors import Interrupted, UserError
+from cledet.eval_config import ValSettings
 from cledet.resolve import resolve
 
 ROWS = "none;dc;dc,clb"

@@ -17,8 +17,8 @@ from pycocotools.cocoeval import COCOeval
 from cledet.data.index import DetectionIndex
 from cledet.data.source import open_source
 from cledet.engine.candidates import Candidates, by_image, to_results
-from cledet.engine.evaluator import read_results
 from cledet.engine.misalignment import Meter, match, matches, objects_of, of_results, overlaps, ranks, spearman
+from cledet.evaluation.results import read_results
 from cledet.models.decode import PostProcess
 from cledet.ops.nms import Kept
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from cledet import Detector
-from cledet.config import NMS_METHODS, ValSettings
+from cledet.choices import NMS_METHODS
 from cledet.data.source import open_source
-from cledet.engine.evaluator import evaluate
 from cledet.engine.validator import AS_IT_IS, validate_results
 from cledet.errors import UserError
+from cledet.eval_config import ValSettings
+from cledet.evaluation.coco import evaluate
 from cledet.models.network import RetinaNet
 from cledet.ops.nms import NMS
 from cledet.resolve import resolve

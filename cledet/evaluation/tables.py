@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cledet.engine.evaluator import Evaluation
+from cledet.evaluation.figures import Evaluation
 
 Table = tuple[list[str], list[list[Any]]]
 """Column names, and rows."""

@@ -19,8 +19,10 @@ from cledet.data.shapes import draw_shapes
 from cledet.data.source import open_source
 from cledet.engine.candidates import from_network
 from cledet.engine.comparison import compare
-from cledet.engine.evaluator import METRICS, coco_backend, evaluate, read_results
 from cledet.errors import UserError
+from cledet.evaluation.coco import coco_backend, evaluate
+from cledet.evaluation.figures import METRICS
+from cledet.evaluation.results import read_results
 from cledet.models.decode import PostProcess
 from cledet.models.network import Architecture, build_network
 

@@ -29,7 +29,7 @@ from pycocotools.cocoeval import COCOeval
 from cledet.data.index import Bools, DetectionIndex, Floats, Ints
 
 if TYPE_CHECKING:
-    from cledet.engine.evaluator import Results
+    from cledet.evaluation.results import Results
 
 Weights = NDArray[np.int32]
 """[I, R] how often image i is in resample r."""

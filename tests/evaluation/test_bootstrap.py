@@ -14,9 +14,9 @@ from pycocotools.cocoeval import COCOeval
 
 from cledet.data.index import DetectionIndex
 from cledet.data.source import open_source
-from cledet.engine import bootstrap
-from cledet.engine.bootstrap import ap_samples, interval, match, resamples, weighted_ap
-from cledet.engine.evaluator import read_results
+from cledet.evaluation import bootstrap
+from cledet.evaluation.bootstrap import ap_samples, interval, match, resamples, weighted_ap
+from cledet.evaluation.results import read_results
 from cledet.ops.nms import batched_nms
 
 

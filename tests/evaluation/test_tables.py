@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cledet.engine.evaluator import METRICS, Evaluation
-from cledet.engine.report import as_document, misalignment_table, nms_table, to_csv, to_markdown, val_tables
+from cledet.evaluation.figures import METRICS, Evaluation
+from cledet.evaluation.tables import as_document, misalignment_table, nms_table, to_csv, to_markdown, val_tables
 
 ORACLE = {"AP": 0.75, "AP50": 1.0, "AP75": 0.5}
 FIGURES = dict.fromkeys(METRICS, 0.5) | {"APl": None}

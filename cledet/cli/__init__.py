@@ -1,0 +1,40 @@
+"""The command line: flags become settings, settings go to the Detector, results are shown. Nothing else.
+
+Every flag is a field of the command's settings; no file here imports torch before it must.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+from cledet.cli import models, datasets, machine  # isort: skip  # noqa: F401 - in the order of --help
+from cledet.cli.app import app
+from cledet.console import fail
+from cledet.errors import Interrupted, ProcessFailed, UserError
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command line: 0 done, 1 a bug, 2 a user's mistake, 130 and 143 interrupted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except UserError as error:
+        fail(str(error))
+        sys.exit(2)
+    except BrokenPipeError:  # the reader, say `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except KeyboardInterrupt:
+        fail("interrupted")
+        sys.exit(130)
+    except Interrupted as error:
+        fail(str(error))
+        sys.exit(128 + error.signal_number)
+    except ProcessFailed as error:
+        fail(str(error))
+        sys.exit(1)

@@ -1,0 +1,37 @@
+"""The command about this machine."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+from cledet import __version__
+from cledet.cli.app import Json, app
+from cledet.console import show_json, show_table
+from cledet.resolve import read_recipe, recipes
+
+
+@app.command()
+def info(json: Json = False) -> None:
+    """Show versions, devices, recipes and runs."""
+    import torch
+    import torchvision
+
+    from cledet.engine.devices import amp_dtype, describe, pick_device
+    from cledet.engine.runs import trained_runs
+
+    device = pick_device("auto")
+    facts = {
+        "cledet": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "device": describe(device),
+        "precision": str(amp_dtype(device, "auto") or torch.float32).removeprefix("torch."),
+        "recipes": {name: read_recipe(path).get("data", "") for name, path in recipes().items()},
+        "runs": [str(run) for run in trained_runs(Path("runs"))],
+    }
+    if json:
+        show_json(facts)
+        return
+    show_table("", ["what", "which"], [(k, v if isinstance(v, str) else ", ".join(v)) for k, v in facts.items()])

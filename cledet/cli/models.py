@@ -1,0 +1,117 @@
+"""The commands that make, judge and use a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cledet.cli.app import Json, Recipe, command
+from cledet.config import ExplainSettings, ExportSettings, PredictSettings
+from cledet.console import say, show, show_json, show_table
+from cledet.eval_config import ValSettings
+from cledet.resolve import resolve
+from cledet.train_config import GridSettings
+
+
+@command(GridSettings)
+def train(
+    flags: dict[str, Any],
+    recipe: Recipe = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="go on with this run's or grid's folder")] = None,
+    json: Json = False,
+) -> None:
+    """Train a detector, or a grid of them; without --data, on the embedded set `shapes` by its recipe."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    if recipe is None and resume is None and "data" not in given:
+        recipe = "shapes"
+    resolve(GridSettings, given, recipe=recipe)  # complain before torch is imported
+    from cledet.detector import Detector
+
+    detector = Detector()
+    run = detector.train(recipe=recipe, resume=resume, **given)
+    if detector.model is None:
+        say(f"done; the run is on the machine of rank 0: {run}")
+        return
+    if not (run / "weights").is_dir():
+        show_json({"grid": str(run)}) if json else show(run)
+        say(f"its table: cledet val --weights {run}")
+        return
+    if json:
+        show_json({"run": str(run), **detector.model.metrics})
+        return
+    metrics = {key: value for key, value in detector.model.metrics.items() if key != "per_class"}
+    if metrics:
+        show_table("", list(metrics), [list(metrics.values())])
+    show(run / "weights" / "best.pt")
+    say(f"next: cledet val --weights {run}; cledet predict IMAGES --weights {run}; cledet export --weights {run}")
+
+
+@command(ValSettings)
+def val(flags: dict[str, Any], json: Json = False) -> None:
+    """Evaluate a model, a grid of models, or a file of predictions, with pycocotools."""
+    settings = resolve(ValSettings, flags)
+    from cledet.commands import grid_to_folder, newest_detector, val_to_folder
+    from cledet.detector import Detector
+    from cledet.engine.grid import names_grid, summary
+    from cledet.evaluation.tables import as_document, val_tables
+
+    if names_grid(settings):
+        folder, grid = grid_to_folder(settings)
+        show_json([row.to_dict() for row in grid]) if json else show_table("", *summary(grid))
+        say(f"grid.md, grid.csv and grid.json: {folder}")
+        return
+    detector = Detector() if settings.predictions else newest_detector(settings)
+    run, found = val_to_folder(detector, settings)
+    if json:
+        show_json(as_document(found))
+        return
+    for columns, rows in val_tables(found):
+        show_table("", columns, rows)
+    say(f"run folder: {run}")
+
+
+@command(PredictSettings)
+def predict(
+    flags: dict[str, Any],
+    source: Annotated[str, typer.Argument(help="an image, a folder, or a glob in quotes")],
+    json: Json = False,
+) -> None:
+    """Detect in images: annotated pictures and predictions.json."""
+    settings = resolve(PredictSettings, flags)
+    from cledet.commands import newest_detector, predict_to_folder
+
+    run, documents = predict_to_folder(newest_detector(settings), source, settings)
+    if json:
+        show_json(documents)
+        return
+    for document in documents:
+        names = [found["name"] for found in document["detections"]]
+        counts = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
+        print(f"{document['file']}: {counts or 'nothing'}")
+    say(f"pictures and predictions.json: {run}")
+
+
+@command(ExplainSettings)
+def explain(
+    flags: dict[str, Any],
+    image: Annotated[str, typer.Argument(help="an image")],
+    json: Json = False,
+) -> None:
+    """Show why a model sees an image as it does: anchors, coefficients, clusters, and where each branch is best."""
+    settings = resolve(ExplainSettings, flags)
+    from cledet.commands import explain_to_folder, newest_detector
+
+    run, document = explain_to_folder(newest_detector(settings), image, settings)
+    show_json(document) if json else print(run / "explain.png")
+
+
+@command(ExportSettings)
+def export(flags: dict[str, Any], json: Json = False) -> None:
+    """Write a model for another runtime, and prove that it computes the same there."""
+    settings = resolve(ExportSettings, flags)
+    from cledet.commands import newest_detector
+
+    result = newest_detector(settings).export(settings=settings)
+    show_json(result.to_dict()) if json else print(result.path)

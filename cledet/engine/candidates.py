@@ -11,7 +11,8 @@ from torch import Tensor
 
 from cledet.data.dataset import Batch
 from cledet.data.index import Ints
-from cledet.engine.devices import autocast
+from cledet.engine.devices import autocast, within_memory
+from cledet.engine.stages import DATA, NETWORK, Stages
 from cledet.evaluation.results import Results
 from cledet.models.decode import candidates
 from cledet.models.network import RetinaNet
@@ -37,15 +38,22 @@ def from_network(
     category_ids: Sequence[int],
     device: torch.device,
     dtype: torch.dtype | None,
+    stages: Stages | None = None,
 ) -> Iterator[Candidates]:
-    """Run the network over the batches; of each image the candidates that score over `conf`."""
+    """Run the network over the batches; of each image the candidates that score over `conf`.
+
+    Raises UserError if a batch does not fit into the device's memory.
+    """
     network.eval()
     ids = np.asarray(category_ids, dtype=np.int64)
-    for batch in batches:
-        batch = batch.to(device)
-        with autocast(device, dtype):
-            raw = network(batch.images)
-        for i, (boxes, scores, labels) in enumerate(candidates(raw, batch.sizes, conf)):
+    stages = stages or Stages(device)
+    for batch in stages.waiting(DATA, batches):
+        with stages(NETWORK), within_memory(device, "lower --batch or --imgsz"):
+            batch = batch.to(device)
+            with autocast(device, dtype):
+                raw = network(batch.images)
+            found = candidates(raw, batch.sizes, conf)
+        for i, (boxes, scores, labels) in enumerate(found):
             scale = original_scale(batch.sizes[i], batch.original_sizes[i])
             yield Candidates(int(batch.image_ids[i]), boxes, scores, labels, scale, ids)
 

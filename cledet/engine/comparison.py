@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from cledet.data.index import DetectionIndex
 from cledet.engine import distributed
 from cledet.engine.candidates import Candidates, to_results
 from cledet.engine.misalignment import Meter
+from cledet.engine.stages import EVALUATION, POST, Stages, finish
 from cledet.evaluation.bootstrap import ap_samples, interval
 from cledet.evaluation.coco import evaluate
 from cledet.evaluation.figures import Evaluation
@@ -28,6 +30,10 @@ class Validation:
     evaluation: Evaluation
     results: Results
 
+    def with_figures(self, **figures: Any) -> Validation:
+        """The same with these fields of its evaluation."""
+        return replace(self, evaluation=replace(self.evaluation, **figures))
+
 
 @torch.inference_mode()
 def compare(
@@ -37,6 +43,7 @@ def compare(
     meter: Meter | None = None,
     *,
     complete: bool = False,
+    stages: Stages | None = None,
 ) -> dict[str, Validation]:
     """COCO's figures of each method for what it keeps of the candidates, image by image, of this and other processes.
 
@@ -46,25 +53,30 @@ def compare(
     seen: list[int] = []
     kept: dict[str, list[Results]] = {name: [np.zeros((0, 7))] for name in methods}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
+    stages = stages or Stages()
     for found in stream:
         seen.append(found.image_id)
         if meter is not None:
-            meter.next(found)
+            with stages(EVALUATION):
+                meter.next(found)
         for name, post in methods.items():
-            chosen, taken = _timed(post, found)
-            detections = to_results(found, chosen)
+            with stages(POST):
+                chosen, taken = _timed(post, found)
+                detections = to_results(found, chosen)
             kept[name].append(detections)
             seconds[name].append(taken)
             if meter is not None:
-                meter.add(name, detections, chosen.keep.cpu().numpy())
+                with stages(EVALUATION):
+                    meter.add(name, detections, chosen.keep.cpu().numpy())
     results = over_processes(seen, {name: np.concatenate(parts) for name, parts in kept.items()}, index, complete)
     if not distributed.leads():
         return distributed.shared({})
     validations = {}
     for name, rows in results.items():
-        evaluation = evaluate(index, rows)
-        if meter is not None:
-            evaluation = replace(evaluation, nms_ms=_milliseconds(seconds[name]), misalignment=meter.figures(name))
+        with stages(EVALUATION):
+            evaluation = evaluate(index, rows)
+            if meter is not None:
+                evaluation = replace(evaluation, nms_ms=_milliseconds(seconds[name]), misalignment=meter.figures(name))
         validations[name] = Validation(evaluation, rows)
     return distributed.shared(validations)
 
@@ -91,17 +103,11 @@ def over_processes(
 
 def _timed(post: PostProcess, found: Candidates) -> tuple[Kept, float]:
     """What the method keeps, and the seconds that it takes."""
-    _finish(found.boxes.device)
+    finish(found.boxes.device)
     start = time.perf_counter()
     kept = post.keep(found.boxes, found.scores, found.labels)
-    _finish(found.boxes.device)
+    finish(found.boxes.device)
     return kept, time.perf_counter() - start
-
-
-def _finish(device: torch.device) -> None:
-    """Wait until the device has done what it was told."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def _milliseconds(seconds: Sequence[float]) -> float | None:
@@ -117,9 +123,9 @@ def with_gains(validations: Mapping[str, Validation], index: DetectionIndex, rep
     base = validations[first].evaluation.metrics["AP"]
     gained = {first: validations[first]}
     for name in others:
-        evaluation, ap = validations[name].evaluation, validations[name].evaluation.metrics["AP"]
+        gained[name] = one = validations[name]
+        ap = one.evaluation.metrics["AP"]
         low, high = interval(samples[name] - samples[first])
         if ap is not None and base is not None and not np.isnan(low):
-            evaluation = replace(evaluation, gain={"AP": ap - base, "low": low, "high": high})
-        gained[name] = Validation(evaluation, validations[name].results)
+            gained[name] = one.with_figures(gain={"AP": ap - base, "low": low, "high": high})
     return gained

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,6 +136,15 @@ def _has_bf16(device: torch.device) -> bool:
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[None]:
     """Mixed precision of that dtype; nothing for None."""
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+@contextmanager
+def within_memory(device: torch.device, hint: str) -> Iterator[None]:
+    """Within it, that the device's memory is too small is a UserError with this hint."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise UserError(f"the memory of {describe(device)} is too small for this", hint) from None
 
 
 def default_workers(wanted: int) -> int:

@@ -18,7 +18,7 @@ from cledet.data.dataset import pad_images
 from cledet.data.images import read_image
 from cledet.data.transforms import resize_short
 from cledet.engine.candidates import to_original
-from cledet.engine.devices import autocast
+from cledet.engine.devices import autocast, within_memory
 from cledet.engine.draw import draw_detections
 from cledet.engine.runs import write_whole
 from cledet.models.decode import PostProcess
@@ -91,10 +91,11 @@ class Predictor:
         """Detections of one RGB image [H, W, 3]."""
         resized = resize_short(image, self.imgsz, long_side(self.imgsz))
         tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-        with autocast(self.device, self.dtype):
-            raw = self.network(pad_images([tensor]).to(self.device))
         size, original = torch.tensor(resized.shape[:2]), torch.tensor(image.shape[:2])
-        boxes, scores, labels = self.post(raw, size[None])[0]
+        with within_memory(self.device, "lower --imgsz"):
+            with autocast(self.device, self.dtype):
+                raw = self.network(pad_images([tensor]).to(self.device))
+            boxes, scores, labels = self.post(raw, size[None])[0]
         boxes = to_original(boxes, size, original)
         return Detections(path, image, boxes.cpu(), scores.cpu(), labels.cpu(), self.names, self.category_ids)
 

@@ -22,7 +22,7 @@ from cledet.data.index import DetectionIndex
 from cledet.data.loader import train_loader
 from cledet.engine import distributed
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
-from cledet.engine.devices import default_workers, memory_used, own_device, pick_devices
+from cledet.engine.devices import default_workers, memory_used, own_device, pick_devices, within_memory
 from cledet.engine.gallery import save_batch, save_gallery
 from cledet.engine.history import History, Meter
 from cledet.engine.interrupts import Interrupts, Stop, interrupts
@@ -38,6 +38,7 @@ DRAWN_BATCHES = 3
 """Steps whose batches are kept as pictures."""
 BAD_STEPS = 5
 """So many steps in a row whose loss is no number end a run."""
+FITTING = "--batch auto finds how many images fit, --accumulate N computes a batch in parts; or lower --imgsz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +123,10 @@ class Trainer:
 
     def _step(self, parts: list[Batch], stop: Interrupts) -> None:
         try:
-            with stop.abandoning():
-                losses = self.learner.gradients(parts, self.at.step)
-            self.learner.update(self.at.step)
+            with within_memory(self.device, FITTING):
+                with stop.abandoning():
+                    losses = self.learner.gradients(parts, self.at.step)
+                self.learner.update(self.at.step)
         except NotFinite as error:
             self._skip(error, parts)
         else:

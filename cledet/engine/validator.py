@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from cledet.config import SuppressionSettings, long_side
-from cledet.console import track
+from cledet.console import say, track
 from cledet.data.dataset import DetectionDataset
 from cledet.data.index import DetectionIndex
 from cledet.data.loader import eval_loader
@@ -18,6 +18,7 @@ from cledet.engine.checkpoint import Checkpoint
 from cledet.engine.comparison import Validation, compare
 from cledet.engine.devices import default_workers
 from cledet.engine.misalignment import Meter, of_results
+from cledet.engine.stages import Stages
 from cledet.errors import UserError
 from cledet.eval_config import ValSettings
 from cledet.evaluation.coco import evaluate
@@ -52,9 +53,15 @@ def validate(
         world=distributed.size(),
     )
     batches = track(loader, f"evaluating {index.name}", len(loader))
-    stream = from_network(network, batches, settings.conf, category_ids_for(model, index), device, dtype)
-    meter = Meter(index, settings.iou, settings.max_det) if isinstance(settings, ValSettings) else None
-    return compare(stream, index, post_processes(settings, model.components), meter, complete=True)
+    stages = Stages(device)
+    stream = from_network(network, batches, settings.conf, category_ids_for(model, index), device, dtype, stages)
+    methods = post_processes(settings, model.components)
+    if not isinstance(settings, ValSettings):
+        return compare(stream, index, methods, complete=True)
+    meter = Meter(index, settings.iou, settings.max_det)
+    found = compare(stream, index, methods, meter, complete=True, stages=stages)
+    say(stages.sentence(len(index)))
+    return {name: one.with_figures(seconds=stages.seconds) for name, one in found.items()}
 
 
 def validate_results(results: Results, index: DetectionIndex, settings: ValSettings) -> dict[str, Validation]:

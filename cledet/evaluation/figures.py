@@ -22,8 +22,11 @@ class Evaluation:
     gain: dict[str, float] | None = None
     """AP less that of the first method compared, and the low and high end of its 95 % interval over images."""
 
+    seconds: dict[str, float] | None = None
+    """What each stage took: data, network, post-processing, evaluation."""
+
     def to_dict(self) -> dict[str, Any]:
         """COCO's figures and those of each class; the others where they were measured."""
-        extra = {"nms_ms": self.nms_ms, "misalignment": self.misalignment, "gain": self.gain}
+        extra = {name: getattr(self, name) for name in ("nms_ms", "misalignment", "gain", "seconds")}
         figures = {**self.metrics, "per_class": self.per_class}
         return figures | {name: value for name, value in extra.items() if value is not None}

@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from cledet.engine.devices import own_device, pick_device, pick_devices
+from cledet.engine.devices import own_device, pick_device, pick_devices, within_memory
 from cledet.engine.gpus import Gpu, ask_smi, idle_gpus, idlest, parse_smi, visible_gpus
 from cledet.errors import UserError
 
@@ -247,3 +247,12 @@ def test_more_processes_than_devices(machine, devices, size, part):
     machine(TABLE)
     with pytest.raises(UserError, match=part):
         own_device(devices, 0, size)
+
+
+def test_too_little_memory_is_one_sentence_with_what_to_do():
+    cpu = torch.device("cpu")
+    with pytest.raises(UserError, match=r"the memory of cpu .* is too small") as caught, within_memory(cpu, "lower it"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    assert caught.value.hint == "lower it"
+    with pytest.raises(RuntimeError, match="another"), within_memory(cpu, "lower it"):
+        raise RuntimeError("another")

@@ -143,8 +143,15 @@ def within_memory(device: torch.device, hint: str) -> Iterator[None]:
     """Within it, that the device's memory is too small is a UserError with this hint."""
     try:
         yield
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
         raise UserError(f"the memory of {describe(device)} is too small for this", hint) from None
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether that is what it says: torch's allocator and CUDA itself raise different types."""
+    return "out of memory" in str(error)
 
 
 def default_workers(wanted: int) -> int:

@@ -14,6 +14,7 @@ import torch
 from cledet.config import long_side
 from cledet.console import say
 from cledet.data.dataset import Batch
+from cledet.engine.devices import out_of_memory
 from cledet.engine.learner import Learner
 from cledet.engine.setup import build_criterion
 from cledet.errors import UserError
@@ -73,13 +74,15 @@ def step_peak(job: dict[str, Any]) -> int | None:
     """Bytes that this process has held at most after two training steps of the job; None if CUDA had too few."""
     settings, device = TrainSettings(**job["settings"]), torch.device(job["device"])
     network = build_network(Architecture(**job["architecture"]))
-    learner = Learner(network, build_criterion(settings), settings, device, 10)
     batch = worst_batch(job["images"], settings.imgsz, job["boxes"])
     try:
+        learner = Learner(network, build_criterion(settings), settings, device, 10)
         for step in range(2):  # the second has the optimizer's state beside it
             learner.gradients([batch], step)
             learner.update(step)
-    except torch.cuda.OutOfMemoryError:
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
         return None
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cledet.ops.boxes import elementwise_iou, upcast
+from cledet.ops.soft_nms import by_class
 
 PAIRS = {False: 1 << 17, True: 1 << 22}
 """Pairs of boxes, off or on CUDA, that are compared at a time."""
@@ -29,15 +30,26 @@ def neighbour_means(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor,
     one without area, or with no such neighbour, stays.
     """
     box, weight = upcast(boxes), _weight(scores)
-    means = [box[:0]]
-    for rows in keep.split(max(1, PAIRS[boxes.is_cuda] // max(1, len(boxes)))):
-        own = box[rows]
-        near = (elementwise_iou(own[:, None], box) > bound) & (labels[rows, None] == labels)
-        vote = torch.where(near, weight, 0)
-        row, other = vote.nonzero(as_tuple=True)
-        shift = torch.zeros_like(own).index_add_(0, row, vote[row, other, None] * (box[other] - own[row]))
-        means.append(own + shift / vote.sum(1).clamp(min=torch.finfo(vote.dtype).tiny)[:, None])
-    return torch.cat(means).to(boxes.dtype)
+    kept = torch.zeros_like(labels, dtype=torch.bool).index_fill_(0, keep, True)
+    means = box.clone()
+    for group in by_class(labels):
+        row, column = (kept[group] & (group >= 0)).nonzero(as_tuple=True)
+        most = max(1, PAIRS[boxes.is_cuda] // group.shape[1])
+        for rows, mine in zip(row.split(most), group[row, column].split(most)):
+            means[mine] = _voted(box, weight, mine, group[rows], bound)
+    return means[keep].to(boxes.dtype)
+
+
+def _voted(box: Tensor, weight: Tensor, mine: Tensor, others: Tensor, bound: float) -> Tensor:
+    """Where to the boxes of indices mine [M] are moved by those of indices others [M, L], -1 for none: [M, 4]."""
+    own = box[mine]
+    near = (elementwise_iou(own[:, None], box[others]) > bound) & (others >= 0)
+    row, column = near.nonzero(as_tuple=True)
+    other = others[row, column]
+    vote = weight[other]
+    total = torch.zeros_like(own[:, 0]).index_add_(0, row, vote)
+    shift = torch.zeros_like(own).index_add_(0, row, vote[:, None] * (box[other] - own[row]))
+    return own + shift / total.clamp(min=torch.finfo(total.dtype).tiny)[:, None]
 
 
 def _weight(scores: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def soften(
     """
     exact, value = upcast(boxes), upcast(scores)
     final = torch.full_like(value, -1)
-    for group in _groups(labels):
+    for group in by_class(labels):
         real = group >= 0
         final[group[real]] = _rounds(exact[group], value[group].where(real, -1), factor, min_score)[real]
     return final.to(scores.dtype)
@@ -53,7 +53,7 @@ def _rounds(boxes: Tensor, scores: Tensor, factor: Callable[[Tensor, Tensor], Te
     return final
 
 
-def _groups(labels: Tensor) -> list[Tensor]:
+def by_class(labels: Tensor) -> list[Tensor]:
     """The boxes of each class as rows of index matrices [C, L], -1 where a class has fewer.
 
     Classes of about the same size, within a factor of two, share a matrix, so that the matrices hold at most

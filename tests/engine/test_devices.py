@@ -252,7 +252,7 @@ def test_more_processes_than_devices(machine, devices, size, part):
 def test_too_little_memory_is_one_sentence_with_what_to_do():
     cpu = torch.device("cpu")
     with pytest.raises(UserError, match=r"the memory of cpu .* is too small") as caught, within_memory(cpu, "lower it"):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
     assert caught.value.hint == "lower it"
     with pytest.raises(RuntimeError, match="another"), within_memory(cpu, "lower it"):
         raise RuntimeError("another")

@@ -45,6 +45,9 @@ def test_the_network_runs_once_and_each_method_finds_what_it_finds_alone(tiny_ru
     together = Detector(tiny_run).validate(settings(nms="all", conf=0.01, batch=4))
     assert len(calls) == 1
     assert tuple(together) == NMS_METHODS
+    seconds = together["standard"].evaluation.seconds
+    assert list(seconds) == ["data", "network", "evaluation", "post-processing"]
+    assert all(0 < value < 60 for value in seconds.values())
     for name in ("standard", "soft", "cl-balanced"):
         (alone,) = Detector(tiny_run).validate(settings(nms=name, conf=0.01, batch=4)).values()
         np.testing.assert_array_equal(together[name].results, alone.results)

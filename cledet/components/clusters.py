@@ -35,14 +35,13 @@ def owners(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) 
     """
     boxes, scores = upcast(boxes.detach()), upcast(scores)
     pairs, large = PAIRS[boxes.is_cuda], LARGE[boxes.is_cuda]
-    order = by_class(scores, labels)
-    boxes, labels = boxes.index_select(0, order), labels.index_select(0, order)
-    place = torch.arange(len(order), device=order.device)
+    labels, order = by_class(scores, labels)
+    boxes, place = boxes.index_select(0, order), torch.arange(len(order), device=order.device)
     rank = place - torch.searchsorted(labels, labels)
     margin = min(large, len(boxes))
     rows = _rows(boxes, margin)
     threshold = _at_most(iou_threshold, boxes.dtype)
-    back = [place[:0]]
+    back = []
     for begin, end, k in _groups(rank, pairs, large):
         if k < large:
             window = rows[:, margin + begin - k : margin + end]
@@ -50,14 +49,15 @@ def owners(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) 
         else:
             kept = nms(boxes[begin:end], scores.index_select(0, order[begin:end]).to(boxes.dtype), iou_threshold)
             back.append(_places_back_after_nms(rows[:, margin + begin : margin + end], kept, pairs, threshold))
-    owner = place - torch.cat(back)
+    owner = place.sub_(back[0] if len(back) == 1 else torch.cat(back)) if back else place
     return torch.empty_like(order).scatter_(0, order, order.index_select(0, owner))
 
 
-def by_class(scores: Tensor, labels: Tensor) -> Tensor:
-    """The order [N] of boxes by class, then score from high to low, then index."""
+def by_class(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The labels [N] in order, and that order of boxes: by class, then score from high to low, then index."""
     order = scores.argsort(descending=True, stable=True)
-    return order.index_select(0, labels.index_select(0, order).argsort(stable=True))
+    labels, place = labels.index_select(0, order).sort(stable=True)
+    return labels, order.index_select(0, place)
 
 
 def _rows(boxes: Tensor, margin: int) -> Tensor:
@@ -109,11 +109,11 @@ def _places_back(rows: Tensor, rank: Tensor, k: int, threshold: float) -> Tensor
     windows = rows.unfold(1, len(rank), 1)  # [5, k + 1, n]: of each box those k, ..., 1 places before, and itself
     reach = torch.arange(k, 0, -1, dtype=rows.dtype, device=rows.device)[:, None]
     hit = _overlap(windows[:, :k], windows[:, k:], threshold)
-    hit.mul_(torch.ge(rank.to(hit.dtype), reach, out=torch.empty_like(hit))).mul_(reach)
+    hit.mul_(torch.sub(rank.to(hit.dtype), reach).ge_(0)).mul_(reach)
     padded, taking, back, settled = hit.new_zeros(k + len(rank)), torch.empty_like(hit), hit.amax(0), False
     others, kept = padded.unfold(0, len(rank), 1)[:k], padded[k:]
     while not settled:
-        torch.eq(back, 0, out=kept)
+        kept.copy_(back).eq_(0)
         before, back = back, torch.mul(hit, others, out=taking).amax(0)
         settled = torch.equal(back, before)
     return back.long()

@@ -45,7 +45,9 @@ def test_a_large_class_amid_small_ones() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_order_is_by_class_then_score_then_index(dtype: torch.dtype) -> None:
     scores = torch.tensor([0.5, -1, 0.5, 0.0, -0.0, 2], dtype=dtype)
-    assert by_class(scores, torch.tensor([1, 0, 1, -3, -3, 1])).tolist() == [3, 4, 1, 5, 0, 2]
+    labels, order = by_class(scores, torch.tensor([1, 0, 1, -3, -3, 1]))
+    assert order.tolist() == [3, 4, 1, 5, 0, 2]
+    assert labels.tolist() == [-3, -3, 0, 1, 1, 1]
 
 
 def test_a_threshold_in_float32_decides_as_the_double() -> None:

@@ -3,8 +3,8 @@
     python benchmarks/memory.py [--epochs 10] [--workers 2]
     python benchmarks/memory.py --val [--workers 2]
 
-Trains a small network on shapes; prints MB after each epoch, and the growth from the third epoch to the last. With --val:
-the peak of `cledet val` on 400 and on 1,600 images, and that growth in bytes a detection.
+Trains a small network on shapes; prints MB after each epoch, and the growth from the third epoch to the last.
+With --val: the peak of `cledet val` on 400 and on 1,600 images, and that growth in bytes a detection.
 """
 
 from __future__ import annotations

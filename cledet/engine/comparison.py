@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,18 +15,10 @@ from cledet.engine.candidates import Candidates, to_results
 from cledet.engine.misalignment import Meter
 from cledet.evaluation.bootstrap import ap_samples, interval
 from cledet.evaluation.coco import evaluate
-from cledet.evaluation.figures import Evaluation
+from cledet.evaluation.figures import Limits, Validation
 from cledet.evaluation.results import Results
 from cledet.models.decode import PostProcess
 from cledet.ops.nms import Kept
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Figures, and the detections that they are of."""
-
-    evaluation: Evaluation
-    results: Results
 
 
 @torch.inference_mode()
@@ -37,6 +29,7 @@ def compare(
     meter: Meter | None = None,
     *,
     complete: bool = False,
+    limits: Limits = Limits(),  # noqa: B008
 ) -> dict[str, Validation]:
     """COCO's figures of each method for what it keeps of the candidates, image by image, of this and other processes.
 
@@ -62,10 +55,11 @@ def compare(
         return distributed.shared({})
     validations = {}
     for name, rows in results.items():
-        evaluation = evaluate(index, rows)
+        evaluation = evaluate(index, rows, limits)
         if meter is not None:
             evaluation = replace(evaluation, nms_ms=_milliseconds(seconds[name]), misalignment=meter.figures(name))
-        validations[name] = Validation(evaluation, rows)
+        known = rows if index.num_boxes else rows[np.isin(rows[:, 6], index.category_ids)]  # the server takes no others
+        validations[name] = Validation(evaluation, known, None if index.num_boxes else index.name)
     return distributed.shared(validations)
 
 
@@ -121,5 +115,5 @@ def with_gains(validations: Mapping[str, Validation], index: DetectionIndex, rep
         low, high = interval(samples[name] - samples[first])
         if ap is not None and base is not None and not np.isnan(low):
             evaluation = replace(evaluation, gain={"AP": ap - base, "low": low, "high": high})
-        gained[name] = Validation(evaluation, validations[name].results)
+        gained[name] = replace(validations[name], evaluation=evaluation)
     return gained

@@ -85,11 +85,36 @@ def _check_pixels(sides: tuple[int, int]) -> tuple[int, int]:
     return sides
 
 
+COCO_MAX_DETS = (1, 10, 100)
+
+
+def _counts(value: Any) -> Any:
+    """1,10,100 -> three numbers."""
+    value = _split(value)
+    if isinstance(value, tuple | list) and len(value) != 3:
+        raise ValueError(f"expected three numbers, as 1,10,100, not {','.join(map(str, value))}")
+    return value
+
+
+def _check_counts(counts: tuple[int, int, int]) -> tuple[int, int, int]:
+    if not 0 < counts[0] < counts[1] < counts[2]:
+        raise ValueError("expected three numbers that rise from 1 on, as 1,10,100")
+    return counts
+
+
+def _check_areas(sides: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < sides[0] < sides[1] < 1e5:
+        raise ValueError("expected SMALL,MEDIUM with 0 < SMALL < MEDIUM < 100000")
+    return sides
+
+
 Ablation = Annotated[tuple[Component, ...], BeforeValidator(parse_ablation)]
 Ablations = Annotated[Subsets, BeforeValidator(parse_subsets)]
 Milestones = Annotated[tuple[float | str, ...], BeforeValidator(parse_milestones)]
 Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
 PixelRange = Annotated[tuple[int, int], BeforeValidator(_pair), AfterValidator(_check_pixels)]
+MaxDets = Annotated[tuple[int, int, int], BeforeValidator(_counts), AfterValidator(_check_counts)]
+Areas = Annotated[tuple[float, float], BeforeValidator(_pair), AfterValidator(_check_areas)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Batch = Annotated[int, BeforeValidator(parse_batch), Field(ge=AUTO)]

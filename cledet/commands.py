@@ -15,11 +15,11 @@ from cledet.engine.explain_figure import draw
 from cledet.engine.grid import Row, find_grid, listing, rows_of, summary
 from cledet.engine.predictor import picture_path, write_picture
 from cledet.engine.runs import find_weights, new_run, write_whole
+from cledet.engine.val_folder import write_val
 from cledet.errors import UserError
 from cledet.eval_config import ValSettings
-from cledet.evaluation.figures import Evaluation
-from cledet.evaluation.results import to_coco_results
-from cledet.evaluation.tables import as_document, nms_table, to_csv, to_markdown
+from cledet.evaluation.figures import Validation
+from cledet.evaluation.tables import to_csv, to_markdown
 
 
 def newest_detector(settings: ModelSettings) -> Detector:
@@ -35,22 +35,10 @@ def newest_detector(settings: ModelSettings) -> Detector:
     return detector
 
 
-def val_to_folder(detector: Detector, settings: ValSettings) -> tuple[Path, dict[str, Evaluation]]:
-    """metrics.json in a new run folder; with it detections.json in COCO's results format, or the table of several NMS
-    methods as nms.md and nms.csv.
-    """
+def val_to_folder(detector: Detector, settings: ValSettings) -> tuple[Path, dict[str, Validation]]:
+    """What a detector finds and its figures, and the run folder that holds them."""
     found = detector.validate(settings)
-    figures = {name: one.evaluation for name, one in found.items()}
-    run = new_run(settings.project, "val", settings.name or settings.split)
-    write_whole(run / "metrics.json", json.dumps(as_document(figures), indent=1))
-    if len(found) == 1:
-        (one,) = found.values()
-        write_whole(run / "detections.json", json.dumps(to_coco_results(one.results)))
-    else:
-        columns, rows = nms_table(figures)
-        write_whole(run / "nms.md", to_markdown(columns, rows))
-        write_whole(run / "nms.csv", to_csv(columns, rows))
-    return run, figures
+    return write_val(found, settings), found
 
 
 def grid_to_folder(settings: ValSettings) -> tuple[Path, list[Row]]:

@@ -16,18 +16,19 @@ from cledet.data.images import image_files
 from cledet.data.source import open_source
 from cledet.engine import exporter, session
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
-from cledet.engine.comparison import Validation, with_gains
+from cledet.engine.comparison import with_gains
 from cledet.engine.devices import amp_dtype, describe, pick_device
 from cledet.engine.explainer import explain_image
 from cledet.engine.explanation import Explanation
 from cledet.engine.exporter import Export
 from cledet.engine.predictor import Detections, Predictor
 from cledet.engine.runs import new_run, newest_run
+from cledet.engine.scoring import open_predictions
+from cledet.engine.splits import load_index
 from cledet.engine.validator import post_process, validate, validate_results
 from cledet.errors import UserError, nearest
 from cledet.eval_config import ValSettings
-from cledet.evaluation.figures import Evaluation
-from cledet.evaluation.results import read_results
+from cledet.evaluation.figures import Evaluation, Validation
 from cledet.models.backbones import BACKBONES
 from cledet.resolve import resolve
 from cledet.train_config import GridSettings
@@ -97,13 +98,11 @@ class Detector:
     def validate(self, settings: ValSettings) -> dict[str, Validation]:
         """The same with the detections that the figures are of."""
         if settings.predictions is not None:
-            if settings.data is None:
-                raise UserError("--predictions needs --data", "name the data set that they are of")
-            index = session.load_index(open_source(settings.data), settings.split, need_images=False)
-            found = validate_results(read_results(settings.predictions, index), index, settings)
+            results, index = open_predictions(settings)
+            found = validate_results(results, index, settings)
         else:
             model, device = self._trained(), pick_device(settings.device)
-            index = session.load_index(open_source(settings.data or model.data), settings.split)
+            index = load_index(open_source(settings.data or model.data), settings.split)
             methods = ", ".join(settings.nms_methods(model.components))
             say(f"{index.name}: {len(index)} images on {describe(device)}, NMS {methods}")
             dtype = amp_dtype(device, settings.amp)

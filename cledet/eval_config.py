@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from cledet.choices import NMS_METHODS, AmpName, MethodList, Positive
+from cledet.choices import COCO_MAX_DETS, NMS_METHODS, AmpName, Areas, MaxDets, MethodList, Positive
 from cledet.config import DetectionSettings, ModelSettings
 
 
@@ -25,8 +25,24 @@ class ValSettings(DetectionSettings, ModelSettings):
     bootstrap: int = Field(
         0, ge=0, description="resamples of the images, for intervals of the gain over the first NMS method; 0: none"
     )
+    eval_max_dets: MaxDets = Field(
+        COCO_MAX_DETS, description="detections an image and class that AR is measured at; AP is at the last"
+    )
+    areas: Areas = Field((32, 96), description="the sides in pixels of the largest small and the largest medium object")
     batch: Positive = Field(8, description="images a step")
     workers: int = Field(2, ge=0, description="processes that load images")
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> ValSettings:
+        suppressed = self.predictions is None or self.nms != "auto"
+        if suppressed and self.eval_max_dets != COCO_MAX_DETS and self.eval_max_dets[-1] > self.max_det:
+            raise ValueError(
+                f"--eval-max-dets counts up to {self.eval_max_dets[-1]} detections, of which --max-det leaves "
+                f"{self.max_det} an image: give --max-det {self.eval_max_dets[-1]} too"
+            )
+        if self.bootstrap and self.eval_max_dets[-1] != COCO_MAX_DETS[-1]:
+            raise ValueError("--bootstrap measures AP at 100 detections: leave it out, or --eval-max-dets")
+        return self
 
     @model_validator(mode="after")
     def _check_bootstrap(self) -> ValSettings:

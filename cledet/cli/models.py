@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,9 @@ from cledet.console import say, show, show_json, show_table
 from cledet.eval_config import ValSettings
 from cledet.resolve import resolve
 from cledet.train_config import GridSettings
+
+if TYPE_CHECKING:
+    from cledet.evaluation.figures import Validation
 
 
 @command(GridSettings)
@@ -41,7 +45,9 @@ def train(
     if json:
         show_json({"run": str(run), **detector.model.metrics})
         return
-    metrics = {key: value for key, value in detector.model.metrics.items() if key != "per_class"}
+    from cledet.evaluation.figures import METRICS
+
+    metrics = {key: value for key, value in detector.model.metrics.items() if key in METRICS}
     if metrics:
         show_table("", list(metrics), [list(metrics.values())])
     show(run / "weights" / "best.pt")
@@ -52,10 +58,16 @@ def train(
 def val(flags: dict[str, Any], json: Json = False) -> None:
     """Evaluate a model, a grid of models, or a file of predictions, with pycocotools."""
     settings = resolve(ValSettings, flags)
+    from cledet.engine.scoring import is_plain, score_file
+    from cledet.engine.val_folder import write_val
+
+    if is_plain(settings):  # which takes no torch
+        found = score_file(settings)
+        _show_val(write_val(found, settings), found, settings, json)
+        return
     from cledet.commands import grid_to_folder, newest_detector, val_to_folder
     from cledet.detector import Detector
     from cledet.engine.grid import names_grid, summary
-    from cledet.evaluation.tables import as_document, val_tables
 
     if names_grid(settings):
         folder, grid = grid_to_folder(settings)
@@ -64,10 +76,23 @@ def val(flags: dict[str, Any], json: Json = False) -> None:
         return
     detector = Detector() if settings.predictions else newest_detector(settings)
     run, found = val_to_folder(detector, settings)
-    if json:
-        show_json(as_document(found))
+    _show_val(run, found, settings, json)
+
+
+def _show_val(run: Path, found: Mapping[str, Validation], settings: ValSettings, json: bool) -> None:
+    from cledet.engine.val_folder import submissions
+    from cledet.evaluation.tables import as_document, val_tables
+
+    files = [str(run / name) for name in submissions(found, settings).values()]
+    if files:
+        say(f"{next(iter(found.values())).unlabelled} has no annotations: no figures, but what COCO's server takes")
+        show_json({"submissions": files}) if json else show("\n".join(files))
         return
-    for columns, rows in val_tables(found):
+    figures = {name: one.evaluation for name, one in found.items()}
+    if json:
+        show_json(as_document(figures))
+        return
+    for columns, rows in val_tables(figures):
         show_table("", columns, rows)
     say(f"run folder: {run}")
 

@@ -13,7 +13,6 @@ from cledet.data.coco import CocoFiles, find_coco
 from cledet.data.datafile import SPLITS, Reader, load_datafile, read_datafile
 from cledet.data.index import Bools, DetectionIndex
 from cledet.data.paths import absolute, cache_folder, match_split, missing
-from cledet.data.shapes import shapes_folder
 from cledet.data.store import cached
 from cledet.data.voc import VocFolder, find_voc
 from cledet.data.yolo import find_yolo
@@ -61,7 +60,8 @@ class DataSource:
         if found is None:
             raise UserError(f"{self.name} has no split '{split}'", nearest(split, self.splits))
         options = f"{self.reader}\n{found}\n{self.reader.state(found)}"
-        index = cached(self.reader.sources(found), options, lambda: self.reader.read(found))
+        files = self.reader.sources(found)
+        index = cached(files, options, lambda: self.reader.read(found), need_images=need_images)
         index = replace(index, name=f"{self.name}/{index.name}", notes=(*self.notes, *index.notes))
         if index.faults and not faulty:
             fault = index.faults[0]
@@ -96,6 +96,8 @@ def open_source(data: str | Path) -> DataSource:
 def _open_shipped(name: str) -> DataSource:
     """A shipped data set, in the cache; one that is drawn is drawn, one that is not downloaded is refused."""
     if name == "shapes":
+        from cledet.data.shapes import shapes_folder  # OpenCV takes a moment to import
+
         shapes_folder()
     file = SETS / f"{name}.yaml"
     root = cache_folder() / str(load_datafile(file)["path"])

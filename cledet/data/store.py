@@ -28,11 +28,14 @@ KEPT = 16
 """How many indices the cache holds; the one that was not used for longest goes first."""
 
 
-def cached(sources: Iterable[Path], options: str, read: Callable[[], DetectionIndex]) -> DetectionIndex:
+def cached(
+    sources: Iterable[Path], options: str, read: Callable[[], DetectionIndex], *, need_images: bool = True
+) -> DetectionIndex:
     """The index that `read` gives, from the cache where it is there.
 
     sources: the annotation files that it is read from; options: all else that it depends on. It is read where the
-    cache cannot be written, and where the images have gone from where it says they are. One with faults is not kept.
+    cache cannot be written, and where images are needed and have gone from where it says they are. One with faults is
+    not kept.
     """
     files = [file for file in sources if file.is_file()]
     if sum(file.stat().st_size + A_FILE for file in files) < WORTHWHILE:
@@ -43,7 +46,7 @@ def cached(sources: Iterable[Path], options: str, read: Callable[[], DetectionIn
         os.utime(folder)
     except (OSError, ValueError):
         found = None
-    if found is not None and _has_images(found):
+    if found is not None and (not need_images or _has_images(found)):
         return found
     index = read()
     return index if index.faults else _kept(index, folder)

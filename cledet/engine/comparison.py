@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,22 +16,10 @@ from cledet.engine.misalignment import Meter
 from cledet.engine.stages import EVALUATION, POST, Stages, finish
 from cledet.evaluation.bootstrap import ap_samples, interval
 from cledet.evaluation.coco import evaluate
-from cledet.evaluation.figures import Evaluation
+from cledet.evaluation.figures import Limits, Validation
 from cledet.evaluation.results import Results
 from cledet.models.decode import PostProcess
 from cledet.ops.nms import Kept
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Figures, and the detections that they are of."""
-
-    evaluation: Evaluation
-    results: Results
-
-    def with_figures(self, **figures: Any) -> Validation:
-        """The same with these fields of its evaluation."""
-        return replace(self, evaluation=replace(self.evaluation, **figures))
 
 
 @torch.inference_mode()
@@ -43,6 +30,7 @@ def compare(
     meter: Meter | None = None,
     *,
     complete: bool = False,
+    limits: Limits = Limits(),  # noqa: B008
     stages: Stages | None = None,
 ) -> dict[str, Validation]:
     """COCO's figures of each method for what it keeps of the candidates, image by image, of this and other processes.
@@ -74,10 +62,11 @@ def compare(
     validations = {}
     for name, rows in results.items():
         with stages(EVALUATION):
-            evaluation = evaluate(index, rows)
+            evaluation = evaluate(index, rows, limits)
             if meter is not None:
                 evaluation = replace(evaluation, nms_ms=_milliseconds(seconds[name]), misalignment=meter.figures(name))
-        validations[name] = Validation(evaluation, rows)
+        known = rows if index.num_boxes else rows[np.isin(rows[:, 6], index.category_ids)]  # the server takes no others
+        validations[name] = Validation(evaluation, known, None if index.num_boxes else index.name)
     return distributed.shared(validations)
 
 

@@ -25,7 +25,8 @@ import torch
 
 from cledet.components.clusters import clusters
 from cledet.data.index import DetectionIndex, Floats, Ints
-from cledet.engine.candidates import Candidates, by_image, everything
+from cledet.engine.candidates import Candidates, everything
+from cledet.evaluation.agreement import agreement, mean
 from cledet.evaluation.coco import evaluate
 from cledet.evaluation.results import Results
 from cledet.ops.boxes import box_iou
@@ -138,43 +139,10 @@ class Meter:
     def figures(self, method: str) -> dict[str, Any]:
         """Over all images: `spearman`, `kept_iou`, `best_iou` and `oracle`."""
         rows = np.concatenate(self.rows.get(method, [np.zeros((0, 3))]))
-        return agreement(rows[:, :2]) | {"best_iou": _mean(rows[:, 2]), "oracle": self.oracle}
+        return agreement(rows[:, :2]) | {"best_iou": mean(rows[:, 2]), "oracle": self.oracle}
 
     @cached_property
     def oracle(self) -> dict[str, float | None]:
         """AP, AP50 and AP75 of the best box of each cluster."""
         metrics = evaluate(self.index, np.concatenate(self.best)).metrics
         return {name: metrics[name] for name in ("AP", "AP50", "AP75")}
-
-
-def of_results(index: DetectionIndex, results: Results) -> dict[str, Any]:
-    """`spearman` and `kept_iou` of detections whose candidates are not known."""
-    objects = objects_of(index)
-    rows = [np.zeros((0, 2))]
-    for image in by_image(results):
-        detections = results[image[np.argsort(-results[image, 5], kind="stable")]]
-        rows.append(matches(detections, overlaps(detections, objects[int(detections[0, 0])]))[2])
-    return agreement(np.concatenate(rows))
-
-
-def agreement(matched: Floats) -> dict[str, Any]:
-    """`spearman` and `kept_iou` of score and IoU [n, 2]."""
-    return {"spearman": spearman(matched[:, 0], matched[:, 1]), "kept_iou": _mean(matched[:, 1])}
-
-
-def spearman(a: Floats, b: Floats) -> float | None:
-    """Spearman's rank correlation of two columns [n]; None for fewer than two, or where all values of one are equal."""
-    x, y = (ranks(values) - (len(values) + 1) / 2 for values in (a, b))
-    spread = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / spread if spread else None
-
-
-def ranks(values: Floats) -> Floats:
-    """The ranks [n] from 1, lowest first; equal values share the mean of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    shared: Floats = (counts.cumsum() - (counts - 1) / 2)[place]
-    return shared
-
-
-def _mean(values: Floats) -> float | None:
-    return float(values.mean()) if len(values) else None

@@ -10,8 +10,7 @@ import numpy as np
 
 from cledet.choices import AUTO
 from cledet.console import say, warn
-from cledet.data.index import DetectionIndex
-from cledet.data.source import DataSource, open_source
+from cledet.data.source import open_source
 from cledet.engine import distributed
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
 from cledet.engine.devices import amp_dtype, pick_devices
@@ -20,6 +19,7 @@ from cledet.engine.launch import launch
 from cledet.engine.probe import largest_batch
 from cledet.engine.runs import new_run, write_whole
 from cledet.engine.setup import initial_model
+from cledet.engine.splits import load_index
 from cledet.engine.trainer import Task, Trainer
 from cledet.engine.writing import is_there
 from cledet.errors import UserError
@@ -194,14 +194,6 @@ def _restarted(settings: GridSettings) -> Path | None:
     marks = (settings.project / "train").glob(f"*/{JOB}")
     mine = [mark for mark in marks if mark.read_text() == job]
     return max(mine, key=lambda mark: mark.stat().st_mtime).parent if mine else None
-
-
-def load_index(source: DataSource, split: str, *, need_images: bool = True) -> DetectionIndex:
-    """One split of a data set; what is odd about it is said."""
-    index = source.index(split, need_images=need_images)
-    for note in index.notes:
-        warn(note)
-    return index
 
 
 def load_task(settings: TrainSettings) -> Task:

@@ -15,20 +15,18 @@ from cledet.data.loader import eval_loader
 from cledet.engine import distributed
 from cledet.engine.candidates import from_network, from_results
 from cledet.engine.checkpoint import Checkpoint
-from cledet.engine.comparison import Validation, compare
+from cledet.engine.comparison import compare
 from cledet.engine.devices import default_workers
-from cledet.engine.misalignment import Meter, of_results
+from cledet.engine.misalignment import Meter
+from cledet.engine.scoring import AS_IT_IS, limits_of, over_floor, score
 from cledet.engine.stages import Stages
 from cledet.errors import UserError
 from cledet.eval_config import ValSettings
-from cledet.evaluation.coco import evaluate
+from cledet.evaluation.figures import Validation
 from cledet.evaluation.results import Results
 from cledet.models.decode import PostProcess
 from cledet.models.network import RetinaNet
 from cledet.train_config import TrainSettings
-
-AS_IT_IS = "as it is"
-"""Stands for an NMS method where results are scored without any."""
 
 
 def validate(
@@ -59,24 +57,19 @@ def validate(
     if not isinstance(settings, ValSettings):
         return compare(stream, index, methods, complete=True)
     meter = Meter(index, settings.iou, settings.max_det)
-    found = compare(stream, index, methods, meter, complete=True, stages=stages)
+    found = compare(stream, index, methods, meter, complete=True, limits=limits_of(settings), stages=stages)
     say(stages.sentence(len(index)))
     return {name: one.with_figures(seconds=stages.seconds) for name, one in found.items()}
 
 
 def validate_results(results: Results, index: DetectionIndex, settings: ValSettings) -> dict[str, Validation]:
-    """Score any detector's results: as they are, or what each NMS method of the settings keeps of them.
-
-    `conf` drops detections only if it was given: whoever wrote the results has chosen a floor.
-    """
-    if settings.origins.get("conf", "default") != "default":
-        results = results[results[:, 5] > settings.conf]
+    """Score any detector's results: as they are, or what each NMS method of the settings keeps of them."""
     if settings.nms == "auto":
-        evaluation = replace(evaluate(index, results), misalignment=of_results(index, results))
-        return {AS_IT_IS: Validation(evaluation, results)}
+        return {AS_IT_IS: score(index, results, settings)}
+    results = over_floor(results, settings)
     stream = track(from_results(results), f"suppressing on {index.name}", len(np.unique(results[:, 0])))
     meter = Meter(index, settings.iou, settings.max_det)
-    return compare(stream, index, post_processes(settings, ()), meter)
+    return compare(stream, index, post_processes(settings, ()), meter, limits=limits_of(settings))
 
 
 def post_processes(settings: SuppressionSettings, components: tuple[str, ...]) -> dict[str, PostProcess]:

@@ -1,34 +1,95 @@
-"""COCO's figures: pycocotools' own, to the last digit."""
+"""COCO's figures: pycocotools' own, to the last digit; with them VOC's, and the confidence of highest F1."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cledet.data.index import DetectionIndex
-from cledet.evaluation.figures import METRICS, Evaluation
+from cledet.data.index import DetectionIndex, Floats
+from cledet.evaluation.agreement import agreement
+from cledet.evaluation.confidence import NOWHERE, best_confidences
+from cledet.evaluation.figures import Evaluation, Figures, Limits
+from cledet.evaluation.matching import groups_of, match_coco, order_of, overlapping
 from cledet.evaluation.results import Results
+from cledet.evaluation.voc import voc_aps
+
+IOU = 0.5
+"""The IoU of VOC's figures, of F1 and of `misalignment`."""
 
 
-def evaluate(index: DetectionIndex, results: Results) -> Evaluation:
-    """COCO's figures, as pycocotools computes them."""
+def evaluate(index: DetectionIndex, results: Results, limits: Limits = Limits()) -> Evaluation:  # noqa: B008
+    """COCO's figures, as pycocotools computes them; VOC's; and the confidence of highest F1.
+
+    A split without any boxes has no figures: all are None.
+    """
+    return _evaluate(index, results, limits)[0]
+
+
+def evaluate_alone(index: DetectionIndex, results: Results, limits: Limits) -> Evaluation:
+    """The same with `misalignment`, of detections whose candidates are not known."""
+    evaluation, matched = _evaluate(index, results, limits)
+    return replace(evaluation, misalignment=agreement(matched))
+
+
+def _evaluate(index: DetectionIndex, results: Results, limits: Limits) -> tuple[Evaluation, Floats]:
+    """The figures, and score and IoU [n, 2] of the detections that are matched with an object."""
+    if not index.num_boxes:
+        nothing = dict.fromkeys((*limits.names, "VOC07", "VOC12"))
+        return Evaluation(nothing, dict.fromkeys(index.classes, nothing | NOWHERE), NOWHERE), np.zeros((0, 2))
+    coco = coco_figures(index, results, limits)
+    results = results[np.isin(results[:, 6], index.category_ids)]  # a model may know other classes
+    group = groups_of(index, results)
+    scores, labels = results[:, 5], group % len(index.classes)
+    pairs = overlapping(index, results, group, IOU)
+    matches = match_coco(index, results, group, pairs, IOU, limits.max_dets[-1])
+    order = order_of(scores, labels, len(index.classes))
+    whole, best = best_confidences(index, scores, order, matches)
+    voc = dict(zip(("VOC07", "VOC12"), voc_aps(index, order, pairs, IOU)))
+    per_class: dict[str, Figures] = {}
+    for k, name in enumerate(index.classes):
+        own = {key: values[k] for key, values in voc.items()}
+        per_class[name] = {**coco[name], **own, **best[k]}
+    metrics = {**coco[None], **{key: _mean_known(values) for key, values in voc.items()}}
+    matched = np.column_stack([scores, matches.iou])[matches.correct]
+    return Evaluation(metrics, per_class, whole), matched
+
+
+def coco_figures(index: DetectionIndex, results: Results, limits: Limits) -> dict[str | None, Figures]:
+    """The twelve figures of each class by its name, and those of all together as None."""
     api, evaluator = coco_backend()
     with contextlib.redirect_stdout(io.StringIO()):
         truth = api()
         truth.dataset = index.to_coco()
         truth.createIndex()
         coco = evaluator(truth, _as_coco(truth, results), "bbox")
+        coco.params.maxDets, coco.params.areaRng = list(limits.max_dets), limits.ranges
         coco.evaluate()
         coco.accumulate()
-        coco.summarize()
-    return Evaluation(
-        metrics={name: _figure(value) for name, value in zip(METRICS, coco.stats)},
-        per_class=_per_class(coco, index),
-    )
+    precision, recall = coco.eval["precision"], coco.eval["recall"]
+    order = {category: k for k, category in enumerate(coco.params.catIds)}
+    figures: dict[str | None, Figures] = {None: _twelve(precision, recall, limits)}
+    for name, category in zip(index.classes, index.category_ids.tolist()):
+        k = [order[category]]
+        figures[name] = _twelve(precision[:, :, k], recall[:, k], limits)
+    return figures
+
+
+def _twelve(precision: NDArray[np.float64], recall: NDArray[np.float64], limits: Limits) -> Figures:
+    """The twelve figures from precision [T, R, K, A, M] and recall [T, K, A, M], as pycocotools' `summarize` has them.
+
+    T IoU thresholds from 0.50 to 0.95, R recalls, K classes, A area ranges, M numbers of detections. `summarize` itself
+    finds AP at 100 detections only.
+    """
+    areas = [precision[:, :, :, area, -1] for area in range(4)]
+    values = [areas[0], areas[0][:1], areas[0][5:6], *areas[1:]]
+    values += [recall[:, :, 0, count] for count in range(3)] + [recall[:, :, area, -1] for area in (1, 2, 3)]
+    return {name: _mean(cells) for name, cells in zip(limits.names, values)}
 
 
 def coco_backend() -> tuple[Any, Any]:
@@ -50,21 +111,12 @@ def _as_coco(truth: Any, results: Results) -> Any:
     return nothing
 
 
-def _per_class(coco: Any, index: DetectionIndex) -> dict[str, dict[str, float | None]]:
-    """AP and AP50 of each class, over all areas and 100 detections an image."""
-    precision = coco.eval["precision"][:, :, :, 0, -1]  # [10 IoU thresholds, 101 recalls, classes]
-    order = {category: k for k, category in enumerate(coco.params.catIds)}
-    figures = {}
-    for name, category in zip(index.classes, index.category_ids):
-        values = precision[:, :, order[int(category)]]
-        figures[name] = {"AP": _mean(values), "AP50": _mean(values[0])}
-    return figures
-
-
 def _mean(values: NDArray[np.float64]) -> float | None:
+    """The mean of what was measured; -1 stands for nothing."""
     values = values[values > -1]
     return float(values.mean()) if values.size else None
 
 
-def _figure(value: float) -> float | None:
-    return None if value < 0 else float(value)
+def _mean_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Callable
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,12 +21,27 @@ Results = NDArray[np.float64]
 """Detections [D, 7] as pycocotools takes them: image id, x, y, w, h, score, category id."""
 
 
+class Detection(msgspec.Struct, gc=False):
+    """An entry of COCO's results format; what else an entry has is skipped."""
+
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    score: float
+
+
+T = TypeVar("T")
+DECODER, ENCODER = msgspec.json.Decoder(list[Detection]), msgspec.json.Encoder()
+
+
 def read_results(path: Path, index: DetectionIndex) -> Results:
-    """Detections from a file in COCO's results format; ids that the split does not have are refused by name."""
+    """Detections from a file in COCO's results format.
+
+    Raises UserError for a file that is none, for numbers that are not finite, and for ids that the split does not have,
+    of which it names the first.
+    """
     try:
-        content = json.loads(path.read_text())
-        rows = [(d["image_id"], *d["bbox"], d["score"], d["category_id"]) for d in content]
-        results = np.array(rows, dtype=np.float64).reshape(-1, 7)
+        results = _decode(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"there is no predictions file {path}", "check the path") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -29,17 +49,46 @@ def read_results(path: Path, index: DetectionIndex) -> Results:
             f"{path} is not in COCO's results format ({type(error).__name__}: {error})",
             'a list of {"image_id", "category_id", "bbox": [x, y, w, h], "score"}',
         ) from None
+    if not np.isfinite(results).all():
+        strange = np.flatnonzero(~np.isfinite(results).all(axis=1))
+        raise UserError(f"{path}: {len(strange)} detections hold numbers that are not finite, entry {strange[0]} first")
     for what, column, known in (("image", 0, index.image_ids), ("category", 6, index.category_ids)):
-        strange = np.setdiff1d(results[:, column], known)
-        if len(strange):
-            first = strange[:5].astype(int).tolist()
-            raise UserError(f"{path} names {what} ids that {index.name} does not have: {first}")
+        ids = results[:, column].astype(np.int64)
+        unknown = ~np.isin(ids, known) | (ids != results[:, column])
+        if unknown.any():
+            first = [f"{one:.17g}" for one in dict.fromkeys(results[unknown, column].tolist())][:5]
+            raise UserError(f"{path} names {what} ids that {index.name} does not have: {', '.join(first)}")
     return results
 
 
-def to_coco_results(results: Results) -> list[dict[str, Any]]:
+def _decode(content: bytes) -> Results:
+    """The detections of a file's content."""
+    try:
+        found = _without_collector(lambda: DECODER.decode(content))
+    except msgspec.DecodeError:  # what json takes besides, 7.0 for an id say; or its account of what is wrong
+        rows = [(d["image_id"], *d["bbox"], d["score"], d["category_id"]) for d in json.loads(content)]
+        return np.array(rows, dtype=np.float64).reshape(-1, 7)
+    results = np.empty((len(found), 7))
+    for column, name in ((0, "image_id"), (5, "score"), (6, "category_id")):
+        results[:, column] = np.fromiter(map(attrgetter(name), found), np.float64, len(found))
+    sides = chain.from_iterable(map(attrgetter("bbox"), found))
+    results[:, 1:5] = np.fromiter(sides, np.float64, 4 * len(found)).reshape(-1, 4)
+    return results
+
+
+def encode_results(results: Results) -> bytes:
     """Detections in COCO's results format, unrounded; `read_results` reads them back the same."""
-    return [
-        {"image_id": int(image), "category_id": int(category), "bbox": box, "score": score}
-        for image, *box, score, category in results.tolist()
-    ]
+    images, categories = (results[:, column].astype(np.int64).tolist() for column in (0, 6))
+    boxes, scores = results[:, 1:5].tolist(), results[:, 5].tolist()
+    return _without_collector(lambda: ENCODER.encode(list(map(Detection, images, categories, boxes, scores))))
+
+
+def _without_collector(work: Callable[[], T]) -> T:
+    """Do it without the garbage collector, which would go over half a million new tuples again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        return work()
+    finally:
+        if was_on:
+            gc.enable()

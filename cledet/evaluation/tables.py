@@ -14,6 +14,9 @@ Table = tuple[list[str], list[list[Any]]]
 
 SIZES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 """The figures of Table 3."""
+VOC = ("VOC07", "VOC12")
+OPERATING = ("conf", "f1", "precision", "recall")
+"""The confidence of highest F1, and what it gives."""
 
 
 def as_document(methods: Mapping[str, Evaluation]) -> dict[str, Any]:
@@ -28,9 +31,23 @@ def val_tables(methods: Mapping[str, Evaluation]) -> list[Table]:
     if len(methods) > 1:
         return [nms_table(methods), misalignment_table(methods)]
     (one,) = methods.values()
-    classes = [[name, figures["AP"], figures["AP50"]] for name, figures in one.per_class.items()]
-    whole = list(one.metrics), [list(one.metrics.values())]
-    return [whole, (["class", "AP", "AP50"], classes), misalignment_table(methods)]
+    metrics = {name: value for name, value in one.metrics.items() if name not in VOC}
+    whole = list(metrics), [list(metrics.values())]
+    return [whole, at_half(one), class_table(one), misalignment_table(methods)]
+
+
+def at_half(one: Evaluation) -> Table:
+    """VOC's mAP, and where to cut detections: all at IoU 0.5."""
+    best = one.best or dict.fromkeys(OPERATING)
+    columns = [*VOC, "best confidence", "its F1", "precision", "recall"]
+    return columns, [[*(one.metrics.get(name) for name in VOC), *(best[name] for name in OPERATING)]]
+
+
+def class_table(one: Evaluation) -> Table:
+    """A row a class."""
+    columns = ["class", "AP", "AP50", "AP75", "best confidence", "its F1", "precision", "recall"]
+    names = ("AP", "AP50", "AP75", *OPERATING)
+    return columns, [[name, *(figures.get(key) for key in names)] for name, figures in one.per_class.items()]
 
 
 def nms_table(methods: Mapping[str, Evaluation]) -> Table:

@@ -69,6 +69,16 @@ def test_moved_images_are_found_again(cache: Path, copy: Path) -> None:
     assert Path(str(open_source(copy).index("train").paths[0])).parent == copy / "elsewhere"
 
 
+def test_where_no_images_are_needed_it_does_not_matter_where_they_are(
+    cache: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source(copy)
+    first = source.index("train")
+    shutil.rmtree(copy / "train")
+    monkeypatch.setattr(type(source.reader), "read", None)
+    assert same(source.index("train", need_images=False), first)
+
+
 def test_new_images_of_a_yolo_folder_are_seen(cache: Path, tmp_path: Path) -> None:
     """Where boxes are fractions, the pixels depend on the images."""
     for width in (40, 80):

@@ -9,46 +9,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cledet.data.index import DetectionIndex
 from cledet.data.source import open_source
 from cledet.engine.candidates import Candidates, by_image, to_results
-from cledet.engine.misalignment import Meter, match, matches, objects_of, of_results, overlaps, ranks, spearman
+from cledet.engine.misalignment import Meter, match, matches, objects_of, overlaps
 from cledet.evaluation.results import read_results
 from cledet.models.decode import PostProcess
 from cledet.ops.nms import Kept
 
 CLASSES = np.array([7, 3])
-
-
-def test_ranks_are_shared_by_equal_values():
-    assert ranks(np.array([10.0, 20.0, 20.0, 5.0])).tolist() == [2, 3.5, 3.5, 1]
-    assert ranks(np.zeros(0)).tolist() == []
-
-
-def test_spearman_by_hand():
-    """Ranks less their mean: -2 -1 0 1 2 and -2 -1 0.5 2 0.5; products 8, squares 10 and 9.5."""
-    a, b = np.array([1.0, 2, 3, 4, 5]), np.array([5.0, 6, 7, 8, 7])
-    assert spearman(a, b) == pytest.approx(8 / 95**0.5)
-    assert spearman(a, a**3) == pytest.approx(1)
-    assert spearman(a, -a) == pytest.approx(-1)
-
-
-@pytest.mark.parametrize("values", [[], [0.5], [0.5, 0.5, 0.5]])
-def test_spearman_of_too_little_is_none(values):
-    a = np.array(values)
-    assert spearman(a, np.arange(len(a), dtype=float)) is None
-    assert spearman(np.arange(len(a), dtype=float), a) is None
-
-
-@given(st.permutations(range(8)))
-def test_spearman_without_ties_is_the_textbook_formula(order):
-    a, b = np.arange(8.0), np.array(order, dtype=float)
-    assert spearman(a, b) == pytest.approx(1 - 6 * ((a - b) ** 2).sum() / (8 * 63), abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -199,12 +171,3 @@ def test_images_without_objects_or_candidates(index):
     meter.next(empty)
     meter.add("method", np.zeros((0, 7)), np.zeros(0, dtype=np.int64))
     assert meter.figures("method")["best_iou"] is None
-
-
-def test_results_without_candidates_in_any_order(index):
-    """Of the two on the object the better score is matched, though it lies worse: 0.8; the other image has 0.625."""
-    results = np.array(
-        [[1.0, 0, 0, 10, 10, 0.3, 7], [2, 0, 0, 10, 6.25, 0.95, 7], [1, 0, 0, 10, 8, 0.9, 7], [1, 0, 0, 10, 10, 1, 3]]
-    )
-    assert of_results(index, results) == pytest.approx({"spearman": -1, "kept_iou": (0.8 + 0.625) / 2})
-    assert of_results(index, np.zeros((0, 7))) == {"spearman": None, "kept_iou": None}

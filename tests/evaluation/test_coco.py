@@ -10,9 +10,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from cledet.data.coco import read_coco
 from cledet.data.dataset import DetectionDataset
 from cledet.data.loader import eval_loader
 from cledet.data.shapes import draw_shapes
@@ -21,7 +24,7 @@ from cledet.engine.candidates import from_network
 from cledet.engine.comparison import compare
 from cledet.errors import UserError
 from cledet.evaluation.coco import coco_backend, evaluate
-from cledet.evaluation.figures import METRICS
+from cledet.evaluation.figures import METRICS, Limits
 from cledet.evaluation.results import read_results
 from cledet.models.decode import PostProcess
 from cledet.models.network import Architecture, build_network
@@ -49,9 +52,114 @@ def test_the_twelve_figures_equal_pycocotools(shared_data, truth, results):
     index = open_source(shared_data / truth).index("val", need_images=False)
     found = evaluate(index, read_results(shared_data / results, index))
     wanted = coco_stats(shared_data / truth, shared_data / results)
-    assert list(found.metrics.values()) == [None if v < 0 else v for v in wanted]
+    assert [found.metrics[name] for name in METRICS] == [None if v < 0 else v for v in wanted]
     present = [v["AP"] for v in found.per_class.values() if v["AP"] is not None]
     assert np.mean(present) == pytest.approx(found.metrics["AP"], abs=1e-12)
+
+
+@st.composite
+def files(draw):
+    """A COCO file and results for it: crowds, ties in score, boxes of no area, empty images, ids with holes, and
+    perhaps more than 100 detections of one class on an image.
+    """
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    image_ids = draw(st.lists(st.integers(0, 10**6), min_size=1, max_size=5, unique=True))
+    category_ids = draw(st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True))
+    many, grid = draw(st.booleans()), draw(st.sampled_from([2, 10, 1000]))
+
+    def box():
+        box = np.concatenate([rng.integers(0, 60, 2), np.exp(rng.uniform(1, 5, 2))]).round(1)
+        box[2:] *= rng.random(2) > 0.03
+        return box.tolist()
+
+    annotations, results = [], []
+    for image in image_ids[:-1] if draw(st.booleans()) else image_ids:
+        for category in category_ids:
+            for _ in range(rng.integers(0, 5)):
+                truth = box()
+                annotations.append(
+                    {"id": len(annotations) + 1, "image_id": image, "category_id": category, "bbox": truth,
+                     "area": truth[2] * truth[3] * rng.uniform(0.4, 1), "iscrowd": int(rng.random() < 0.2)}
+                )  # fmt: skip
+                for _ in range(rng.integers(0, 4)):
+                    moved = (np.array(truth) * rng.normal(1, 0.05, 4)).round(1).tolist()
+                    results.append((image, category, moved if rng.random() < 0.8 else truth))
+            for _ in range(rng.integers(0, 3) + 105 * (many and category == category_ids[0])):
+                results.append((image, category, box()))
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.jpg", "width": 200, "height": 200} for i in image_ids],
+        "categories": [{"id": c, "name": f"class {c}"} for c in category_ids],
+        "annotations": annotations,
+    }
+    scores = (rng.integers(0, grid + 1, len(results)) / grid).tolist()
+    order = rng.permutation(len(results)).tolist()
+    keys = ("image_id", "category_id", "bbox", "score")
+    return content, [dict(zip(keys, (*results[i], scores[i]))) for i in order]
+
+
+@pytest.mark.parametrize("backend", ["pycocotools", "ultrafast_pycocotools"])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=files())
+def test_the_twelve_figures_of_any_file_equal_pycocotools(tmp_path, monkeypatch, backend, case):
+    pytest.importorskip(backend)
+    if backend == "pycocotools":
+        monkeypatch.setitem(sys.modules, "ultrafast_pycocotools", None)
+    truth, results = tmp_path / "truth.json", tmp_path / "results.json"
+    truth.write_text(json.dumps(case[0]))
+    results.write_text(json.dumps(case[1]))
+    index = read_coco(truth)
+    metrics = evaluate(index, read_results(results, index)).metrics
+    if case[0]["annotations"] and case[1]:
+        assert [metrics[name] for name in METRICS] == [None if v < 0 else v for v in coco_stats(truth, results)]
+
+
+def test_other_limits_are_pycocotools_with_its_parameters_set(shared_data, monkeypatch):
+    """Its `summarize` gives all but AP with other numbers of detections, for which it looks at 100 only."""
+    folder = shared_data / "coco2017_sub"
+    index = open_source(folder).index("val", need_images=False)
+    results = read_results(folder / "detections" / "yolox_nano_raw.json", index)
+    index = index.subset(range(30))
+    results = results[np.isin(results[:, 0], index.image_ids)]
+    truth = COCO()
+    truth.dataset = index.to_coco()
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        coco = COCOeval(truth, truth.loadRes(results), "bbox")
+        coco.params.maxDets = [2, 50, 300]
+        coco.params.areaRng = [[0, 1e10], [0, 50**2], [50**2, 150.5**2], [150.5**2, 1e10]]
+        coco.evaluate()
+        coco.accumulate()
+        coco.summarize()
+    limits = Limits((2, 50, 300), (50, 150.5))
+    found = evaluate(index, results, limits)
+    monkeypatch.setitem(sys.modules, "ultrafast_pycocotools", None)
+    assert evaluate(index, results, limits) == found
+    names = ("AP50", "AP75", "APs", "APm", "APl", "AR2", "AR50", "AR300", "ARs", "ARm", "ARl")
+    assert [found.metrics[name] for name in names] == coco.stats[1:].tolist()
+    precision = coco.eval["precision"][:, :, :, 0, 2]
+    assert found.metrics["AP"] == precision[precision > -1].mean()
+    one = precision[:, :, 0]
+    assert found.per_class[index.classes[0]]["AP"] == one[one > -1].mean()
+    assert found.metrics["AP"] != evaluate(index, results).metrics["AP"]
+
+
+def test_a_class_has_the_figures_of_pycocotools_on_that_class_alone(shared_data):
+    folder = shared_data / "coco_val2014_100"
+    index = open_source(folder / "instances_val2014_100.json").index("val", need_images=False)
+    results = read_results(folder / "instances_val2014_fakebbox100_results.json", index)
+    found = evaluate(index, results)
+    truth = COCO()
+    truth.dataset = index.to_coco()
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        coco = COCOeval(truth, truth.loadRes(results), "bbox")
+        for label in (0, 1, 40):
+            coco.params.catIds = [int(index.category_ids[label])]
+            coco.evaluate()
+            coco.accumulate()
+            coco.summarize()
+            figures = found.per_class[index.classes[label]]
+            assert [figures[name] for name in METRICS] == [None if v < 0 else v for v in coco.stats]
 
 
 def test_the_published_figures_of_the_coco_api(shared_data):
@@ -98,7 +206,8 @@ def test_perfect_and_empty_detections(squares):
     ids = index.image_ids[index.image_of_boxes()]
     perfect = np.column_stack([ids, index.xywh, np.ones(len(ids)), index.category_ids[index.labels]])
     assert evaluate(index, perfect).metrics["AP"] == 1.0
-    assert evaluate(index, perfect).per_class["red"] == {"AP": 1.0, "AP50": 1.0}
+    red = evaluate(index, perfect).per_class["red"]
+    assert [red[name] for name in ("AP", "AP50", "VOC07", "VOC12", "conf", "f1", "precision", "recall")] == [1.0] * 8
     nothing = evaluate(index, np.zeros((0, 7)))
     assert nothing.metrics["AP"] == 0.0
     assert nothing.metrics["APl"] is None  # no large square
@@ -106,14 +215,16 @@ def test_perfect_and_empty_detections(squares):
 
 def test_a_split_without_boxes_has_no_figures(squares):
     index = open_source(squares).index("val").subset(np.array([0]))
-    assert set(evaluate(index, np.zeros((0, 7))).metrics.values()) == {None}
+    found = evaluate(index, np.zeros((0, 7)))
+    assert set(found.metrics.values()) == set(found.per_class["red"].values()) == {None}
+    assert found.metrics.keys() == {*METRICS, "VOC07", "VOC12"}
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ('[{"image_id": 5, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 1}]', r"image ids .* not have: \[5\]"),
-        ('[{"image_id": 100, "category_id": 4, "bbox": [0, 0, 1, 1], "score": 1}]', r"category ids .*: \[4\]"),
+        ('[{"image_id": 5, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 1}]', r"image ids .* not have: 5"),
+        ('[{"image_id": 100, "category_id": 4, "bbox": [0, 0, 1, 1], "score": 1}]', r"category ids .*: 4"),
         ('[{"image_id": 100}]', "not in COCO's results format"),
         ("{", "not in COCO's results format"),
         ('{"a": 1}', "not in COCO's results format"),

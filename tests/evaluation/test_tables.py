@@ -7,12 +7,14 @@ from cledet.evaluation.tables import as_document, misalignment_table, nms_table,
 
 ORACLE = {"AP": 0.75, "AP50": 1.0, "AP75": 0.5}
 FIGURES = dict.fromkeys(METRICS, 0.5) | {"APl": None}
-PER_CLASS = {"red": {"AP": 0.25, "AP50": None}}
+PER_CLASS = {"red": {"AP": 0.25, "AP50": None, "conf": 0.625}}
+BEST = {"conf": 0.75, "f1": 0.5, "precision": 1.0, "recall": None}
 
 
 def evaluation(**more):
     misalignment = {"spearman": 0.25, "kept_iou": 0.75, "best_iou": 0.875, "oracle": ORACLE}
-    return Evaluation(FIGURES, PER_CLASS, nms_ms=2.0, misalignment=misalignment, **more)
+    metrics = FIGURES | {"VOC07": 0.5, "VOC12": 0.25}
+    return Evaluation(metrics, PER_CLASS, BEST, nms_ms=2.0, misalignment=misalignment, **more)
 
 
 def test_markdown_and_csv():
@@ -33,11 +35,16 @@ def test_several_methods_are_rows():
 
 
 def test_one_method_shows_all_its_figures():
-    whole, classes, misalignment = val_tables({"a": evaluation()})
+    whole, half, classes, misalignment = val_tables({"a": evaluation()})
     assert whole == (list(METRICS), [list(FIGURES.values())])
-    assert classes == (["class", "AP", "AP50"], [["red", 0.25, None]])
+    assert half[0] == ["VOC07", "VOC12", "best confidence", "its F1", "precision", "recall"]
+    assert half[1] == [[0.5, 0.25, 0.75, 0.5, 1.0, None]]
+    assert classes[0] == ["class", "AP", "AP50", "AP75", "best confidence", "its F1", "precision", "recall"]
+    assert classes[1] == [["red", 0.25, None, None, 0.625, None, None, None]]
     assert misalignment[1] == [["a", 0.25, 0.75, 0.875, 0.75]]
-    assert as_document({"a": evaluation()}) == evaluation().to_dict()
+    document = as_document({"a": evaluation()})
+    assert document == evaluation().to_dict()
+    assert (document["VOC12"], document["best_conf"], document["best_f1"]) == (0.25, 0.75, 0.5)
 
 
 def test_without_clusters_two_figures_are_left():

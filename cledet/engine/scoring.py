@@ -1,0 +1,55 @@
+"""Scoring any detector's results as they are: no network, so nothing here imports torch."""
+
+from __future__ import annotations
+
+from cledet.data.index import DetectionIndex
+from cledet.data.source import open_source
+from cledet.engine.splits import load_index
+from cledet.errors import UserError
+from cledet.eval_config import ValSettings
+from cledet.evaluation.coco import evaluate_alone
+from cledet.evaluation.figures import Limits, Validation
+from cledet.evaluation.results import Results, read_results
+
+AS_IT_IS = "as it is"
+"""Stands for an NMS method where results are scored without any."""
+
+
+def is_plain(settings: ValSettings) -> bool:
+    """Whether the settings ask for a file's detections as they are, and for nothing else."""
+    models = (settings.weights, settings.ablation)
+    return settings.predictions is not None and settings.nms == "auto" and models == (None, None)
+
+
+def score_file(settings: ValSettings) -> dict[str, Validation]:
+    """The figures of the file that the settings name, on their split."""
+    results, index = open_predictions(settings)
+    return {AS_IT_IS: score(index, results, settings)}
+
+
+def score(index: DetectionIndex, results: Results, settings: ValSettings) -> Validation:
+    """The figures of a file's detections, of those over `conf` if it was given."""
+    kept = over_floor(results, settings)
+    evaluation = evaluate_alone(index, kept, limits_of(settings))
+    unlabelled = None if index.num_boxes else index.name
+    return Validation(evaluation, kept, unlabelled, settings.predictions if kept is results else None)
+
+
+def open_predictions(settings: ValSettings) -> tuple[Results, DetectionIndex]:
+    """The detections and the split that the settings name."""
+    assert settings.predictions is not None
+    if settings.data is None:
+        raise UserError("--predictions needs --data", "name the data set that they are of")
+    index = load_index(open_source(settings.data), settings.split, need_images=False)
+    return read_results(settings.predictions, index), index
+
+
+def over_floor(results: Results, settings: ValSettings) -> Results:
+    """The detections over `conf`, if it was given: else whoever wrote the results has chosen a floor."""
+    given = settings.origins.get("conf", "default") != "default"
+    return results[results[:, 5] > settings.conf] if given else results
+
+
+def limits_of(settings: ValSettings) -> Limits:
+    """What COCO's figures are to count."""
+    return Limits(settings.eval_max_dets, settings.areas)

@@ -1,0 +1,65 @@
+"""Results files are read as they were written, and refused with the first that is wrong."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from cledet.errors import UserError
+from cledet.evaluation.results import encode_results, read_results
+
+
+@pytest.fixture
+def index(make_index):
+    return make_index([(0, 0, 0, 10, 10)], [])
+
+
+def test_what_is_written_is_read_back_the_same(index, tmp_path):
+    rng = np.random.default_rng(0)
+    results = rng.uniform(-1, 1, (50, 7)) * 10.0 ** rng.integers(-9, 9, (50, 7))
+    results[:, 0], results[:, 6] = rng.integers(0, 2, 50), rng.integers(1, 3, 50)
+    file = tmp_path / "results.json"
+    file.write_bytes(encode_results(results))
+    np.testing.assert_array_equal(read_results(file, index), results)
+    entry = json.loads(file.read_text())[7]
+    assert entry["bbox"] == results[7, 1:5].tolist()
+    assert (entry["image_id"], entry["score"], entry["category_id"]) == tuple(results[7, [0, 5, 6]])
+    assert encode_results(results[:0]) == b"[]"
+
+
+def test_what_json_takes_is_taken(index, tmp_path):
+    """Other keys, whole numbers, and ids written as floats."""
+    file = tmp_path / "results.json"
+    file.write_text('[{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 1, "segmentation": [[1, 2]]}]')
+    assert read_results(file, index).tolist() == [[1, 1, 2, 3, 4, 1, 2]]
+    file.write_text('[{"image_id": 1.0, "category_id": 2.0, "bbox": [1, 2, 3, 4], "score": 0.5}]')
+    assert read_results(file, index).tolist() == [[1, 1, 2, 3, 4, 0.5, 2]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([(5, 1), (0, 1), (7, 1), (5, 1)], "names image ids that set/train does not have: 5, 7$"),
+        ([(k, 1) for k in range(9)], "image ids .*: 2, 3, 4, 5, 6$"),
+        ([(0, 3), (1, 1)], "category ids .*: 3$"),
+        ([(0.5, 1)], r"image ids .*: 0\.5$"),
+    ],
+)
+def test_unknown_ids_are_refused_by_name_once_each(index, tmp_path, rows, sentence):
+    file = tmp_path / "results.json"
+    entries = [{"image_id": i, "category_id": c, "bbox": [0, 0, 1, 1], "score": 1} for i, c in rows]
+    file.write_text(json.dumps(entries))
+    with pytest.raises(UserError, match=sentence):
+        read_results(file, index)
+
+
+def test_numbers_that_are_not_finite_are_refused(index, tmp_path):
+    file = tmp_path / "results.json"
+    file.write_text(
+        '[{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 1},'
+        ' {"image_id": 1, "category_id": 2, "bbox": [1, 2, Infinity, 4], "score": NaN}]'
+    )
+    with pytest.raises(UserError, match="1 detections hold numbers that are not finite, entry 1 first"):
+        read_results(file, index)

@@ -65,7 +65,7 @@ def compare(
             evaluation = evaluate(index, rows, limits)
             if meter is not None:
                 evaluation = replace(evaluation, nms_ms=_milliseconds(seconds[name]), misalignment=meter.figures(name))
-        known = rows if index.num_boxes else rows[np.isin(rows[:, 6], index.category_ids)]  # the server takes no others
+        known = rows[np.isin(rows[:, 6], index.category_ids)]  # a model may know classes that the data set lacks
         validations[name] = Validation(evaluation, known, None if index.num_boxes else index.name)
     return distributed.shared(validations)
 
@@ -106,8 +106,7 @@ def _milliseconds(seconds: Sequence[float]) -> float | None:
 
 def with_gains(validations: Mapping[str, Validation], index: DetectionIndex, repeats: int) -> dict[str, Validation]:
     """The same, each but the first with its gain: AP less the first's, and the 95 % interval over so many resamples."""
-    known = {name: one.results[np.isin(one.results[:, 6], index.category_ids)] for name, one in validations.items()}
-    samples = ap_samples(index, known, repeats)
+    samples = ap_samples(index, {name: one.results for name, one in validations.items()}, repeats)
     first, *others = validations
     base = validations[first].evaluation.metrics["AP"]
     gained = {first: validations[first]}

@@ -10,16 +10,23 @@ from cledet.choices import ablation_name
 from cledet.config import ExplainSettings, ModelSettings, PredictSettings
 from cledet.console import say, track
 from cledet.data.images import image_files
+from cledet.data.source import open_source
 from cledet.detector import Detector
+from cledet.engine.contest import contest, strongest
+from cledet.engine.contest_report import main_table, notes, sections, to_document, to_page
+from cledet.engine.entries import common_ground, names, open_entries
 from cledet.engine.explain_figure import draw
 from cledet.engine.grid import Row, find_grid, listing, rows_of, summary
 from cledet.engine.predictor import picture_path, write_picture
 from cledet.engine.runs import find_weights, new_run, write_whole
+from cledet.engine.session import load_index
+from cledet.engine.side_by_side import save_side_by_side
 from cledet.errors import UserError
-from cledet.eval_config import ValSettings
+from cledet.eval_config import CompareSettings, ValSettings
 from cledet.evaluation.figures import Evaluation
-from cledet.evaluation.results import to_coco_results
-from cledet.evaluation.tables import as_document, nms_table, to_csv, to_markdown
+from cledet.evaluation.results import read_results, to_coco_results
+from cledet.evaluation.tables import Table, as_document, nms_table, to_csv, to_markdown
+from cledet.resolve import resolve
 
 
 def newest_detector(settings: ModelSettings) -> Detector:
@@ -36,12 +43,15 @@ def newest_detector(settings: ModelSettings) -> Detector:
 
 
 def val_to_folder(detector: Detector, settings: ValSettings) -> tuple[Path, dict[str, Evaluation]]:
-    """metrics.json in a new run folder; with it detections.json in COCO's results format, or the table of several NMS
-    methods as nms.md and nms.csv.
+    """metrics.json and config.yaml in a new run folder; with them detections.json in COCO's results format, or the
+    table of several NMS methods as nms.md and nms.csv.
     """
     found = detector.validate(settings)
     figures = {name: one.evaluation for name, one in found.items()}
     run = new_run(settings.project, "val", settings.name or settings.split)
+    data = settings.data or (detector.model.data if detector.model is not None else None)
+    settled = settings.model_copy(update={"data": str(Path(data).absolute()) if data and Path(data).exists() else data})
+    write_whole(run / "config.yaml", settled.to_yaml())
     write_whole(run / "metrics.json", json.dumps(as_document(figures), indent=1))
     if len(found) == 1:
         (one,) = found.values()
@@ -71,6 +81,37 @@ def grid_to_folder(settings: ValSettings) -> tuple[Path, list[Row]]:
     write_whole(folder / "grid.csv", to_csv(*listing(rows)))
     write_whole(folder / "grid.json", json.dumps([row.to_dict() for row in rows], indent=1))
     return folder, rows
+
+
+def compare_to_folder(
+    paths: list[Path], settings: CompareSettings
+) -> tuple[Path, list[tuple[str, Table]], list[str], dict[str, Any]]:
+    """compare.md, compare.csv, compare.json and images/ in a new run folder; tables with titles, notes, and plain data."""
+
+    def validate(path: Path, data: str | None, split: str) -> Path:
+        say(f"validating {path}")
+        same = {key: getattr(settings, key) for key in ("project", "device", "batch", "workers")}
+        given = resolve(ValSettings, {**same, "data": data, "split": split}, environ={})
+        run, _ = val_to_folder(Detector(path), given)
+        say(f"{path} is compared as {run}")
+        return run
+
+    entries = open_entries(paths, settings.data, settings.split, validate)
+    data, split = common_ground(entries, settings.data, settings.split)
+    called = names(entries)
+    index = load_index(open_source(data), split, need_images=any(entry.of_model for entry in entries))
+    results = {name: read_results(entry.file, index) for name, entry in zip(called, entries)}
+    found = contest(index, results, settings.bootstrap)
+    run = new_run(settings.project, "compare", settings.name or split)
+    document = to_document(found, index, settings.bootstrap)
+    write_whole(run / "compare.json", json.dumps(document, indent=1))
+    write_whole(run / "compare.md", to_page(found, index))
+    write_whole(run / "compare.csv", to_csv(*main_table(found)))
+    for name, against in found.against.items():
+        pair = {called[0]: results[called[0]], name: results[name]}
+        folder = run / "images" / name.replace("/", "-") if len(entries) > 2 else run / "images"
+        save_side_by_side(folder, index, strongest(against, settings.pictures), pair, settings.conf)
+    return run, sections(found, index), notes(found), document
 
 
 def predict_to_folder(detector: Detector, source: str, settings: PredictSettings) -> tuple[Path, list[dict[str, Any]]]:

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -99,11 +98,16 @@ def resamples(images: int, repeats: int, seed: int) -> Weights:
 
 def weighted_ap(classes: Sequence[Matches], weights: Weights) -> Floats:
     """AP [R] where image i stands weights[i, r] times in data set r; nan where that holds no object."""
-    total, present = np.zeros((2, weights.shape[1]))
-    for ap in map(partial(class_ap, weights=weights), classes):
+    return mean_ap((class_ap(matches, weights) for matches in classes), weights.shape[1])
+
+
+def mean_ap(classes: Iterable[Floats], repeats: int) -> Floats:
+    """The mean [R] over classes of their AP [R], nan left out; nan where nothing is left."""
+    total, present = np.zeros((2, repeats))
+    for ap in classes:
         total += np.nan_to_num(ap)
         present += ~np.isnan(ap)
-    return np.divide(total, present, out=np.full(len(total), np.nan), where=present > 0)
+    return np.divide(total, present, out=np.full(repeats, np.nan), where=present > 0)
 
 
 def class_ap(matches: Matches, weights: Weights) -> Floats:

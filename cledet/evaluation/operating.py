@@ -22,7 +22,8 @@ class OperatingPoint(NamedTuple):
 def best_f1(classes: Sequence[Matches]) -> OperatingPoint | None:
     """The confidence of the highest F1 over all classes together, at the first IoU threshold of the matches.
 
-    The confidence lies half way to the next detection, so that rounding loses none. None without objects.
+    Detections of classes without objects do not count. The confidence lies half way to the next detection, so that
+    rounding loses none. None where nothing is found.
     """
     objects = sum(int(matches.objects.sum()) for matches in classes)
     scores = np.concatenate([matches.scores[~matches.ignored[0]] for matches in classes] or [np.zeros(0)])
@@ -36,5 +37,5 @@ def best_f1(classes: Sequence[Matches]) -> OperatingPoint | None:
     best = int(f1.argmax())
     at = last[best]
     below = scores[at + 1] if at + 1 < len(scores) else 0.0
-    count = float(found[at])
+    count = int(found[at])
     return OperatingPoint(float(scores[at] + below) / 2, float(f1[best]), count / (at + 1), count / objects)

@@ -12,6 +12,7 @@ from cledet.console import say, track
 from cledet.data.images import image_files
 from cledet.data.source import open_source
 from cledet.detector import Detector
+from cledet.engine import tuning_report
 from cledet.engine.contest import contest, strongest
 from cledet.engine.contest_report import main_table, notes, sections, to_document, to_page
 from cledet.engine.entries import common_ground, names, open_entries
@@ -21,8 +22,9 @@ from cledet.engine.predictor import picture_path, write_picture
 from cledet.engine.runs import find_weights, new_run, write_whole
 from cledet.engine.session import load_index
 from cledet.engine.side_by_side import save_side_by_side
+from cledet.engine.tuner import Tuned, open_candidates, tune
 from cledet.errors import UserError
-from cledet.eval_config import CompareSettings, ValSettings
+from cledet.eval_config import CompareSettings, TuneSettings, ValSettings
 from cledet.evaluation.figures import Evaluation
 from cledet.evaluation.results import read_results, to_coco_results
 from cledet.evaluation.tables import Table, as_document, nms_table, to_csv, to_markdown
@@ -86,7 +88,9 @@ def grid_to_folder(settings: ValSettings) -> tuple[Path, list[Row]]:
 def compare_to_folder(
     paths: list[Path], settings: CompareSettings
 ) -> tuple[Path, list[tuple[str, Table]], list[str], dict[str, Any]]:
-    """compare.md, compare.csv, compare.json and images/ in a new run folder; tables with titles, notes, and plain data."""
+    """compare.md, compare.csv, compare.json and images/ in a new run folder; tables with their titles, notes, and all
+    of it as plain data.
+    """
 
     def validate(path: Path, data: str | None, split: str) -> Path:
         say(f"validating {path}")
@@ -112,6 +116,21 @@ def compare_to_folder(
         folder = run / "images" / name.replace("/", "-") if len(entries) > 2 else run / "images"
         save_side_by_side(folder, index, strongest(against, settings.pictures), pair, settings.conf)
     return run, sections(found, index), notes(found), document
+
+
+def tune_to_folder(settings: TuneSettings) -> tuple[Path, Tuned, list[str]]:
+    """tuned.yaml and tune.json in a new run folder; what was found, and the commands that use it."""
+    model, weights = None, None
+    if settings.predictions is None:
+        model = newest_detector(settings).model
+        weights = str(find_weights(settings.project, settings.weights, settings.ablation))
+    tuned = tune(*open_candidates(model, settings), settings)
+    lines = tuning_report.commands(tuned, settings, weights)
+    run = new_run(settings.project, "tune", settings.name or settings.split)
+    said = [*tuning_report.sentences(tuned, settings), *lines]
+    write_whole(run / "tuned.yaml", tuning_report.to_recipe(tuned, said))
+    write_whole(run / "tune.json", json.dumps(tuning_report.to_document(tuned, settings, lines), indent=1))
+    return run, tuned, lines
 
 
 def predict_to_folder(detector: Detector, source: str, settings: PredictSettings) -> tuple[Path, list[dict[str, Any]]]:

@@ -79,10 +79,6 @@ class TuneSettings(DetectionSettings, ModelSettings):
 
     def nms_methods(self, components: tuple[str, ...]) -> tuple[str, ...]:
         """The methods to try."""
-        if self.nms in ("all", "auto"):
-            return NMS_METHODS if self.nms == "all" else (self.default_nms(components),)
-        return tuple(self.nms.split(","))
-
-    def default_nms(self, components: tuple[str, ...]) -> str:
-        """What `cledet val` does without --nms, which the others are compared with."""
-        return "cl-balanced" if "clb" in components else "standard"
+        if self.nms == "all":
+            return NMS_METHODS
+        return tuple(self.nms.split(",")) if self.nms != "auto" else super().nms_methods(components)

@@ -10,7 +10,7 @@ import typer
 from cledet.cli.app import Json, command
 from cledet.console import say, show, show_json, show_table
 from cledet.errors import UserError
-from cledet.eval_config import CompareSettings
+from cledet.eval_config import CompareSettings, TuneSettings
 from cledet.resolve import resolve
 
 
@@ -37,3 +37,24 @@ def compare(
     for note in notes:
         show(note)
     say(f"compare.md, .csv, .json and pictures: {folder}")
+
+
+@command(TuneSettings)
+def tune(flags: dict[str, Any], json: Json = False) -> None:
+    """Find NMS settings for a model or a file of raw detections, and say whether what they gain is noise."""
+    settings = resolve(TuneSettings, flags)
+    from cledet.commands import tune_to_folder
+    from cledet.engine.tuning_report import conf_table, methods_table, sentences, to_document
+
+    folder, tuned, lines = tune_to_folder(settings)
+    if json:
+        show_json(to_document(tuned, settings, lines))
+    else:
+        show_table("", *methods_table(tuned, settings.metric))
+        if len(tuned.confs) > 1:
+            show_table("", *conf_table(tuned, settings.metric))
+        for sentence in (*sentences(tuned, settings), *lines):
+            show(sentence)
+    say(f"{len(tuned.searched)} settings in {tuned.seconds:.0f} s; tuned.yaml (for --recipe) and tune.json: {folder}")
+    if tuned.stopped is not None:
+        raise typer.Exit(128 + tuned.stopped)

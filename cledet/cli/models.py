@@ -49,9 +49,9 @@ def train(
 
 
 @command(ValSettings)
-def val(flags: dict[str, Any], json: Json = False) -> None:
+def val(flags: dict[str, Any], recipe: Recipe = None, json: Json = False) -> None:
     """Evaluate a model, a grid of models, or a file of predictions, with pycocotools."""
-    settings = resolve(ValSettings, flags)
+    settings = resolve(ValSettings, flags, recipe=recipe)
     from cledet.commands import grid_to_folder, newest_detector, val_to_folder
     from cledet.detector import Detector
     from cledet.engine.grid import names_grid, summary
@@ -76,10 +76,11 @@ def val(flags: dict[str, Any], json: Json = False) -> None:
 def predict(
     flags: dict[str, Any],
     source: Annotated[str, typer.Argument(help="an image, a folder, or a glob in quotes")],
+    recipe: Recipe = None,
     json: Json = False,
 ) -> None:
     """Detect in images: annotated pictures and predictions.json."""
-    settings = resolve(PredictSettings, flags)
+    settings = resolve(PredictSettings, flags, recipe=recipe)
     from cledet.commands import newest_detector, predict_to_folder
 
     run, documents = predict_to_folder(newest_detector(settings), source, settings)
@@ -108,9 +109,9 @@ def explain(
 
 
 @command(ExportSettings)
-def export(flags: dict[str, Any], json: Json = False) -> None:
+def export(flags: dict[str, Any], recipe: Recipe = None, json: Json = False) -> None:
     """Write a model for another runtime, and prove that it computes the same there."""
-    settings = resolve(ExportSettings, flags)
+    settings = resolve(ExportSettings, flags, recipe=recipe)
     from cledet.commands import newest_detector
 
     result = newest_detector(settings).export(settings=settings)

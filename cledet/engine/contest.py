@@ -16,7 +16,6 @@ from cledet.evaluation.figures import Evaluation
 from cledet.evaluation.influence import leave_one_out
 from cledet.evaluation.results import Results
 
-
 FEW = 10
 """Of fewer images a bootstrap makes intervals that are much too narrow: none is given."""
 

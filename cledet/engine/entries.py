@@ -1,4 +1,4 @@
-"""What `cledet compare` is given: runs of `val`, results files, and models, each brought down to detections in a file."""
+"""What `cledet compare` is given: runs of `val`, results files and models, each brought down to a detections file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def open_entries(
     found = [_open(path) for path in paths]
     known = [entry for entry in found if entry is not None]
     asked_data, asked_split = _agreed(known, data, split)
-    entries = []
+    entries: list[Entry] = []
     for path, entry in zip(paths, found):
         if entry is None:
             entry = _of_run(path, validate(path, asked_data, asked_split or "val"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,13 +14,13 @@ from cledet.data.dataset import DetectionDataset
 from cledet.data.index import DetectionIndex
 from cledet.data.loader import eval_loader
 from cledet.engine import distributed
-from cledet.engine.candidates import from_network, from_results
+from cledet.engine.candidates import Candidates, from_network, from_results
 from cledet.engine.checkpoint import Checkpoint
 from cledet.engine.comparison import Validation, compare
 from cledet.engine.devices import default_workers
 from cledet.engine.misalignment import Meter, of_results
 from cledet.errors import UserError
-from cledet.eval_config import ValSettings
+from cledet.eval_config import TuneSettings, ValSettings
 from cledet.evaluation.coco import evaluate
 from cledet.evaluation.results import Results
 from cledet.models.decode import PostProcess
@@ -42,6 +43,20 @@ def validate(
 
     The settings of `val` also measure time and misalignment.
     """
+    stream = network_stream(network, index, model, settings, device, dtype)
+    meter = Meter(index, settings.iou, settings.max_det) if isinstance(settings, ValSettings) else None
+    return compare(stream, index, post_processes(settings, model.components), meter, complete=True)
+
+
+def network_stream(
+    network: RetinaNet,
+    index: DetectionIndex,
+    model: Checkpoint,
+    settings: ValSettings | TrainSettings | TuneSettings,
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> Iterator[Candidates]:
+    """Run the network once over the split: of each image the candidates that score over `conf` of the settings."""
     short = settings.imgsz or model.imgsz
     dataset = DetectionDataset(index, short=short, long=long_side(short))
     loader = eval_loader(
@@ -52,9 +67,7 @@ def validate(
         world=distributed.size(),
     )
     batches = track(loader, f"evaluating {index.name}", len(loader))
-    stream = from_network(network, batches, settings.conf, category_ids_for(model, index), device, dtype)
-    meter = Meter(index, settings.iou, settings.max_det) if isinstance(settings, ValSettings) else None
-    return compare(stream, index, post_processes(settings, model.components), meter, complete=True)
+    return from_network(network, batches, settings.conf, category_ids_for(model, index), device, dtype)
 
 
 def validate_results(results: Results, index: DetectionIndex, settings: ValSettings) -> dict[str, Validation]:

@@ -221,4 +221,3 @@ def _annotations(results: Results) -> list[dict[str, Any]]:
     keys = ("image_id", "category_id", "bbox", "score", "area")
     rows = ((int(image), int(category), [x, y, w, h], s, w * h) for image, x, y, w, h, s, category in results.tolist())
     return [{"id": row, **dict(zip(keys, values))} for row, values in enumerate(rows, 1)]
-

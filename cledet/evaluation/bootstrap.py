@@ -129,24 +129,28 @@ def chunk(matches: Matches) -> int:
 def copied_ap(matches: Matches, copies: NDArray[Any], objects: Ints) -> Floats:
     """AP [R] of one class whose detection d is there copies[d, r] times beside objects[r] objects; 0 without any."""
     seen = copies.cumsum(axis=0, dtype=np.int32)
+    most = int(copies[matches.matched.any(axis=0)].sum(axis=0, dtype=np.int64).max(initial=0))
+    counts, column = np.unique(objects, return_inverse=True)
+    reached = np.searchsorted(RECALLS, np.arange(most + 1) / np.maximum(counts, 1)[:, None], side="right")
     total: Floats = np.zeros(len(objects))
     for matched, ignored in zip(matches.matched, matches.ignored):
         correct, left_out = np.flatnonzero(matched & ~ignored), np.flatnonzero(ignored)
         before = np.pad(copies[left_out].cumsum(axis=0, dtype=np.int32), ((1, 0), (0, 0)))
         count = seen[correct] - before[np.searchsorted(left_out, correct)]
-        total += _area(copies[correct].cumsum(axis=0, dtype=np.int32), count, objects)
+        found = copies[correct].cumsum(axis=0, dtype=np.int32)
+        total += _area(found, count, reached[column, found])
     return total / len(matches.matched)
 
 
-def _area(found: Weights, count: Weights, objects: Ints) -> Floats:
+def _area(found: Weights, count: Weights, reached: Ints) -> Floats:
     """Mean [R] of the interpolated precision at COCO's 101 recalls.
 
-    At each correct detection, highest score first, how many are found [P, R], out of a count [P, R] of detections.
-    Only there can recall reach a threshold and precision peak, so the curve is followed along them alone.
+    At each correct detection, highest score first, how many are found [P, R], out of a count [P, R] of detections, and
+    how many of the recalls are reached [P, R]. Only there can recall reach one and precision peak, so the curve is
+    followed along them alone.
     """
     precision = found / (count + np.spacing(1))
     envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    reached = np.searchsorted(RECALLS, found / np.maximum(objects, 1), side="right")
     area: Floats = (envelope * np.diff(reached, axis=0, prepend=0)).sum(axis=0) / len(RECALLS)
     return area
 

@@ -10,16 +10,26 @@ from cledet.choices import ablation_name
 from cledet.config import ExplainSettings, ModelSettings, PredictSettings
 from cledet.console import say, track
 from cledet.data.images import image_files
+from cledet.data.source import open_source
 from cledet.detector import Detector
+from cledet.engine import tuning_report
+from cledet.engine.contest import contest, strongest
+from cledet.engine.contest_report import main_table, notes, sections, to_document, to_page
+from cledet.engine.entries import common_ground, names, open_entries
 from cledet.engine.explain_figure import draw
 from cledet.engine.grid import Row, find_grid, listing, rows_of, summary
 from cledet.engine.predictor import picture_path, write_picture
 from cledet.engine.runs import find_weights, new_run, write_whole
+from cledet.engine.side_by_side import save_side_by_side
+from cledet.engine.splits import load_index
+from cledet.engine.tuner import Tuned, open_candidates, tune
 from cledet.engine.val_folder import write_val
 from cledet.errors import UserError
-from cledet.eval_config import ValSettings
+from cledet.eval_config import CompareSettings, TuneSettings, ValSettings
 from cledet.evaluation.figures import Validation
-from cledet.evaluation.tables import to_csv, to_markdown
+from cledet.evaluation.results import read_results
+from cledet.evaluation.tables import Table, to_csv, to_markdown
+from cledet.resolve import resolve
 
 
 def newest_detector(settings: ModelSettings) -> Detector:
@@ -38,7 +48,8 @@ def newest_detector(settings: ModelSettings) -> Detector:
 def val_to_folder(detector: Detector, settings: ValSettings) -> tuple[Path, dict[str, Validation]]:
     """What a detector finds and its figures, and the run folder that holds them."""
     found = detector.validate(settings)
-    return write_val(found, settings), found
+    data = settings.data or (detector.model.data if detector.model is not None else None)
+    return write_val(found, settings.model_copy(update={"data": data})), found
 
 
 def grid_to_folder(settings: ValSettings) -> tuple[Path, list[Row]]:
@@ -59,6 +70,54 @@ def grid_to_folder(settings: ValSettings) -> tuple[Path, list[Row]]:
     write_whole(folder / "grid.csv", to_csv(*listing(rows)))
     write_whole(folder / "grid.json", json.dumps([row.to_dict() for row in rows], indent=1))
     return folder, rows
+
+
+def compare_to_folder(
+    paths: list[Path], settings: CompareSettings
+) -> tuple[Path, list[tuple[str, Table]], list[str], dict[str, Any]]:
+    """compare.md, compare.csv, compare.json and images/ in a new run folder; tables with their titles, notes, and all
+    of it as plain data.
+    """
+
+    def validate(path: Path, data: str | None, split: str) -> Path:
+        say(f"validating {path}")
+        same = {key: getattr(settings, key) for key in ("project", "device", "batch", "workers")}
+        given = resolve(ValSettings, {**same, "data": data, "split": split}, environ={})
+        run, _ = val_to_folder(Detector(path), given)
+        say(f"{path} is compared as {run}")
+        return run
+
+    entries = open_entries(paths, settings.data, settings.split, validate)
+    data, split = common_ground(entries, settings.data, settings.split)
+    called = names(entries)
+    index = load_index(open_source(data), split, need_images=any(entry.of_model for entry in entries))
+    results = {name: read_results(entry.file, index) for name, entry in zip(called, entries)}
+    found = contest(index, results, settings.bootstrap)
+    run = new_run(settings.project, "compare", settings.name or split)
+    document = to_document(found, index, settings.bootstrap)
+    write_whole(run / "compare.json", json.dumps(document, indent=1))
+    write_whole(run / "compare.md", to_page(found, index))
+    write_whole(run / "compare.csv", to_csv(*main_table(found)))
+    for name, against in found.against.items():
+        pair = {called[0]: results[called[0]], name: results[name]}
+        folder = run / "images" / name.replace("/", "-") if len(entries) > 2 else run / "images"
+        save_side_by_side(folder, index, strongest(against, settings.pictures), pair, settings.conf)
+    return run, sections(found, index), notes(found), document
+
+
+def tune_to_folder(settings: TuneSettings) -> tuple[Path, Tuned, list[str]]:
+    """tuned.yaml and tune.json in a new run folder; what was found, and the commands that use it."""
+    model, weights = None, None
+    if settings.predictions is None:
+        model = newest_detector(settings).model
+        weights = str(find_weights(settings.project, settings.weights, settings.ablation))
+    tuned = tune(*open_candidates(model, settings), settings)
+    lines = tuning_report.commands(tuned, settings, weights)
+    run = new_run(settings.project, "tune", settings.name or settings.split)
+    said = [*tuning_report.sentences(tuned, settings), *lines]
+    write_whole(run / "tuned.yaml", tuning_report.to_recipe(tuned, said))
+    write_whole(run / "tune.json", json.dumps(tuning_report.to_document(tuned, settings, lines), indent=1))
+    return run, tuned, lines
 
 
 def predict_to_folder(detector: Detector, source: str, settings: PredictSettings) -> tuple[Path, list[dict[str, Any]]]:

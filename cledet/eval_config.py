@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from cledet.choices import COCO_MAX_DETS, NMS_METHODS, AmpName, Areas, MaxDets, MethodList, Positive
-from cledet.config import DetectionSettings, ModelSettings
+from cledet.choices import COCO_MAX_DETS, NMS_METHODS, AmpName, Areas, MaxDets, MethodList, Positive, Unit
+from cledet.config import DetectionSettings, ModelSettings, RunSettings
 
 
 class ValSettings(DetectionSettings, ModelSettings):
@@ -52,6 +53,48 @@ class ValSettings(DetectionSettings, ModelSettings):
 
     def nms_methods(self, components: tuple[str, ...]) -> tuple[str, ...]:
         """The methods to try on the same candidates, the first being what the others are compared with."""
+        if self.nms == "all":
+            return NMS_METHODS
+        return tuple(self.nms.split(",")) if self.nms != "auto" else super().nms_methods(components)
+
+
+class CompareSettings(RunSettings):
+    """`cledet compare`."""
+
+    data: str | None = Field(None, description="data set to compare on; by default the one that the runs were made on")
+    split: str | None = Field(None, description="the split; by default that of the runs, else val")
+    bootstrap: Positive = Field(1000, description="resamples of the images, for the intervals")
+    pictures: int = Field(10, ge=0, description="how many of the images that differ most to draw; 0: none")
+    conf: Unit = Field(0.3, description="pictures show no detections of lower score; figures count them all")
+    device: str = Field("auto", description="where models run that are to be validated first: auto, cpu, cuda:1, mps")
+    batch: Positive = Field(8, description="images a step, there")
+    workers: int = Field(2, ge=0, description="processes that load images, there")
+
+
+class TuneSettings(DetectionSettings, ModelSettings):
+    """`cledet tune`."""
+
+    amp: AmpName = Field("off", description="mixed precision: off (exact), auto, bf16 or fp16")
+    nms: MethodList = Field(  # type: ignore[assignment]
+        "all", description=f"the methods to try: all, auto (the model's own), or some of {','.join(NMS_METHODS)}"
+    )
+    conf: Unit = Field(
+        0.01, description="detections of lower score are not looked at; a file's are all, unless this is given"
+    )
+    data: str | None = Field(None, description="data set; by default the one that was trained on")
+    split: str = Field("val", description="the split to tune on; report figures of another one")
+    predictions: Path | None = Field(
+        None, description="tune on this COCO results file of raw detections instead of a model"
+    )
+    metric: Literal["AP", "AP50", "AP75", "APs", "APm", "APl"] = Field("AP", description="the figure to raise")
+    tolerance: Unit = Field(0.001, description="of the best figure may be lost for a higher conf, so fewer boxes")
+    bootstrap: Positive = Field(1000, description="resamples of the images, for the intervals")
+    repeats: Positive = Field(10, description="times that the images are halved, to choose on one half, both ways")
+    batch: Positive = Field(8, description="images a step")
+    workers: int = Field(2, ge=0, description="processes that load images")
+
+    def nms_methods(self, components: tuple[str, ...]) -> tuple[str, ...]:
+        """The methods to try."""
         if self.nms == "all":
             return NMS_METHODS
         return tuple(self.nms.split(",")) if self.nms != "auto" else super().nms_methods(components)

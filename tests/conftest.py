@@ -85,6 +85,32 @@ def make_index() -> Callable[..., DetectionIndex]:
 
 
 @pytest.fixture(scope="session")
+def scattered(make_index: Callable[..., DetectionIndex]) -> Callable[..., tuple[DetectionIndex, np.ndarray]]:
+    """Makes a split of two classes, crowds among the objects, and detections [D, 7] so many pixels off."""
+
+    def make(images: int, seed: int, off: float = 2.0) -> tuple[DetectionIndex, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        counts = rng.integers(5, size=images)
+        truths = [
+            [
+                (label, *rng.uniform(0, 60, 2), *rng.uniform(12, 40, 2))
+                for label in rng.permutation([0, 0, 1, 1])[:count]
+            ]
+            for count in counts
+        ]
+        crowds = np.flatnonzero(rng.random(sum(map(len, truths))) < 0.1)
+        index = make_index(*truths, ignore=crowds.tolist(), image_ids=rng.permutation(images) * 7 + 2)
+        found = []
+        for image_id, boxes in zip(index.image_ids.tolist(), truths):
+            near = [(label, *np.add(box, rng.normal(0, off, 4))) for label, *box in boxes for _ in range(2)]
+            stray = [(label, *rng.uniform(0, 60, 2), *rng.uniform(12, 40, 2)) for label in (0, 1)]
+            found += [(image_id, *box, rng.random(), index.category_ids[label]) for label, *box in near + stray]
+        return index, np.array(found)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def tiny(squares: Path) -> dict[str, object]:
     """Settings of a run of seconds: four steps of a small network on the squares."""
     return {

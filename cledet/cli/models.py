@@ -55,9 +55,9 @@ def train(
 
 
 @command(ValSettings)
-def val(flags: dict[str, Any], json: Json = False) -> None:
+def val(flags: dict[str, Any], recipe: Recipe = None, json: Json = False) -> None:
     """Evaluate a model, a grid of models, or a file of predictions, with pycocotools."""
-    settings = resolve(ValSettings, flags)
+    settings = resolve(ValSettings, flags, recipe=recipe)
     from cledet.engine.scoring import is_plain, score_file
     from cledet.engine.val_folder import write_val
 
@@ -101,10 +101,11 @@ def _show_val(run: Path, found: Mapping[str, Validation], settings: ValSettings,
 def predict(
     flags: dict[str, Any],
     source: Annotated[str, typer.Argument(help="an image, a folder, or a glob in quotes")],
+    recipe: Recipe = None,
     json: Json = False,
 ) -> None:
     """Detect in images: annotated pictures and predictions.json."""
-    settings = resolve(PredictSettings, flags)
+    settings = resolve(PredictSettings, flags, recipe=recipe)
     from cledet.commands import newest_detector, predict_to_folder
 
     run, documents = predict_to_folder(newest_detector(settings), source, settings)
@@ -133,9 +134,9 @@ def explain(
 
 
 @command(ExportSettings)
-def export(flags: dict[str, Any], json: Json = False) -> None:
+def export(flags: dict[str, Any], recipe: Recipe = None, json: Json = False) -> None:
     """Write a model for another runtime, and prove that it computes the same there."""
-    settings = resolve(ExportSettings, flags)
+    settings = resolve(ExportSettings, flags, recipe=recipe)
     from cledet.commands import newest_detector
 
     result = newest_detector(settings).export(settings=settings)

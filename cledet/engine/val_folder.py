@@ -17,10 +17,14 @@ from cledet.evaluation.tables import as_document, nms_table, to_csv, to_markdown
 
 
 def write_val(found: Mapping[str, Validation], settings: ValSettings) -> Path:
-    """metrics.json in a new run folder; with it detections.json in COCO's results format, or the table of several NMS
-    methods as nms.md and nms.csv. Of a split without annotations the server's zips instead, see `submissions`.
+    """metrics.json and config.yaml in a new run folder; with them detections.json in COCO's results format, or the
+    table of several NMS methods as nms.md and nms.csv. Of a split without annotations the server's zips instead of
+    figures, see `submissions`.
     """
     run = new_run(settings.project, "val", settings.name or settings.split)
+    data = settings.data
+    settled = settings.model_copy(update={"data": str(Path(data).absolute()) if data and Path(data).exists() else data})
+    write_whole(run / "config.yaml", settled.to_yaml())
     files = submissions(found, settings)
     for name, one in found.items():
         if name in files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from cledet.data.dataset import DetectionDataset
 from cledet.data.index import DetectionIndex
 from cledet.data.loader import eval_loader
 from cledet.engine import distributed
-from cledet.engine.candidates import from_network, from_results
+from cledet.engine.candidates import Candidates, from_network, from_results
 from cledet.engine.checkpoint import Checkpoint
 from cledet.engine.comparison import compare
 from cledet.engine.devices import default_workers
@@ -21,7 +22,7 @@ from cledet.engine.misalignment import Meter
 from cledet.engine.scoring import AS_IT_IS, limits_of, over_floor, score
 from cledet.engine.stages import Stages
 from cledet.errors import UserError
-from cledet.eval_config import ValSettings
+from cledet.eval_config import TuneSettings, ValSettings
 from cledet.evaluation.figures import Validation
 from cledet.evaluation.results import Results
 from cledet.models.decode import PostProcess
@@ -41,6 +42,27 @@ def validate(
 
     The settings of `val` also measure time and misalignment.
     """
+    stages = Stages(device)
+    stream = network_stream(network, index, model, settings, device, dtype, stages)
+    methods = post_processes(settings, model.components)
+    if not isinstance(settings, ValSettings):
+        return compare(stream, index, methods, complete=True)
+    meter = Meter(index, settings.iou, settings.max_det)
+    found = compare(stream, index, methods, meter, complete=True, limits=limits_of(settings), stages=stages)
+    say(stages.sentence(len(index)))
+    return {name: one.with_figures(seconds=stages.seconds) for name, one in found.items()}
+
+
+def network_stream(
+    network: RetinaNet,
+    index: DetectionIndex,
+    model: Checkpoint,
+    settings: ValSettings | TrainSettings | TuneSettings,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    stages: Stages | None = None,
+) -> Iterator[Candidates]:
+    """Run the network once over the split: of each image the candidates that score over `conf` of the settings."""
     short = settings.imgsz or model.imgsz
     dataset = DetectionDataset(index, short=short, long=long_side(short))
     loader = eval_loader(
@@ -51,15 +73,7 @@ def validate(
         world=distributed.size(),
     )
     batches = track(loader, f"evaluating {index.name}", len(loader))
-    stages = Stages(device)
-    stream = from_network(network, batches, settings.conf, category_ids_for(model, index), device, dtype, stages)
-    methods = post_processes(settings, model.components)
-    if not isinstance(settings, ValSettings):
-        return compare(stream, index, methods, complete=True)
-    meter = Meter(index, settings.iou, settings.max_det)
-    found = compare(stream, index, methods, meter, complete=True, limits=limits_of(settings), stages=stages)
-    say(stages.sentence(len(index)))
-    return {name: one.with_figures(seconds=stages.seconds) for name, one in found.items()}
+    return from_network(network, batches, settings.conf, category_ids_for(model, index), device, dtype, stages)
 
 
 def validate_results(results: Results, index: DetectionIndex, settings: ValSettings) -> dict[str, Validation]:

@@ -18,15 +18,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from cledet.data.index import Bools, DetectionIndex, Floats, Ints
+from cledet.evaluation.coco import coco_backend
 
 if TYPE_CHECKING:
     from cledet.evaluation.results import Results
@@ -35,6 +34,10 @@ Weights = NDArray[np.int32]
 """[I, R] how often image i is in resample r."""
 
 RECALLS = np.linspace(0, 1, 101)
+AREAS = {"APs": "small", "APm": "medium", "APl": "large"}
+IOUS = {"AP50": slice(0, 1), "AP75": slice(5, 6)}
+FIGURES = ("AP", *IOUS, *AREAS)
+"""The figures whose matches `Matcher` finds, by COCO's names."""
 CELLS = 2**20
 """Detections of a class times resamples worked on at once, at some 20 to 80 bytes each."""
 
@@ -50,6 +53,10 @@ class Matches(NamedTuple):
     """[T, D] matched to a ground truth, at each IoU threshold."""
     ignored: Bools
     """[T, D] matched to an ignored one: neither a true nor a false positive."""
+    scores: Floats
+    """[D] the score of every detection."""
+    category_id: int
+    """The class, by the data set's own id."""
 
 
 def ap_samples(
@@ -91,71 +98,126 @@ def resamples(images: int, repeats: int, seed: int) -> Weights:
 
 def weighted_ap(classes: Sequence[Matches], weights: Weights) -> Floats:
     """AP [R] where image i stands weights[i, r] times in data set r; nan where that holds no object."""
-    total, present = np.zeros((2, weights.shape[1]))
-    for matches in classes:
-        objects = matches.objects @ weights
-        total += _class_ap(matches, weights, objects)
-        present += objects > 0
-    return np.divide(total, present, out=np.full(len(total), np.nan), where=present > 0)
+    return mean_ap((class_ap(matches, weights) for matches in classes), weights.shape[1])
 
 
-def _class_ap(matches: Matches, weights: Weights, objects: Ints) -> Floats:
-    """AP [R] of one class that has `objects` [R] objects; 0 where it has none."""
-    ap = np.zeros(len(objects))
-    step = max(1, CELLS // max(1, len(matches.images)))
+def mean_ap(classes: Iterable[Floats], repeats: int) -> Floats:
+    """The mean [R] over classes of their AP [R], nan left out; nan where nothing is left."""
+    total, present = np.zeros((2, repeats))
+    for ap in classes:
+        total += np.nan_to_num(ap)
+        present += ~np.isnan(ap)
+    return np.divide(total, present, out=np.full(repeats, np.nan), where=present > 0)
+
+
+def class_ap(matches: Matches, weights: Weights) -> Floats:
+    """The same [R] of one class; nan where the data set holds none of its objects."""
+    objects = matches.objects @ weights
+    ap = np.empty(len(objects))
+    step = chunk(matches)
     for first in range(0, len(ap), step):
         part = slice(first, first + step)
-        copies = weights[matches.images, part]
-        for matched, ignored in zip(matches.matched, matches.ignored):
-            ap[part] += _area(copies[~ignored], matched[~ignored], objects[part])
-    return ap / len(matches.matched)
+        ap[part] = copied_ap(matches, weights[matches.images, part], objects[part])
+    return np.where(objects > 0, ap, np.nan)
 
 
-def _area(copies: Weights, correct: Bools, objects: Ints) -> Floats:
+def chunk(matches: Matches) -> int:
+    """How many resamples of a class to work on at once."""
+    return max(1, CELLS // max(1, len(matches.images)))
+
+
+def copied_ap(matches: Matches, copies: NDArray[Any], objects: Ints) -> Floats:
+    """AP [R] of one class whose detection d is there copies[d, r] times beside objects[r] objects; 0 without any."""
+    seen = copies.cumsum(axis=0, dtype=np.int32)
+    most = int(copies[matches.matched.any(axis=0)].sum(axis=0, dtype=np.int64).max(initial=0))
+    counts, column = np.unique(objects, return_inverse=True)
+    reached = np.searchsorted(RECALLS, np.arange(most + 1) / np.maximum(counts, 1)[:, None], side="right")
+    total: Floats = np.zeros(len(objects))
+    for matched, ignored in zip(matches.matched, matches.ignored):
+        correct, left_out = np.flatnonzero(matched & ~ignored), np.flatnonzero(ignored)
+        before = np.pad(copies[left_out].cumsum(axis=0, dtype=np.int32), ((1, 0), (0, 0)))
+        count = seen[correct] - before[np.searchsorted(left_out, correct)]
+        found = copies[correct].cumsum(axis=0, dtype=np.int32)
+        total += _area(found, count, reached[column, found])
+    return total / len(matches.matched)
+
+
+def _area(found: Weights, count: Weights, reached: Ints) -> Floats:
     """Mean [R] of the interpolated precision at COCO's 101 recalls.
 
-    copies [D, R] of the detections, highest score first, and which of them are correct [D]. Only at these can recall
-    reach a threshold and precision peak, so the curve is followed along them alone.
+    At each correct detection, highest score first, how many are found [P, R], out of a count [P, R] of detections, and
+    how many of the recalls are reached [P, R]. Only there can recall reach one and precision peak, so the curve is
+    followed along them alone.
     """
-    found = copies[correct].cumsum(axis=0)
-    precision = found / (copies.cumsum(axis=0)[correct] + np.spacing(1))
+    precision = found / (count + np.spacing(1))
     envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    reached = np.searchsorted(RECALLS, found / np.maximum(objects, 1), side="right")
     area: Floats = (envelope * np.diff(reached, axis=0, prepend=0)).sum(axis=0) / len(RECALLS)
     return area
 
 
 def match(index: DetectionIndex, results: Results) -> list[Matches]:
     """Match the detections with the ground truths by pycocotools, for each class that has objects."""
-    for what, column, known in (("image", 0, index.image_ids), ("category", 6, index.category_ids)):
-        strange = np.setdiff1d(results[:, column], known)
-        if len(strange):
-            raise ValueError(f"detections name {what} ids that {index.name} does not have: {strange[:5].tolist()}")
-    truth = index.to_coco()
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCOeval(_api(truth), _api({**truth, "annotations": _annotations(results)}), "bbox")
-        coco.params.areaRng, coco.params.areaRngLbl, coco.params.maxDets = coco.params.areaRng[:1], ["all"], [100]
-        coco.evaluate()
-    position = {image: i for i, image in enumerate(index.image_ids.tolist())}
-    by_class: dict[int, list[dict[str, Any]]] = {}
-    for entry in filter(None, coco.evalImgs):
-        by_class.setdefault(entry["category_id"], []).append(entry)
-    classes = [_class_matches(entries, position) for entries in by_class.values()]
-    return [matches for matches in classes if matches.objects.any()]
+    return Matcher(index)(results)
 
 
-def _class_matches(entries: list[dict[str, Any]], position: dict[int, int]) -> Matches:
-    """One class from pycocotools' results by image; detections in the order of its own `accumulate`."""
+class Matcher:
+    """`match` for several sets of detections of one split, and for one of FIGURES instead of AP.
+
+    By ultrafast-pycocotools where that is installed: the same matches, some ten times as fast.
+    """
+
+    def __init__(self, index: DetectionIndex, figure: str = "AP") -> None:
+        self.index, self.figure = index, figure
+        self.position = {image: i for i, image in enumerate(index.image_ids.tolist())}
+        self.api, self.evaluator = coco_backend()
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.truth = self.api()
+            self.truth.dataset = index.to_coco()
+            self.truth.createIndex()
+
+    def __call__(self, results: Results) -> list[Matches]:
+        """A class without objects is left out. Raises ValueError for ids that the index does not have."""
+        for what, column, known in (("image", 0, self.index.image_ids), ("category", 6, self.index.category_ids)):
+            strange = np.setdiff1d(results[:, column], known)
+            if len(strange):
+                few = strange[:5].tolist()
+                raise ValueError(f"detections name {what} ids that {self.index.name} does not have: {few}")
+        by_class: dict[int, list[dict[str, Any]]] = {}
+        for entry in filter(None, self._entries(results)):
+            by_class.setdefault(entry["category_id"], []).append(entry)
+        ious = IOUS.get(self.figure, slice(None))
+        classes = [_class_matches(entries, self.position, ious) for entries in by_class.values()]
+        return [matches for matches in classes if matches.objects.any()]
+
+    def _entries(self, results: Results) -> list[dict[str, Any] | None]:
+        """What COCOeval notes down by class and image."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = self.api()
+            found.dataset = {**self.truth.dataset, "annotations": _annotations(results)}
+            found.createIndex()
+            coco = self.evaluator(self.truth, found, "bbox")
+            coco.store_eval_imgs = True  # ultrafast-pycocotools leaves them out unless it is asked
+            area = coco.params.areaRngLbl.index(AREAS.get(self.figure, "all"))
+            coco.params.areaRng, coco.params.areaRngLbl = [coco.params.areaRng[area]], [coco.params.areaRngLbl[area]]
+            coco.params.maxDets = [100]
+            coco.evaluate()
+        entries: list[dict[str, Any] | None] = coco.evalImgs
+        return entries
+
+
+def _class_matches(entries: list[dict[str, Any]], position: dict[int, int], ious: slice) -> Matches:
+    """One class from COCOeval's notes by image; detections in the order of its own `accumulate`."""
     images = np.array([position[entry["image_id"]] for entry in entries])
     objects = np.zeros(len(position), dtype=np.int64)
-    objects[images] = [np.count_nonzero(entry["gtIgnore"] == 0) for entry in entries]
-    order = np.argsort(-np.concatenate([entry["dtScores"] for entry in entries]), kind="mergesort")
+    objects[images] = [np.count_nonzero(np.equal(entry["gtIgnore"], 0)) for entry in entries]
+    scores = np.concatenate([np.asarray(entry["dtScores"], dtype=np.float64) for entry in entries])
+    order = np.argsort(-scores, kind="mergesort")
     matched, ignored = (
-        np.concatenate([entry[key] for entry in entries], axis=1)[:, order].astype(bool)
+        np.concatenate([entry[key][ious] for entry in entries], axis=1)[:, order].astype(bool)
         for key in ("dtMatches", "dtIgnore")
     )
     detections = np.repeat(images, [len(entry["dtScores"]) for entry in entries])
-    return Matches(objects, detections[order], matched, ignored)
+    return Matches(objects, detections[order], matched, ignored, scores[order], int(entries[0]["category_id"]))
 
 
 def _annotations(results: Results) -> list[dict[str, Any]]:
@@ -163,10 +225,3 @@ def _annotations(results: Results) -> list[dict[str, Any]]:
     keys = ("image_id", "category_id", "bbox", "score", "area")
     rows = ((int(image), int(category), [x, y, w, h], s, w * h) for image, x, y, w, h, s, category in results.tolist())
     return [{"id": row, **dict(zip(keys, values))} for row, values in enumerate(rows, 1)]
-
-
-def _api(dataset: dict[str, Any]) -> Any:
-    api = COCO()
-    api.dataset = dataset
-    api.createIndex()
-    return api

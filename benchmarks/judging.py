@@ -1,0 +1,99 @@
+"""How long comparing and tuning take: `python benchmarks/judging.py [IMAGES]`, made up, and settings a second.
+
+A split like COCO's val2017 (80 classes, 7 objects an image) and two detectors of 100 detections an image: what
+`cledet compare` computes on them, part by part. Then what a setting of `cledet tune` costs, on the real detections in
+../shared/data if they are there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from cledet.data.index import DetectionIndex
+from cledet.data.source import open_source
+from cledet.engine.candidates import from_results
+from cledet.engine.tuning import Bench
+from cledet.evaluation.bootstrap import Matcher, resamples, weighted_ap
+from cledet.evaluation.coco import coco_backend, evaluate
+from cledet.evaluation.holdout import halves
+from cledet.evaluation.influence import leave_one_out
+from cledet.evaluation.results import Results, read_results
+from cledet.models.decode import PostProcess
+from cledet.ops.nms import NMS
+
+T = TypeVar("T")
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco2017_sub"
+
+
+def made_up(images: int, classes: int = 80, objects: int = 7, detections: int = 100) -> tuple[DetectionIndex, Results]:
+    """Objects, and detections of which the better ones lie near an object; classes are as unequal as 1/rank."""
+    rng = np.random.default_rng(0)
+    share = 1 / np.arange(1, classes + 1)
+    share /= share.sum()
+    labels = rng.choice(classes, images * objects, p=share)
+    xywh = np.concatenate([rng.uniform(0, 500, (images * objects, 2)), rng.uniform(15, 140, (images * objects, 2))], 1)
+    index = DetectionIndex(
+        name=f"{images} images",
+        classes=tuple(f"c{k}" for k in range(classes)),
+        category_ids=np.arange(1, classes + 1),
+        paths=np.array([f"{i}.jpg" for i in range(images)]),
+        image_ids=np.arange(1, images + 1),
+        sizes=np.full((images, 2), 640, dtype=np.int32),
+        starts=np.arange(images + 1) * objects,
+        xywh=xywh,
+        labels=labels,
+        ignore=np.zeros(len(labels), dtype=np.bool_),
+        area=xywh[:, 2] * xywh[:, 3],
+    )
+    about = (np.arange(images)[:, None] * objects + rng.integers(objects, size=(images, detections))).ravel()
+    score = rng.random(len(about)) ** 3
+    boxes = xywh[about] + rng.normal(0, 1, (len(about), 4)) * (2 + 40 * (1 - score[:, None]))
+    boxes[:, 2:] = boxes[:, 2:].clip(3)
+    other = np.where(
+        rng.random(len(about)) < 0.5, labels[about], rng.choice(classes, len(about), p=share / share.sum())
+    )
+    return index, np.column_stack([index.image_ids[about // objects], boxes, score, index.category_ids[other]])
+
+
+def main() -> None:
+    """Print the seconds of each part."""
+    images = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
+    index, results = made_up(images)
+    print(
+        f"{images} images, {len(results):,} detections, {coco_backend()[1].__module__}, load {os.getloadavg()[0]:.1f}"
+    )
+    _timed("twelve figures", lambda: evaluate(index, results))
+    matches = _timed("matching", lambda: Matcher(index)(results))
+    _timed("1000 resamples", lambda: weighted_ap(matches, resamples(images, 1000, 0)))
+    _timed("AP without each image", lambda: leave_one_out(matches, images))
+    if REAL.is_dir():
+        _settings()
+
+
+def _settings() -> None:
+    index = open_source(REAL).index("val", need_images=False)
+    raw = list(from_results(read_results(REAL / "detections" / "yolox_nano_raw.json", index)))
+    bench = Bench(raw, index, "AP", halves(len(index), 10))
+    for method in NMS:
+        bench.tried.clear()
+        start = time.process_time()
+        nms = bench(PostProcess(nms=method, conf=0.0)).nms_ms * len(index) / 1000
+        print(f"{method:12} {1 / (time.process_time() - start):5.1f} settings a second of CPU; NMS {nms:.2f} s each")
+
+
+def _timed(what: str, run: Callable[[], T]) -> T:
+    start, cpu = time.perf_counter(), time.process_time()
+    found = run()
+    print(f"{what:24}{time.perf_counter() - start:8.1f} s, {time.process_time() - cpu:6.1f} s of CPU")
+    return found
+
+
+if __name__ == "__main__":
+    main()

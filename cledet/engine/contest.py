@@ -1,0 +1,125 @@
+"""Several sets of detections of one split against the first: what AP differs by, where, and whether that is noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from cledet.console import Steps
+from cledet.data.index import Bools, DetectionIndex, Floats
+from cledet.evaluation.bootstrap import Matcher, class_ap, interval, mean_ap, resamples
+from cledet.evaluation.coco import evaluate
+from cledet.evaluation.figures import Evaluation
+from cledet.evaluation.influence import leave_one_out
+from cledet.evaluation.results import Results
+
+FEW = 10
+"""Of fewer images a bootstrap makes intervals that are much too narrow: none is given."""
+
+
+class Difference(NamedTuple):
+    """AP less the first one's, and its 95 % interval over images; None where there is nothing to measure."""
+
+    ap: float | None
+    low: float | None
+    high: float | None
+    images: int
+    """How many hold objects that are counted."""
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says."""
+        if self.low is None or self.high is None:
+            return "too few images" if self.images < FEW else "nothing to measure"
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "within the noise"
+
+
+@dataclass(frozen=True)
+class Against:
+    """One set of detections against the first."""
+
+    whole: Difference
+    classes: dict[str, Difference]
+    """Of every class, by name."""
+    influence: Floats
+    """[I] what each image adds to the difference: that of all images less that of all others; nan if there is none."""
+
+
+class Contest(NamedTuple):
+    """The figures of all sets of detections, and all but the first against it."""
+
+    figures: dict[str, Evaluation]
+    against: dict[str, Against]
+
+
+class _Side(NamedTuple):
+    evaluation: Evaluation
+    classes: dict[int, Floats]  # AP [R] over the resamples, by category id
+    without: Floats  # [I] AP without each image
+
+
+def contest(index: DetectionIndex, entries: Mapping[str, Results], repeats: int) -> Contest:
+    """Compare the detections on the same resamples of the images. Raises ValueError for ids that the index lacks."""
+    matcher = Matcher(index)
+    with Steps("comparing", len(entries) * len(index.classes)) as steps:
+        sides = {name: _side(index, results, matcher, repeats, steps) for name, results in entries.items()}
+    first, *others = sides.values()
+    against = {name: _against(index, first, side) for name, side in zip(list(sides)[1:], others)}
+    return Contest({name: side.evaluation for name, side in sides.items()}, against)
+
+
+def _side(index: DetectionIndex, results: Results, matcher: Matcher, repeats: int, steps: Steps) -> _Side:
+    classes = matcher(results)
+    weights = resamples(len(index), repeats, seed=0)
+    samples = {matches.category_id: class_ap(matches, weights) for matches in classes}
+    return _Side(evaluate(index, results), samples, leave_one_out(classes, len(index), steps.advance))
+
+
+def _against(index: DetectionIndex, first: _Side, other: _Side) -> Against:
+    whole = [side.evaluation.metrics["AP"] for side in (other, first)]
+    repeats = max(map(len, first.classes.values()), default=0)
+    samples = [mean_ap(side.classes.values(), repeats) for side in (other, first)]
+    held = images_of(index)
+    classes = {}
+    for label, (name, category) in enumerate(zip(index.classes, index.category_ids.tolist())):
+        if category in first.classes:
+            aps = [side.evaluation.per_class[name]["AP"] for side in (other, first)]
+            moved = [side.classes[category] for side in (other, first)]
+            classes[name] = _difference(aps, moved, int(held[label].sum()))
+    one = _difference(whole, samples, int(held.any(axis=0).sum()))
+    influence = (one.ap or 0.0) - (other.without - first.without)
+    return Against(one, classes, influence)
+
+
+def images_of(index: DetectionIndex) -> Bools:
+    """[C, I] which images hold objects of a class that are counted."""
+    held = np.zeros((len(index.classes), len(index)), dtype=np.bool_)
+    held[index.labels[~index.ignore], index.image_of_boxes()[~index.ignore]] = True
+    return held
+
+
+def _difference(aps: Sequence[float | None], samples: Sequence[Floats], images: int) -> Difference:
+    """From AP, and AP [R] over the resamples, of one side and of the first."""
+    ap, base = aps
+    if ap is None or base is None:
+        return Difference(None, None, None, images)
+    low, high = interval(samples[0] - samples[1])
+    if images < FEW or np.isnan(low):
+        return Difference(ap - base, None, None, images)
+    return Difference(ap - base, low, high, images)
+
+
+def movers(against: Against, most: int = 10) -> dict[str, Difference]:
+    """The classes whose AP differs most, those first; behind them those on too few images to say more."""
+    moved = {name: one for name, one in against.classes.items() if one.ap}
+    order = sorted(moved, key=lambda name: (moved[name].images < FEW, -abs(moved[name].ap or 0)))
+    return {name: moved[name] for name in order[:most]}
+
+
+def strongest(against: Against, most: int = 10) -> list[int]:
+    """The positions of the images of most influence on the difference, those first; none that has no influence."""
+    size = np.nan_to_num(np.abs(against.influence)).round(12)
+    return [int(i) for i in np.argsort(-size, kind="stable")[:most] if size[i] > 0]

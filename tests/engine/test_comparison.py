@@ -33,7 +33,7 @@ def detections(squares):
 
 
 def test_each_method_gets_its_own_figures(detections):
-    """Standard NMS drops the good boxes; with a threshold of 1 nothing is dropped but what is of no class of the set."""
+    """Standard NMS drops the good boxes; with a threshold of 1 only what is of no class of the set is dropped."""
     index, results = detections
     methods = {"standard": PostProcess(), "none": PostProcess(iou=1.0)}
     found = compare(from_results(results), index, methods)

@@ -77,7 +77,7 @@ def test_without_annotations_it_is_the_servers_zip(perfect, unlabelled, tmp_path
     given = settings(predictions=perfect, data=str(unlabelled), split="test", project=tmp_path, name="mine")
     found = score_file(given)
     run = write_val(found, given)
-    assert [path.name for path in run.iterdir()] == ["detections_test-dev2017_mine_results.zip"]
+    assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "detections_test-dev2017_mine_results.zip"]
     with zipfile.ZipFile(run / "detections_test-dev2017_mine_results.zip") as archive:
         entries = json.loads(archive.read("detections_test-dev2017_mine_results.json"))
     assert [entry["score"] for entry in entries] == [entry["score"] for entry in json.loads(perfect.read_text())]
@@ -88,7 +88,7 @@ def test_without_annotations_a_model_gives_the_zip_of_each_method(tiny_run, unla
     found = Detector(tiny_run).validate(given)
     names = [f"detections_test-dev2017_cledet-{method}_results.zip" for method in ("standard", "soft")]
     assert list(submissions(found, given).values()) == names
-    assert sorted(path.name for path in write_val(found, given).iterdir()) == sorted(names)
+    assert sorted(path.name for path in write_val(found, given).iterdir()) == sorted(["config.yaml", *names])
     assert len(found["standard"].results)
 
 

@@ -14,6 +14,7 @@ from cledet.detector import Detector
 from cledet.engine.explain_figure import draw
 from cledet.engine.grid import Row, find_grid, listing, rows_of, summary
 from cledet.engine.predictor import picture_path, write_picture
+from cledet.engine.report import write_report
 from cledet.engine.runs import find_weights, new_run, write_whole
 from cledet.errors import UserError
 from cledet.eval_config import ValSettings
@@ -37,11 +38,14 @@ def newest_detector(settings: ModelSettings) -> Detector:
 
 def val_to_folder(detector: Detector, settings: ValSettings) -> tuple[Path, dict[str, Evaluation]]:
     """metrics.json in a new run folder; with it detections.json in COCO's results format, or the table of several NMS
-    methods as nms.md and nms.csv.
+    methods as nms.md and nms.csv. Of one method also the report of what went wrong.
     """
-    found = detector.validate(settings)
-    figures = {name: one.evaluation for name, one in found.items()}
+    index = detector.split(settings)
+    found = detector.validate(settings, index)
     run = new_run(settings.project, "val", settings.name or settings.split)
+    if settings.report and len(found) == 1:
+        found = {name: write_report(one, index, run) for name, one in found.items()}
+    figures = {name: one.evaluation for name, one in found.items()}
     write_whole(run / "metrics.json", json.dumps(as_document(figures), indent=1))
     if len(found) == 1:
         (one,) = found.values()

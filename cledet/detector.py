@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cledet.config import ExplainSettings, ExportSettings, PredictSettings
 from cledet.console import say
 from cledet.data.images import image_files
+from cledet.data.index import DetectionIndex
 from cledet.data.source import open_source
 from cledet.engine import exporter, session
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
@@ -94,16 +95,21 @@ class Detector:
         found = self.validate(settings or resolve(ValSettings, given))
         return {name: one.evaluation for name, one in found.items()}
 
-    def validate(self, settings: ValSettings) -> dict[str, Validation]:
-        """The same with the detections that the figures are of."""
+    def split(self, settings: ValSettings) -> DetectionIndex:
+        """The split that the settings name; the images may be missing where predictions are judged."""
+        if settings.predictions is None:
+            return session.load_index(open_source(settings.data or self._trained().data), settings.split)
+        if settings.data is None:
+            raise UserError("--predictions needs --data", "name the data set that they are of")
+        return session.load_index(open_source(settings.data), settings.split, need_images=False)
+
+    def validate(self, settings: ValSettings, index: DetectionIndex | None = None) -> dict[str, Validation]:
+        """The same with the detections that the figures are of; `index` is the split if it is open already."""
+        index = index or self.split(settings)
         if settings.predictions is not None:
-            if settings.data is None:
-                raise UserError("--predictions needs --data", "name the data set that they are of")
-            index = session.load_index(open_source(settings.data), settings.split, need_images=False)
             found = validate_results(read_results(settings.predictions, index), index, settings)
         else:
             model, device = self._trained(), pick_device(settings.device)
-            index = session.load_index(open_source(settings.data or model.data), settings.split)
             methods = ", ".join(settings.nms_methods(model.components))
             say(f"{index.name}: {len(index)} images on {describe(device)}, NMS {methods}")
             dtype = amp_dtype(device, settings.amp)

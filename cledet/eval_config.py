@@ -25,6 +25,7 @@ class ValSettings(DetectionSettings, ModelSettings):
     bootstrap: int = Field(
         0, ge=0, description="resamples of the images, for intervals of the gain over the first NMS method; 0: none"
     )
+    report: bool = Field(True, description="write what went wrong, of one NMS method, as report.html and plots/*.png")
     batch: Positive = Field(8, description="images a step")
     workers: int = Field(2, ge=0, description="processes that load images")
 

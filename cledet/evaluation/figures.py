@@ -21,9 +21,11 @@ class Evaluation:
     """How well scores say how well boxes lie, see `cledet.engine.misalignment`."""
     gain: dict[str, float] | None = None
     """AP less that of the first method compared, and the low and high end of its 95 % interval over images."""
+    analysis: dict[str, Any] | None = None
+    """What went wrong, see `cledet.evaluation.analysis`."""
 
     def to_dict(self) -> dict[str, Any]:
         """COCO's figures and those of each class; the others where they were measured."""
         extra = {"nms_ms": self.nms_ms, "misalignment": self.misalignment, "gain": self.gain}
-        figures = {**self.metrics, "per_class": self.per_class}
+        figures = {**self.metrics, "per_class": self.per_class, **(self.analysis or {})}
         return figures | {name: value for name, value in extra.items() if value is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -10,11 +11,13 @@ import numpy as np
 
 from cledet.engine.page import frame, image, named, table
 from cledet.engine.report_pictures import Shown
+from cledet.engine.report_plots import FEW, MOST
 from cledet.evaluation.analysis import Analysis
 from cledet.evaluation.errors import KINDS
 from cledet.evaluation.figures import Evaluation
 from cledet.evaluation.tables import misalignment_table
 
+CODE = r"<code>\1</code>"
 SECTIONS = (
     ("What AP is lost to", ("errors", "errors_by_class")),
     ("Sizes and shapes", ("size", "shape")),
@@ -42,7 +45,7 @@ def page(name: str, evaluation: Evaluation, analysis: Analysis, advice: Sequence
     """The report as HTML, plots and pictures inside."""
     sections = [_section(title, "".join(_plot(plots, one) for one in names), "plots") for title, names in SECTIONS]
     sections += [
-        _section("Which class is taken for which", _plot(plots, "confusion") + _mistaken(analysis), "plots wide"),
+        _section("Which class is taken for which", _plot(plots, "confusion") + _mistaken(analysis), _width(analysis)),
         _section("What scores are worth", _plot(plots, "reliability") + _scores(evaluation, analysis), "plots"),
         _section("The images that cost most", _worst(pictures, analysis.confidence), ""),
         _section("Classes", _classes(evaluation, analysis), "tables"),
@@ -60,12 +63,18 @@ def _header(evaluation: Evaluation, analysis: Analysis, advice: Sequence[str]) -
     shown = "".join(
         f"<div><dt>{key}</dt><dd>{'-' if value is None else f'{value:.3f}'}</dd></div>" for key, value in tiles.items()
     )
-    sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in advice)
+    sentences = "".join(f"<li>{re.sub('`([^`]+)`', CODE, escape(sentence))}</li>" for sentence in advice)
     found = f"{len(analysis.overlaps.score):,} detections"
     return (
         f'<p class="more">{counts}; {found}</p>\n<dl class="tiles">{shown}</dl>\n'
         f'<h2>What to do next</h2>\n<ol class="advice">{sentences}</ol>'
     )
+
+
+def _width(analysis: Analysis) -> str:
+    """A confusion matrix of many classes takes the page's whole width, and on a narrow one can be moved sideways."""
+    classes = len(analysis.index.classes)
+    return "plots whole broad" if classes > MOST else "plots broad" if classes > FEW else "plots"
 
 
 def _section(title: str, content: str, kind: str) -> str:

@@ -18,11 +18,28 @@ from cledet.evaluation.worst import LostAP
 
 SIDE, ZOOM = 640, 3.0
 """Pixels of a picture's longer side, and how much a small one is enlarged at most."""
-RIGHT, WRONG, MISSED, OBJECT = (0, 114, 178), (213, 94, 0), (240, 228, 66), (255, 255, 255)
-"""RGB, of Okabe and Ito's colours."""
-NAMED = 30
-"""Of more boxes only those that are wrong or missed are named, and these of no more."""
-Color = tuple[int, int, int]
+FEW, NAMED = 12, 30
+"""Of more boxes names are shorter and right ones have none; and so many boxes are named at most."""
+
+
+class Style(NamedTuple):
+    """How a box is drawn."""
+
+    color: tuple[int, int, int]
+    """RGB, of Okabe and Ito's colours."""
+    dash: int
+    """Pixels of a dash; 0 for a whole line."""
+    weight: int
+
+
+OBJECT, RIGHT, MISSED = "object", "right", "missed"
+WRONG = Style((213, 94, 0), 10, 2)
+STYLES = {
+    OBJECT: Style((255, 255, 255), 0, 1),
+    RIGHT: Style((0, 114, 178), 0, 2),
+    **dict.fromkeys(KINDS, WRONG),
+    MISSED: Style((240, 228, 66), 3, 2),
+}
 
 
 class Shown(NamedTuple):
@@ -40,10 +57,8 @@ class Mark(NamedTuple):
 
     box: Floats
     """[4] left, top, width, height."""
-    color: Color
-    dash: int
-    """Pixels of a dash; 0 for a whole line."""
-    weight: int
+    kind: str
+    """Of STYLES: an object that is found, a right detection, a missed object, or a kind of wrong detection."""
     name: str
 
 
@@ -54,11 +69,10 @@ def worst_pictures(analysis: Analysis) -> list[Shown]:
 
 def _shown(analysis: Analysis, one: LostAP) -> Shown:
     marks = _marks(analysis, one.image)
-    counts = Counter(mark.name.rpartition(": ")[0] or "right" for mark in marks if mark.color != OBJECT)
-    order = ["right", "missed", *(kind for kind in KINDS if kind != "missed")]
-    text = ", ".join(f"{counts[kind]} {kind}" for kind in order if counts[kind])
+    counts = Counter(mark.kind for mark in marks)
+    text = ", ".join(f"{counts[kind]} {kind}" for kind in (RIGHT, MISSED, *KINDS[:-1]) if counts[kind])
     path = str(analysis.index.paths[one.image])
-    return Shown(path, f"{one.ap:.4f} AP: {text}", _picture(analysis.index, one.image, marks))
+    return Shown(path, f"costs {one.ap:.4f} AP: {text or 'nothing shown'}", _picture(analysis.index, one.image, marks))
 
 
 def _marks(analysis: Analysis, image: int) -> list[Mark]:
@@ -68,15 +82,12 @@ def _marks(analysis: Analysis, image: int) -> list[Mark]:
     rows = index.rows(image)
     real = np.arange(rows.start, rows.stop)[o.objects[rows]]
     found = np.isin(real, analysis.match.gt[shown])
-    marks = [Mark(index.xywh[gt], OBJECT, 0, 1, "") for gt in real[found]]
+    marks = [Mark(index.xywh[gt], OBJECT, "") for gt in real[found]]
     for i in shown[~analysis.match.ignored[shown]][::-1]:
-        name = f"{index.classes[o.label[i]]} {o.score[i]:.2f}"
-        if analysis.match.correct[i]:
-            marks.append(Mark(o.xywh[i], RIGHT, 0, 2, name))
-        else:
-            marks.append(Mark(o.xywh[i], WRONG, 10, 2, f"{KINDS[analysis.errors.kind[i]]}: {name}"))
-    marks += [Mark(index.xywh[gt], MISSED, 3, 2, f"missed: {index.classes[index.labels[gt]]}") for gt in real[~found]]
-    return marks
+        kind = RIGHT if analysis.match.correct[i] else KINDS[analysis.errors.kind[i]]
+        marks.append(Mark(o.xywh[i], kind, f"{index.classes[o.label[i]]} {o.score[i]:.2f}"))
+    marks = sorted(marks, key=lambda mark: mark.kind != RIGHT and mark.kind != OBJECT)
+    return marks + [Mark(index.xywh[gt], MISSED, index.classes[index.labels[gt]]) for gt in real[~found]]
 
 
 def _picture(index: DetectionIndex, image: int, marks: list[Mark]) -> bytes | None:
@@ -101,26 +112,30 @@ def draw_marks(picture: Image, marks: list[Mark], scale: float) -> Image:
     canvas = picture.copy()
     limit = 4 * SIDE  # far outside is as good as anywhere outside, and OpenCV counts in 32 bits
     marks = [mark for mark in marks if np.isfinite(mark.box).all()]
-    corners = [
-        np.clip(np.concatenate([m.box[:2], m.box[:2] + m.box[2:]]) * scale, -limit, limit).astype(np.float32) for m in marks
-    ]
+    boxes = np.array([mark.box for mark in marks], dtype=np.float64).reshape(-1, 4) * scale
+    boxes[:, 2:] += boxes[:, :2]
+    corners = np.clip(boxes, -limit, limit).astype(np.float32)
     for mark, box in zip(marks, corners):
-        _outline(canvas, box, (0, 0, 0), mark.weight + 2, mark.dash)
-        _outline(canvas, box, mark.color, mark.weight, mark.dash)
-    many = len(marks) > NAMED
-    named = [i for i, mark in enumerate(marks) if mark.name and not (many and mark.color == RIGHT)]
+        style = STYLES[mark.kind]
+        _outline(canvas, box, style._replace(color=(0, 0, 0), weight=style.weight + 2))
+        _outline(canvas, box, style)
+    many = sum(mark.kind != OBJECT for mark in marks) > FEW
+    named = [i for i, m in enumerate(marks) if m.kind != OBJECT and not (many and m.kind == RIGHT)]
     for i in named[-NAMED:]:
-        caption(canvas, corners[i], marks[i].color, marks[i].name, 0.8)
+        kind, name = marks[i].kind, marks[i].name
+        text = name if kind == RIGHT or (many and kind == MISSED) else f"{kind}: {name}"
+        caption(canvas, corners[i], STYLES[kind].color, text, 0.65 if many else 0.8)
     return canvas
 
 
-def _outline(canvas: Image, box: NDArray[np.float32], color: Color, weight: int, dash: int) -> None:
-    """A rectangle, in dashes of so many pixels with as much between, or whole."""
+def _outline(canvas: Image, box: NDArray[np.float32], style: Style) -> None:
+    """A rectangle, in dashes with gaps between, or whole."""
     x1, y1, x2, y2 = (round(float(v)) for v in box)
+    color, dash, weight = style
     if not dash:
         cv2.rectangle(canvas, (x1, y1), (x2, y2), color, weight)
         return
-    step = dash + max(dash, 2 * weight)
+    step = dash + max(dash, 5)
     for y in (y1, y2):
         for x in range(x1, x2, step):
             cv2.line(canvas, (x, y), (min(x + dash, x2), y), color, weight)

@@ -25,6 +25,8 @@ COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", ORANGE, "#56B4E9")
 STYLES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))
 MOST = 20
 """Classes by name in a plot; of more those are shown that matter most."""
+FEW = 7
+"""Classes whose confusion matrix has large letters."""
 WIDTH, HEIGHT, TALL = 6.4, 4.4, 5.4
 """Inches of a plot of half a page's width, and of one with a legend below."""
 
@@ -147,11 +149,11 @@ def confusion(analysis: Analysis) -> Figure:
     matrix, names = analysis.confusion.matrix, [*map(_plain, analysis.index.classes), "background"]
     count = len(names)
     numbers = count <= MOST + 1
-    side = 5.4 if count <= 8 else 8.6 if numbers else min(9.5 + 0.03 * max(count - 81, 0), 16)
-    figure, axes = _figure(side * 0.95, side * (0.96 if count > 8 else 1.1))
+    side = 5.4 if count <= FEW + 1 else 8.6 if numbers else min(9.5 + 0.03 * max(count - 81, 0), 16)
+    figure, axes = _figure(side * 0.95, side * (0.96 if count > FEW + 1 else 1.1))
     shares = matrix / np.maximum(matrix.sum(axis=0), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    font = 11 if count <= 8 else 9 if numbers else max(60 * (side - 2.2) / count, 3.5)
+    font = 11 if count <= FEW + 1 else 9 if numbers else max(60 * (side - 2.2) / count, 3.5)
     axes.set_xticks(range(count), names, fontsize=min(font, 10), rotation=90 if count > 6 else 20)
     axes.set_yticks(range(count), names, fontsize=min(font, 10))
     axes.set_xlabel("true class (background: nothing is there); colour: share of the column")

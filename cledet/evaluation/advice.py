@@ -43,14 +43,14 @@ def _missed(figures: Figures) -> str:
     small, large = (_found(figures["by_size"], *part) for part in ((0, 2), (4, 6)))
     if small is not None and large is not None and small < 0.75 * large:
         parts = f"{_percent(small)} of the objects under 32 px are found and {_percent(large)} of those of 96 px and more"
-        return f". By any score {parts}: train with a larger --imgsz"
+        return f". By any score {parts}: train with a larger `--imgsz`"
     return "; see with `cledet check` whether the anchors reach the objects of your training set"
 
 
 def _localization(figures: Figures) -> str:
     oracle = ((figures.get("misalignment") or {}).get("oracle") or {}).get("AP")
     if oracle is not None and oracle - figures["AP"] > 0.02:
-        return f". The best box of each cluster would give AP {oracle:.3f} instead of {figures['AP']:.3f}: try --nms all"
+        return f". The best box of each cluster would give AP {oracle:.3f} instead of {figures['AP']:.3f}: try `--nms all`"
     return f"; AP75 is {figures['AP75']:.3f} where AP50 is {figures['AP50']:.3f}"
 
 
@@ -67,7 +67,7 @@ _KINDS: dict[str, tuple[str, Callable[[Figures], str]]] = {
     "classification": ("objects taken for another class", _classification),
     "localization": ("boxes that lie badly on their object", _localization),
     "both": ("boxes that lie badly and name another class", lambda _: ""),
-    "duplicate": ("second boxes on one object", lambda _: ": suppress more, with a lower --iou or another --nms"),
+    "duplicate": ("second boxes on one object", lambda _: ": suppress more, with a lower `--iou` or another `--nms`"),
     "background": (
         "detections on background",
         lambda _: ": see in the worst images whether objects are unlabelled there; if not, train with photos of such places",
@@ -85,7 +85,7 @@ def small_objects(figures: Figures) -> str | None:
     if "--imgsz" in (largest_error(figures) or ""):
         return None
     text = f"Small objects are the weak side: AP {small:.3f} under 32x32 px, {large:.3f} from 96x96 px on"
-    return f"{text}: train with a larger --imgsz."
+    return f"{text}: train with a larger `--imgsz`."
 
 
 def odd_shapes(figures: Figures) -> str | None:
@@ -107,7 +107,7 @@ def threshold(figures: Figures) -> str | None:
         return None
     conf = f"{best['confidence']:.3g}"
     shares = f"{_percent(best['precision'])} of the detections are right and {_percent(best['recall'])} of the objects found"
-    return f"From confidence {conf} on {shares} (F1 {best['F1']:.3f}, the best): predict with --conf {conf}."
+    return f"From confidence {conf} on {shares} (F1 {best['F1']:.3f}, the best): predict with `--conf {conf}`."
 
 
 def promises(figures: Figures) -> str | None:

@@ -24,7 +24,7 @@ SECTIONS = (
     ("Precision, recall, and where to cut", ("precision_recall", "f1")),
 )
 NOTES = {
-    "errors": "Each bar is the AP50 gained were all errors of that kind put right and nothing else; they do not add up. "
+    "errors": "Each bar is the AP50 gained were all errors of that kind put right, and only these; they do not add up. "
     "Localization: the right class, the box at IoU 0.1 to 0.5. Classification: the box at IoU 0.5 or more, another "
     "class. Both: another class, and IoU 0.1 to 0.5. Duplicate: the object has a better detection. Background: nothing "
     "is there. Missed: an object with no detection near.",
@@ -38,6 +38,8 @@ NOTES = {
     "confusion": "Boxes are matched at IoU 0.5 whatever their class; the diagonal is right. Bottom row: missed; last "
     "column: false alarms.",
 }
+
+UNCALIBRATED = "There is no calibration: there are no detections, or scores lie outside 0 to 1."
 
 
 def page(name: str, evaluation: Evaluation, analysis: Analysis, advice: Sequence[str], plots: Mapping[str, bytes],
@@ -91,7 +93,9 @@ def _plot(plots: Mapping[str, bytes], name: str) -> str:
 def _mistaken(analysis: Analysis) -> str:
     """The class pairs that are mistaken most often, as a table."""
     names = analysis.index.classes
-    rows = [[names[m.true], names[m.predicted], m.count, f"{100 * m.share:.1f} %"] for m in analysis.confusion.mistaken()]
+    rows = [
+        [names[m.true], names[m.predicted], m.times, f"{100 * m.share:.1f} %"] for m in analysis.confusion.mistaken()
+    ]
     if not rows:
         return '<p class="more">From that confidence on no class is taken for another.</p>'
     return f"<div>{table('', ['object', 'taken for', 'times', 'of its objects'], rows)}</div>"
@@ -102,8 +106,7 @@ def _scores(evaluation: Evaluation, analysis: Analysis) -> str:
     of = {"all": analysis.calibration, f"from {analysis.confidence:.3g} on": analysis.calibration_shown}
     rows = [[name, *map(_fraction, (c.ece, c.ece_mass, c.bias))] for name, c in of.items() if c is not None]
     columns = ["detections", "ECE", "ECE, bins of equal count", "confidence less precision"]
-    text = table("Calibration", columns, rows) if rows else (
-        '<p class="more">There is no calibration: there are no detections, or scores lie outside 0 to 1.</p>')  # fmt: skip
+    text = table("Calibration", columns, rows) if rows else f'<p class="more">{UNCALIBRATED}</p>'
     if evaluation.misalignment is not None:
         columns, values = misalignment_table({"": evaluation})
         text += table("Misalignment of score and box", columns[1:], [[*map(_fraction, values[0][1:])]])
@@ -117,9 +120,9 @@ def _worst(pictures: Sequence[Shown], confidence: float) -> str:
     text = (
         "How much AP (IoU 0.50 to 0.95) would rise were the image's detections replaced by its objects. Drawn from "
         f"confidence {confidence:.3g} on: "
-        '<span class="key right">right: blue, whole line</span>, <span class="key wrong">wrong: orange, dashes, with the '
-        'kind of error</span>, <span class="key missed">missed: yellow, dots</span>, found objects as a thin white line; '
-        "crowds are hatched."
+        '<span class="key right">right: blue, whole line</span>, '
+        '<span class="key wrong">wrong: orange, dashes, with the kind of error</span>, '
+        '<span class="key missed">missed: yellow, dots</span>, found objects as a thin white line; crowds are hatched.'
     )
     figures = "".join(
         f"<figure>{image(one.content, 'jpeg')}<figcaption>{named(one.path)}<br>{escape(one.text)}</figcaption></figure>"

@@ -103,7 +103,9 @@ def f1(analysis: Analysis) -> Figure:
     best, step = found.f1.max(axis=1), found.best()
     _classes(axes, analysis, found.confidence, found.f1[:-1], best[:-1])
     for values, style, name in ((found.precision, "--", "precision"), (found.recall, ":", "recall")):
-        axes.plot(found.confidence, values[-1], color="k", linestyle=style, linewidth=1.4, label=f"{name}, all together")
+        axes.plot(
+            found.confidence, values[-1], color="k", linestyle=style, linewidth=1.4, label=f"{name}, all together"
+        )
     axes.plot(found.confidence, found.f1[-1], color="k", linewidth=2.4, label=f"F1, all together  {best[-1]:.3f}")
     axes.axvline(found.confidence[step], color=GREY, linewidth=1)
     _unit(axes, f"confidence from which detections are shown; best {found.confidence[step]:.3g}", "F1")
@@ -154,17 +156,16 @@ def confusion(analysis: Analysis) -> Figure:
     shares = matrix / np.maximum(matrix.sum(axis=0), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     font = 11 if count <= FEW + 1 else 9 if numbers else max(60 * (side - 2.2) / count, 3.5)
-    axes.set_xticks(range(count), names, fontsize=min(font, 10), rotation=90 if count > 6 else 20)
+    axes.set_xticks(range(count), names, fontsize=min(font, 10), rotation=90 if count > FEW else 20)
     axes.set_yticks(range(count), names, fontsize=min(font, 10))
     axes.set_xlabel("true class (background: nothing is there); colour: share of the column")
     axes.set_ylabel("predicted class (background: missed)")
     if numbers:
         _numbers(axes, matrix, shares, font)
     else:
-        axes.set_xticks(np.arange(count + 1) - 0.5, minor=True)
-        axes.set_yticks(np.arange(count + 1) - 0.5, minor=True)
-        axes.grid(which="minor", color="#eeeeee", linewidth=0.4)
-        axes.tick_params(which="minor", length=0)
+        edges = np.arange(1, count) - 0.5
+        axes.hlines(edges, -0.5, count - 0.5, color="#eeeeee", linewidth=0.4)
+        axes.vlines(edges, -0.5, count - 0.5, color="#eeeeee", linewidth=0.4)
     return _titled(figure, axes, f"Confusion from confidence {analysis.confidence:.3g} on")
 
 
@@ -246,7 +247,13 @@ def _unit(axes: Axes, x: str, y: str) -> None:
 def _legend(axes: Axes, title: str) -> None:
     """Beside the curves, which may be anywhere."""
     axes.legend(
-        fontsize=9, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, title=title, title_fontsize=9
+        fontsize=9,
+        frameon=False,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.16),
+        ncols=2,
+        title=title,
+        title_fontsize=9,
     )
 
 

@@ -42,7 +42,9 @@ def largest_error(figures: Figures) -> str | None:
 def _missed(figures: Figures) -> str:
     small, large = (_found(figures["by_size"], *part) for part in ((0, 2), (4, 6)))
     if small is not None and large is not None and small < 0.75 * large:
-        parts = f"{_percent(small)} of the objects under 32 px are found and {_percent(large)} of those of 96 px and more"
+        parts = (
+            f"{_percent(small)} of the objects under 32 px are found and {_percent(large)} of those of 96 px and more"
+        )
         return f". By any score {parts}: train with a larger `--imgsz`"
     return "; see with `cledet check` whether the anchors reach the objects of your training set"
 
@@ -50,7 +52,9 @@ def _missed(figures: Figures) -> str:
 def _localization(figures: Figures) -> str:
     oracle = ((figures.get("misalignment") or {}).get("oracle") or {}).get("AP")
     if oracle is not None and oracle - figures["AP"] > 0.02:
-        return f". The best box of each cluster would give AP {oracle:.3f} instead of {figures['AP']:.3f}: try `--nms all`"
+        return (
+            f". The best box of each cluster would give AP {oracle:.3f} instead of {figures['AP']:.3f}: try `--nms all`"
+        )
     return f"; AP75 is {figures['AP75']:.3f} where AP50 is {figures['AP50']:.3f}"
 
 
@@ -70,7 +74,9 @@ _KINDS: dict[str, tuple[str, Callable[[Figures], str]]] = {
     "duplicate": ("second boxes on one object", lambda _: ": suppress more, with a lower `--iou` or another `--nms`"),
     "background": (
         "detections on background",
-        lambda _: ": see in the worst images whether objects are unlabelled there; if not, train with photos of such places",
+        lambda _: (
+            ": see in the worst images whether objects are unlabelled there; if not, train with photos of such places"
+        ),
     ),
     "missed": ("missed objects", _missed),
 }
@@ -106,7 +112,9 @@ def threshold(figures: Figures) -> str | None:
     if not best["F1"]:
         return None
     conf = f"{best['confidence']:.3g}"
-    shares = f"{_percent(best['precision'])} of the detections are right and {_percent(best['recall'])} of the objects found"
+    shares = (
+        f"{_percent(best['precision'])} of the detections are right and {_percent(best['recall'])} of the objects found"
+    )
     return f"From confidence {conf} on {shares} (F1 {best['F1']:.3f}, the best): predict with `--conf {conf}`."
 
 
@@ -118,8 +126,8 @@ def promises(figures: Figures) -> str | None:
     right = figures["best_F1"]["precision"]
     much = "too much" if shown["bias"] > 0 else "too little"
     return (
-        f"Scores promise {much}: where they say {_percent(right + shown['bias'])} on average, {_percent(right)} are right; "
-        "do not read them as probabilities."
+        f"Scores promise {much}: where they say {_percent(right + shown['bias'])} on average, {_percent(right)} are "
+        "right; do not read them as probabilities."
     )
 
 
@@ -127,14 +135,17 @@ def weak_class(figures: Figures) -> str | None:
     """The class of enough objects that is found worst, if it is far below the mean."""
     objects = figures["objects"]
     known = {
-        name: one["AP50"] for name, one in figures["per_class"].items() if one["AP50"] is not None and objects[name] >= ENOUGH
+        name: one["AP50"]
+        for name, one in figures["per_class"].items()
+        if one["AP50"] is not None and objects[name] >= ENOUGH
     }
     if len(objects) < 2 or not known:
         return None
     worst = min(known, key=lambda name: known[name])
     if known[worst] >= 0.5 * figures["AP50"]:
         return None
-    return f"The weakest class of {ENOUGH} objects or more is {worst}: AP50 {known[worst]:.3f} ({objects[worst]:,} objects)."
+    figures_of = f"AP50 {known[worst]:.3f} ({objects[worst]:,} objects)"
+    return f"The weakest class of {ENOUGH} objects or more is {worst}: {figures_of}."
 
 
 def few_objects(figures: Figures) -> str | None:

@@ -53,7 +53,7 @@ class Analysis:
             "by_size": [one.to_dict() for one in self.sizes],
             "by_shape": [one.to_dict() for one in self.shapes],
             "confused": [
-                {"class": names[one.true], "taken_for": names[one.predicted], "count": one.count, "share": one.share}
+                {"class": names[one.true], "taken_for": names[one.predicted], "count": one.times, "share": one.share}
                 for one in self.confusion.mistaken()
             ],
             "worst_images": [{"image_id": int(ids[one.image]), "AP": one.ap} for one in self.worst],

@@ -1,8 +1,8 @@
 """Which classes are taken for which: detections and objects matched by place alone.
 
 Of the detections from a confidence on and the objects, the two that overlap most are paired first, whatever their
-classes, down to IoU 0.5; each has at most one partner. A detection without any is a false alarm on background, an object
-without any is missed. A detection without partner that lies in a crowd of its class does not count.
+classes, down to IoU 0.5; each has at most one partner. A detection without any is a false alarm on background, an
+object without any is missed. A detection without partner that lies in a crowd of its class does not count.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Mistaken(NamedTuple):
 
     true: int
     predicted: int
-    count: int
+    times: int
     share: float
     """Of all objects of the true class."""
 
@@ -39,9 +39,10 @@ class Confusion:
         classes = self.matrix[:-1, :-1] * ~np.eye(len(self.matrix) - 1, dtype=np.bool_)
         objects = self.matrix[:, :-1].sum(axis=0)
         found = [
-            Mistaken(t, p, int(classes[p, t]), float(classes[p, t] / objects[t])) for p, t in np.argwhere(classes).tolist()
+            Mistaken(t, p, int(classes[p, t]), float(classes[p, t] / objects[t]))
+            for p, t in np.argwhere(classes).tolist()
         ]
-        return sorted(found, key=lambda one: (-one.count, -one.share, one.true, one.predicted))[:most]
+        return sorted(found, key=lambda one: (-one.times, -one.share, one.true, one.predicted))[:most]
 
 
 def confusion(o: Overlaps, confidence: float) -> Confusion:

@@ -10,9 +10,9 @@ A detection that is neither right nor ignored is of the first kind that fits, Io
 - missed: an object that is not found and that no error of the first two kinds is about
 
 Put right means: of those about an object that is not found, the one of highest score becomes right, the others go; the
-other kinds of detections go; missed objects are taken from the objects there are. `false positives`: all wrong detections
-go. `false negatives`: all objects that are not found are taken from those there are. A class that has no object left then
-has lost nothing more: AP 1. The costs do not add up to what is lacking to 1, for AP is no sum.
+other kinds of detections go; missed objects are taken from the objects there are. `false positives`: all wrong
+detections go. `false negatives`: all objects that are not found are taken from those there are. A class that has no
+object left then has lost nothing more: AP 1. The costs do not add up to what is lacking to 1, for AP is no sum.
 
 Source: Bolya et al., TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020.
 """
@@ -116,9 +116,7 @@ def _kinds(o: Overlaps, match: Match) -> tuple[Ints, Ints]:
     return kind, about
 
 
-def _fixed(
-    o: Overlaps, match: Match, kind: Ints, open_about: Ints, missed: Bools, found: Bools
-) -> dict[str, Floats]:
+def _fixed(o: Overlaps, match: Match, kind: Ints, open_about: Ints, missed: Bools, found: Bools) -> dict[str, Floats]:
     """AP50 [C] with each kind put right."""
     objects = o.counts(o.objects)
     candidates = np.flatnonzero(open_about >= 0)  # highest score first

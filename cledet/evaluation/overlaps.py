@@ -1,7 +1,7 @@
 """Detections and ground truths of a split as columns, every pair of them that overlaps, and who is matched with whom.
 
-Matching is COCO's: class by class the detection of highest score first, each with the best object that is left; one that
-finds none may fall to an ignored one and then does not count. Worked out for all images and classes at once: every
+Matching is COCO's: class by class the detection of highest score first, each with the best object that is left; one
+that finds none may fall to an ignored one and then does not count. Worked out for all images and classes at once: every
 detection asks for the best object it has not been refused, every object keeps the asker of highest score, until nobody
 asks. As all objects prefer alike, that ends where pycocotools' loop ends (Gale and Shapley, 1962).
 """

@@ -1,8 +1,8 @@
 """AP by the size and by the shape of objects, as COCO computes AP by area.
 
-Of a bin, objects outside are ignored, and so are detections that are matched with none in it and lie outside themselves.
-Size is the square root of COCO's `area`, of a detection of width times height; shape is the box's width over its height.
-A bin holds its lower bound and not its upper one.
+Of a bin, objects outside are ignored, and so are detections that are matched with none in it and lie outside
+themselves. Size is the square root of COCO's `area`, of a detection of width times height; shape is the box's width
+over its height. A bin holds its lower bound and not its upper one.
 """
 
 from __future__ import annotations

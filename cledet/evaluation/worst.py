@@ -1,9 +1,9 @@
 """The images that cost most AP: how much AP would rise were an image's detections replaced by its objects.
 
-Replaced means: the image's detections are gone, and each of its objects is detected exactly, before all other detections.
-That is computed for the images that an estimate puts first. The estimate adds up, for every class and IoU threshold, what
-each wrong detection, each low place of a right one and each object that was not found cost by themselves, with the
-precision as it is instead of its maximum from there on.
+Replaced means: the image's detections are gone, and each of its objects is detected exactly, before all other
+detections. That is computed for the images that an estimate puts first. The estimate adds up, for every class and IoU
+threshold, what each wrong detection, each low place of a right one and each object that was not found cost by
+themselves, with the precision as it is instead of its maximum from there on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cledet.data.index import Floats, Ints
+from cledet.data.index import Floats, Ints, group_by_image
 from cledet.evaluation.average import ap_of_ranks
 from cledet.evaluation.overlaps import MAX_DETECTIONS, Match, Overlaps
 
@@ -33,6 +33,8 @@ class _Class(NamedTuple):
 
     images: Ints  # [D]
     hits: Ints  # [K] which of them are right
+    by_image: Ints  # [D] the detections ordered by image
+    starts: Ints  # [I + 1] where each image's begin there
     objects: int
 
     def ap(self) -> float:
@@ -40,30 +42,29 @@ class _Class(NamedTuple):
 
     def ap_without(self, image: int, own: int) -> float:
         """AP were the image's detections replaced by its `own` objects, all of them first."""
-        gone = np.flatnonzero(self.images == image)
+        gone = self.by_image[self.starts[image] : self.starts[image + 1]]
         stay = self.hits[self.images[self.hits] != image]
         ranks = stay + 1 - np.searchsorted(gone, stay) + own
         return ap_of_ranks(np.concatenate([np.arange(1, own + 1), ranks]), self.objects)
 
 
 def worst_images(o: Overlaps, matches: Sequence[Match], most: int, shortlist: int = SHORTLIST) -> list[LostAP]:
-    """The images that cost most of the mean AP over the `matches`, one an IoU threshold; those that cost none left out."""
-    objects = o.counts(o.objects)
-    own = _objects_by_image(o)
-    classes = [[_class(o, match, k, int(objects[k])) for k in np.flatnonzero(objects).tolist()] for match in matches]
-    estimates = sum((_estimate(one, own[:, k]) for row in classes for k, one in zip(np.flatnonzero(objects), row)),
-                    np.zeros(len(o.index)))  # fmt: skip
-    first = np.argsort(-estimates, kind="stable")[:shortlist]
-    names = np.flatnonzero(objects)
+    """The images that cost most of the mean AP over `matches`, one an IoU threshold; those that cost none left out."""
+    objects, own = o.counts(o.objects), _objects_by_image(o)
+    labels = np.flatnonzero(objects).tolist()
+    parts = [(k, _class(o, match, k, int(objects[k]))) for match in matches for k in labels]
+    estimate = np.zeros(len(o.index))
+    for k, one in parts:
+        estimate += _estimate(one, own[:, k])
+    first = np.argsort(-estimate, kind="stable")[:shortlist]
     present = own > 0
     present[o.image, o.label] = True
     total = np.zeros(len(first))
-    for row in classes:
-        for k, one in zip(names.tolist(), row):
-            base = one.ap()
-            for place in np.flatnonzero(present[first, k]).tolist():
-                total[place] += one.ap_without(int(first[place]), int(own[first[place], k])) - base
-    lost = total / max(len(names) * len(matches), 1)
+    for k, one in parts:
+        base = one.ap()
+        for place in np.flatnonzero(present[first, k]).tolist():
+            total[place] += one.ap_without(int(first[place]), int(own[first[place], k])) - base
+    lost = total / max(len(parts), 1)
     order = np.argsort(-lost, kind="stable")[:most]
     return [LostAP(int(first[i]), float(lost[i])) for i in order if lost[i] > 0]
 
@@ -77,7 +78,9 @@ def _objects_by_image(o: Overlaps) -> Ints:
 
 def _class(o: Overlaps, match: Match, k: int, objects: int) -> _Class:
     mine = np.flatnonzero((o.label == k) & ~match.ignored)
-    return _Class(o.image[mine], np.flatnonzero(match.correct[mine]), objects)
+    images = o.image[mine]
+    by_image, starts = group_by_image(images, len(o.index))
+    return _Class(images, np.flatnonzero(match.correct[mine]), by_image, starts, objects)
 
 
 def _estimate(one: _Class, own: Ints) -> Floats:

@@ -115,7 +115,8 @@ def threshold(figures: Figures) -> str | None:
     shares = (
         f"{_percent(best['precision'])} of the detections are right and {_percent(best['recall'])} of the objects found"
     )
-    return f"From confidence {conf} on {shares} (F1 {best['F1']:.3f}, the best): predict with `--conf {conf}`."
+    act = f": predict with `--conf {conf}`" if 0 <= best["confidence"] <= 1 else ""
+    return f"From confidence {conf} on {shares} (F1 {best['F1']:.3f}, the best){act}."
 
 
 def promises(figures: Figures) -> str | None:

@@ -83,7 +83,9 @@ def find_errors(o: Overlaps, match: Match) -> Errors:
     found = np.zeros(o.index.num_boxes, dtype=np.bool_)
     found[match.gt[match.correct]] = True
     kind, about = _kinds(o, match)
-    open_about = np.where((about >= 0) & ~found[about], about, -1)
+    open_about = about.copy()
+    aimed = np.flatnonzero(about >= 0)
+    open_about[aimed[found[about[aimed]]]] = -1
     missed = o.objects & ~found
     missed[open_about[open_about >= 0]] = False
     objects = o.counts(o.objects)

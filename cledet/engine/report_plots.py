@@ -87,7 +87,8 @@ def precision_recall(analysis: Analysis) -> Figure:
     """Precision over recall at IoU 0.5."""
     figure, axes = _figure(TALL)
     precision = analysis.curves.precision_at[:-1]
-    whole = precision[~np.isnan(precision).all(axis=1)].mean(axis=0) if len(precision) else np.zeros(len(RECALLS))
+    known = precision[analysis.curves.objects[:-1] > 0]
+    whole = known.mean(axis=0) if len(known) else np.zeros(len(RECALLS))
     _classes(axes, analysis, RECALLS, precision, analysis.errors.ap50)
     ap50 = mean(analysis.errors.ap50) or 0.0
     axes.plot(RECALLS, whole, color="k", linewidth=2.4, label=f"mean of classes  {ap50:.3f}")

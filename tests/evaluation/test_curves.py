@@ -31,7 +31,12 @@ def test_by_hand(make_index):
     assert np.isnan(found.f1[cow]).all()
     assert found.f1[whole, at(found, 0.3)] == pytest.approx(4 / 7)
     assert found.confidence[found.best(cat)] == 0  # as good as 0.3, and lower
-    assert found.to_dict() == {"confidence": 0, "precision": 0.5, "recall": pytest.approx(2 / 3), "F1": pytest.approx(4 / 7)}
+    assert found.to_dict() == {
+        "confidence": 0,
+        "precision": 0.5,
+        "recall": pytest.approx(2 / 3),
+        "F1": pytest.approx(4 / 7),
+    }
     assert found.objects.tolist() == [2, 1, 0, 3]
 
 

@@ -23,7 +23,14 @@ def coco_ap(index, results, of_gt, of_box, low, high):
         annotation["area"] = float(value)
     truth.dataset = content
     rows = [
-        {"id": i, "image_id": int(r[0]), "category_id": int(r[6]), "bbox": r[1:5], "score": r[5], "area": of_box(*r[3:5])}
+        {
+            "id": i,
+            "image_id": int(r[0]),
+            "category_id": int(r[6]),
+            "bbox": r[1:5],
+            "score": r[5],
+            "area": of_box(*r[3:5]),
+        }
         for i, r in enumerate(results.tolist(), 1)
     ]
     found.dataset = {**content, "annotations": rows}

@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 from cledet.evaluation.advice import (
-    advice, few_objects, largest_error, odd_shapes, promises, small_objects, threshold, weak_class,
-)  # fmt: skip
+    advice,
+    few_objects,
+    largest_error,
+    odd_shapes,
+    promises,
+    small_objects,
+    threshold,
+    weak_class,
+)
 from cledet.evaluation.errors import KINDS
 
 

@@ -17,7 +17,7 @@ def split(make_index, *scores, right=()):
 
 
 def test_by_hand(make_index):
-    """In the bin from 0.7 one of two is right at 0.75 on average, in that from 0.9 both at 0.95, in that from 0.1 none."""
+    """From 0.7 one of two is right at 0.75 on average, from 0.9 both are at 0.95, from 0.1 none."""
     found = calibration(*split(make_index, 0.7, 0.8 - 1e-9, 0.9, 1.0, 0.1, right=(0, 2, 3)))
     assert found.count.tolist() == [0, 1, 0, 0, 0, 0, 0, 2, 0, 2]
     assert found.precision[[1, 7, 9]].tolist() == [0, 0.5, 1]

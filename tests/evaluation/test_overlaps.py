@@ -58,7 +58,7 @@ def test_a_hundred_detections_of_an_image_and_class_count(make_index):
 
 
 def test_nothing_found_and_nothing_to_find(make_index, random_split):
-    index, results = random_split(0)
+    index, _ = random_split(0)
     assert overlaps(index, NOTHING).match().gt.tolist() == []
     empty = make_index([], [])
     o = overlaps(empty, np.array([[1, 0, 0, 5, 5, 0.5, 2], [1, 0, 0, 5, 5, 0.5, 9]]))  # 9: a class that it lacks

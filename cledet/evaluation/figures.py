@@ -26,6 +26,11 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """COCO's figures and those of each class; the others where they were measured."""
-        extra = {"nms_ms": self.nms_ms, "misalignment": self.misalignment, "gain": self.gain}
-        figures = {**self.metrics, "per_class": self.per_class, **(self.analysis or {})}
+        extra = {
+            "nms_ms": self.nms_ms,
+            "misalignment": self.misalignment,
+            "gain": self.gain,
+            "analysis": self.analysis,
+        }
+        figures = {**self.metrics, "per_class": self.per_class}
         return figures | {name: value for name, value in extra.items() if value is not None}

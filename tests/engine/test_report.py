@@ -66,7 +66,8 @@ def report(found, tmp_path_factory):
 
 
 def test_plots_page_pictures_and_figures(report):
-    folder, figures, page = report
+    folder, document, page = report
+    figures = document["analysis"]
     assert {path.stem for path in (folder / "plots").iterdir()} == PLOTS
     sources = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
     assert sum(src.startswith("data:image/png;base64,iVBOR") for src in sources) == len(PLOTS)
@@ -74,9 +75,9 @@ def test_plots_page_pictures_and_figures(report):
     assert pictures == len(figures["worst_images"]) > 0
     assert "What to do next" in page.text
     assert figures["advice"][0].replace("`", "") in page.text
-    assert figures["errors"]["AP50"] == pytest.approx(figures["AP50"])
+    assert figures["errors"]["AP50"] == pytest.approx(document["AP50"])
     assert {"best_F1", "calibration", "by_size", "by_shape", "confused"} <= set(figures)
-    json.dumps(figures, allow_nan=False)
+    json.dumps(document, allow_nan=False)
 
 
 def test_nothing_comes_from_elsewhere(report):
@@ -97,7 +98,7 @@ def test_names_cannot_break_it_and_pictures_may_be_missing(random_split_of, clas
     assert "their files are not there" in page.text
     assert not any(src.startswith("data:image/jpeg") for src in (a.get("src", "") for t, a in page.tags if t == "img"))
     assert (tmp_path / "plots" / "errors_by_class.png").exists() == (classes > 1)
-    assert len(figures["worst_images"]) > 0
+    assert len(figures["analysis"]["worst_images"]) > 0
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_nothing_found_and_nothing_to_find(make_index, tmp_path):
         folder.mkdir()
         figures, page = written(index, results, folder)
         json.dumps(figures, allow_nan=False)
-        assert figures["advice"]
+        assert figures["analysis"]["advice"]
         assert ("no calibration" in page.text) == (number != 1)
         assert (folder / "plots" / "reliability.png").exists() == (number == 1)
 
@@ -172,10 +173,10 @@ def test_val_writes_it_unless_told_not_to(squares, found, tmp_path):
     run, figures = val_to_folder(Detector(), resolve(ValSettings, given))
     assert "<title>squares" in (run / "report.html").read_text()
     document = json.loads((run / "metrics.json").read_text())
-    assert document["errors"]["missed"]["count"] > 0
+    assert document["analysis"]["errors"]["missed"]["count"] > 0
     assert document == json.loads(json.dumps(next(iter(figures.values())).to_dict()))
     for more in ({"report": "false"}, {"nms": "standard,soft"}):
         run, _ = val_to_folder(Detector(), resolve(ValSettings, {**given, **more}))
         names = {path.name for path in Path(run).iterdir()}
         assert names.isdisjoint({"report.html", "plots"})
-        assert "errors" not in json.loads((run / "metrics.json").read_text())
+        assert "analysis" not in json.loads((run / "metrics.json").read_text())

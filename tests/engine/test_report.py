@@ -153,6 +153,8 @@ def test_what_is_said_of_a_picture_is_what_is_there(make_index, tmp_path):
     cv2.imwrite(str(path), np.full((80, 100, 3), 99, dtype=np.uint8))
     index = make_index([(0, 0, 0, 20, 20), (0, 40, 0, 20, 20), (1, 70, 50, 20, 20)], paths=[path])
     results = np.array([[0, 0, 0, 20, 20, 0.9, 1], [0, 49, 0, 20, 20, 0.95, 1], [0, 70, 50, 20, 20, 0.9, 1]])
+    low = [[0, 40, 60, 5, 5, 0.1, 2]] * 10 + [[0, 40, 0, 20, 20, 0.05, 1]]  # right, but not shown
+    results = np.concatenate([results, low])
     (one,) = worst_pictures(analyse(index, results))
     assert one.path == str(path)
     assert one.text.endswith(": 1 right, 2 missed, 1 classification, 1 localization")

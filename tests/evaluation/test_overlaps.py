@@ -48,6 +48,14 @@ def test_a_refused_detection_takes_the_next_best(make_index):
     assert overlaps(index, results[::-1]).match(0.67).gt.tolist() == [0, -1]
 
 
+def test_of_equally_good_objects_the_later_is_taken(make_index):
+    """The second detection lies well on the first object only: it is right as well, to pycocotools too."""
+    index = make_index([(0, 10, 0, 30, 10), (0, 20, 0, 30, 10)])
+    results = np.array([[0, 15, 0, 30, 10, 0.9, 1], [0, 5, 0, 30, 10, 0.8, 1]])
+    assert overlaps(index, results).match().gt.tolist() == [1, 0]
+    assert evaluate(index, results).metrics["AP50"] == pytest.approx(1)
+
+
 def test_a_hundred_detections_of_an_image_and_class_count(make_index):
     index = make_index([(0, 0, 0, 10, 10)], [(0, 0, 0, 10, 10)])
     many = np.tile([0, 50, 50, 10, 10, 0.9, 1], (130, 1))

@@ -135,7 +135,7 @@ def _outline(canvas: Image, box: NDArray[np.float32], style: Style) -> None:
     if not dash:
         cv2.rectangle(canvas, (x1, y1), (x2, y2), color, weight)
         return
-    step = dash + max(dash, 5)
+    step = dash + max(dash, 7)
     for y in (y1, y2):
         for x in range(x1, x2, step):
             cv2.line(canvas, (x, y), (min(x + dash, x2), y), color, weight)

@@ -142,14 +142,15 @@ def test_nothing_found_and_nothing_to_find(make_index, tmp_path):
 def test_right_wrong_and_missed_differ_in_more_than_colour(found):
     """A whole line, long dashes, dots; a found object is a thin line; each where its box is."""
     ground = np.full((200, 200, 3), 120, dtype=np.uint8)
-    shares = {}
+    shares, ends = {}, {}
     for kind in ("object", "right", "background", "missed"):
         drawn = draw_marks(ground, [Mark(np.array([20.0, 40, 120, 100]), kind, "")], 1.0)
         line = (drawn[140, 20:140] == STYLES[kind].color).all(axis=1)
-        shares[kind] = line.mean()
+        shares[kind], ends[kind] = line.mean(), np.diff(line).sum()
         assert (drawn[:20] == 120).all()
     assert shares["object"] == shares["right"] == 1
-    assert 0.3 < shares["missed"] < shares["background"] < 0.8
+    assert max(shares["missed"], shares["background"]) < 0.75
+    assert ends["missed"] > 1.5 * ends["background"] > 10
     assert STYLES["object"].weight < STYLES["right"].weight
     scaled = draw_marks(ground, [Mark(np.array([20.0, 40, 120, 100]), "right", "")], 0.5)
     assert (scaled[70, 10:70] == STYLES["right"].color).all()

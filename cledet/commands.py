@@ -46,10 +46,11 @@ def newest_detector(settings: ModelSettings) -> Detector:
 
 
 def val_to_folder(detector: Detector, settings: ValSettings) -> tuple[Path, dict[str, Validation]]:
-    """What a detector finds and its figures, and the run folder that holds them."""
-    found = detector.validate(settings)
+    """The run folder that holds what a detector finds, and its figures."""
+    index = detector.split(settings)
+    found = detector.validate(settings, index)
     data = settings.data or (detector.model.data if detector.model is not None else None)
-    return write_val(found, settings.model_copy(update={"data": data})), found
+    return write_val(found, settings.model_copy(update={"data": data}), index)
 
 
 def grid_to_folder(settings: ValSettings) -> tuple[Path, list[Row]]:

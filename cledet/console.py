@@ -108,7 +108,7 @@ def show_finding(severity: str, text: str, examples: Sequence[str], more: int = 
 
 def is_number(value: Any) -> bool:
     """Whether a cell is a number, written out perhaps ("2.5", "84.9 %"), or stands for none."""
-    return value is None or isinstance(value, int | float) or re.fullmatch(r"-|[\d.]+( %)?", str(value)) is not None
+    return value is None or isinstance(value, int | float) or re.fullmatch(r"-|-?[\d.]+( %)?", str(value)) is not None
 
 
 def _cell(value: Any, encoding: str) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cledet.config import ExplainSettings, ExportSettings, PredictSettings
 from cledet.console import say
 from cledet.data.images import image_files
+from cledet.data.index import DetectionIndex
 from cledet.data.source import open_source
 from cledet.engine import exporter, session
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
@@ -23,12 +24,13 @@ from cledet.engine.explanation import Explanation
 from cledet.engine.exporter import Export
 from cledet.engine.predictor import Detections, Predictor
 from cledet.engine.runs import new_run, newest_run
-from cledet.engine.scoring import open_predictions
+from cledet.engine.scoring import predictions_split
 from cledet.engine.splits import load_index
 from cledet.engine.validator import post_process, validate, validate_results
 from cledet.errors import UserError, nearest
 from cledet.eval_config import ValSettings
 from cledet.evaluation.figures import Evaluation, Validation
+from cledet.evaluation.results import read_results
 from cledet.models.backbones import BACKBONES
 from cledet.resolve import resolve
 from cledet.train_config import GridSettings
@@ -95,14 +97,19 @@ class Detector:
         found = self.validate(settings or resolve(ValSettings, given))
         return {name: one.evaluation for name, one in found.items()}
 
-    def validate(self, settings: ValSettings) -> dict[str, Validation]:
-        """The same with the detections that the figures are of."""
+    def split(self, settings: ValSettings) -> DetectionIndex:
+        """The split that the settings name; the images may be missing where predictions are judged."""
         if settings.predictions is not None:
-            results, index = open_predictions(settings)
-            found = validate_results(results, index, settings)
+            return predictions_split(settings)
+        return load_index(open_source(settings.data or self._trained().data), settings.split)
+
+    def validate(self, settings: ValSettings, index: DetectionIndex | None = None) -> dict[str, Validation]:
+        """The same with the detections that the figures are of; `index` is the split if it is open already."""
+        index = index or self.split(settings)
+        if settings.predictions is not None:
+            found = validate_results(read_results(settings.predictions, index), index, settings)
         else:
             model, device = self._trained(), pick_device(settings.device)
-            index = load_index(open_source(settings.data or model.data), settings.split)
             methods = ", ".join(settings.nms_methods(model.components))
             say(f"{index.name}: {len(index)} images on {describe(device)}, NMS {methods}")
             dtype = amp_dtype(device, settings.amp)

@@ -30,6 +30,7 @@ class ValSettings(DetectionSettings, ModelSettings):
         COCO_MAX_DETS, description="detections an image and class that AR is measured at; AP is at the last"
     )
     areas: Areas = Field((32, 96), description="the sides in pixels of the largest small and the largest medium object")
+    report: bool = Field(True, description="write what went wrong, of one NMS method, as report.html and plots/*.png")
     batch: Positive = Field(8, description="images a step")
     workers: int = Field(2, ge=0, description="processes that load images")
 

@@ -67,10 +67,12 @@ def test_val_predict_and_export_take_the_newest_run(project, squares):
     written = folder / "runs" / "val" / "val"
     assert json.loads((written / "metrics.json").read_text()) == figures
     assert figures.pop("nms_ms") > 0
+    assert figures.pop("seconds")["network"] > 0
     misalignment = figures.pop("misalignment")
+    assert figures.pop("analysis")["errors"]["missed"]["count"] > 0
     assert {k: v for k, v in json.loads(trained.stdout).items() if k != "run"} == figures
     detections = written / "detections.json"
-    again = run("val", "--predictions", detections, "--data", squares, "--json", cwd=folder)
+    again = run("val", "--predictions", detections, "--data", squares, "--report", "false", "--json", cwd=folder)
     known = {key: misalignment[key] for key in ("spearman", "kept_iou")}
     assert json.loads(again.stdout) == figures | {"misalignment": known}
     predict = run("predict", squares / "val", "--conf", 0.02, cwd=folder)
@@ -90,7 +92,7 @@ def test_val_compares_nms_methods_on_a_network_and_on_its_detections(project, sq
     assert all({"AP", "APl", "nms_ms", "misalignment", "per_class"} <= figures.keys() for figures in methods.values())
     assert ["gain" in figures for figures in methods.values()] == [False] + [True] * (len(NMS_METHODS) - 1)
     written = folder / "runs" / "val" / "methods"
-    assert {path.name for path in written.iterdir()} == {"metrics.json", "nms.csv", "nms.md"}
+    assert {path.name for path in written.iterdir()} == {"config.yaml", "metrics.json", "nms.csv", "nms.md"}
     assert len((written / "nms.csv").read_text().splitlines()) == 1 + len(NMS_METHODS)
     (folder / "found.json").write_text('[{"image_id": 101, "category_id": 3, "bbox": [0, 0, 9, 9], "score": 0.5}]')
     table = run("val", "--predictions", "found.json", "--data", squares, "--nms", "soft,diou", cwd=folder)

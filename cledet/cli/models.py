@@ -62,8 +62,8 @@ def val(flags: dict[str, Any], recipe: Recipe = None, json: Json = False) -> Non
     from cledet.engine.val_folder import write_val
 
     if is_plain(settings):  # which takes no torch
-        found = score_file(settings)
-        _show_val(write_val(found, settings), found, settings, json)
+        found, index = score_file(settings)
+        _show_val(*write_val(found, settings, index), settings, json)
         return
     from cledet.commands import grid_to_folder, newest_detector, val_to_folder
     from cledet.detector import Detector
@@ -75,8 +75,7 @@ def val(flags: dict[str, Any], recipe: Recipe = None, json: Json = False) -> Non
         say(f"grid.md, grid.csv and grid.json: {folder}")
         return
     detector = Detector() if settings.predictions else newest_detector(settings)
-    run, found = val_to_folder(detector, settings)
-    _show_val(run, found, settings, json)
+    _show_val(*val_to_folder(detector, settings), settings, json)
 
 
 def _show_val(run: Path, found: Mapping[str, Validation], settings: ValSettings, json: bool) -> None:

@@ -31,8 +31,8 @@ def draw_detections(
     for box, label in zip(boxes[::-1], labels[::-1]):  # the best last, on top
         x1, y1, x2, y2 = (round(float(v)) for v in box)
         cv2.rectangle(picture, (x1, y1), (x2, y2), class_color(label), max(1, round(2 * unit)))
-    for box, label, caption in zip(boxes[::-1], labels[::-1], captions[::-1]):
-        _caption(picture, box, class_color(label), caption, unit)
+    for box, label, text in zip(boxes[::-1], labels[::-1], captions[::-1]):
+        caption(picture, box, class_color(label), text, unit)
     return picture
 
 
@@ -50,7 +50,7 @@ def hatch(image: Image, boxes: NDArray[np.float32]) -> Image:
     return picture
 
 
-def _caption(picture: Image, box: NDArray[np.float32], color: tuple[int, int, int], text: str, unit: float) -> None:
+def caption(picture: Image, box: NDArray[np.float32], color: tuple[int, int, int], text: str, unit: float) -> None:
     """Text on a filled bar above the box, or inside it where the picture ends."""
     font, size, weight = cv2.FONT_HERSHEY_SIMPLEX, 0.5 * unit, max(1, round(unit))
     (width, height), below = cv2.getTextSize(text, font, size, weight)

@@ -21,10 +21,11 @@ def is_plain(settings: ValSettings) -> bool:
     return settings.predictions is not None and settings.nms == "auto" and models == (None, None)
 
 
-def score_file(settings: ValSettings) -> dict[str, Validation]:
-    """The figures of the file that the settings name, on their split."""
-    results, index = open_predictions(settings)
-    return {AS_IT_IS: score(index, results, settings)}
+def score_file(settings: ValSettings) -> tuple[dict[str, Validation], DetectionIndex]:
+    """The figures of the file that the settings name, and the split that they are of."""
+    assert settings.predictions is not None
+    index = predictions_split(settings)
+    return {AS_IT_IS: score(index, read_results(settings.predictions, index), settings)}, index
 
 
 def score(index: DetectionIndex, results: Results, settings: ValSettings) -> Validation:
@@ -35,13 +36,11 @@ def score(index: DetectionIndex, results: Results, settings: ValSettings) -> Val
     return Validation(evaluation, kept, unlabelled, settings.predictions if kept is results else None)
 
 
-def open_predictions(settings: ValSettings) -> tuple[Results, DetectionIndex]:
-    """The detections and the split that the settings name."""
-    assert settings.predictions is not None
+def predictions_split(settings: ValSettings) -> DetectionIndex:
+    """The split that predictions are of, whose images may be missing."""
     if settings.data is None:
         raise UserError("--predictions needs --data", "name the data set that they are of")
-    index = load_index(open_source(settings.data), settings.split, need_images=False)
-    return read_results(settings.predictions, index), index
+    return load_index(open_source(settings.data), settings.split, need_images=False)
 
 
 def over_floor(results: Results, settings: ValSettings) -> Results:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from cledet.data.index import DetectionIndex
 from cledet.engine.runs import new_run, write_whole
 from cledet.engine.writing import write_file
 from cledet.eval_config import ValSettings
@@ -16,10 +17,16 @@ from cledet.evaluation.submission import submission_name, zip_submission
 from cledet.evaluation.tables import as_document, nms_table, to_csv, to_markdown
 
 
-def write_val(found: Mapping[str, Validation], settings: ValSettings) -> Path:
-    """metrics.json and config.yaml in a new run folder; with them detections.json in COCO's results format, or the
-    table of several NMS methods as nms.md and nms.csv. Of a split without annotations the server's zips instead of
+def write_val(
+    found: Mapping[str, Validation], settings: ValSettings, index: DetectionIndex
+) -> tuple[Path, dict[str, Validation]]:
+    """A new run folder with metrics.json and config.yaml.
+
+    With them detections.json in COCO's results format and, if the settings want it, the report of what went wrong; or
+    the table of several NMS methods as nms.md and nms.csv. Of a split without annotations the server's zips instead of
     figures, see `submissions`.
+
+    Returns the folder, and what was found, with what the report adds.
     """
     run = new_run(settings.project, "val", settings.name or settings.split)
     data = settings.data
@@ -30,7 +37,11 @@ def write_val(found: Mapping[str, Validation], settings: ValSettings) -> Path:
         if name in files:
             write_whole(run / files[name], zip_submission(one.results, Path(files[name]).stem))
     if files:
-        return run
+        return run, dict(found)
+    if settings.report and len(found) == 1:
+        from cledet.engine.report import write_report
+
+        found = {name: write_report(one, index, run) for name, one in found.items()}
     figures = {name: one.evaluation for name, one in found.items()}
     write_whole(run / "metrics.json", json.dumps(as_document(figures), indent=1))
     if len(found) == 1:
@@ -40,7 +51,7 @@ def write_val(found: Mapping[str, Validation], settings: ValSettings) -> Path:
         columns, rows = nms_table(figures)
         write_whole(run / "nms.md", to_markdown(columns, rows))
         write_whole(run / "nms.csv", to_csv(columns, rows))
-    return run
+    return run, dict(found)
 
 
 def _write_detections(path: Path, one: Validation) -> None:

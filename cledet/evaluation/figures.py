@@ -52,12 +52,14 @@ class Evaluation:
     """AP less that of the first method compared, and the low and high end of its 95 % interval over images."""
     seconds: dict[str, float] | None = None
     """What each stage took: data, network, post-processing, evaluation."""
+    analysis: dict[str, Any] | None = None
+    """What went wrong, see `cledet.evaluation.analysis`."""
 
     def to_dict(self) -> dict[str, Any]:
         """COCO's figures and VOC's, best_conf with its best_f1, best_precision and best_recall, and the figures of each
         class; the others where they were measured.
         """
-        extra = {name: getattr(self, name) for name in ("nms_ms", "misalignment", "gain", "seconds")}
+        extra = {name: getattr(self, name) for name in ("nms_ms", "misalignment", "gain", "seconds", "analysis")}
         best = {f"best_{name}": value for name, value in (self.best or {}).items()}
         figures = {**self.metrics, **best, "per_class": self.per_class}
         return figures | {name: value for name, value in extra.items() if value is not None}

@@ -50,15 +50,22 @@ def unlabelled(squares, tmp_path):
     return file
 
 
+def written(given):
+    """The run folder of a file's figures."""
+    found, index = score_file(given)
+    run, _ = write_val(found, given, index)
+    return run
+
+
 def test_the_folder_holds_the_figures_and_the_detections(squares, perfect, tmp_path):
     index = open_source(squares).index("val", need_images=False)
     wanted = read_results(perfect, index)
     whole = settings(predictions=perfect, data=str(squares), project=tmp_path, name="whole")
-    run = write_val(score_file(whole), whole)
+    run = written(whole)
     assert json.loads((run / "metrics.json").read_text())["VOC12"] == 1.0
     assert (run / "detections.json").read_bytes() == perfect.read_bytes()
     above = settings(predictions=perfect, data=str(squares), project=tmp_path, name="above", conf=0.52)
-    run = write_val(score_file(above), above)
+    run = written(above)
     kept = read_results(run / "detections.json", index)
     np.testing.assert_array_equal(kept, wanted[wanted[:, 5] > 0.52])
     assert json.loads((run / "metrics.json").read_text())["AP"] == evaluate(index, kept).metrics["AP"] < 1
@@ -67,7 +74,7 @@ def test_the_folder_holds_the_figures_and_the_detections(squares, perfect, tmp_p
 def test_limits_are_those_of_the_settings(squares, perfect):
     index = open_source(squares).index("val", need_images=False)
     given = settings(predictions=perfect, data=str(squares), eval_max_dets="1,5,300", areas="20,30")
-    (found,) = score_file(given).values()
+    (found,) = score_file(given)[0].values()
     assert found.evaluation.metrics == evaluate(index, found.results, Limits((1, 5, 300), (20, 30))).metrics
     assert {"AR5", "AR300"} <= found.evaluation.metrics.keys()
     assert found.evaluation.metrics["APs"] != evaluate(index, found.results).metrics["APs"]
@@ -75,8 +82,7 @@ def test_limits_are_those_of_the_settings(squares, perfect):
 
 def test_without_annotations_it_is_the_servers_zip(perfect, unlabelled, tmp_path):
     given = settings(predictions=perfect, data=str(unlabelled), split="test", project=tmp_path, name="mine")
-    found = score_file(given)
-    run = write_val(found, given)
+    run = written(given)
     assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "detections_test-dev2017_mine_results.zip"]
     with zipfile.ZipFile(run / "detections_test-dev2017_mine_results.zip") as archive:
         entries = json.loads(archive.read("detections_test-dev2017_mine_results.json"))
@@ -85,10 +91,11 @@ def test_without_annotations_it_is_the_servers_zip(perfect, unlabelled, tmp_path
 
 def test_without_annotations_a_model_gives_the_zip_of_each_method(tiny_run, unlabelled, tmp_path):
     given = settings(data=str(unlabelled), project=tmp_path, nms="standard,soft", conf=0.01)
-    found = Detector(tiny_run).validate(given)
+    index = Detector(tiny_run).split(given)
+    found = Detector(tiny_run).validate(given, index)
     names = [f"detections_test-dev2017_cledet-{method}_results.zip" for method in ("standard", "soft")]
     assert list(submissions(found, given).values()) == names
-    assert sorted(path.name for path in write_val(found, given).iterdir()) == sorted(["config.yaml", *names])
+    assert sorted(path.name for path in write_val(found, given, index)[0].iterdir()) == sorted(["config.yaml", *names])
     assert len(found["standard"].results)
 
 

@@ -1,0 +1,98 @@
+"""Precision, recall and F1 over the confidence from which detections are shown, and precision over recall, at IoU 0.5.
+
+Each is a class's own, and that of all classes' detections and objects together. Ignored detections do not count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cledet.data.index import Bools, Floats, Ints
+from cledet.evaluation.average import RECALLS
+from cledet.evaluation.overlaps import Match, Overlaps
+
+STEPS = 1000
+"""Steps of confidence."""
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Curves over the confidences [S] and over COCO's 101 recalls; row C of C + 1 is all classes together."""
+
+    confidence: Floats
+    """[S] 0 to 1; farther where scores lie outside."""
+    right: Ints
+    """[C + 1, S] true positives of at least that confidence."""
+    shown: Ints
+    """[C + 1, S] detections of at least that confidence, ignored ones left out."""
+    objects: Ints
+    """[C + 1]"""
+    precision_at: Floats
+    """[C + 1, 101] the best precision at that recall or more, 0 where recall ends before; nan without objects."""
+
+    @property
+    def precision(self) -> Floats:
+        """[C + 1, S] share of what is shown that is right; nan where nothing is."""
+        return np.where(self.shown > 0, self.right / np.maximum(self.shown, 1), np.nan)
+
+    @property
+    def recall(self) -> Floats:
+        """[C + 1, S] share of the objects that are found; nan without objects."""
+        objects = self.objects[:, None]
+        return np.where(objects > 0, self.right / np.maximum(objects, 1), np.nan)
+
+    @property
+    def f1(self) -> Floats:
+        """[C + 1, S] harmonic mean of both, 2 right / (shown + objects); nan without objects."""
+        objects = self.objects[:, None]
+        return np.where(objects > 0, 2 * self.right / np.maximum(self.shown + objects, 1), np.nan)
+
+    def best(self, row: int = -1) -> int:
+        """The step of the highest F1, of all classes together or of one; the lowest confidence of equal ones."""
+        return int(np.argmax(np.nan_to_num(self.f1[row])))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The confidence of the highest F1, and what it gives."""
+        step = self.best()
+        figures = {"precision": self.precision, "recall": self.recall, "F1": self.f1}
+        return {
+            "confidence": float(self.confidence[step]),
+            **{name: None if np.isnan(v := rows[-1, step]) else float(v) for name, rows in figures.items()},
+        }
+
+
+def curves(o: Overlaps, match: Match) -> Curves:
+    """The curves of a split; `match` at IoU 0.5."""
+    counted = ~match.ignored
+    low, high = (float(f(o.score, initial=start)) for f, start in ((np.min, 0.0), (np.max, 1.0)))
+    confidence = np.linspace(low, high, STEPS + 1)
+    objects = o.counts(o.objects)
+    rows = []
+    precisions = []
+    for k in (*range(len(objects)), None):
+        own = counted if k is None else counted & (o.label == k)
+        score, correct = o.score[own], match.correct[own]
+        rows.append(_counts(score, correct, confidence))
+        precisions.append(_precision_at(correct, int(objects.sum() if k is None else objects[k])))
+    right, shown = (np.stack(column) for column in zip(*rows))
+    return Curves(confidence, right, shown, np.append(objects, objects.sum()), np.stack(precisions))
+
+
+def _counts(score: Floats, correct: Bools, confidence: Floats) -> tuple[Ints, Ints]:
+    """How many detections are right, and how many there are, from each confidence on; scores fall."""
+    shown = np.searchsorted(-score, -confidence, side="right")
+    return np.concatenate([[0], correct.cumsum()])[shown], shown
+
+
+def _precision_at(correct: Bools, objects: int) -> Floats:
+    """The highest precision from each recall on [101]; nan without objects."""
+    if not objects:
+        return np.full(len(RECALLS), np.nan)
+    ranks = np.flatnonzero(correct) + 1
+    found = np.arange(1, len(ranks) + 1)
+    envelope = np.maximum.accumulate((found / ranks)[::-1])[::-1]
+    at = np.searchsorted(found / objects, RECALLS, side="left")
+    return np.append(envelope, 0.0)[at]

@@ -1,0 +1,191 @@
+"""Detections and ground truths of a split as columns, every pair of them that overlaps, and who is matched with whom.
+
+Matching is COCO's: class by class the detection of highest score first, each with the best object that is left; one
+that finds none may fall to an ignored one and then does not count. Worked out for all images and classes at once: every
+detection asks for the best object it has not been refused, every object keeps the asker of highest score, until nobody
+asks. As all objects prefer alike, that ends where pycocotools' loop ends (Gale and Shapley, 1962).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from cledet.data.index import Bools, DetectionIndex, Floats, Ints
+from cledet.evaluation.results import Results
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+"""COCO's IoU thresholds."""
+FOREGROUND, BACKGROUND = 0.5, 0.1
+"""The IoU from which a box lies on an object, and up to which it lies beside all (TIDE's)."""
+MAX_DETECTIONS = 100
+"""Of an image and class, as in COCO's figures."""
+PAIRS = 2**20
+"""Pairs worked on at once, at some 200 bytes each."""
+
+
+class Pairs(NamedTuple):
+    """Pairs on one image, by detection; of a detection the highest IoU first, of equal ones the later object."""
+
+    detection: Ints  # [P]
+    gt: Ints  # [P] box row of the index
+    iou: Floats  # [P]; with an ignored one the share of the detection that lies in it
+
+    def where(self, chosen: Bools) -> Pairs:
+        """Some of them."""
+        return Pairs(self.detection[chosen], self.gt[chosen], self.iou[chosen])
+
+    def best(self, detections: int) -> tuple[Ints, Floats]:
+        """The best ground truth of every detection [D] and its IoU; -1 and 0 where there is none."""
+        gt, iou = np.full(detections, -1), np.zeros(detections)
+        first = np.flatnonzero(np.diff(self.detection, prepend=-1))
+        gt[self.detection[first]], iou[self.detection[first]] = self.gt[first], self.iou[first]
+        return gt, iou
+
+
+class Match(NamedTuple):
+    """What became of every detection at one IoU threshold."""
+
+    gt: Ints  # [D] the object that it is matched with, -1 for none
+    ignored: Bools  # [D] it counts neither as right nor as wrong
+
+    @property
+    def correct(self) -> Bools:
+        """[D] which are true positives."""
+        return self.gt >= 0
+
+
+@dataclass(frozen=True, eq=False)
+class Overlaps:
+    """D detections, highest score first, of equal ones those of lower image id; the index's B ground truths; pairs."""
+
+    index: DetectionIndex
+    image: Ints
+    """[D] position of the image."""
+    label: Ints
+    """[D]"""
+    score: Floats
+    """[D]"""
+    xywh: Floats
+    """[D, 4]"""
+    pairs: Pairs
+    """Those of IoU 0.1 and more, of any classes."""
+
+    @cached_property
+    def objects(self) -> Bools:
+        """[B] which ground truths are objects: all but ignored ones."""
+        return np.logical_not(self.index.ignore)
+
+    @cached_property
+    def gt_image(self) -> Ints:
+        """[B] position of the image of every ground truth."""
+        return self.index.image_of_boxes()
+
+    @cached_property
+    def same(self) -> Pairs:
+        """The pairs of one class that can be matched."""
+        pairs = self.pairs
+        return pairs.where((self.label[pairs.detection] == self.index.labels[pairs.gt]) & (pairs.iou >= FOREGROUND))
+
+    def counts(self, gts: Bools) -> Ints:
+        """How many of these ground truths [B] each class has [C]."""
+        return np.bincount(self.index.labels[gts], minlength=len(self.index.classes))
+
+    def match(self, threshold: float = FOREGROUND, objects: Bools | None = None) -> Match:
+        """Match at an IoU threshold; of the ground truths [B] those are ignored that are not in `objects`."""
+        real = self.objects if objects is None else self.objects & objects
+        pairs = self.same.where(self.same.iou >= threshold)
+        gt = np.full(len(self.score), -1)
+        own = pairs.where(real[pairs.gt])
+        chosen = own.where(assign(own, own.detection, np.zeros(len(real), dtype=np.bool_)))
+        gt[chosen.detection] = chosen.gt
+        rest = pairs.where(~real[pairs.gt] & (gt[pairs.detection] < 0))
+        ignored = np.zeros(len(gt), dtype=np.bool_)
+        ignored[rest.detection[assign(rest, rest.detection, self.index.ignore)]] = True
+        return Match(gt, ignored)
+
+
+def overlaps(index: DetectionIndex, results: Results) -> Overlaps:
+    """The detections of a split's classes beside its ground truths; raises ValueError for an image that it lacks."""
+    results = results[np.isin(results[:, 6], index.category_ids)]
+    strange = np.setdiff1d(results[:, 0], index.image_ids)
+    if len(strange):
+        raise ValueError(f"detections name image ids that {index.name} does not have: {strange[:5].tolist()}")
+    results = results[np.lexsort((results[:, 0], -results[:, 5]))]
+    image, label = _positions(index.image_ids, results[:, 0]), _positions(index.category_ids, results[:, 6])
+    kept = _rank_within(image * len(index.classes) + label) < MAX_DETECTIONS
+    image, label, results = image[kept], label[kept], results[kept]
+    return Overlaps(index, image, label, results[:, 5], results[:, 1:5], _pairs(index, image, results[:, 1:5]))
+
+
+def assign(pairs: Pairs, rank: Ints, shared: Bools) -> Bools:
+    """Which pairs [P] are chosen, at most one a detection and one a ground truth, unless `shared` [B].
+
+    A detection prefers its earlier pairs, a ground truth those of lower rank [P]; the ranks of a ground truth's pairs
+    differ.
+    """
+    chosen = np.zeros(len(rank), dtype=np.bool_)
+    current = np.flatnonzero(np.diff(pairs.detection, prepend=-1))
+    end = np.append(current[1:], len(rank))
+    held = np.full(len(shared), np.iinfo(np.int64).max)
+    asking = current
+    while len(asking):
+        np.minimum.at(held, pairs.gt[asking], rank[asking])
+        refused = (held[pairs.gt[current]] != rank[current]) & ~shared[pairs.gt[current]]
+        current = current + refused
+        left = current < end
+        asking = current[refused & left]
+        current, end = current[left], end[left]
+    chosen[current] = True
+    return chosen
+
+
+def _pairs(index: DetectionIndex, image: Ints, xywh: Floats) -> Pairs:
+    """All pairs of IoU 0.1 and more, a bounded number at a time."""
+    counts = np.diff(index.starts)[image]
+    ends = counts.cumsum()
+    parts = [Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
+    first = 0
+    while first < len(image):
+        done = ends[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, done + PAIRS, side="right")))
+        detection = np.repeat(np.arange(first, last), counts[first:last])
+        within = np.arange(len(detection)) - np.repeat(ends[first:last] - counts[first:last] - done, counts[first:last])
+        gt = index.starts[image[detection]] + within
+        iou = _iou(xywh[detection], index.xywh[gt], index.ignore[gt])
+        parts.append(Pairs(detection, gt, iou).where(iou >= BACKGROUND))
+        first = last
+    pairs = Pairs(*(np.concatenate(column) for column in zip(*parts)))
+    order = np.lexsort((-pairs.gt, -pairs.iou, pairs.detection))
+    return Pairs(pairs.detection[order], pairs.gt[order], pairs.iou[order])
+
+
+def _iou(a: Floats, b: Floats, crowd: Bools) -> Floats:
+    """IoU [P] of boxes xywh row by row, to pycocotools' last bit; with a crowd the share of a in it."""
+    shared = np.ones(len(a))
+    for side in (0, 1):
+        low = np.maximum(a[:, side], b[:, side])
+        high = np.minimum(a[:, side] + a[:, side + 2], b[:, side] + b[:, side + 2])
+        shared *= np.maximum(high - low, 0)
+    own, other = a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
+    union = np.where(crowd, own, own + other - shared)
+    return np.divide(shared, union, out=np.zeros(len(a)), where=shared > 0)
+
+
+def _positions(known: Ints, wanted: Floats) -> Ints:
+    """Where in `known`, of any order, the wanted ones are."""
+    order = np.argsort(known)
+    return order[np.searchsorted(known, wanted, sorter=order)]
+
+
+def _rank_within(groups: Ints) -> Ints:
+    """How many rows of the same group come before each row [N]."""
+    order = np.argsort(groups, kind="stable")
+    ordered = groups[order]
+    first = np.searchsorted(ordered, ordered)
+    rank = np.empty(len(groups), dtype=np.int64)
+    rank[order] = np.arange(len(groups)) - first
+    return rank

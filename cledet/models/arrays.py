@@ -45,7 +45,7 @@ class _Type:
 class _Bytes:
     """Stands for bytes that Python 3 wrote for Python 2, as text."""
 
-    def __init__(self, text: str, encoding: str) -> None:
+    def __init__(self, text: str = "", encoding: str = "latin1") -> None:
         if encoding != "latin1":
             raise Forbidden(f"_codecs.encode to {encoding}")
         self.data = text.encode("latin1")
@@ -88,6 +88,7 @@ KNOWN: dict[tuple[str, str], type] = {
     **{(f"{core}.multiarray", "_reconstruct"): _Array for core in ("numpy.core", "numpy._core")},
     **{(f"{core}.numeric", "_frombuffer"): _Buffered for core in ("numpy.core", "numpy._core")},
     ("_codecs", "encode"): _Bytes,
+    ("__builtin__", "bytes"): _Bytes,  # none of them
     ("collections", "OrderedDict"): OrderedDict,
 }
 """What a pickle may name, and what is called in its place: classes, as a pickle could change a function's defaults."""

@@ -43,7 +43,7 @@ class DeformConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [N, C, H, W] -> as the plain convolution, in x's type."""
-        if not torch.is_autocast_enabled(x.device.type):
+        if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
             return self._moved(x)
         with torch.autocast(x.device.type, enabled=False):
             return self._moved(x.float()).to(x.dtype)

@@ -92,7 +92,7 @@ def test_a_torchvision_file_is_a_checkpoint(theirs, tmp_path, capsys):
 
 
 def test_files_of_before_torchvision_0_13_load_too():
-    """They number a tower's convolutions 0, 2, 4, 6 where newer ones say 0.0, 1.0, 2.0, 3.0, the pyramid's 0 for 0.0."""
+    """They number a tower's convolutions 0, 2, 4, 6 where newer ones say 0.0, 1.0 ..., the pyramid's 0 for 0.0."""
     state = retinanet_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
     old = {}
     for key, value in state.items():

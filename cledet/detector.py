@@ -38,7 +38,7 @@ __all__ = ["Detections", "Detector"]
 class Detector:
     """A detector: trained weights, or the name of a backbone to train from.
 
-        det = Detector("runs/train/shapes/weights/best.pt")     # or a run's folder, another project's RetinaNet, or "r50"
+        det = Detector("runs/train/shapes/weights/best.pt")  # or a run's folder, another project's RetinaNet, or "r50"
         for result in det.predict("images/", nms="cl-balanced", conf=0.3):
             print(result.boxes, result.scores, result.labels)
 

@@ -41,7 +41,7 @@ __all__ = ["Detections", "Detector"]
 class Detector:
     """A detector: trained weights, or the name of a backbone to train from.
 
-        det = Detector("runs/train/shapes/weights/best.pt")     # or a run's folder, a torchvision .pth, or "r50"
+        det = Detector("runs/train/shapes/weights/best.pt")  # or a run's folder, another project's RetinaNet, or "r50"
         for result in det.predict("images/", nms="cl-balanced", conf=0.3):
             print(result.boxes, result.scores, result.labels)
 
@@ -57,7 +57,7 @@ class Detector:
             self.load(weights)
 
     def load(self, weights: str | Path) -> Detector:
-        """Take the weights of a checkpoint, a run's folder or a torchvision RetinaNet file."""
+        """Take the weights of a checkpoint, a run's folder or another project's RetinaNet."""
         path = Path(weights)
         if not path.exists() and path.suffix == "" and path.parent == Path():
             raise UserError(f"{str(weights)!r} is neither a file nor a backbone", nearest(str(weights), BACKBONES))

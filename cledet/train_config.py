@@ -32,9 +32,15 @@ class TrainingSettings(DetectionSettings):
     split: str = Field("train", description="the split to train on")
     val_split: str = Field("val", description="the split that is evaluated while training; none to skip")
     val_every: Positive = Field(1, description="epochs between evaluations")
-    weights: str | None = Field(None, description="start from a checkpoint or a torchvision RetinaNet .pth")
-    backbone: str = Field("r50", description="r18, r34, r50, r101, r152, lite0 or timm:NAME")
-    backbone_weights: str = Field("auto", description="auto (ImageNet), none, or a file")
+    weights: str | None = Field(
+        None, description="start from a checkpoint, or a RetinaNet of torchvision, Detectron2 or MMDetection"
+    )
+    backbone: str = Field(
+        "r50",
+        description="r18, r34, r50, r101, r152, x50, x101, x101-32x4d, x101-64x4d, each also with -dcn or -dcnv2 "
+        "(deformable; -c4c5 behind it: not in c3); lite0, or timm:NAME",
+    )
+    backbone_weights: str = Field("auto", description="auto (ImageNet), none, a file or a URL")
     head: Literal["retinanet"] = Field("retinanet", description="the detection head")
     fpn_channels: Positive = Field(256, description="width of the pyramid and the head")
     head_init: Literal["normal", "he"] = Field(

@@ -12,14 +12,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from cledet.console import warn
+from cledet.console import say, warn
 from cledet.engine.provenance import versions
 from cledet.engine.safe_weights import unpack
 from cledet.engine.writing import is_there, previous, write_file
 from cledet.errors import UserError
+from cledet.models.imports.origins import ORIGINS, from_elsewhere
 from cledet.models.network import Architecture, RetinaNet, build_network
 from cledet.models.storage import DamagedFile, is_safetensors, read_file
-from cledet.models.weights import COCO_IDS, COCO_NAMES, from_torchvision, is_torchvision
 
 FORMAT = "cledet 1"
 """To be raised when older versions of cledet cannot use what is written."""
@@ -83,7 +83,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """A checkpoint from a file of ours (.pt, .safetensors), a run's folder, or a torchvision RetinaNet .pth.
+    """A checkpoint from a file of ours (.pt, .safetensors), a run's folder, or a RetinaNet of another project.
 
     For a file that is damaged or missing, the previous one is taken if it is good, which is said.
     """
@@ -116,16 +116,12 @@ def _read(path: Path) -> Checkpoint:
     content = unpack(path) if is_safetensors(path) else read_file(path)
     if str(content.get("format", "")).startswith("cledet "):
         return _ours(path, content)
-    if not is_torchvision(content):
-        raise UserError(f"{path} is neither a cledet checkpoint nor a torchvision RetinaNet", "pass a best.pt")
-    network, arch = from_torchvision(content)
-    coco = arch.classes == len(COCO_NAMES)
-    return Checkpoint(
-        architecture=arch,
-        model=network.state_dict(),
-        classes=COCO_NAMES if coco else tuple(f"class {i}" for i in range(arch.classes)),
-        category_ids=COCO_IDS if coco else tuple(range(arch.classes)),
-    )
+    found = from_elsewhere(content)
+    if found is None:
+        known = ", ".join(ORIGINS)
+        raise UserError(f"{path} is neither a cledet checkpoint nor a RetinaNet of {known}", "pass a best.pt")
+    say(f"{path} is {found.note}")
+    return Checkpoint(**{name: getattr(found, name) for name in ("architecture", "model", "classes", "category_ids")})
 
 
 def _ours(path: Path, content: Mapping[str, Any]) -> Checkpoint:

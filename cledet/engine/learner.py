@@ -18,9 +18,9 @@ from cledet.data.dataset import Batch
 from cledet.engine import distributed
 from cledet.engine.devices import amp_dtype, autocast
 from cledet.engine.schedule import build_optimizer, lr_factor, set_lr
-from cledet.models.backbones import FrozenBatchNorm2d
 from cledet.models.criterion import Criterion, Losses, Targets
 from cledet.models.network import RetinaNet
+from cledet.models.norms import FrozenBatchNorm2d
 from cledet.train_config import TrainSettings
 
 

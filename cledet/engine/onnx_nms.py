@@ -17,10 +17,11 @@ import numpy as np
 import onnx
 import onnx.compose
 import onnx.inliner
+import onnx.version_converter
 import onnxscript
 from onnxscript import script
 
-from cledet.engine.runtimes import CANDIDATES
+from cledet.engine.runtimes import CANDIDATES, OPSET
 from cledet.models.decode import PostProcess
 from cledet.ops.nms import DECAY_IOU, VOTERS_IOU
 
@@ -38,6 +39,9 @@ Step = Callable[..., Any]
 def append_nms(network: onnx.ModelProto, post: PostProcess) -> onnx.ModelProto:
     """The network, which has the outputs CANDIDATES among others, with NMS behind them: outputs OUTPUTS."""
     nms = suppression(post, network.ir_version)
+    version = next(used.version for used in network.opset_import if not used.domain)
+    if version != OPSET:
+        nms = onnx.version_converter.convert_version(nms, version)
     nms = onnx.compose.add_prefix(nms, "nms/", rename_inputs=False, rename_outputs=False)
     joined = onnx.compose.merge_models(
         network, nms, io_map=[(name, name) for name in CANDIDATES], outputs=list(OUTPUTS)

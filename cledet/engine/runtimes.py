@@ -15,12 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cledet.errors import UserError
 from cledet.models.decode import PostProcess, best_of_levels
+from cledet.models.deform import is_deformable
 from cledet.models.network import RetinaNet
 from cledet.ops.boxes import clip_boxes
 from cledet.ops.coder import decode
 
-OPSET = 18
+OPSET, DEFORMABLE_OPSET = 18, 19
+"""Of the ONNX files; deformable convolutions are known from 19 on."""
 RAW = ("logits", "deltas")
 """Values inside a file with NMS: the network's own outputs, [1, A, C] and [1, A, 4]."""
 CANDIDATES = ("candidate_boxes", "candidate_scores", "candidate_labels")
@@ -101,7 +104,7 @@ def _trace(module: nn.Module, images: Tensor, outputs: list[str], dynamic: Any, 
             input_names=["images"],
             output_names=outputs,
             dynamic_shapes=dynamic,
-            opset_version=OPSET,
+            opset_version=DEFORMABLE_OPSET if is_deformable(module) else OPSET,
             dynamo=True,
             external_data=False,
             verbose=False,
@@ -121,19 +124,30 @@ def open_onnx(path: Path, names: Sequence[str]) -> Runner:
     """Values as onnxruntime computes them on the CPU; of the graph's inner values those that have their type noted."""
     import onnx
     import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as unable
 
     proto = onnx.load(str(path))
     there = {value.name for value in proto.graph.output}
     proto.graph.output.extend(v for v in proto.graph.value_info if v.name in names and v.name not in there)
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    except (unable.NotImplemented, unable.InvalidGraph) as error:  # of an operator, as for deformable convolutions
+        reason = str(error).strip().splitlines()[0].rpartition(" : ")[2].rpartition(" , Error ")[2]
+        message = f"onnxruntime {onnxruntime.__version__} cannot run this network: {reason}"
+        raise UserError(message, "try a newer onnxruntime") from None
     inputs = [value.name for value in session.get_inputs()]
     return lambda *arrays: session.run(list(names), dict(zip(inputs, arrays)))
 
 
 def write_openvino(plan: Plan, path: Path) -> None:
-    """Write OpenVINO's .xml and .bin, by way of ONNX; weights stay float32."""
+    """Write OpenVINO's .xml and .bin, by way of ONNX; weights stay float32.
+
+    Raises UserError for deformable convolutions, which OpenVINO (2026.4) does not read from ONNX: it crashes on them.
+    """
     import openvino
 
+    if is_deformable(plan.network):
+        raise UserError("OpenVINO reads no deformable convolutions from ONNX", "--format onnx has them")
     onnx_path = path.with_suffix(".onnx")
     write_onnx(plan, onnx_path)
     converted = openvino.convert_model(str(onnx_path))

@@ -38,7 +38,7 @@ def initial_model(settings: TrainSettings, index: DetectionIndex, given: Checkpo
         network.load_state_dict(kept)
         say(f"starting from the weights of a {start.architecture.backbone} trained on {', '.join(start.classes[:6])}")
     elif settings.backbone_weights != "none":
-        load_imagenet(network, settings.backbone, settings.backbone_weights)
+        load_imagenet(network, settings.backbone, settings.backbone_weights, say)
     return Checkpoint(
         architecture=arch,
         model=network.state_dict(),

@@ -13,13 +13,14 @@ OCTAVES, RATIOS = (1.0, 2 ** (1 / 3), 2 ** (2 / 3)), (0.5, 1.0, 2.0)
 """Lin et al., Focal Loss for Dense Object Detection (2017): three sizes an octave, three aspect ratios (h/w)."""
 
 
-def cell_anchors(sizes: Sequence[int], ratios: Sequence[float] = RATIOS) -> Tensor:
-    """Anchors around the origin, ratio by ratio, rounded to whole pixels as torchvision does: [R * S, 4]."""
+def cell_anchors(sizes: Sequence[float], ratios: Sequence[float] = RATIOS, rounded: bool = True) -> Tensor:
+    """Anchors around the origin, ratio by ratio, rounded to whole pixels as torchvision does, or not: [R * S, 4]."""
     scales = torch.tensor(sizes, dtype=torch.float32)
     height = torch.tensor(ratios, dtype=torch.float32).sqrt()
     w = (1 / height)[:, None] * scales
     h = height[:, None] * scales
-    return (torch.stack([-w, -h, w, h], -1).reshape(-1, 4) / 2).round()
+    cells = torch.stack([-w, -h, w, h], -1).reshape(-1, 4) / 2
+    return cells.round() if rounded else cells
 
 
 class Anchors(nn.Module):
@@ -27,14 +28,17 @@ class Anchors(nn.Module):
 
     Anchor sizes are `scale` x stride x octave. With `from_image` a level's step is the image's side divided by the
     map's, as in torchvision, whose weights want it; without, it is the level's stride. The two differ at P6 and P7
-    unless the image's sides are multiples of 128.
+    unless the image's sides are multiples of 128. Without `rounded`, sizes and corners are not rounded to whole pixels.
     """
 
-    def __init__(self, strides: Sequence[int], scale: float = 4.0, from_image: bool = False) -> None:
+    def __init__(
+        self, strides: Sequence[int], scale: float = 4.0, from_image: bool = False, rounded: bool = True
+    ) -> None:
         super().__init__()
         self.strides, self.from_image = tuple(strides), from_image
         for stride in self.strides:
-            cells = cell_anchors([int(scale * stride * octave) for octave in OCTAVES])
+            sizes = [scale * stride * octave for octave in OCTAVES]
+            cells = cell_anchors([int(size) for size in sizes] if rounded else sizes, rounded=rounded)
             self.register_buffer(f"cells{stride}", cells, persistent=False)
 
     @property

@@ -7,24 +7,32 @@ import math
 import torch
 from torch import Tensor, nn
 
+from cledet.models.norms import GroupNorm
+
 PRIOR = 0.01
 """The probability that every anchor starts from (Lin et al. 2017, section 3.3)."""
 
 
 class Tower(nn.Module):
-    """Four 3x3 convolutions with ReLU, then one to `outputs` numbers for each anchor of a position."""
+    """Four 3x3 convolutions with ReLU, then one to `outputs` numbers for each anchor of a position.
 
-    def __init__(self, channels: int, anchors: int, outputs: int, bias: float = 0.0) -> None:
+    If `normed`, a group norm takes the place of each of the four's bias.
+    """
+
+    def __init__(self, channels: int, anchors: int, outputs: int, bias: float = 0.0, normed: bool = False) -> None:
         super().__init__()
         self.outputs = outputs
-        self.convs = nn.Sequential(
-            *(layer for _ in range(4) for layer in (nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(True)))
-        )
+        layers: list[nn.Module] = []
+        for _ in range(4):
+            layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=not normed))
+            layers += [GroupNorm(channels), nn.ReLU(True)] if normed else [nn.ReLU(True)]
+        self.convs = nn.Sequential(*layers)
         self.predict = nn.Conv2d(channels, anchors * outputs, 3, padding=1)
         for layer in (*self.convs, self.predict):
             if isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, std=0.01)
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         nn.init.constant_(self.predict.bias, bias)  # type: ignore[arg-type]
 
     def forward(self, features: list[Tensor]) -> Tensor:
@@ -51,10 +59,10 @@ def he_initialize(head: nn.Module) -> None:
 class RetinaHead(nn.Module):
     """RetinaNet's head: class logits [N, A, C] and box deltas [N, A, 4]."""
 
-    def __init__(self, channels: int, anchors: int, classes: int) -> None:
+    def __init__(self, channels: int, anchors: int, classes: int, normed: bool = False) -> None:
         super().__init__()
-        self.classification = Tower(channels, anchors, classes, bias=-math.log((1 - PRIOR) / PRIOR))
-        self.regression = Tower(channels, anchors, 4)
+        self.classification = Tower(channels, anchors, classes, -math.log((1 - PRIOR) / PRIOR), normed)
+        self.regression = Tower(channels, anchors, 4, normed=normed)
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         return self.classification(features), self.regression(features)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
-from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from cledet.models.anchors import STRIDES, Anchors
 from cledet.models.backbones import build_backbone
 from cledet.models.heads import RetinaHead
+from cledet.models.pyramid import build_pyramid
 from cledet.models.stages import Staged
 
 
@@ -28,6 +27,10 @@ class Architecture(BaseModel):
     anchor_scale: float = 4.0
     anchors_from_image: bool = False
     norm: str = "frozen"
+    p6_from: Literal["p5", "c5"] = "p5"  # this and what follows: as weights from elsewhere want it
+    p7_relu: bool = True
+    tower_norm: Literal["none", "group"] = "none"
+    anchors_rounded: bool = True
 
 
 class RawOutputs(NamedTuple):
@@ -75,7 +78,7 @@ def build_network(arch: Architecture) -> RetinaNet:
     """The network of that architecture, with random weights."""
     backbone = build_backbone(arch.backbone, arch.norm)
     width = arch.fpn_channels
-    neck = FeaturePyramidNetwork(backbone.channels, width, extra_blocks=LastLevelP6P7(width, width))
-    anchors = Anchors(STRIDES, arch.anchor_scale, arch.anchors_from_image)
-    head = RetinaHead(width, anchors.per_position, arch.classes)
+    neck = build_pyramid(backbone.channels, width, arch.p6_from, arch.p7_relu)
+    anchors = Anchors(STRIDES, arch.anchor_scale, arch.anchors_from_image, arch.anchors_rounded)
+    head = RetinaHead(width, anchors.per_position, arch.classes, normed=arch.tower_norm == "group")
     return RetinaNet(backbone, neck, head, anchors).to(memory_format=torch.channels_last)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cledet.errors import UserError
+from cledet.models.arrays import is_pickle, read_arrays
 
 DIRECTORY = 0x10
 """The attribute that makes a zip's entry a folder: of no CRC's concern, and torch.load takes such an entry as empty."""
@@ -22,18 +23,18 @@ class DamagedFile(UserError):
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .pth or .safetensors file by name; code in it is refused, not run."""
+    """The tensors of a .pth, .pkl or .safetensors file by name; code in it is refused, not run."""
     if not path.is_file():
         raise UserError(f"there is no weights file {path}", "check the path")
     if is_safetensors(path):
         return read_safetensors(path)[0]
     content = read_file(path)
-    content = content.get("model", content)
+    content = content.get("model", content.get("state_dict", content))
     return {key: value for key, value in content.items() if isinstance(value, Tensor)}
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """What torch.save wrote, tensors and plain data only.
+    """What torch.save wrote, or a pickle of arrays holds: tensors and plain data only.
 
     Raises DamagedFile for one that is not as it was written, UserError for one with code in it, which is not run.
     """
@@ -41,7 +42,12 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         if zipped:
             _check_zip(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if is_pickle(_head(path, 4)):
+            content = read_arrays(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except pickle.UnpicklingError:
         if zipped:
             message = f"{path} holds code or objects beside tensors and plain data, and is not read"

@@ -1,88 +1,97 @@
-"""Weights from elsewhere: torchvision's RetinaNet, and ImageNet backbones."""
+"""A backbone's weights: ImageNet's as published, or those of a file or a URL."""
 
 from __future__ import annotations
 
-import pickle
+import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from urllib.error import URLError
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import torch
 from torch import Tensor
-from torchvision.models._meta import _COCO_CATEGORIES
 
 from cledet.errors import UserError
 from cledet.models.backbones import backbone_spec, load_backbone
-from cledet.models.network import Architecture, RetinaNet, build_network
+from cledet.models.network import RetinaNet
 from cledet.models.storage import read_weights
 
-COCO_NAMES = tuple(name for name in _COCO_CATEGORIES if name not in ("__background__", "N/A"))
-COCO_IDS = tuple(i for i, name in enumerate(_COCO_CATEGORIES) if name not in ("__background__", "N/A"))
-"""COCO's 80 names and their category ids, 1 to 90 with holes."""
+HASHED = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
+"""The end of a file's name that carries the beginning of its SHA-256, as torch.hub has it."""
+OTHERWISE = "pass --backbone-weights FILE, or --backbone-weights none to start afresh"
 
 
-def load_imagenet(network: RetinaNet, backbone: str, source: str) -> None:
-    """Give the backbone its ImageNet weights (`auto`) or those in a file."""
-    state = read_weights(Path(source)) if source != "auto" else _published(backbone)
-    missing = load_backbone(network.backbone, state)
-    if missing:
-        raise UserError(f"{source} holds no weights of {backbone}: it lacks {missing[0]} and {len(missing) - 1} more")
+def load_imagenet(network: RetinaNet, backbone: str, source: str, say: Callable[[str], None]) -> None:
+    """Give the backbone its ImageNet weights (`auto`), or those in a file or at a URL; `say` is told of a download."""
+    state = _published(backbone, say) if source == "auto" else _given(source, say)
+    wrong = load_backbone(network.backbone, state)
+    if wrong:
+        raise UserError(f"{source} holds no weights of {backbone}: it lacks {wrong[0]} and {len(wrong) - 1} more")
 
 
-def _published(backbone: str) -> dict[str, Tensor]:
+def _published(backbone: str, say: Callable[[str], None]) -> dict[str, Tensor]:
+    """The weights that the backbone's name stands for."""
     spec = backbone_spec(backbone)
+    if spec.weights is None:
+        if not spec.url:
+            raise UserError(f"there are no published ImageNet weights of {backbone} to start from", OTHERWISE)
+        return read_weights(fetch(spec.url, say, f"the ImageNet weights of {backbone}"))
     try:
         return spec.weights()
-    except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
-        folder, reason = Path(torch.hub.get_dir()) / "checkpoints", str(error).partition("\n")[0]
+    except (OSError, RuntimeError) as error:  # as timm's hub has them
+        reason = str(error).partition("\n")[0]
         raise UserError(
-            f"the ImageNet weights of {backbone} could not be fetched from {spec.url}: {reason}",
-            f"put that file into {folder}, or pass --backbone-weights FILE, or --backbone-weights none to start afresh",
+            f"the ImageNet weights of {backbone} could not be fetched from {spec.url}: {reason}", OTHERWISE
         ) from None
 
 
-def is_torchvision(state: dict[str, Any]) -> bool:
-    """Whether these are weights of torchvision's RetinaNet."""
-    return "head.classification_head.cls_logits.weight" in state
+def _given(source: str, say: Callable[[str], None]) -> dict[str, Tensor]:
+    """The weights in a file, or at an http, https or file URL."""
+    parts = urlparse(source)
+    if parts.scheme in ("http", "https"):
+        return read_weights(fetch(source, say, "the backbone's weights"))
+    path = Path(url2pathname(parts.path)) if parts.scheme == "file" else Path(source)
+    if parts.scheme == "file" and path.is_file():
+        check_hash(path)
+    return read_weights(path)
 
 
-def from_torchvision(state: dict[str, Tensor]) -> tuple[RetinaNet, Architecture]:
-    """Torchvision's `retinanet_resnet50_fpn` as our network.
+def fetch(url: str, say: Callable[[str], None], what: str) -> Path:
+    """The file of torch.hub's cache that has the URL's content, fetched if it is not there; `what` is it called.
 
-    Its 91 outputs an anchor (a background that is never trained, 80 classes, 10 holes) become the 80 classes.
+    If the name carries a hash, the content is compared with it, also where the file was there already.
     """
-    if "head.regression_head.conv.0.1.weight" in state:
-        raise UserError("torchvision's RetinaNet v2 is not supported", "use retinanet_resnet50_fpn")
-    outputs = len(state["head.classification_head.cls_logits.weight"]) // 9
-    keep = torch.tensor(COCO_IDS) if outputs == 91 else torch.arange(outputs)
-    arch = Architecture(backbone=_resnet_of(state), classes=len(keep), anchors_from_image=True)
-    renamed = {_our_name(key): value for key, value in state.items()}
-    for name in ("head.classification.predict.weight", "head.classification.predict.bias"):
-        value = renamed[name]
-        renamed[name] = value.reshape(9, outputs, *value.shape[1:])[:, keep].flatten(0, 1)
-    network = build_network(arch)
-    missing, unexpected = network.load_state_dict(renamed, strict=False)
-    wrong = [key for key in missing if not key.endswith("num_batches_tracked")] + unexpected
-    if wrong:
-        raise UserError(f"these are not the weights of a torchvision RetinaNet: {wrong[0]} does not fit")
-    return network, arch
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / Path(urlparse(url).path).name
+    if not path.is_file():
+        say(f"fetching {what} from {url} into {folder}")
+        expected = HASHED.search(path.name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), expected and expected[1], progress=False)
+        except (OSError, RuntimeError, ValueError) as error:  # no network; another hash; no URL
+            reason = str(error).partition("\n")[0]
+            hint = f"put that file into {folder}, or {OTHERWISE}"
+            raise UserError(f"{what} could not be fetched from {url}: {reason}", hint) from None
+    check_hash(path)
+    return path
 
 
-def _resnet_of(state: dict[str, Tensor]) -> str:
-    """r50, r101 or r152 by the blocks of the third stage."""
-    blocks = {int(m[1]) for key in state if (m := re.match(r"backbone\.body\.layer3\.(\d+)\.", key))}
-    names = {6: "r50", 23: "r101", 36: "r152"}
-    if len(blocks) not in names:
-        raise UserError(f"a torchvision RetinaNet with {len(blocks)} blocks in layer3 is not supported")
-    return names[len(blocks)]
+def check_hash(path: Path) -> None:
+    """Raise UserError for a file whose name carries the beginning of another SHA-256."""
+    expected = HASHED.search(path.name)
+    if expected is None:
+        return
+    found = _sha256(path)
+    if not found.startswith(expected[1]):
+        message = f"{path} is not what its name says: its SHA-256 begins with {found[: len(expected[1])]}"
+        raise UserError(message, "delete it, and fetch it again")
 
 
-def _our_name(key: str) -> str:
-    """Torchvision's parameter names -> ours; old files number a tower's layers 0, 2, 4, 6, newer ones 0.0 to 3.0."""
-    key = key.replace("backbone.body.", "backbone.").replace("backbone.fpn.", "neck.")
-    key = re.sub(r"_head\.conv\.(\d+)\.0\.", lambda m: f"_head.convs.{2 * int(m[1])}.", key)
-    key = re.sub(r"_head\.conv\.(\d+)\.", r"_head.convs.\1.", key)
-    key = key.replace("classification_head.cls_logits", "classification.predict")
-    key = key.replace("regression_head.bbox_reg", "regression.predict")
-    return key.replace("classification_head.", "classification.").replace("regression_head.", "regression.")
+def _sha256(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()

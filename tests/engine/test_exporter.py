@@ -11,11 +11,15 @@ import torch
 from cledet import Detector
 from cledet.data.source import open_source
 from cledet.engine import exporter, proof, runtimes
+from cledet.engine.checkpoint import Checkpoint
 from cledet.engine.proof import Proof
 from cledet.engine.runtimes import Exported
 from cledet.errors import UserError
 from cledet.models.decode import PostProcess
+from cledet.models.deform import DeformConv2d
+from cledet.models.network import Architecture, build_network
 
+onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
@@ -196,3 +200,46 @@ def test_pictures_come_from_the_data_set_or_where_it_is_gone_from_shapes(tiny_ru
     monkeypatch.setattr(proof, "open_source", without)
     assert len(proof.pictures(model, 64, (64, 128))) == 3
     assert asked == [str(squares), "shapes"]
+
+
+@pytest.fixture(scope="module")
+def deformable():
+    """A network with modulated deformable convolutions in C4 and C5 that are not plain ones."""
+    torch.manual_seed(0)
+    arch = Architecture(backbone="r18-dcnv2-c4c5", classes=2, fpn_channels=8)
+    network = build_network(arch)
+    for module in network.modules():
+        if isinstance(module, DeformConv2d):
+            torch.nn.init.normal_(module.offset.weight, std=0.05)
+    found = Detector()
+    found.model = Checkpoint(
+        architecture=arch, model=network.state_dict(), classes=("a", "b"), category_ids=(1, 2), imgsz=64
+    )
+    return found
+
+
+def test_deformable_convolutions_run_in_onnx(deformable, tmp_path):
+    result = deformable.export(project=tmp_path)
+    operators = [node.op_type for node in onnx.load(str(result.path)).graph.node]
+    assert operators.count("DeformConv") == 4
+    assert result.max_score_error < 1e-4
+
+
+def test_openvino_refuses_deformable_convolutions(deformable, tmp_path):
+    pytest.importorskip("openvino")
+    with pytest.raises(
+        UserError, match=r"OpenVINO reads no deformable convolutions from ONNX \(--format onnx has them"
+    ):
+        deformable.export("openvino", project=tmp_path)
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_what_a_runtime_lacks_is_one_sentence(tmp_path):
+    """An operator that this version of ONNX's set has not; as deformable convolutions for an older onnxruntime."""
+    make = onnx.helper.make_tensor_value_info
+    x, y = (make(name, onnx.TensorProto.FLOAT, [1, 1, 3, 3]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("DeformConv", ["x", "x", "x"], ["y"])], "g", [x], [y])
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), str(tmp_path / "a.onnx"))
+    with pytest.raises(UserError, match=r"onnxruntime \S+ cannot run this network: No Op registered for DeformConv"):
+        runtimes.open_onnx(tmp_path / "a.onnx", ("y",))

@@ -1,0 +1,29 @@
+"""Where the origin of a file of weights is recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cledet.models.imports.detectron2 import from_detectron2, is_detectron2
+from cledet.models.imports.imported import Imported
+from cledet.models.imports.mmdetection import from_mmdetection, is_mmdetection
+from cledet.models.imports.torchvision import from_torchvision, is_torchvision
+
+
+def from_elsewhere(content: dict[str, Any]) -> Imported | None:
+    """A detector of another project from a file's content; None if no known project writes such files.
+
+    Raises UserError for a network of theirs that ours cannot be.
+    """
+    for recognise, read in ORIGINS.values():
+        if recognise(content):
+            return read(content)
+    return None
+
+
+ORIGINS: dict[str, tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any]], Imported]]] = {
+    "torchvision": (is_torchvision, from_torchvision),
+    "Detectron2": (is_detectron2, from_detectron2),
+    "MMDetection": (is_mmdetection, from_mmdetection),
+}

@@ -1,0 +1,33 @@
+"""Normalization layers of the networks."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+
+class FrozenBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm with fixed statistics and fixed scale, one fused pass in any precision.
+
+    Torchvision's class of this name multiplies by float32 tensors, which turns bfloat16 features into float32.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(channels, eps=eps, momentum=momentum)
+        self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> FrozenBatchNorm2d:
+        super().train(False)
+        return self
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm of 32 groups, or of as many as divide the channels: the same for any batch."""
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__(math.gcd(32, channels), channels, eps=eps)
+
+
+Norm = type[nn.BatchNorm2d] | type[GroupNorm]
+NORMS: dict[str, Norm] = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d, "group": GroupNorm}

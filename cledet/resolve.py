@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from cledet.config import Settings
 from cledet.errors import UserError, nearest
+from cledet.recipe_config import RecipeNotes
 from cledet.train_config import TrainSettings
 
 RECIPE_FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parent.parent / "recipes")
@@ -61,18 +62,40 @@ def resolve(
 
 def read_recipe(recipe: str | Path, kind: type[Settings] = TrainSettings) -> dict[str, Any]:
     """The settings in a recipe: a YAML file, or the name of one that ships with the package."""
-    path = _find_recipe(recipe)
+    return _read(_find_recipe(recipe), kind)[0]
+
+
+def read_notes(recipe: str | Path, kind: type[Settings] = TrainSettings) -> RecipeNotes:
+    """What a recipe says beside its settings: what it is about, the paper's figures, and ours."""
+    return _read(_find_recipe(recipe), kind)[1]
+
+
+def _read(path: Path, kind: type[Settings]) -> tuple[dict[str, Any], RecipeNotes]:
+    """A recipe's settings and notes; raises UserError for a key that is neither and for notes that make no sense."""
     try:
         content = yaml.safe_load(path.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings", "write one `key: value` a line")
-    content = {str(key).replace("-", "_"): value for key, value in content.items() if key != "about"}
+    content = {str(key).replace("-", "_"): value for key, value in content.items()}
+    notes = {key: content.pop(key) for key in RecipeNotes.model_fields if key in content}
     for key in content:
         if key not in kind.model_fields:
-            raise UserError(f"unknown setting {key!r} in {path}", nearest(key, kind.model_fields))
-    return content
+            known = (*kind.model_fields, *RecipeNotes.model_fields)
+            raise UserError(f"unknown setting {key!r} in {path}", nearest(key, known))
+    try:
+        return content, RecipeNotes(**notes)
+    except ValidationError as error:
+        raise _explain_note(error, path) from None
+
+
+def _explain_note(error: ValidationError, path: Path) -> UserError:
+    """The first thing wrong with what a recipe says beside its settings."""
+    first = error.errors()[0]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
+    message = first["msg"]
+    return UserError(f"{path}: {place}: {message[0].lower()}{message[1:]}", "docs/recipes.md says what may stand there")
 
 
 def reopen(path: Path, kind: type[S], given: Mapping[str, Any]) -> S:

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "cledet"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-SETTINGS = {"errors", "choices", "config", "eval_config", "train_config", "resolve"}
+SETTINGS = {"errors", "choices", "config", "eval_config", "train_config", "recipe_config", "resolve"}
 PARTS = {"components", "ops", "models", "data"}
 ALLOWED = {
     "errors": set(),
@@ -19,7 +19,8 @@ ALLOWED = {
     "config": {"errors", "choices"},
     "eval_config": {"choices", "config"},
     "train_config": {"choices", "config"},
-    "resolve": {"errors", "config", "train_config"},
+    "recipe_config": {"choices", "config"},
+    "resolve": {"errors", "config", "train_config", "recipe_config"},
     "console": {"errors", "group"},
     "components": {"components", "ops"},
     "ops": {"components", "ops"},
@@ -29,7 +30,19 @@ ALLOWED = {
     "engine": {*SETTINGS, *PARTS, "evaluation", "group", "console", "engine", "__init__"},
     "detector": {*SETTINGS, *PARTS, "group", "console", "evaluation", "engine"},
     "commands": {*SETTINGS, "console", "data", "evaluation", "engine", "detector"},
-    "cli": {*SETTINGS, "console", "data", "evaluation", "engine", "detector", "commands", "cli", "__init__"},
+    "reproduce": {*SETTINGS, "group", "console", "data", "evaluation", "engine", "detector", "commands"},
+    "cli": {
+        *SETTINGS,
+        "console",
+        "data",
+        "evaluation",
+        "engine",
+        "detector",
+        "commands",
+        "reproduce",
+        "cli",
+        "__init__",
+    },
     "__main__": {"cli"},
     "__init__": {"errors", "detector"},
 }

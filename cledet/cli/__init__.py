@@ -9,7 +9,7 @@ import io
 import os
 import sys
 
-from cledet.cli import models, judges, datasets, machine  # isort: skip  # noqa: F401 - in the order of --help
+from cledet.cli import models, judges, datasets, recipes, machine  # isort: skip  # noqa: F401 - in the order of --help
 from cledet.cli.app import app
 from cledet.console import fail
 from cledet.errors import Interrupted, ProcessFailed, UserError

@@ -34,4 +34,5 @@ def info(json: Json = False) -> None:
     if json:
         show_json(facts)
         return
+    facts["recipes"] = f"{len(recipes())}; `cledet recipes` lists them"
     show_table("", ["what", "which"], [(k, v if isinstance(v, str) else ", ".join(v)) for k, v in facts.items()])

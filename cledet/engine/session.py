@@ -40,7 +40,7 @@ def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
     if settings.node_rank > 0 and launches(settings):
         return _follow(settings)
     with distributed.group():
-        settings = distributed.shared(_with_absolute_data(settings))
+        settings = distributed.shared(absolute_data(settings))
         if (begun := distributed.shared(_restarted(settings))) is not None:
             return resume(begun, {})
         task = load_task(settings.runs()[0])
@@ -162,7 +162,7 @@ def _refuse_unfit(settings: GridSettings) -> None:
         raise UserError(message, f"give a multiple of {processes * settings.accumulate}")
 
 
-def _with_absolute_data(settings: GridSettings) -> GridSettings:
+def absolute_data(settings: GridSettings) -> GridSettings:
     """The same, so that the run can be used and resumed from any folder."""
     if not Path(settings.data).exists():
         return settings

@@ -25,21 +25,24 @@ def cell_anchors(sizes: Sequence[int], ratios: Sequence[float] = RATIOS) -> Tens
 class Anchors(nn.Module):
     """The anchors of a pyramid, level by level, row by row.
 
-    Anchor sizes are `scale` x stride x octave. With `from_image` a level's step is the image's side divided by the
-    map's, as in torchvision, whose weights want it; without, it is the level's stride. The two differ at P6 and P7
-    unless the image's sides are multiples of 128.
+    Anchor sizes are `scale` x stride x octave, each in all `ratios` (height/width). With `from_image` a level's step is
+    the image's side divided by the map's, as in torchvision, whose weights want it; without, it is the level's stride.
+    The two differ at P6 and P7 unless the image's sides are multiples of 128.
     """
 
-    def __init__(self, strides: Sequence[int], scale: float = 4.0, from_image: bool = False) -> None:
+    def __init__(
+        self,
+        strides: Sequence[int],
+        scale: float = 4.0,
+        from_image: bool = False,
+        octaves: Sequence[float] = OCTAVES,
+        ratios: Sequence[float] = RATIOS,
+    ) -> None:
         super().__init__()
-        self.strides, self.from_image = tuple(strides), from_image
+        self.strides, self.from_image, self.per_position = tuple(strides), from_image, len(octaves) * len(ratios)
         for stride in self.strides:
-            cells = cell_anchors([int(scale * stride * octave) for octave in OCTAVES])
+            cells = cell_anchors([int(scale * stride * octave) for octave in octaves], ratios)
             self.register_buffer(f"cells{stride}", cells, persistent=False)
-
-    @property
-    def per_position(self) -> int:
-        return len(OCTAVES) * len(RATIOS)
 
     def forward(self, shapes: Sequence[tuple[int, int]], image: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Maps' (height, width) and the padded image's -> anchors [A, 4] and their levels' strides [A]."""

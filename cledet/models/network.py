@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from cledet.models.anchors import STRIDES, Anchors
 from cledet.models.backbones import build_backbone
-from cledet.models.heads import RetinaHead
+from cledet.models.heads import HEADS
 from cledet.models.stages import Staged
+from cledet.ops.coder import CODERS
 
 
 class Architecture(BaseModel):
@@ -28,26 +29,54 @@ class Architecture(BaseModel):
     anchor_scale: float = 4.0
     anchors_from_image: bool = False
     norm: str = "frozen"
+    head: str = "retinanet"
+
+    @field_validator("head")
+    @classmethod
+    def _check_head(cls, name: str) -> str:
+        if name not in HEADS:
+            raise ValueError(f"unknown head {name!r}")
+        return name
 
 
 class RawOutputs(NamedTuple):
     """What the network says of every anchor, over N images, A anchors and C classes."""
 
     logits: Tensor  # [N, A, C]
-    deltas: Tensor  # [N, A, 4]
+    deltas: Tensor  # [N, A, K] how each box differs from its anchor, as `coder` says it
     anchors: Tensor  # [A, 4] pixels of the padded image
     strides: Tensor  # [A] pixels
     levels: list[int]  # anchors of P3 to P7
+    coder: str = "deltas"  # a key of CODERS
+    per_position: int = 9  # anchors of one place
+
+    def boxes(self, image: Any = slice(None), anchor: Any = slice(None)) -> Tensor:
+        """The decoded boxes [..., 4], in pixels and float32, of these anchors of these images; by default of all.
+
+        Any indices that fit together: slices, numbers, or tensors of one shape.
+        """
+        code = self.deltas[image, anchor].float()
+        return CODERS[self.coder](code, self.anchors[anchor], self.strides[anchor])
+
+
+class P6P7(LastLevelP6P7):
+    """The two levels on top without ReLU between, as GFL has them; torchvision's have it, as the first RetinaNet."""
+
+    def forward(self, p: list[Tensor], c: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+        """Adds P6 from P5, and P7 from P6."""
+        p6 = self.p6(p[-1])
+        return [*p, p6, self.p7(p6)], [*names, "p6", "p7"]
 
 
 class RetinaNet(nn.Module):
-    """Backbone, feature pyramid and head (Lin et al., Focal Loss for Dense Object Detection, 2017)."""
+    """Backbone, feature pyramid and head (Lin et al., Focal Loss for Dense Object Detection, 2017), or another head."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Staged, neck: nn.Module, head: nn.Module, anchors: Anchors) -> None:
+    def __init__(self, backbone: Staged, neck: nn.Module, head: nn.Module, anchors: Anchors, coder: str) -> None:
         super().__init__()
+        self.coder = coder
         self.backbone, self.neck, self.head, self.anchors = backbone, neck, head, anchors
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1), persistent=False)
@@ -62,8 +91,9 @@ class RetinaNet(nn.Module):
         logits, deltas = self.head(features)
         shapes = [(f.shape[-2], f.shape[-1]) for f in features]
         anchors, strides = self.anchors(shapes, (x.shape[-2], x.shape[-1]))
-        levels = [rows * columns * self.anchors.per_position for rows, columns in shapes]
-        return RawOutputs(logits, deltas, anchors, strides, levels)
+        each = self.anchors.per_position
+        levels = [rows * columns * each for rows, columns in shapes]
+        return RawOutputs(logits, deltas, anchors, strides, levels, self.coder, each)
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """Normalised images -> feature maps P3 to P7."""
@@ -74,8 +104,9 @@ class RetinaNet(nn.Module):
 def build_network(arch: Architecture) -> RetinaNet:
     """The network of that architecture, with random weights."""
     backbone = build_backbone(arch.backbone, arch.norm)
-    width = arch.fpn_channels
-    neck = FeaturePyramidNetwork(backbone.channels, width, extra_blocks=LastLevelP6P7(width, width))
-    anchors = Anchors(STRIDES, arch.anchor_scale, arch.anchors_from_image)
-    head = RetinaHead(width, anchors.per_position, arch.classes)
-    return RetinaNet(backbone, neck, head, anchors).to(memory_format=torch.channels_last)
+    width, spec = arch.fpn_channels, HEADS[arch.head]
+    top = (LastLevelP6P7 if spec.relu_before_p7 else P6P7)(width, width)
+    neck = FeaturePyramidNetwork(backbone.channels, width, extra_blocks=top)
+    anchors = Anchors(STRIDES, arch.anchor_scale, arch.anchors_from_image, spec.octaves, spec.ratios)
+    head = spec.build(width, anchors.per_position, arch.classes)
+    return RetinaNet(backbone, neck, head, anchors, spec.coder).to(memory_format=torch.channels_last)

@@ -17,6 +17,7 @@ from cledet.engine.provenance import versions
 from cledet.engine.safe_weights import unpack
 from cledet.engine.writing import is_there, previous, write_file
 from cledet.errors import UserError
+from cledet.models.mmdet import class_names, from_gfl, is_gfl
 from cledet.models.network import Architecture, RetinaNet, build_network
 from cledet.models.storage import DamagedFile, is_safetensors, read_file
 from cledet.models.weights import COCO_IDS, COCO_NAMES, from_torchvision, is_torchvision
@@ -83,7 +84,8 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """A checkpoint from a file of ours (.pt, .safetensors), a run's folder, or a torchvision RetinaNet .pth.
+    """A checkpoint from a file of ours (.pt, .safetensors), a run's folder, or a .pth: torchvision's RetinaNet or
+    MMDetection's GFL.
 
     For a file that is damaged or missing, the previous one is taken if it is good, which is said.
     """
@@ -116,14 +118,20 @@ def _read(path: Path) -> Checkpoint:
     content = unpack(path) if is_safetensors(path) else read_file(path)
     if str(content.get("format", "")).startswith("cledet "):
         return _ours(path, content)
-    if not is_torchvision(content):
-        raise UserError(f"{path} is neither a cledet checkpoint nor a torchvision RetinaNet", "pass a best.pt")
-    network, arch = from_torchvision(content)
-    coco = arch.classes == len(COCO_NAMES)
+    names: tuple[str, ...] = ()
+    if is_torchvision(content):
+        network, arch = from_torchvision(content)
+    elif is_gfl(content):
+        (network, arch), names = from_gfl(content), class_names(content)
+    else:
+        message = f"{path} is neither a cledet checkpoint nor a torchvision RetinaNet nor MMDetection's GFL"
+        raise UserError(message, "pass a best.pt")
+    coco = arch.classes == len(COCO_NAMES) and names in ((), COCO_NAMES)
+    numbered = tuple(f"class {i}" for i in range(arch.classes))
     return Checkpoint(
         architecture=arch,
         model=network.state_dict(),
-        classes=COCO_NAMES if coco else tuple(f"class {i}" for i in range(arch.classes)),
+        classes=COCO_NAMES if coco else names if len(names) == arch.classes else numbered,
         category_ids=COCO_IDS if coco else tuple(range(arch.classes)),
     )
 

@@ -70,5 +70,5 @@ class ReproduceSettings(Settings):
         989, gt=0, description="for --dry-run: a GPU's peak in teraFLOPS; that of an H100 in bf16"
     )
     utilization: float = Field(
-        0.13, gt=0, le=1, description="for --dry-run: the share of its peak that is reached; measured on an H100"
+        0.11, gt=0, le=1, description="for --dry-run: the share of its peak that is reached; measured on an H100"
     )

@@ -9,7 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 
+from cledet.data.archives import SETS
 from cledet.data.index import DetectionIndex
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -49,6 +51,27 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "annotations").mkdir(exist_ok=True)
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
     return root
+
+
+@pytest.fixture(scope="session")
+def voc_years(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML of Pascal VOC that ships, of two images of 80x60 px a split: trainval of two years, and 2007's test."""
+    root = tmp_path_factory.mktemp("voc") / "VOCdevkit"
+    rng = np.random.default_rng(0)
+    for year, split, stems in (("VOC2007", "trainval", "ab"), ("VOC2012", "trainval", "cd"), ("VOC2007", "test", "ef")):
+        for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+            (root / year / name).mkdir(parents=True, exist_ok=True)
+        for stem in stems:
+            cv2.imwrite(str(root / year / "JPEGImages" / f"{stem}.jpg"), rng.integers(0, 255, (60, 80, 3), np.uint8))
+            (root / year / "Annotations" / f"{stem}.xml").write_text(
+                "<annotation><size><width>80</width><height>60</height><depth>3</depth></size><object><name>cat</name>"
+                "<bndbox><xmin>9</xmin><ymin>9</ymin><xmax>50</xmax><ymax>40</ymax></bndbox></object></annotation>"
+            )
+        (root / year / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(stems))
+    shipped = yaml.safe_load((SETS / "voc.yaml").read_text())
+    file = root.parent / "voc.yaml"
+    file.write_text(yaml.safe_dump({key: shipped[key] for key in ("train", "val", "names")} | {"path": str(root)}))
+    return file
 
 
 @pytest.fixture(scope="session")

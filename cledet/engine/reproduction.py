@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ def jobs_of(table: str, given: Mapping[str, str], project: Path, data: str | Non
         for name, rows in chosen.items()
         if data in (None, sets[name])
     ]
-    return [_job(group, given) for group in _groups(entries)]
+    return [_job(name, group, given) for name, group in _groups(entries).items()]
 
 
 def _refuse_own(table: str, given: Mapping[str, str]) -> None:
@@ -107,22 +106,19 @@ def _refuse_own(table: str, given: Mapping[str, str]) -> None:
         raise UserError("--set ablation is not for table2, whose rows are ablations", "leave it out")
 
 
-def _groups(entries: Iterable[Entry]) -> list[list[Entry]]:
-    """Entries whose settings are equal but for the components, in the table's order."""
+def _groups(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """Recipes whose names differ by their components only, in the table's order, by what the names share."""
     found: dict[str, list[Entry]] = {}
     for entry in sorted(entries, key=lambda entry: entry.paper[0].row):
-        found.setdefault(entry.settings.model_dump_json(exclude={"ablation"}), []).append(entry)
-    return list(found.values())
+        components = "-".join(entry.settings.ablation[0]) or "none"
+        found.setdefault(entry.recipe.removesuffix(f"-{components}"), []).append(entry)
+    return found
 
 
-def _job(entries: Sequence[Entry], given: Mapping[str, str]) -> Job:
-    words = zip(*(entry.recipe.split("-") for entry in entries))
-    name = "-".join(column[0] for column in takewhile(lambda column: len(set(column)) == 1, words))
+def _job(name: str, entries: Sequence[Entry], given: Mapping[str, str]) -> Job:
     subsets = {subset for entry in entries for subset in entry.settings.ablation}
     ablation = tuple(subset for subset in EVERY if subset in subsets)
-    settings = entries[0].settings.model_copy(update={"ablation": ablation, "name": name})
-    settings._origins.update(entries[0].settings.origins)
-    return Job(name, tuple(entries), settings, given)
+    return Job(name, tuple(entries), entries[0].settings.model_copy(update={"ablation": ablation, "name": name}), given)
 
 
 def runs_of(entry: Entry) -> list[tuple[TrainSettings, str]]:

@@ -1,6 +1,6 @@
-"""Parameters, multiply-adds and memory of the whole detector by backbone and head, for 80 classes.
+"""Parameters, multiply-adds and memory of the whole detector by backbone, for 80 classes; `+gfl` is with that head.
 
-    python benchmarks/models.py [--size 800 1333] [--head gfl] [r50 x101-32x4d-dcn ...]
+    python benchmarks/models.py [--size 800 1333] [r50 r50+gfl x101-32x4d-dcn ...]
 
 Nothing is computed: `cledet.models.costs` builds the networks on torch's meta device. torch.utils.flop_counter adds up
 convolutions and matrix products (two operations each, so half of it is multiply-adds, which is what torchvision's
@@ -19,24 +19,26 @@ from cledet.models.resnets import PLAIN
 from cledet.train_config import HEADS
 
 NAMES = [*PLAIN, *(f"{name}-dcn" for name in PLAIN), "r50-dcnv2", "x101-32x4d-dcn-c4c5", "lite0"]
+WITH_GFL = [f"{name}+gfl" for name in ("r50", "r101", "x101-32x4d", "x101-32x4d-dcn-c4c5")]
 COLUMNS = ("backbone", "parameters (M)", "of the backbone (M)")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=2, default=(800, 1333), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--head", choices=list(HEADS), default="retinanet")
-    parser.add_argument("names", nargs="*", default=NAMES)
+    parser.add_argument("names", nargs="*", default=[*NAMES, *WITH_GFL])
     given = parser.parse_args()
     height, width = (-(-side // 32) * 32 for side in given.size)
     at = f"at {height}x{width}"
     print(f"| {' | '.join(COLUMNS)} | multiply-adds {at} (G) | kept for going back {at} (GB an image) |")
     print("|---|---|---|---|---|")
     for name in given.names:
-        arch = Architecture(backbone=name, classes=80, head=given.head, anchor_scale=HEADS[given.head]["anchor_scale"])
-        one = costs(arch, (height, width))
-        millions = f"{one.parameters / 1e6:.1f} | {one.of_backbone / 1e6:.1f}"
-        print(f"| `{name}` | {millions} | {one.multiply_adds / 1e9:.0f} | {one.saved / 1e9:.2f} |", flush=True)
+        backbone, _, head = name.partition("+")
+        head = head or "retinanet"
+        scale = HEADS[head]["anchor_scale"]
+        one = costs(Architecture(backbone=backbone, classes=80, head=head, anchor_scale=scale), (height, width))
+        sizes = f"{one.parameters / 1e6:.1f} | {one.of_backbone / 1e6:.1f}"
+        print(f"| `{name}` | {sizes} | {one.multiply_adds / 1e9:.0f} | {one.saved / 1e9:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

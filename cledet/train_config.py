@@ -34,7 +34,7 @@ class TrainingSettings(DetectionSettings):
     split: str = Field("train", description="the split to train on")
     val_split: str = Field("val", description="the split that is evaluated while training; none to skip")
     val_every: Positive = Field(1, description="epochs between evaluations")
-    weights: str | None = Field(None, description="start from a checkpoint or a torchvision RetinaNet .pth")
+    weights: str | None = Field(None, description="start from a checkpoint, or a .pth as of `cledet val`")
     backbone: str = Field("r50", description="r18, r34, r50, r101, r152, lite0 or timm:NAME")
     backbone_weights: str = Field("auto", description="auto (ImageNet), none, or a file")
     head: Literal["retinanet", "gfl", "fcos"] = Field(

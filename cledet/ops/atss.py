@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from cledet.ops.assign import BACKGROUND
-from cledet.ops.boxes import area, centers, elementwise_iou, upcast
+from cledet.ops.boxes import centers, elementwise_iou, upcast
 
 MARGIN = 0.01
-"""Pixels by which an anchor's centre must lie inside its ground truth, as in the published implementations."""
+"""Pixels by which an anchor's centre must lie inside its ground truth, as published; no box without area holds one."""
 
 
 def assign_atss(anchors: Tensor, gt_boxes: Tensor, levels: Sequence[int], *, count: int = 9, chunk: int = 16) -> Tensor:
@@ -50,7 +50,7 @@ def chosen(candidates: Tensor, boxes: Tensor, iou: Tensor) -> Tensor:
     spread = iou.std(-1, keepdim=True) if iou.shape[-1] > 1 else 0
     points, boxes = centers(candidates), boxes[:, :, None]
     room = torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], -1).amin(-1)
-    return (iou >= iou.mean(-1, keepdim=True) + spread) & (room > MARGIN) & (area(boxes) > 0)
+    return (iou >= iou.mean(-1, keepdim=True) + spread) & (room > MARGIN)
 
 
 def lowest(distance: Tensor, count: int) -> Tensor:

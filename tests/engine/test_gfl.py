@@ -7,7 +7,8 @@ import torch
 
 from cledet import Detector
 from cledet.config import ExplainSettings
-from cledet.engine.checkpoint import load_checkpoint
+from cledet.engine import trainer
+from cledet.engine.checkpoint import Checkpoint, load_checkpoint
 from cledet.engine.explain_figure import picture
 from cledet.engine.explainer import as_trained
 from cledet.engine.setup import architecture, build_criterion
@@ -70,8 +71,6 @@ def test_what_a_head_cannot_do_is_refused():
 
 
 def load_checkpoint_of(head):
-    from cledet.engine.checkpoint import Checkpoint
-
     arch = Architecture(backbone="r18", classes=2, head=head)
     return Checkpoint(architecture=arch, model={}, classes=("x", "y"), category_ids=(1, 2))
 
@@ -86,8 +85,6 @@ def test_the_criterion_is_what_the_settings_say():
 
 
 def test_a_stopped_run_goes_on_to_the_same_end(gfl_run, tiny, tmp_path, monkeypatch):
-    from cledet.engine import trainer
-
     whole = load_checkpoint(gfl_run / "weights" / "last.pt")
     steps = trainer.Learner.gradients
 

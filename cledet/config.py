@@ -95,8 +95,8 @@ class ModelSettings(RunSettings):
 
     weights: str | None = Field(
         None,
-        description="checkpoint (.pt, .safetensors), run folder, .pth of torchvision's RetinaNet or MMDetection's GFL, or "
-        "torchvision:NAME (val and predict only); by default the newest run's best.pt",
+        description="checkpoint (.pt, .safetensors), run folder, .pth of torchvision's RetinaNet or MMDetection's GFL, "
+        "or torchvision:NAME (val and predict only); by default the newest run's best.pt",
     )
     ablation: Ablations | None = Field(
         None,

@@ -48,10 +48,10 @@ class TrainingSettings(DetectionSettings):
     anchor_scale: float | None = Field(
         None, gt=0, description="an anchor's smallest side in strides of its level; by default 4, of gfl and fcos 8"
     )
-    assign: Literal["auto", "iou", "atss", "fcos", "tal"] = Field(
+    assign: Literal["auto", "iou", "atss", "fcos", "paa", "tal"] = Field(
         "auto",
-        description="what anchors answer for: by iou, atss, fcos (points only) or tal (task-aligned); auto: iou, with "
-        "gfl atss, with fcos fcos",
+        description="what anchors answer for: by iou, atss, fcos (points only), paa or tal (both by what the "
+        "network says); auto: iou, with gfl atss, with fcos fcos",
     )
     center_sampling: float = Field(
         1.5, ge=0, description="assignment fcos: how near to an object's centre, in strides; 0: anywhere in it"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         varifocal_loss,
     )
     from cledet.ops.nms import Kept, batched_nms, suppress
+    from cledet.ops.paa import choose_paa
     from cledet.ops.tal import assign_tal
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "batched_nms",
     "box_iou",
     "centerness",
+    "choose_paa",
     "ciou_loss",
     "clip_boxes",
     "decode",
@@ -72,6 +74,7 @@ HOMES = {
     "batched_nms": "nms",
     "box_iou": "boxes",
     "centerness": "fcos",
+    "choose_paa": "paa",
     "ciou_loss": "losses",
     "clip_boxes": "boxes",
     "decode": "coder",

@@ -8,7 +8,7 @@ from torch.nn.functional import logsigmoid
 
 from cledet.ops.assign import BACKGROUND
 from cledet.ops.atss import MARGIN, give, lowest
-from cledet.ops.boxes import area, centers, elementwise_iou, upcast
+from cledet.ops.boxes import centers, elementwise_iou, upcast
 
 
 def assign_tal(
@@ -42,7 +42,7 @@ def assign_tal(
         iou = elementwise_iou(boxes[:, None], gts)
         score = scores.gather(1, labels.clamp(min=0).expand(-1, -1, len(anchors)))
         inside = torch.cat([points - gts[..., :2], gts[..., 2:] - points], -1).amin(-1) > MARGIN
-        fit = alignment(score, iou, alpha, beta).masked_fill(~(inside & (area(gts) > 0)), -torch.inf)
+        fit = alignment(score, iou, alpha, beta).masked_fill(~inside, -torch.inf)
         anchor = lowest(-fit, min(count, len(anchors)))
         image, gt, place = (fit.gather(-1, anchor) > -torch.inf).nonzero(as_tuple=True)
         taken = anchor[image, gt, place]

@@ -7,13 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 from torchvision.models.detection.fcos import FCOSHead as TheirFCOSHead
-from torchvision.ops import generalized_box_iou_loss
+from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from cledet.models.anchors import Anchors
 from cledet.models.criterion import CLS_LOSSES, Criterion, Targets, positives
 from cledet.models.decode import candidates
 from cledet.models.network import Architecture, RawOutputs, build_network
-from cledet.ops.losses import focal_loss, quality_focal_loss, varifocal_loss
+from cledet.ops.assign import assign_max_iou
+from cledet.ops.losses import focal_loss, ghm_loss, quality_focal_loss, varifocal_loss
+from cledet.ops.paa import choose_paa
 from cledet.ops.tal import assign_tal
 
 FCOS = Criterion(iac=None, dc=False, assignment="fcos", reg_loss="giou")
@@ -76,7 +78,7 @@ def test_a_positive_off_its_object_is_not_central() -> None:
 
 
 @pytest.mark.parametrize("cls_loss", CLS_LOSSES)
-@pytest.mark.parametrize("assignment", ["atss", "tal"])
+@pytest.mark.parametrize("assignment", ["atss", "paa", "tal"])
 def test_dc_weighs_every_loss_and_leaves_its_sum(cls_loss: str, assignment: str) -> None:
     raw = outputs()
     plain, dc = (
@@ -92,6 +94,20 @@ def test_dc_weighs_every_loss_and_leaves_its_sum(cls_loss: str, assignment: str)
     (b,) = torch.autograd.grad(after.classification, raw.logits)
     a[found.image, found.anchor] *= weight[:, None]
     torch.testing.assert_close(b, a, atol=1e-7, rtol=1e-4)
+
+
+@pytest.mark.parametrize("cls_loss", CLS_LOSSES)
+@pytest.mark.parametrize("assignment", ["fcos", "paa", "tal"])
+def test_without_objects_there_is_only_background(cls_loss: str, assignment: str) -> None:
+    raw = outputs()
+    truth = Targets(torch.zeros(2, 1, 4), torch.zeros(2, 1, dtype=torch.int64), torch.tensor([[[0.0, 0, 64, 64]]] * 2))
+    losses = Criterion(iac=None, assignment=assignment, cls_loss=cls_loss, reg_loss="ciou")(raw, truth)
+    assert (int(losses.positives), float(losses.regression.detach())) == (0, 0)
+    (losses.classification + losses.regression).backward()
+    assert raw.logits.grad.isfinite().all()
+    crowded = (raw.anchors[:, :2] >= 0).all(1) & (raw.anchors[:, 2:] <= 64).all(1)
+    assert (raw.logits.grad[:, crowded] == 0).all()
+    assert (raw.logits.grad[:, ~crowded].sum(-1) >= 0).all()
 
 
 def test_tood_is_quality_focal_loss_and_boxes_by_the_alignment() -> None:
@@ -122,6 +138,32 @@ def test_varifocal_loss_weighs_boxes_by_their_iou() -> None:
     labels[found.image, found.anchor] = TWO.labels[found.image, found.gt]
     each = varifocal_loss(raw.logits.flatten(0, 1), labels.flatten(), found.quality)
     torch.testing.assert_close(losses.classification, each.sum() / len(found.gt))
+
+
+def test_gradient_harmonized_loss_is_a_mean_already() -> None:
+    raw = outputs()
+    gt = FCOS.assign(raw, TWO).gt
+    labels = torch.where(gt >= 0, TWO.labels.gather(1, gt.clamp(min=0)), -1).flatten()
+    losses = replace(FCOS, cls_loss="ghm")(raw, TWO)
+    torch.testing.assert_close(losses.classification, ghm_loss(raw.logits.flatten(0, 1), labels).sum())
+    torch.testing.assert_close(losses.regression, FCOS(raw, TWO).regression)
+
+
+def test_paa_keeps_the_anchors_of_low_loss() -> None:
+    """Of those that overlap an object by a tenth; by focal and GIoU loss, whatever the criterion's are."""
+    raw = outputs()
+    chosen = Criterion(iac=None, assignment="paa", cls_loss="ghm", reg_loss="diou").assign(raw, TWO).gt
+    first = assign_max_iou(raw.anchors, TWO.boxes, fg_threshold=0.1, bg_threshold=0.1)
+    image, anchor = (first >= 0).nonzero(as_tuple=True)
+    gt = first[image, anchor]
+    true = torch.nn.functional.one_hot(TWO.labels[image, gt], 3)
+    focal = sigmoid_focal_loss(raw.logits[image, anchor], true.float()).sum(-1)
+    loss = focal + 1.3 * generalized_box_iou_loss(raw.boxes(image, anchor), TWO.boxes[image, gt])
+    keep = choose_paa(loss, 2 * image + gt, raw.strides[anchor].long())
+    wanted = torch.full_like(first, -1)
+    wanted[image[keep], anchor[keep]] = gt[keep]
+    assert torch.equal(chosen, wanted)
+    assert 4 < int((chosen >= 0).sum()) < int((first >= 0).sum())
 
 
 @pytest.mark.parametrize("cls_loss", CLS_LOSSES)

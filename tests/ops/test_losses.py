@@ -216,10 +216,11 @@ def test_gradient_harmonized_loss_by_hand() -> None:
     # of two processes with the same entries each bin has twice as many
     both = ghm_loss(torch.tensor([[0.0], [2.0]]), torch.tensor([-1, -1]), total=lambda counts: 2 * counts)
     assert both.tolist() == pytest.approx([math.log(2) / 4, math.log(1 + math.e**2) / 4])
-    sure = torch.tensor([[200.0], [-200.0]], requires_grad=True)  # wrong by 1 exactly: in the last bin, not behind it
-    ghm_loss(sure, torch.tensor([-1, 0])).sum().backward()
+    # wrong by 1 exactly is in the last bin, not behind it
+    sure = torch.tensor([[200.0], [-200.0], [6.0]], requires_grad=True)
+    ghm_loss(sure, torch.tensor([-1, 0, -1])).sum().backward()
     assert sure.grad is not None
-    assert sure.grad.flatten().tolist() == pytest.approx([0.5, -0.5])
+    assert sure.grad.flatten().tolist() == pytest.approx([1 / 3, -1 / 3, 1 / (3 + 3 * math.e**-6)])
 
 
 def test_gradient_harmonized_loss_equals_the_slow_loop() -> None:

@@ -23,7 +23,7 @@ from cledet.engine.explanation import Explanation
 from cledet.engine.exporter import Export
 from cledet.engine.predictor import Detections, Predictor
 from cledet.engine.runs import new_run, newest_run
-from cledet.engine.torchvision_detector import TorchvisionDetector, TorchvisionPredictor, load_torchvision
+from cledet.engine.torchvision_detector import TorchvisionDetector, TorchvisionPredictor
 from cledet.engine.validator import post_process, validate, validate_results
 from cledet.errors import UserError, nearest
 from cledet.eval_config import ValSettings
@@ -59,7 +59,7 @@ class Detector:
         """Take the weights of a checkpoint, a run's folder or a torchvision RetinaNet file; or torchvision:NAME."""
         self.model = self.foreign = None
         if str(weights).startswith("torchvision:"):
-            self.foreign = load_torchvision(str(weights).partition(":")[2])
+            self.foreign = TorchvisionDetector(str(weights).partition(":")[2])
             return self
         path = Path(weights)
         if not path.exists() and path.suffix == "" and path.parent == Path():
@@ -141,7 +141,7 @@ class Detector:
     def predictor(self, settings: PredictSettings) -> Predictor | TorchvisionPredictor:
         """The network made ready for single images."""
         if self.foreign is not None:
-            return TorchvisionPredictor(self.foreign, settings)
+            return TorchvisionPredictor(self.foreign, settings, self.foreign.prepare(settings))
         model, device = self._trained(), pick_device(settings.device)
         return Predictor(
             network=model.network().to(device),

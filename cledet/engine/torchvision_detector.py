@@ -6,6 +6,7 @@ import pickle
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,13 +46,34 @@ class Thresholds(NamedTuple):
 
 @dataclass(frozen=True)
 class TorchvisionDetector:
-    """A network of torchvision's that takes images [3, H, W], 0 to 1, and gives detections in their pixels."""
+    """A detector of torchvision's by name, else UserError; its weights are loaded when they are needed."""
 
     name: str
-    network: nn.Module
-    names: tuple[str, ...]
-    """Of its labels from 0, which is the background."""
-    own: Thresholds
+
+    def __post_init__(self) -> None:
+        known = list_models(module=published)
+        if self.name not in known:
+            raise UserError(f"torchvision has no detector {self.name!r}", nearest(self.name, known))
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """It takes images [3, H, W], 0 to 1, and gives detections in their pixels."""
+        return load_network(self.name)
+
+    @cached_property
+    def own(self) -> Thresholds:
+        """The thresholds that it was made with."""
+        return Thresholds(*(getattr(self.part, key) for key in Thresholds._fields))
+
+    @property
+    def part(self) -> nn.Module:
+        """That of the network which has the thresholds."""
+        return self.network.roi_heads if hasattr(self.network, "roi_heads") else self.network  # type: ignore[return-value]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of its labels from 0, which is the background."""
+        return tuple(get_model_weights(self.name).DEFAULT.meta["categories"])
 
     def cannot(self, what: str) -> UserError:
         """The complaint about something that only our models can."""
@@ -61,9 +83,8 @@ class TorchvisionDetector:
     def prepare(self, settings: ValSettings | PredictSettings) -> torch.device:
         """Put the network on its device, with thresholds as the settings say."""
         refuse_idle(self.name, settings)
-        part = self.network.roi_heads if hasattr(self.network, "roi_heads") else self.network
         for key, value in thresholds(self.own, settings)._asdict().items():
-            setattr(part, key, value)
+            setattr(self.part, key, value)
         device = pick_device(settings.device)
         self.network.to(device).eval()
         return device
@@ -91,44 +112,39 @@ class TorchvisionDetector:
 
 @dataclass(frozen=True)
 class TorchvisionPredictor:
-    """One made ready for single images."""
+    """One made ready, by `prepare`, for single images."""
 
     detector: TorchvisionDetector
     settings: PredictSettings
+    device: torch.device
 
     def stream(self, images: Iterable[Path | NDArray[np.uint8]]) -> Iterator[Detections]:
         """Detections of each image: a file, or an RGB array [H, W, 3] of uint8."""
-        device = self.detector.prepare(self.settings)
         names = self.detector.names
         for image in images:
             path = image if isinstance(image, Path) else None
             pixels = read_image(image) if isinstance(image, Path) else image
-            found = self.detector.detect(pixels, device)
+            found = self.detector.detect(pixels, self.device)
             if self.settings.nms != "auto":
                 found = post_process(self.settings, ()).suppress(*found)
             yield Detections(path, pixels, *found, names, tuple(range(len(names))))
 
 
-def load_torchvision(name: str) -> TorchvisionDetector:
-    """A detector of torchvision's with its newest published weights, from torch.hub's folder or the network."""
-    known = list_models(module=published)
-    if name not in known:
-        raise UserError(f"torchvision has no detector {name!r}", nearest(name, known))
-    weights = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+def load_network(name: str) -> nn.Module:
+    """Torchvision's network of that name with its newest published weights, from torch.hub's folder or the web."""
+    weights = get_model_weights(name).DEFAULT
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     file = folder / Path(weights.url).name
     there = file.is_file()
     say(f"{file} is used" if there else f"fetching {weights.url} ({weights.meta['_file_size']:.0f} MB) into {folder}")
     try:
-        network = get_model(name, weights=weights, progress=False)
+        network: nn.Module = get_model(name, weights=weights, progress=False)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         if there:
             raise UserError(f"{file} does not hold the weights of {name}: {reason}", "remove it") from None
         raise UserError(f"{weights.url} could not be fetched: {reason}", f"put that file into {folder}") from None
-    part = network.roi_heads if hasattr(network, "roi_heads") else network
-    own = Thresholds(*(getattr(part, key) for key in Thresholds._fields))
-    return TorchvisionDetector(name, network.eval(), tuple(weights.meta["categories"]), own)
+    return network.eval()
 
 
 def thresholds(own: Thresholds, settings: ValSettings | PredictSettings) -> Thresholds:

@@ -14,7 +14,7 @@ from torchvision.models import detection, get_model, get_model_weights, list_mod
 
 from cledet import Detector
 from cledet.config import PredictSettings
-from cledet.engine.torchvision_detector import Thresholds, load_torchvision, thresholds
+from cledet.engine.torchvision_detector import Thresholds, TorchvisionDetector, load_network, thresholds
 from cledet.errors import UserError
 from cledet.eval_config import ValSettings
 from cledet.resolve import resolve
@@ -41,7 +41,7 @@ def hub(tmp_path_factory):
             if name.endswith("1.weight"):
                 torch.nn.init.normal_(value, std=0.2)
             elif len(value) % 91 == 0:
-                value.view(-1, 91)[:, [0, 1, 18]] += 9
+                value.view(-1, 91)[:, [0, 1, 18, 40]] += 9
         network.train().head(list(network.backbone(torch.randn(4, 3, 320, 320)).values()))
     torch.save(network.state_dict(), folder / get_model_weights(NAME).DEFAULT.url.rpartition("/")[2])
     return home
@@ -130,14 +130,18 @@ def test_a_split_is_scored_by_the_names_that_both_know(photos, capsys):
     assert list(both) == ["standard", "soft"]
 
 
-def test_a_data_set_of_other_classes_is_refused(squares):
+def test_a_data_set_of_other_classes_is_refused(squares, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", pytest.fail)
     with pytest.raises(UserError, match=f"torchvision:{NAME} knows no class of .*blue, red"):
         Detector(f"torchvision:{NAME}").val(data=str(squares), device="cpu")
     with pytest.raises(UserError, match="needs --data"):
         Detector(f"torchvision:{NAME}").val()
 
 
-def test_what_it_cannot_do_is_said(photos):
+def test_what_it_cannot_do_is_said_before_anything_is_fetched(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", pytest.fail)
     detector = Detector(f"torchvision:{NAME}")
     for call in (
         detector.train,
@@ -149,7 +153,7 @@ def test_what_it_cannot_do_is_said(photos):
             call()
     for flags, flag in (({"imgsz": 640}, "--imgsz"), ({"amp": "bf16"}, "--amp"), ({"cl_norm": "max"}, "--cl-norm")):
         with pytest.raises(UserError, match=f"{flag} does nothing with torchvision:{NAME}"):
-            next(detector.predict(photos / "0.png", **flags))
+            detector.predict(photos / "0.png", **flags)
 
 
 def test_thresholds_are_its_own_unless_given():
@@ -171,14 +175,14 @@ def test_every_detector_of_torchvisions_has_these_thresholds_and_names():
 
 def test_an_unknown_name_and_weights_that_are_not_there_are_said(hub, monkeypatch):
     with pytest.raises(UserError, match="did you mean ssd300_vgg16"):
-        load_torchvision("ssd300_vgg61")
+        TorchvisionDetector("ssd300_vgg61")
     broken = get_model_weights("fcos_resnet50_fpn").DEFAULT
     file = hub / "hub" / "checkpoints" / broken.url.rpartition("/")[2]
     file.write_bytes(b"no weights")
     with pytest.raises(
         UserError, match=rf"{file.name} does not hold the weights of fcos_resnet50_fpn: .*\(remove it\)"
     ):
-        load_torchvision("fcos_resnet50_fpn")
+        load_network("fcos_resnet50_fpn")
     file.unlink()
 
     def offline(*args, **kwargs):
@@ -188,4 +192,4 @@ def test_an_unknown_name_and_weights_that_are_not_there_are_said(hub, monkeypatc
     with pytest.raises(
         UserError, match=r"https://.*fcos_.*could not be fetched: no route to host \(put that file into"
     ):
-        load_torchvision("fcos_resnet50_fpn")
+        load_network("fcos_resnet50_fpn")

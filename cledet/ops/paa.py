@@ -35,8 +35,7 @@ def lower_part(values: Tensor, there: Tensor) -> Tensor:
     each, density = mixture(values, there)
     low = there & (each[..., 0] >= each[..., 1])
     densest = density.masked_fill(~low, -torch.inf).argmax(1, keepdim=True)
-    place = torch.arange(values.shape[1])
-    return torch.where(there.sum(1, keepdim=True) > 1, low & (place <= densest), there)
+    return low & (torch.arange(values.shape[1]) <= densest)
 
 
 def mixture(

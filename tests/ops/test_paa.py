@@ -70,8 +70,12 @@ def test_equals_the_slow_loop(count: int) -> None:
 
 def test_a_row_is_fitted_alone() -> None:
     """Rows that need different numbers of rounds, beside each other and padded, are what they are alone."""
-    rows = [[0.1, 0.11, 0.12, 3.0, 3.1], [50.0, 50.4, 51.0, 52.5], [0.0, 0.5, 0.9, 1.4, 2.2, 2.3, 5.0]]
-    values, there = torch.zeros(3, 7, dtype=torch.float64), torch.zeros(3, 7, dtype=torch.bool)
+    rows = [
+        [0.1, 0.11, 0.12, 3.0, 3.1],
+        [10 + 0.25 * i + 0.01 * i * i for i in range(12)],
+        [0.0, 0.5, 0.9, 1.4, 2.2, 2.3, 5.0],
+    ]
+    values, there = torch.zeros(3, 20, dtype=torch.float64), torch.zeros(3, 20, dtype=torch.bool)
     for i, row in enumerate(rows):
         values[i, : len(row)], there[i, : len(row)] = torch.tensor(row, dtype=torch.float64), True
     each, density = mixture(values, there)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from cledet.errors import UserError, nearest
 from cledet.eval_config import ValSettings
 from cledet.evaluation.results import Results
 from cledet.models.decode import Detected
+from cledet.models.storage import read_file
 
 IDLE = ("imgsz", "batch", "workers", "amp")
 """Settings that mean nothing here: images are taken one by one, as large as torchvision resizes them, in float32."""
@@ -137,9 +137,11 @@ def load_network(name: str) -> nn.Module:
     file = folder / Path(weights.url).name
     there = file.is_file()
     say(f"{file} is used" if there else f"fetching {weights.url} ({weights.meta['_file_size']:.0f} MB) into {folder}")
+    if there:
+        read_file(file)  # refuses code, which torch.hub would run
     try:
         network: nn.Module = get_model(name, weights=weights, progress=False)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         if there:
             raise UserError(f"{file} does not hold the weights of {name}: {reason}", "remove it") from None

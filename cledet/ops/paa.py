@@ -19,7 +19,7 @@ def choose_paa(loss: Tensor, owner: Tensor, level: Tensor, *, count: int = 9) ->
     """
     keep = torch.zeros(len(loss), dtype=torch.bool)
     if len(loss):
-        value, place = loss.detach().double().cpu(), torch.stack([owner, level]).cpu()
+        value, place = loss.detach().cpu().double(), torch.stack([owner, level]).cpu()
         left = (_ranks(value, place) < count).nonzero().squeeze(-1)
         row = place[0, left].unique(return_inverse=True)[1]
         column = _ranks(value[left], row[None])

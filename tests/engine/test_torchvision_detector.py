@@ -179,6 +179,12 @@ def test_an_unknown_name_and_weights_that_are_not_there_are_said(hub, monkeypatc
     broken = get_model_weights("fcos_resnet50_fpn").DEFAULT
     file = hub / "hub" / "checkpoints" / broken.url.rpartition("/")[2]
     file.write_bytes(b"no weights")
+    with pytest.raises(UserError, match=f"{file.name} is damaged or no checkpoint"):
+        load_network("fcos_resnet50_fpn")
+    torch.save({"a": torch.ones(2), "b": print}, file)
+    with pytest.raises(UserError, match=f"{file.name} holds code"):
+        load_network("fcos_resnet50_fpn")
+    torch.save({"a": torch.ones(2)}, file)
     with pytest.raises(
         UserError, match=rf"{file.name} does not hold the weights of fcos_resnet50_fpn: .*\(remove it\)"
     ):

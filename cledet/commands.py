@@ -36,8 +36,7 @@ def newest_detector(settings: ModelSettings) -> Detector:
     """The detector that a command means: `--weights`, else the newest run, trained with `--ablation`."""
     path = find_weights(settings.project, settings.weights, settings.ablation)
     detector = Detector(path)
-    assert detector.model is not None
-    components = detector.model.components
+    components = detector.components
     if settings.ablation is not None and settings.ablation[0] != components:
         wanted = ablation_name(settings.ablation[0])
         raise UserError(f"{path} was trained with {ablation_name(components)}, not {wanted}")

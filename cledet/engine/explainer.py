@@ -135,5 +135,4 @@ def _run(model: Checkpoint, resized: NDArray[np.uint8], device_name: str) -> Raw
     device = pick_device(device_name)
     tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
     raw = model.network().to(device).eval()(pad_images([tensor]).to(device))
-    logits, deltas, anchors, strides = (part.float().cpu() for part in raw[:4])
-    return raw._replace(logits=logits, deltas=deltas, anchors=anchors, strides=strides)
+    return raw._replace(**{name: part.float().cpu() for name, part in raw._asdict().items() if torch.is_tensor(part)})

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cledet.data.index import Bools, DetectionIndex, Floats, Ints
+from cledet.evaluation.figures import LARGEST
 from cledet.evaluation.results import Results
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -34,8 +35,8 @@ class Pairs(NamedTuple):
     gt: Ints  # [P] box row of the index
     iou: Floats  # [P]; with an ignored one the share of the detection that lies in it
 
-    def where(self, chosen: Bools) -> Pairs:
-        """Some of them."""
+    def where(self, chosen: Bools | Ints) -> Pairs:
+        """Some of them, by mask or by position."""
         return Pairs(self.detection[chosen], self.gt[chosen], self.iou[chosen])
 
     def best(self, detections: int) -> tuple[Ints, Floats]:
@@ -51,6 +52,7 @@ class Match(NamedTuple):
 
     gt: Ints  # [D] the object that it is matched with, -1 for none
     ignored: Bools  # [D] it counts neither as right nor as wrong
+    iou: Floats  # [D] IoU with the object, 0 for none
 
     @property
     def correct(self) -> Bools:
@@ -63,6 +65,8 @@ class Overlaps:
     """D detections, highest score first, of equal ones those of lower image id; the index's B ground truths; pairs."""
 
     index: DetectionIndex
+    row: Ints
+    """[D] place in the results that they came in."""
     image: Ints
     """[D] position of the image."""
     label: Ints
@@ -71,8 +75,11 @@ class Overlaps:
     """[D]"""
     xywh: Floats
     """[D, 4]"""
-    pairs: Pairs
-    """Those of IoU 0.1 and more, of any classes."""
+
+    @cached_property
+    def area(self) -> Floats:
+        """[D] width times height."""
+        return self.xywh[:, 2] * self.xywh[:, 3]
 
     @cached_property
     def objects(self) -> Bools:
@@ -85,40 +92,94 @@ class Overlaps:
         return self.index.image_of_boxes()
 
     @cached_property
+    def pairs(self) -> Pairs:
+        """Those of IoU 0.1 and more, of any classes."""
+        return self._pairs(self.image, self.gt_image, BACKGROUND)
+
+    @cached_property
     def same(self) -> Pairs:
         """The pairs of one class that can be matched."""
-        pairs = self.pairs
-        return pairs.where((self.label[pairs.detection] == self.index.labels[pairs.gt]) & (pairs.iou >= FOREGROUND))
+        return self.of_class(FOREGROUND)
+
+    def of_class(self, least: float) -> Pairs:
+        """The pairs of one class and at least that IoU."""
+        classes = len(self.index.classes)
+        return self._pairs(self.image * classes + self.label, self.gt_image * classes + self.index.labels, least)
+
+    def best(self, most: int) -> Overlaps:
+        """The same with the best `most` detections of each image and class."""
+        kept = _rank_within(self.image * len(self.index.classes) + self.label) < most
+        columns = (self.row, self.image, self.label, self.score, self.xywh)
+        return self if kept.all() else Overlaps(self.index, *(column[kept] for column in columns))
 
     def counts(self, gts: Bools) -> Ints:
         """How many of these ground truths [B] each class has [C]."""
         return np.bincount(self.index.labels[gts], minlength=len(self.index.classes))
 
-    def match(self, threshold: float = FOREGROUND, objects: Bools | None = None) -> Match:
-        """Match at an IoU threshold; of the ground truths [B] those are ignored that are not in `objects`."""
+    def match(
+        self, threshold: float = FOREGROUND, objects: Bools | None = None, detections: Bools | None = None
+    ) -> Match:
+        """Match at an IoU threshold.
+
+        Of the ground truths [B] those are ignored that are not in `objects`, and of the detections [D] that match
+        nothing those that are not in `detections`, which by default are all of an area that COCO knows.
+        """
         real = self.objects if objects is None else self.objects & objects
+        known = (self.area >= 0) & (self.area <= LARGEST) if detections is None else detections
         pairs = self.same.where(self.same.iou >= threshold)
-        gt = np.full(len(self.score), -1)
+        gt, iou = np.full(len(self.score), -1), np.zeros(len(self.score))
         own = pairs.where(real[pairs.gt])
         chosen = own.where(assign(own, own.detection, np.zeros(len(real), dtype=np.bool_)))
-        gt[chosen.detection] = chosen.gt
+        gt[chosen.detection], iou[chosen.detection] = chosen.gt, chosen.iou
+        ignored = ~known & (gt < 0)
         rest = pairs.where(~real[pairs.gt] & (gt[pairs.detection] < 0))
-        ignored = np.zeros(len(gt), dtype=np.bool_)
         ignored[rest.detection[assign(rest, rest.detection, self.index.ignore)]] = True
-        return Match(gt, ignored)
+        return Match(gt, ignored, iou)
+
+    def _pairs(self, home: Ints, gt_home: Ints, least: float) -> Pairs:
+        """Pairs of equal home, of detections [D] and ground truths [B], a bounded number at a time."""
+        order = np.argsort(gt_home, kind="stable")
+        starts = np.searchsorted(gt_home[order], home)
+        counts = np.searchsorted(gt_home[order], home, side="right") - starts
+        ends = counts.cumsum()
+        parts = [Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
+        first = 0
+        while first < len(home):
+            done = ends[first - 1] if first else 0
+            last = max(first + 1, int(np.searchsorted(ends, done + PAIRS, side="right")))
+            many = counts[first:last]
+            detection = np.repeat(np.arange(first, last), many)
+            place = np.arange(len(detection)) + np.repeat(starts[first:last] - (ends[first:last] - many - done), many)
+            gt = order[place]
+            iou = box_iou(self.xywh[detection], self.index.xywh[gt], self.index.ignore[gt])
+            parts.append(Pairs(detection, gt, iou).where(iou >= least))
+            first = last
+        pairs = Pairs(*(np.concatenate(column) for column in zip(*parts)))
+        return pairs.where(np.lexsort((-pairs.gt, -pairs.iou, pairs.detection)))
 
 
-def overlaps(index: DetectionIndex, results: Results) -> Overlaps:
-    """The detections of a split's classes beside its ground truths; raises ValueError for an image that it lacks."""
-    results = results[np.isin(results[:, 6], index.category_ids)]
-    strange = np.setdiff1d(results[:, 0], index.image_ids)
+def overlaps(index: DetectionIndex, results: Results, most: int | None = MAX_DETECTIONS) -> Overlaps:
+    """The best `most` detections of each image and class of a split, None for all, beside its ground truths.
+
+    Detections of classes that it lacks are left out. Raises ValueError for an image that it lacks.
+    """
+    row = np.flatnonzero(np.isin(results[:, 6], index.category_ids))
+    strange = np.setdiff1d(results[row, 0], index.image_ids)
     if len(strange):
         raise ValueError(f"detections name image ids that {index.name} does not have: {strange[:5].tolist()}")
-    results = results[np.lexsort((results[:, 0], -results[:, 5]))]
+    row = row[np.lexsort((results[row, 0], -results[row, 5]))]
+    results = results[row]
     image, label = _positions(index.image_ids, results[:, 0]), _positions(index.category_ids, results[:, 6])
-    kept = _rank_within(image * len(index.classes) + label) < MAX_DETECTIONS
-    image, label, results = image[kept], label[kept], results[kept]
-    return Overlaps(index, image, label, results[:, 5], results[:, 1:5], _pairs(index, image, results[:, 1:5]))
+    found = Overlaps(index, row, image, label, results[:, 5], results[:, 1:5])
+    return found if most is None else found.best(most)
+
+
+def by_class(label: Ints, chosen: Bools, classes: int) -> list[Ints]:
+    """The chosen detections [D] of each class, in their order."""
+    rows = np.flatnonzero(chosen)
+    small = label[rows].astype(np.min_scalar_type(classes))  # which numpy sorts at once
+    ends = np.bincount(small, minlength=classes).cumsum()
+    return np.split(rows[np.argsort(small, kind="stable")], ends[:-1])
 
 
 def assign(pairs: Pairs, rank: Ints, shared: Bools) -> Bools:
@@ -143,27 +204,7 @@ def assign(pairs: Pairs, rank: Ints, shared: Bools) -> Bools:
     return chosen
 
 
-def _pairs(index: DetectionIndex, image: Ints, xywh: Floats) -> Pairs:
-    """All pairs of IoU 0.1 and more, a bounded number at a time."""
-    counts = np.diff(index.starts)[image]
-    ends = counts.cumsum()
-    parts = [Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
-    first = 0
-    while first < len(image):
-        done = ends[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, done + PAIRS, side="right")))
-        detection = np.repeat(np.arange(first, last), counts[first:last])
-        within = np.arange(len(detection)) - np.repeat(ends[first:last] - counts[first:last] - done, counts[first:last])
-        gt = index.starts[image[detection]] + within
-        iou = _iou(xywh[detection], index.xywh[gt], index.ignore[gt])
-        parts.append(Pairs(detection, gt, iou).where(iou >= BACKGROUND))
-        first = last
-    pairs = Pairs(*(np.concatenate(column) for column in zip(*parts)))
-    order = np.lexsort((-pairs.gt, -pairs.iou, pairs.detection))
-    return Pairs(pairs.detection[order], pairs.gt[order], pairs.iou[order])
-
-
-def _iou(a: Floats, b: Floats, crowd: Bools) -> Floats:
+def box_iou(a: Floats, b: Floats, crowd: Bools | bool = False) -> Floats:
     """IoU [P] of boxes xywh row by row, to pycocotools' last bit; with a crowd the share of a in it."""
     shared = np.ones(len(a))
     for side in (0, 1):

@@ -10,12 +10,16 @@ from cledet.evaluation.overlaps import by_class
 RECALLS = np.linspace(0, 1, 101)
 
 
+def envelope(precision: Floats) -> Floats:
+    """The highest precision [P, ...] at each true positive or a later one."""
+    return np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+
+
 def ap_of_ranks(ranks: Ints, objects: int) -> float:
     """AP of one class that has `objects` objects, from the places (1, 2, ...) of its true positives, rising."""
     found = np.arange(1, len(ranks) + 1)
-    envelope = np.maximum.accumulate((found / (ranks + np.spacing(1)))[::-1])[::-1]
     reached = np.searchsorted(RECALLS, found / max(objects, 1), side="right")
-    return float(envelope @ np.diff(reached, prepend=0)) / len(RECALLS)
+    return float(envelope(found / (ranks + np.spacing(1))) @ np.diff(reached, prepend=0)) / len(RECALLS)
 
 
 def class_ap(label: Ints, correct: Bools, ignored: Bools, objects: Ints) -> Floats:

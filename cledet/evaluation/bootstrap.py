@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cledet.data.index import Bools, DetectionIndex, Floats, Ints
-from cledet.evaluation.average import RECALLS
+from cledet.evaluation.average import RECALLS, envelope
 from cledet.evaluation.figures import Limits
 from cledet.evaluation.overlaps import THRESHOLDS, by_class, overlaps
 from cledet.evaluation.results import Results
@@ -142,9 +142,8 @@ def _area(found: Weights, count: Weights, reached: Ints) -> Floats:
     how many of the recalls are reached [P, R]. Only there can recall reach one and precision peak, so the curve is
     followed along them alone.
     """
-    precision = found / (count + np.spacing(1))
-    envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    area: Floats = (envelope * np.diff(reached, axis=0, prepend=0)).sum(axis=0) / len(RECALLS)
+    precision = envelope(found / (count + np.spacing(1)))
+    area: Floats = (precision * np.diff(reached, axis=0, prepend=0)).sum(axis=0) / len(RECALLS)
     return area
 
 

@@ -19,6 +19,7 @@ from cledet.evaluation.overlaps import overlaps
 from cledet.evaluation.results import Results
 from cledet.evaluation.voc import voc_aps
 
+
 def evaluate(index: DetectionIndex, results: Results, limits: Limits = Limits()) -> Evaluation:  # noqa: B008
     """COCO's figures, as pycocotools computes them; VOC's; and the confidence of highest F1.
 

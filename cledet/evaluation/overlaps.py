@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cledet.data.index import Bools, DetectionIndex, Floats, Ints
 from cledet.evaluation.figures import LARGEST
@@ -108,9 +109,13 @@ class Overlaps:
 
     def best(self, most: int) -> Overlaps:
         """The same with the best `most` detections of each image and class."""
-        kept = _rank_within(self.image * len(self.index.classes) + self.label) < most
-        columns = (self.row, self.image, self.label, self.score, self.xywh)
-        return self if kept.all() else Overlaps(self.index, *(column[kept] for column in columns))
+        home = self.image * len(self.index.classes) + self.label
+        ordered = np.sort(home)
+        if not (ordered[most:] == ordered[:-most]).any():
+            return self
+        kept = np.flatnonzero(_rank_within(home) < most)
+        columns = self.row[kept], self.image[kept], self.label[kept], self.score[kept], self.xywh[kept]
+        return Overlaps(self.index, *columns)
 
     def counts(self, gts: Bools) -> Ints:
         """How many of these ground truths [B] each class has [C]."""
@@ -139,18 +144,20 @@ class Overlaps:
     def _pairs(self, home: Ints, gt_home: Ints, least: float) -> Pairs:
         """Pairs of equal home, of detections [D] and ground truths [B], a bounded number at a time."""
         order = np.argsort(gt_home, kind="stable")
-        starts = np.searchsorted(gt_home[order], home)
-        counts = np.searchsorted(gt_home[order], home, side="right") - starts
-        ends = counts.cumsum()
+        homes, begin, count = np.unique(gt_home[order], return_index=True, return_counts=True)
+        place, known = _places(homes, home)
+        rows = np.flatnonzero(known)
+        begin, count = begin[place[rows]], count[place[rows]]
+        ends = count.cumsum()
         parts = [Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
         first = 0
-        while first < len(home):
+        while first < len(rows):
             done = ends[first - 1] if first else 0
             last = max(first + 1, int(np.searchsorted(ends, done + PAIRS, side="right")))
-            many = counts[first:last]
-            detection = np.repeat(np.arange(first, last), many)
-            place = np.arange(len(detection)) + np.repeat(starts[first:last] - (ends[first:last] - many - done), many)
-            gt = order[place]
+            many = count[first:last]
+            shift = begin[first:last] - (ends[first:last] - many - done)
+            detection = np.repeat(rows[first:last], many)
+            gt = order[np.arange(len(detection)) + np.repeat(shift, many)]
             iou = box_iou(self.xywh[detection], self.index.xywh[gt], self.index.ignore[gt])
             parts.append(Pairs(detection, gt, iou).where(iou >= least))
             first = last
@@ -163,23 +170,25 @@ def overlaps(index: DetectionIndex, results: Results, most: int | None = MAX_DET
 
     Detections of classes that it lacks are left out. Raises ValueError for an image that it lacks.
     """
-    row = np.flatnonzero(np.isin(results[:, 6], index.category_ids))
-    strange = np.setdiff1d(results[row, 0], index.image_ids)
-    if len(strange):
+    place, known = _places(index.category_ids, results[:, 6])
+    row = np.flatnonzero(known)
+    label = np.argsort(index.category_ids)[place[row]]
+    place, known = _places(index.image_ids, results[row, 0])
+    if not known.all():
+        strange = np.unique(results[row[~known], 0])
         raise ValueError(f"detections name image ids that {index.name} does not have: {strange[:5].tolist()}")
-    row = row[np.lexsort((results[row, 0], -results[row, 5]))]
-    results = results[row]
-    image, label = _positions(index.image_ids, results[:, 0]), _positions(index.category_ids, results[:, 6])
-    found = Overlaps(index, row, image, label, results[:, 5], results[:, 1:5])
+    order = np.argsort(_small(place, len(index)), kind="stable")
+    order = order[np.argsort(-results[row[order], 5], kind="stable")]
+    row, label, image = row[order], label[order], np.argsort(index.image_ids)[place[order]]
+    found = Overlaps(index, row, image, label, results[row, 5], results[row, 1:5])
     return found if most is None else found.best(most)
 
 
 def by_class(label: Ints, chosen: Bools, classes: int) -> list[Ints]:
     """The chosen detections [D] of each class, in their order."""
     rows = np.flatnonzero(chosen)
-    small = label[rows].astype(np.min_scalar_type(classes))  # which numpy sorts at once
-    ends = np.bincount(small, minlength=classes).cumsum()
-    return np.split(rows[np.argsort(small, kind="stable")], ends[:-1])
+    ends = np.bincount(label[rows], minlength=classes).cumsum()
+    return np.split(rows[np.argsort(_small(label[rows], classes), kind="stable")], ends[:-1])
 
 
 def assign(pairs: Pairs, rank: Ints, shared: Bools) -> Bools:
@@ -216,10 +225,16 @@ def box_iou(a: Floats, b: Floats, crowd: Bools | bool = False) -> Floats:
     return np.divide(shared, union, out=np.zeros(len(a)), where=shared > 0)
 
 
-def _positions(known: Ints, wanted: Floats) -> Ints:
-    """Where in `known`, of any order, the wanted ones are."""
-    order = np.argsort(known)
-    return order[np.searchsorted(known, wanted, sorter=order)]
+def _places(known: Ints, wanted: NDArray[Any]) -> tuple[Ints, Bools]:
+    """The place of every wanted number [N] among the known ones in order, and whether it is one."""
+    ordered = np.sort(known)
+    place = np.searchsorted(ordered, wanted).clip(max=len(known) - 1)
+    return place, ordered[place] == wanted if len(known) else np.zeros(len(wanted), dtype=np.bool_)
+
+
+def _small(values: Ints, end: int) -> NDArray[Any]:
+    """Values below `end` as the smallest integers that hold them: numpy sorts those of 16 bits at once."""
+    return values.astype(np.min_scalar_type(end))
 
 
 def _rank_within(groups: Ints) -> Ints:

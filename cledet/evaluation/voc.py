@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cledet.data.index import Bools
+from cledet.data.index import Bools, Ints
+from cledet.evaluation.average import envelope
 from cledet.evaluation.overlaps import Overlaps, Pairs, box_iou, by_class
 
 POINTS = 11
@@ -27,8 +28,8 @@ def voc_aps(o: Overlaps, pairs: Pairs, threshold: float = 0.5) -> tuple[list[flo
     `pairs` are those of one class at this threshold or a lower one.
     """
     correct, ignored = judge(o, pairs, threshold)
-    order = np.lexsort((o.row, -o.score))
-    correct, objects = correct[order], o.counts(o.objects).tolist()
+    order, objects = _as_they_came(o), o.counts(o.objects).tolist()
+    correct = correct[order]
     found = [correct[rows] for rows in by_class(o.label[order], ~ignored[order], len(objects))]
     return tuple(  # type: ignore[return-value]
         [rule(hits, count) if count else None for hits, count in zip(found, objects)] for rule in (eleven_points, area)
@@ -51,6 +52,14 @@ def judge(o: Overlaps, pairs: Pairs, threshold: float) -> tuple[Bools, Bools]:
     return correct, ignored
 
 
+def _as_they_came(o: Overlaps) -> Ints:
+    """The order [D] in which detections of equal score are as in the results."""
+    order, equal = np.arange(len(o.score)), np.diff(o.score) == 0
+    tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal)[: len(order)])
+    order[tied] = tied[np.lexsort((o.row[tied], -o.score[tied]))]
+    return order
+
+
 def eleven_points(correct: Bools, objects: int) -> float:
     """The mean, over the recalls 0, 0.1 ... 1, of the highest precision at such a recall or a higher one.
 
@@ -67,5 +76,4 @@ def area(correct: Bools, objects: int) -> float:
     """The area under precision over recall, precision being the highest at such a recall or a higher one."""
     found = np.cumsum(correct)
     precision = found / np.arange(1, len(found) + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(envelope[correct].sum() / objects)
+    return float(envelope(precision)[correct].sum() / objects)

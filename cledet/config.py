@@ -95,7 +95,7 @@ class ModelSettings(RunSettings):
 
     weights: str | None = Field(
         None,
-        description="checkpoint (.pt, .safetensors), run folder, or a RetinaNet of torchvision, Detectron2 or "
+        description="checkpoint (.pt, .safetensors), run folder, or a RetinaNet or GFL of torchvision, Detectron2 or "
         "MMDetection; by default the newest run's best.pt",
     )
     ablation: Ablations | None = Field(

@@ -12,11 +12,13 @@ from cledet.choices import (
     Ablation,
     Ablations,
     Batch,
+    Component,
     LoggerList,
     Milestones,
     PixelRange,
     Positive,
     Range,
+    Subsets,
     Unit,
 )
 from cledet.config import DetectionSettings
@@ -33,7 +35,7 @@ class TrainingSettings(DetectionSettings):
     val_split: str = Field("val", description="the split that is evaluated while training; none to skip")
     val_every: Positive = Field(1, description="epochs between evaluations")
     weights: str | None = Field(
-        None, description="start from a checkpoint, or a RetinaNet of torchvision, Detectron2 or MMDetection"
+        None, description="start from a checkpoint, or a detector of torchvision, Detectron2 or MMDetection"
     )
     backbone: str = Field(
         "r50",
@@ -41,12 +43,25 @@ class TrainingSettings(DetectionSettings):
         "(deformable; -c4c5 behind it: not in c3); lite0, or timm:NAME",
     )
     backbone_weights: str = Field("auto", description="auto (ImageNet), none, a file or a URL")
-    head: Literal["retinanet"] = Field("retinanet", description="the detection head")
+    head: Literal["retinanet", "gfl"] = Field(
+        "retinanet", description="the detection head: retinanet, or gfl (FCOS with generalized focal loss)"
+    )
     fpn_channels: Positive = Field(256, description="width of the pyramid and the head")
     head_init: Literal["normal", "he"] = Field(
         "normal", description="the head's first weights: normal (0.01, as published), or he, better for narrow ones"
     )
-    anchor_scale: float = Field(4.0, gt=0, description="an anchor's smallest side in strides of its level")
+    anchor_scale: float | None = Field(
+        None, gt=0, description="an anchor's smallest side in strides of its level; by default 4, with --head gfl 8"
+    )
+    assign: Literal["auto", "iou", "atss", "fcos"] = Field(
+        "auto", description="what anchors answer for: by iou, atss, or fcos (points only); auto: iou, with gfl atss"
+    )
+    center_sampling: float = Field(
+        1.5, ge=0, description="assignment fcos: how near to an object's centre, in strides; 0: anywhere in it"
+    )
+    cls_loss: Literal["auto", "focal", "qfl"] = Field(
+        "auto", description="classification loss: focal, or qfl (quality focal loss); auto: focal, with gfl qfl"
+    )
     norm: Literal["auto", "frozen", "batch", "sync", "group"] = Field(
         "auto",
         description="the backbone's: frozen, batch, sync (batch norm over all GPUs) or group; "
@@ -67,7 +82,11 @@ class TrainingSettings(DetectionSettings):
     center_unit: Literal["pixel", "stride", "size"] = Field(
         "size", description="DC: what Eq. 2's centre distance is measured in"
     )
-    reg_loss: Literal["smooth_l1", "giou"] = Field("smooth_l1", description="box regression loss")
+    reg_loss: Literal["auto", "smooth_l1", "giou", "dfl"] = Field(
+        "auto",
+        description="box regression loss: smooth_l1, giou, or dfl (2 giou + 0.25 distribution focal loss); auto: "
+        "smooth_l1, with gfl dfl",
+    )
     epochs: Positive = Field(12, description="passes over the training split")
     iters: int | None = Field(None, ge=1, description="optimizer steps; goes before epochs")
     batch: Batch = Field(8, description="images a step, of all devices together; auto: as many as fit into memory")
@@ -135,9 +154,34 @@ class TrainingSettings(DetectionSettings):
         """Where figures go beside results.csv."""
         return () if self.logger == "none" else tuple(self.logger.split(","))
 
+    def of_head(self, name: str) -> Any:
+        """A setting's value, or what its default stands for with this head: a key of HEADS' rows."""
+        value = getattr(self, name)
+        return HEADS[self.head][name] if value in (None, "auto") else value
+
+    @property
+    def possible(self) -> tuple[Component, ...]:
+        """The components that can be on: IAC adds to an assignment by IoU, and to no other."""
+        return tuple(name for name in COMPONENTS if name != "iac" or self.of_head("assign") == "iou")
+
     def steps(self, images: int) -> int:
         """Optimizer steps of the whole run over so many training images."""
         return self.iters or max(1, -(-self.epochs * images // self.batch))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_ablation(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """All components that are possible, where none are named."""
+        head, assign = values.get("head", "retinanet"), values.get("assign", "auto")
+        by_iou = assign == "iou" or (assign == "auto" and HEADS.get(head, {}).get("assign") == "iou")
+        return values if by_iou or "ablation" in values else values | {"ablation": "dc,clb"}
+
+    def _refuse_impossible(self, subsets: Subsets) -> None:
+        if any(set(components) - set(self.possible) for components in subsets):
+            raise ValueError(
+                f"--ablation asks for iac, which adds to --assign iou and not to {self.of_head('assign')}; "
+                "name others, as --ablation dc,clb or --ablation 'none;dc;clb;dc,clb'"
+            )
 
     @model_validator(mode="after")
     def _check_parts(self) -> TrainingSettings:
@@ -145,6 +189,15 @@ class TrainingSettings(DetectionSettings):
             raise ValueError(f"--batch {self.batch} cannot be divided into {self.accumulate} parts (--accumulate)")
         if self.iters is not None and any(isinstance(at, str) for at in self.lr_steps):
             raise ValueError("--lr-steps counts epochs, but the run's length is given by --iters; give --epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _check_head(self) -> TrainingSettings:
+        if self.head == "retinanet" and self.assign == "fcos":
+            raise ValueError("--assign fcos is for points, and --head retinanet has nine anchors at each")
+        wrong = {"retinanet": "dfl", "gfl": "smooth_l1"}[self.head]
+        if self.reg_loss == wrong:
+            raise ValueError(f"--reg-loss {wrong} does not fit --head {self.head}, whose boxes are coded another way")
         return self
 
     @model_validator(mode="after")
@@ -168,6 +221,11 @@ class TrainSettings(TrainingSettings):
 
     ablation: Ablation = Field(COMPONENTS, description="components that are on: none, or some of iac,dc,clb")
 
+    @model_validator(mode="after")
+    def _check_ablation(self) -> TrainSettings:
+        self._refuse_impossible((self.ablation,))
+        return self
+
 
 class GridSettings(TrainingSettings):
     """`cledet train`: one run, or a grid of runs that differ by components and seed only."""
@@ -179,6 +237,11 @@ class GridSettings(TrainingSettings):
         "(all eight), or several with ; between",
     )
     seeds: Positive = Field(1, description="runs of each, of the seeds --seed, --seed + 1 ...")
+
+    @model_validator(mode="after")
+    def _check_ablation(self) -> GridSettings:
+        self._refuse_impossible(self.ablation)
+        return self
 
     def runs(self) -> list[TrainSettings]:
         """The runs one by one, seed by seed."""
@@ -193,3 +256,10 @@ class GridSettings(TrainingSettings):
         run = TrainSettings(**values)
         run._origins.update({key: self._origins.get(key, "default") for key in values})
         return run
+
+
+HEADS: dict[str, dict[str, Any]] = {
+    "retinanet": {"anchor_scale": 4.0, "assign": "iou", "cls_loss": "focal", "reg_loss": "smooth_l1"},
+    "gfl": {"anchor_scale": 8.0, "assign": "atss", "cls_loss": "qfl", "reg_loss": "dfl"},
+}
+"""What differs between the heads in training, as published: what the defaults of these settings stand for."""

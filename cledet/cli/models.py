@@ -93,7 +93,8 @@ def _show_val(run: Path, found: Mapping[str, Validation], settings: ValSettings,
         return
     for columns, rows in val_tables(figures):
         show_table("", columns, rows)
-    say(f"run folder: {run}")
+    page = run / "report.html"
+    say(f"run folder: {run}" + (f"; what went wrong: {page}" if page.exists() else ""))
 
 
 @command(PredictSettings)

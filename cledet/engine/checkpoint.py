@@ -83,7 +83,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """A checkpoint from a file of ours (.pt, .safetensors), a run's folder, or a RetinaNet of another project.
+    """A checkpoint from a file of ours (.pt, .safetensors), a run's folder, or a detector of another project.
 
     For a file that is damaged or missing, the previous one is taken if it is good, which is said.
     """
@@ -119,7 +119,7 @@ def _read(path: Path) -> Checkpoint:
     found = from_elsewhere(content)
     if found is None:
         known = ", ".join(ORIGINS)
-        raise UserError(f"{path} is neither a cledet checkpoint nor a RetinaNet of {known}", "pass a best.pt")
+        raise UserError(f"{path} is neither a cledet checkpoint nor a detector of {known}", "pass a best.pt")
     say(f"{path} is {found.note}")
     return Checkpoint(**{name: getattr(found, name) for name in ("architecture", "model", "classes", "category_ids")})
 

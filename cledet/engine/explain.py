@@ -17,13 +17,11 @@ from cledet.components.clusters import clusters
 from cledet.components.iac import at_matched_class
 from cledet.engine.explanation import Clusters, Explanation, Objects, Places, Positives
 from cledet.engine.setup import build_criterion
-from cledet.models.criterion import Criterion, Targets
+from cledet.models.criterion import Criterion, Targets, positives
 from cledet.models.decode import Detected, candidates
 from cledet.models.network import RawOutputs
 from cledet.ops.assign import match
 from cledet.ops.boxes import centers, clip_boxes, elementwise_iou
-from cledet.ops.coder import decode
-from cledet.ops.losses import focal_loss
 from cledet.train_config import TrainSettings
 
 
@@ -39,10 +37,10 @@ def explain(
 ) -> Explanation:
     """Raw outputs of one image of `size` (height, width) without padding, and its objects in those pixels.
 
-    `settings` are those of training, in which a component that was off still has its options: each component is
-    shown, on or off. `image` is the original, whatever its size.
+    `settings` are those of training, in which a component that was off still has its options: each component that
+    the assignment leaves room for is shown, on or off. `image` is the original, whatever its size.
     """
-    every = settings.model_copy(update={"ablation": ("iac", "dc", "clb")})
+    every = settings.model_copy(update={"ablation": settings.possible})
     found = candidates(raw, torch.tensor([size]), settings.conf)[0]
     parts = (
         find_positives(raw, objects, build_criterion(every)),
@@ -65,13 +63,12 @@ def explain(
 
 def find_positives(raw: RawOutputs, objects: Objects, criterion: Criterion) -> Positives:
     """The positive anchors of the first image as the criterion assigns and weighs them."""
-    assigned = criterion.assign(raw, Targets(objects.boxes[None], objects.labels[None], objects.ignored[None]))
-    anchor = (assigned.gt[0] >= 0).nonzero().squeeze(-1)
-    gt = assigned.gt[0, anchor]
-    anchors, deltas = raw.anchors[anchor], raw.deltas[0, anchor].float()
-    loss = focal_loss(raw.logits[0, anchor], objects.labels[gt])
-    weight = criterion.coefficient(deltas, anchors, objects.boxes[gt], raw.strides[anchor], loss)
-    return Positives(anchors, decode(deltas, anchors), gt, assigned.recalled[0, anchor], weight)
+    targets = Targets(objects.boxes[None], objects.labels[None], objects.ignored[None])
+    assigned = criterion.assign(raw, targets)
+    found = positives(raw, targets, assigned)
+    loss = criterion.loss(raw.logits[0, found.anchor], objects.labels[found.gt], found.quality)
+    weight = criterion.coefficient(found, loss)
+    return Positives(found.anchors, found.boxes, found.gt, assigned.recalled[0, found.anchor], weight)
 
 
 def find_clusters(found: Detected, iou: float, *, localization: str = "proximity", cl_norm: str = "max") -> Clusters:
@@ -96,7 +93,7 @@ def find_places(raw: RawOutputs, size: tuple[int, int], objects: Objects) -> Pla
     touches, gt = matches.iou[0] > 0, matches.gt[0]
     probability = at_matched_class(raw.logits, objects.labels[None], matches)[0].float().sigmoid() * touches
     iou = torch.zeros_like(probability)
-    boxes = clip_boxes(decode(raw.deltas[0, touches], raw.anchors[touches]), size)
+    boxes = clip_boxes(raw.boxes(0, touches), size)
     iou[touches] = elementwise_iou(boxes, objects.boxes[gt[touches]])
     owner = torch.where(touches, gt, -1)
     classified_at, best_probability = _peaks(probability, owner, raw.anchors, len(objects.boxes))

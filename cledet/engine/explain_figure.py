@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from cledet.choices import ablation_name
-from cledet.engine.explanation import OPTIONS, SHOWN_SCORE, Explanation
+from cledet.engine.explanation import IAC_OPTIONS, SHOWN_SCORE, Explanation
 from cledet.engine.plots import save_figure
 
 BLUE, VERMILLION, BLACK, GREY = "#0072B2", "#D55E00", "#000000", "#606060"
@@ -51,18 +51,20 @@ def picture(found: Explanation) -> Figure:
 
 
 def _positives(axes: Axes, found: Explanation) -> None:
-    """The positive anchors, those by IoU and those by IAC."""
+    """The positive anchors, those by the assignment and those by IAC."""
+    rule = {"iou": "IoU", "atss": "ATSS", "fcos": "FCOS's rule"}[found.assignment]
     anchors, recalled = found.positives.anchors, found.positives.recalled
     count = int(recalled.sum())
     _photo(axes, found)
     handles = [
-        _boxes(axes, anchors[~recalled], BLUE, 0.8, alpha=_alpha(len(anchors)), label="by IoU"),
+        _boxes(axes, anchors[~recalled], BLUE, 0.8, alpha=_alpha(len(anchors)), label=f"by {rule}"),
         _boxes(axes, anchors[recalled], VERMILLION, 0.8, alpha=_alpha(count), label="recalled by IAC"),
         _objects(axes, found),
     ]
-    on = "iac" in found.components
-    _title(axes, f"1  Positive anchors: {len(anchors) - count} by IoU, {count} by IAC")
-    off = "" if on else " IAC was off in training: this is what it would recall."
+    possible, on = "iac" in found.settings.possible, "iac" in found.components
+    and_iac = f", {count} by IAC" if possible else ""
+    _title(axes, f"1  Positive anchors: {len(anchors) - count} by {rule}{and_iac}")
+    off = " IAC was off in training: this is what it would recall." if possible and not on else ""
     _caption(axes, f"The anchors that are trained to answer for an object.{off}", handles)
 
 
@@ -160,11 +162,11 @@ def _note(axes: Axes, found: Explanation) -> None:
     if not objects.source:
         source = f"No annotations: the model's own detections of score {SHOWN_SCORE:g} or more stand in for the objects"
         source += f" ({len(objects.boxes)})"
-    value = {name: f"{name.replace('_', ' ')} {getattr(found.settings, name)}" for name in OPTIONS}
+    value = {name: f"{name.replace('_', ' ')} {getattr(found.settings, name)}" for name in found.options}
     lines = [
         source,
         f"Components on in training: {ablation_name(found.components).replace(',', ', ')}",
-        "IAC: " + ", ".join(value[name] for name in ("alpha", "score_threshold", "recall_min_iou")),
+        "IAC: " + (", ".join(value[name] for name in IAC_OPTIONS if name in value) or "no part in this assignment"),
         "DC: " + value["center_unit"],
         "NMS: " + ", ".join(value[name] for name in ("conf", "iou")),
         "CL-B: " + ", ".join(value[name] for name in ("localization", "cl_norm")),

@@ -20,7 +20,7 @@ from cledet.data.transforms import resize_short
 from cledet.engine.checkpoint import Checkpoint
 from cledet.engine.devices import pick_device
 from cledet.engine.explain import explain
-from cledet.engine.explanation import OPTIONS, SHOWN_SCORE, Explanation, Objects
+from cledet.engine.explanation import IAC_OPTIONS, OPTIONS, SHOWN_SCORE, Explanation, Objects
 from cledet.engine.validator import category_ids_for, post_process
 from cledet.errors import UserError
 from cledet.models.network import RawOutputs
@@ -65,7 +65,12 @@ def as_trained(model: Checkpoint, settings: ExplainSettings) -> TrainSettings:
     """The settings that the model was trained with, or the defaults, but for those that are given."""
     kept = {key: value for key, value in model.settings.items() if key in TrainSettings.model_fields}
     given = {key: getattr(settings, key) for key in OPTIONS if getattr(settings, key) is not None}
-    return TrainSettings(**kept | given | {"ablation": model.components})
+    trained = TrainSettings(**kept | given | {"ablation": model.components, "head": model.architecture.head})
+    idle = [key for key in given if key in IAC_OPTIONS] if "iac" not in trained.possible else []
+    if idle:
+        flag, assign = f"--{idle[0].replace('_', '-')}", trained.of_head("assign")
+        raise UserError(f"{flag} is of IAC, which has no part in this model's assignment ({assign})", "leave it out")
+    return trained
 
 
 def find_annotated(source: DataSource, path: Path) -> Annotated | None:
@@ -126,4 +131,4 @@ def _run(model: Checkpoint, resized: NDArray[np.uint8], device_name: str) -> Raw
     tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
     raw = model.network().to(device).eval()(pad_images([tensor]).to(device))
     logits, deltas, anchors, strides = (part.float().cpu() for part in raw[:4])
-    return RawOutputs(logits, deltas, anchors, strides, raw.levels)
+    return raw._replace(logits=logits, deltas=deltas, anchors=anchors, strides=strides)

@@ -16,10 +16,9 @@ from cledet.train_config import TrainSettings
 SHOWN_SCORE = 0.3
 """A cluster is shown, and a detection may stand in for an object, from this score on."""
 
-OPTIONS = (
-    "alpha", "score_threshold", "recall_min_iou", "center_unit", "conf", "iou", "localization", "cl_norm"
-)  # fmt: skip
-"""The settings of training that can be changed for an explanation."""
+IAC_OPTIONS = ("alpha", "score_threshold", "recall_min_iou")
+OPTIONS = (*IAC_OPTIONS, "center_unit", "conf", "iou", "localization", "cl_norm")
+"""The settings of training that can be changed for an explanation; the first are for models that IAC can be part of."""
 
 
 class Objects(NamedTuple):
@@ -37,7 +36,7 @@ class Positives(NamedTuple):
     anchors: Tensor  # [P, 4]
     boxes: Tensor  # [P, 4] what the network makes of them
     gt: Tensor  # [P] int64 the object
-    recalled: Tensor  # [P] bool: by IAC only, not by IoU
+    recalled: Tensor  # [P] bool: by IAC only, not by the assignment
     weight: Tensor  # [P] DC's lambda' (Eq. 3)
 
 
@@ -86,6 +85,16 @@ class Explanation:
     clusters: Clusters
     places: Places
 
+    @property
+    def assignment(self) -> str:
+        """What the model's anchors were assigned by: iou, atss or fcos."""
+        return str(self.settings.of_head("assign"))
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Those of OPTIONS that mean something for the model."""
+        return OPTIONS if "iac" in self.settings.possible else OPTIONS[len(IAC_OPTIONS) :]
+
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain data; boxes x1, y1, x2, y2 and points x, y."""
         height, width = self.image.shape[:2]
@@ -95,11 +104,11 @@ class Explanation:
             "width": width,
             "height": height,
             "components": list(self.components),
-            "settings": {name: getattr(self.settings, name) for name in OPTIONS},
+            "settings": {name: getattr(self.settings, name) for name in self.options},
             "objects_from": self.objects.source or "detections",
             "objects": [_object(self, i) for i in range(len(self.objects.boxes))],
             "positives": {
-                "by_iou": len(self.positives.gt) - recalled,
+                f"by_{self.assignment}": len(self.positives.gt) - recalled,
                 "recalled": recalled,
                 "anchors": [_positive(self.positives, i) for i in range(len(self.positives.gt))],
             },
@@ -121,7 +130,7 @@ def _object(found: Explanation, i: int) -> dict[str, Any]:
     return {
         "name": found.names[int(found.objects.labels[i])],
         "box": _rounded(found.objects.boxes[i]),
-        "by_iou": int(mine.sum()) - recalled,
+        f"by_{found.assignment}": int(mine.sum()) - recalled,
         "recalled": recalled,
         "coefficient": round(float(positives.weight[mine].mean()), 4) if mine.any() else None,
         "best_classified": {

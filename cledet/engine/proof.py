@@ -23,7 +23,6 @@ from cledet.errors import UserError
 from cledet.models.decode import Detected, PostProcess, best_of_levels
 from cledet.models.network import RawOutputs, RetinaNet
 from cledet.ops.boxes import area, clip_boxes
-from cledet.ops.coder import decode
 
 Pixels = NDArray[np.float32]
 
@@ -75,8 +74,9 @@ def prove_detections(
         raw, size = network(torch.from_numpy(image)), (image.shape[2], image.shape[3])
         logits, deltas, *rest = (torch.from_numpy(np.array(value)) for value in inside(image))
         taken = Detected(*rest)
-        errors.append(raw_errors(raw, decode(deltas, raw.anchors), logits.sigmoid()))
-        errors.append(candidate_errors(raw._replace(logits=logits, deltas=deltas), size, taken))
+        inner = raw._replace(logits=logits, deltas=deltas)
+        errors.append(raw_errors(raw, inner.boxes(), logits.sigmoid()))
+        errors.append(candidate_errors(inner, size, taken))
         found.append((as_detected(outside(image)), _suppress(post, taken)))
     strangers, *differences = compare(found)
     worst = [max(values) for values in zip(*errors, differences)]
@@ -99,7 +99,7 @@ def raw_errors(raw: RawOutputs, boxes: Tensor, scores: Tensor) -> tuple[float, f
     """The largest differences of boxes (pixels, of anchors that score over 0.01) and of scores."""
     wanted = raw.logits.sigmoid()
     sure = wanted.amax(-1) > 0.01
-    far = (boxes - decode(raw.deltas, raw.anchors)).abs()[sure]
+    far = (boxes - raw.boxes()).abs()[sure]
     return float(far.max()) if far.numel() else 0.0, float((scores - wanted).abs().max())
 
 

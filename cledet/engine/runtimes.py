@@ -20,12 +20,11 @@ from cledet.models.decode import PostProcess, best_of_levels
 from cledet.models.deform import is_deformable
 from cledet.models.network import RetinaNet
 from cledet.ops.boxes import clip_boxes
-from cledet.ops.coder import decode
 
 OPSET, DEFORMABLE_OPSET = 18, 19
 """Of the ONNX files; deformable convolutions are known from 19 on."""
 RAW = ("logits", "deltas")
-"""Values inside a file with NMS: the network's own outputs, [1, A, C] and [1, A, 4]."""
+"""Values inside a file with NMS: the network's own outputs, [1, A, C] and [1, A, K]."""
 CANDIDATES = ("candidate_boxes", "candidate_scores", "candidate_labels")
 """And what its NMS takes: boxes [M, 4] inside the image, scores [M], labels [M] int64."""
 
@@ -54,7 +53,7 @@ class Exported(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """RGB images [N, 3, H, W], 0 to 255 -> boxes [N, A, 4] in pixels, scores [N, A, C]."""
         raw = self.network(images)
-        return decode(raw.deltas, raw.anchors), raw.logits.sigmoid()
+        return raw.boxes(), raw.logits.sigmoid()
 
 
 class ExportedCandidates(nn.Module):

@@ -54,6 +54,9 @@ def initial_model(settings: TrainSettings, index: DetectionIndex, given: Checkpo
 def architecture(settings: TrainSettings, classes: int, start: Checkpoint | None) -> Architecture:
     """What to build: as the settings say, or as the checkpoint that is trained further."""
     if start is not None:
+        if settings.head != start.architecture.head:
+            head = start.architecture.head
+            raise UserError(f"the given weights have the head {head}, not {settings.head}", f"add --head {head}")
         for name in ("backbone", "fpn_channels", "anchor_scale"):
             wanted, there = getattr(settings, name), getattr(start.architecture, name)
             if settings.origins.get(name) == "flag" and wanted != there:
@@ -70,8 +73,9 @@ def architecture(settings: TrainSettings, classes: int, start: Checkpoint | None
         backbone=settings.backbone,
         classes=classes,
         fpn_channels=settings.fpn_channels,
-        anchor_scale=settings.anchor_scale,
+        anchor_scale=settings.of_head("anchor_scale"),
         norm=norm,
+        head=settings.head,
     )
 
 
@@ -96,9 +100,12 @@ def build_criterion(settings: TrainSettings) -> Criterion:
     return Criterion(
         iac=recall if "iac" in settings.ablation else None,
         dc="dc" in settings.ablation,
+        assignment=settings.of_head("assign"),
+        cls_loss=settings.of_head("cls_loss"),
+        reg_loss=settings.of_head("reg_loss"),
         normalizer=settings.normalizer,
         center_unit=settings.center_unit,
-        reg_loss=settings.reg_loss,
+        center_sampling=settings.center_sampling,
     )
 
 
@@ -132,10 +139,13 @@ def summary(settings: TrainSettings, index: DetectionIndex, model: Checkpoint, l
     precision = str(learner.dtype or torch.float32).removeprefix("torch.")
     processes = f", {distributed.size()} processes" if distributed.size() > 1 else ""
     parts = f" in {settings.accumulate} parts" if settings.accumulate > 1 else ""
+    left_out = "" if "iac" in settings.possible else f" (iac has no part in --assign {settings.of_head('assign')})"
+    head = "" if model.architecture.head == "retinanet" else f" with the head {model.architecture.head}"
     scaled = "" if settings.lr is not None else f" = {settings.base_lr:g} x {settings.batch}/16"
     return (
-        f"{model.architecture.backbone} on {describe(learner.device)}{processes}, {precision}; "
-        f"{trained:.1f}M trained parameters; components on: {ablation_name(settings.ablation)}\n"
+        f"{model.architecture.backbone}{head} on {describe(learner.device)}{processes}, {precision}; "
+        f"{trained:.1f}M trained parameters; components on: {ablation_name(settings.ablation)}"
+        f"{left_out if settings.origins.get('ablation') == 'default' else ''}\n"
         f"{index.name}: {len(index)} images, {index.num_boxes} boxes, {len(index.classes)} classes; "
         f"{learner.total} steps of {settings.batch}{parts} at {settings.imgsz} px, "
         f"lr {settings.learning_rate:g}{scaled}\nrun folder: {run}"

@@ -26,24 +26,27 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float] = RATIOS, round
 class Anchors(nn.Module):
     """The anchors of a pyramid, level by level, row by row.
 
-    Anchor sizes are `scale` x stride x octave. With `from_image` a level's step is the image's side divided by the
-    map's, as in torchvision, whose weights want it; without, it is the level's stride. The two differ at P6 and P7
-    unless the image's sides are multiples of 128. Without `rounded`, sizes and corners are not rounded to whole pixels.
+    Anchor sizes are `scale` x stride x octave, each in all `ratios` (height/width). With `from_image` a level's step is
+    the image's side divided by the map's, as in torchvision, whose weights want it; without, it is the level's stride.
+    The two differ at P6 and P7 unless the image's sides are multiples of 128. Without `rounded`, sizes and corners are
+    not rounded to whole pixels.
     """
 
     def __init__(
-        self, strides: Sequence[int], scale: float = 4.0, from_image: bool = False, rounded: bool = True
+        self,
+        strides: Sequence[int],
+        scale: float = 4.0,
+        from_image: bool = False,
+        rounded: bool = True,
+        octaves: Sequence[float] = OCTAVES,
+        ratios: Sequence[float] = RATIOS,
     ) -> None:
         super().__init__()
-        self.strides, self.from_image = tuple(strides), from_image
+        self.strides, self.from_image, self.per_position = tuple(strides), from_image, len(octaves) * len(ratios)
         for stride in self.strides:
-            sizes = [scale * stride * octave for octave in OCTAVES]
-            cells = cell_anchors([int(size) for size in sizes] if rounded else sizes, rounded=rounded)
+            sizes = [scale * stride * octave for octave in octaves]
+            cells = cell_anchors([int(size) for size in sizes] if rounded else sizes, ratios, rounded)
             self.register_buffer(f"cells{stride}", cells, persistent=False)
-
-    @property
-    def per_position(self) -> int:
-        return len(OCTAVES) * len(RATIOS)
 
     def forward(self, shapes: Sequence[tuple[int, int]], image: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Maps' (height, width) and the padded image's -> anchors [A, 4] and their levels' strides [A]."""

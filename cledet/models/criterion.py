@@ -1,6 +1,7 @@
 """The training objective: assignment and losses of a whole batch, with the paper's DC and IAC where they enter.
 
-Apart from the network, as in DETR: the network says what it sees, the criterion says how wrong that is.
+Apart from the network, as in DETR: the network says what it sees, the criterion says how wrong that is. The choices of
+assignment and losses are tables at the end: a row of each makes RetinaNet, another row of each makes GFL.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from cledet.components.dc import center_unit, dynamic_coefficient, normalize_coe
 from cledet.components.iac import Recall, at_matched_class, recalled
 from cledet.models.network import RawOutputs
 from cledet.ops.assign import assign_from, ignore_regions, match
-from cledet.ops.coder import decode, encode
-from cledet.ops.losses import focal_loss, giou_loss, smooth_l1
+from cledet.ops.atss import assign_atss
+from cledet.ops.boxes import elementwise_iou
+from cledet.ops.coder import CODERS, distributions, encode, encode_distances
+from cledet.ops.fcos import assign_fcos
+from cledet.ops.losses import distribution_focal_loss, focal_loss, giou_loss, quality_focal_loss, smooth_l1
 
 
 class Targets(NamedTuple):
@@ -35,6 +39,20 @@ class Assigned(NamedTuple):
     recalled: Tensor  # [N, A] bool whether it is positive by IAC only
 
 
+class Positives(NamedTuple):
+    """The P anchors of a batch that answer for an object, what the network says there, and what is true."""
+
+    image: Tensor  # [P] int64
+    anchor: Tensor  # [P] int64
+    gt: Tensor  # [P] int64
+    gt_boxes: Tensor  # [P, 4]
+    anchors: Tensor  # [P, 4]
+    strides: Tensor  # [P]
+    code: Tensor  # [P, K] float32
+    boxes: Tensor  # [P, 4] what the code means
+    quality: Tensor  # [P] IoU of these with the ground truths, without gradient
+
+
 class Losses(NamedTuple):
     """What a step is trained on, and what is worth logging about it."""
 
@@ -44,7 +62,7 @@ class Losses(NamedTuple):
     recalled: Tensor  # those of them that IAC recalled
     coefficient: Tensor  # mean over the positives of what multiplied their loss: DC's lambda', else 1; nan: none
     spread: Tensor  # its standard deviation
-    n: Tensor  # Eq. 4's N, over all processes; the two losses are divided by it, or by 1 if it is 0
+    n: Tensor  # Eq. 4's N, over all processes; what the classification is divided by, or by 1 if it is 0
 
 
 LETTER = Recall()
@@ -53,43 +71,48 @@ LETTER = Recall()
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
-    """Focal loss and box regression of the anchors, with or without DC (Eq. 2-4) and IAC (Eq. 5-7)."""
+    """Classification and box regression of the anchors, with or without DC (Eq. 2-4) and IAC (Eq. 5-7).
+
+    As it stands, RetinaNet with both; `assignment="atss", cls_loss="qfl", reg_loss="dfl", iac=None` is GFL with DC.
+    """
 
     iac: Recall | None = LETTER
     dc: bool = True
+    assignment: str = "iou"
+    cls_loss: str = "focal"
+    reg_loss: str = "smooth_l1"
     normalizer: str = "positives"
     center_unit: str = "size"
-    reg_loss: str = "smooth_l1"
+    center_sampling: float = 1.5
     total: Callable[[Tensor], Tensor] = Tensor.detach
     """Adds up what `processes` processes hold of a batch, the mean of whose losses is then that of the batch."""
     processes: int = 1
 
     def __call__(self, raw: RawOutputs, targets: Targets) -> Losses:
-        """Raw outputs and ground truths -> losses, all over the number of positives (Eq. 4).
+        """Raw outputs and ground truths -> losses, over the number of positives (Eq. 4).
 
-        Computed in float32, whatever precision the network ran in.
+        The boxes' is over the sum of their weights, where the classification loss gives them any. Computed in float32,
+        whatever precision the network ran in.
         """
         with torch.autocast(raw.logits.device.type, enabled=False):
             assigned = self.assign(raw, targets)
-            image, anchor = (assigned.gt >= 0).nonzero(as_tuple=True)
-            gt = assigned.gt[image, anchor]
-            gt_boxes = targets.boxes[image, gt]
-            anchors, deltas = raw.anchors[anchor], raw.deltas[image, anchor].float()
-
+            found = positives(raw, targets, assigned)
             labels = assigned.gt.clamp(max=-1)
-            labels[image, anchor] = targets.labels[image, gt]
-            classification = focal_loss(raw.logits.flatten(0, 1), labels.flatten()).view_as(labels)
-            positive = classification[image, anchor]
-            weight = self.weight(deltas, anchors, gt_boxes, raw.strides[anchor], positive)
+            labels[found.image, found.anchor] = targets.labels[found.image, found.gt]
+            classification = self.loss(raw.logits.flatten(0, 1), labels.flatten(), found.quality).view_as(labels)
+            positive = classification[found.image, found.anchor]
+            weight = self.weight(found, positive)
             background = classification.sum() - positive.sum()
-            regression = self.regression(deltas, anchors, gt_boxes)
 
             n = self.total(NORMALIZERS[self.normalizer](assigned))
-            divisor = n.clamp(min=1) / self.processes
+            regression, share = REG_LOSSES[self.reg_loss](found), n
+            if (weigh := CLS_LOSSES[self.cls_loss].box_weight) is not None:
+                box_weight = weigh(raw.logits[found.image, found.anchor].detach())
+                regression, share = regression * box_weight, self.total(box_weight.sum())
             return Losses(
-                classification=((weight * positive).sum() + background) / divisor,
-                regression=regression.sum() / divisor,
-                positives=torch.tensor(len(gt)),
+                classification=((weight * positive).sum() + background) / self.divisor(n),
+                regression=regression.sum() / self.divisor(share),
+                positives=torch.tensor(len(found.gt)),
                 recalled=assigned.recalled.sum(),
                 coefficient=weight.mean(),
                 spread=(weight - weight.mean()).square().mean().sqrt(),
@@ -98,34 +121,92 @@ class Criterion:
 
     @torch.no_grad()
     def assign(self, raw: RawOutputs, targets: Targets) -> Assigned:
-        """What each anchor answers for: by IoU, and where IAC is on also by its score (Eq. 5-7)."""
-        matches = match(raw.anchors, targets.boxes)
-        gt = assign_from(matches)
-        extra = torch.zeros_like(gt, dtype=torch.bool)
-        if self.iac is not None:
-            prob = at_matched_class(raw.logits, targets.labels, matches).float().sigmoid()
-            extra = recalled(gt, matches, raw.anchors, targets.boxes, prob, self.iac)
-        gt = torch.where(extra, matches.gt, gt)
+        """What each anchor answers for, and which of them are ignored."""
+        gt, extra = ASSIGNMENTS[self.assignment](self, raw, targets)
         return Assigned(ignore_regions(gt, raw.anchors, targets.ignored), extra)
 
-    def weight(self, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor, strides: Tensor, loss: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, quality: Tensor) -> Tensor:
+        """The classification loss [M] of logits [M, C] and labels [M], whose positives have this IoU [P]."""
+        return CLS_LOSSES[self.cls_loss].loss(logits, labels, quality)
+
+    def divisor(self, total: Tensor) -> Tensor:
+        """What this process divides a sum by, of which there is so much over all processes; at least 1 over all."""
+        return total.clamp(min=1) / self.processes
+
+    def weight(self, found: Positives, loss: Tensor) -> Tensor:
         """What multiplies each positive anchor's classification loss [P]: DC's coefficient, or 1."""
-        return self.coefficient(deltas, anchors, gt_boxes, strides, loss) if self.dc else torch.ones_like(loss)
+        return self.coefficient(found, loss) if self.dc else torch.ones_like(loss)
 
     @torch.no_grad()
-    def coefficient(self, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor, strides: Tensor, loss: Tensor) -> Tensor:
+    def coefficient(self, found: Positives, loss: Tensor) -> Tensor:
         """DC's weight lambda' of each positive anchor's classification loss (Eq. 2 and 3)."""
-        unit = center_unit(self.center_unit, gt_boxes, strides)
-        coefficient = dynamic_coefficient(decode(deltas, anchors), gt_boxes, unit=unit)
+        unit = center_unit(self.center_unit, found.gt_boxes, found.strides)
+        coefficient = dynamic_coefficient(found.boxes, found.gt_boxes, unit=unit)
         return normalize_coefficient(coefficient, loss, total=self.total)
 
-    def regression(self, deltas: Tensor, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
-        """The box loss [P] of each positive anchor."""
-        if self.reg_loss == "giou":
-            return giou_loss(decode(deltas, anchors), gt_boxes)
-        return smooth_l1(deltas, encode(gt_boxes, anchors), beta=1 / 9)
+
+def positives(raw: RawOutputs, targets: Targets, assigned: Assigned) -> Positives:
+    """The positive anchors of all images, image by image, in the anchors' order."""
+    image, anchor = (assigned.gt >= 0).nonzero(as_tuple=True)
+    gt = assigned.gt[image, anchor]
+    gt_boxes, code = targets.boxes[image, gt], raw.deltas[image, anchor].float()
+    anchors, strides = raw.anchors[anchor], raw.strides[anchor]
+    boxes = CODERS[raw.coder](code, anchors, strides)
+    quality = elementwise_iou(boxes.detach(), gt_boxes)
+    return Positives(image, anchor, gt, gt_boxes, anchors, strides, code, boxes, quality)
 
 
+def _by_iou(criterion: Criterion, raw: RawOutputs, targets: Targets) -> tuple[Tensor, Tensor]:
+    """RetinaNet's assignment, and where IAC is on what it recalls by its score (Eq. 5-7)."""
+    matches = match(raw.anchors, targets.boxes)
+    gt = assign_from(matches)
+    if criterion.iac is None:
+        return gt, torch.zeros_like(gt, dtype=torch.bool)
+    prob = at_matched_class(raw.logits, targets.labels, matches).float().sigmoid()
+    extra = recalled(gt, matches, raw.anchors, targets.boxes, prob, criterion.iac)
+    return torch.where(extra, matches.gt, gt), extra
+
+
+def _by_atss(criterion: Criterion, raw: RawOutputs, targets: Targets) -> tuple[Tensor, Tensor]:
+    """ATSS with 9 candidates on a level, of each of a place's anchors."""
+    gt = assign_atss(raw.anchors, targets.boxes, raw.levels, count=9 * raw.per_position)
+    return gt, torch.zeros_like(gt, dtype=torch.bool)
+
+
+def _by_fcos(criterion: Criterion, raw: RawOutputs, targets: Targets) -> tuple[Tensor, Tensor]:
+    """FCOS's own assignment of points."""
+    gt = assign_fcos(raw.anchors, targets.boxes, raw.strides, radius=criterion.center_sampling)
+    return gt, torch.zeros_like(gt, dtype=torch.bool)
+
+
+def _gfl_boxes(found: Positives) -> Tensor:
+    """GFL's box loss [P]: 2 GIoU and 0.25 of the four sides' mean distribution focal loss (Li et al. 2020, Eq. 8)."""
+    logits = distributions(found.code)
+    most = logits.shape[-1] - 1.1  # as published: a tenth under the last bin
+    target = encode_distances(found.gt_boxes, found.anchors, found.strides).clamp(0, most)
+    return 2 * giou_loss(found.boxes, found.gt_boxes) + 0.25 * distribution_focal_loss(logits, target).mean(-1)
+
+
+class ClassLoss(NamedTuple):
+    """A classification loss [M] of logits [M, C], labels [M] and the positives' IoU [P]; and what goes with it."""
+
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor]
+    box_weight: Callable[[Tensor], Tensor] | None = None
+    """What weighs the positives' box losses [P], from their logits [P, C]."""
+
+
+ASSIGNMENTS = {"iou": _by_iou, "atss": _by_atss, "fcos": _by_fcos}
+"""Ground truths [N, A] as `Assigned` has them, and which anchors are positive by IAC only."""
+CLS_LOSSES = {
+    "focal": ClassLoss(lambda logits, labels, quality: focal_loss(logits, labels)),
+    "qfl": ClassLoss(quality_focal_loss, box_weight=lambda logits: logits.float().sigmoid().amax(-1)),
+}
+REG_LOSSES: dict[str, Callable[[Positives], Tensor]] = {
+    "smooth_l1": lambda found: smooth_l1(found.code, encode(found.gt_boxes, found.anchors), beta=1 / 9),
+    "giou": lambda found: giou_loss(found.boxes, found.gt_boxes),
+    "dfl": _gfl_boxes,
+}
+"""The box loss [P] of each positive anchor."""
 NORMALIZERS = {
     "positives": lambda assigned: (assigned.gt >= 0).sum(),
     "matched": lambda assigned: ((assigned.gt >= 0) & ~assigned.recalled).sum(),

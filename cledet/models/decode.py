@@ -10,7 +10,6 @@ from torch import Tensor
 
 from cledet.models.network import RawOutputs
 from cledet.ops.boxes import area, clip_boxes
-from cledet.ops.coder import decode
 from cledet.ops.nms import Kept, suppress
 
 CANDIDATES = 1000
@@ -88,6 +87,5 @@ def best_of_levels(raw: RawOutputs) -> Detected:
         pairs.append(index + first * count)
         first += level
     index = torch.cat(pairs, 1)
-    anchor = index // count
-    deltas = raw.deltas.float().gather(1, anchor[..., None].expand(-1, -1, 4))
-    return Detected(decode(deltas, raw.anchors[anchor]), torch.cat(rows, 1), index % count)
+    image = torch.arange(len(index), device=index.device)[:, None]
+    return Detected(raw.boxes(image, index // count), torch.cat(rows, 1), index % count)

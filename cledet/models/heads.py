@@ -1,14 +1,18 @@
-"""The head: two towers of convolutions, shared by all pyramid levels."""
+"""The heads: two towers of convolutions each, shared by all pyramid levels; at the end what sets the heads apart."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cledet.models.norms import GroupNorm
+from cledet.models.anchors import OCTAVES, RATIOS, STRIDES
 
+BINS = 16
+"""The n of GFL: a distance's distribution is over 0, 1, ... n strides (Li et al. 2020, section 4)."""
 PRIOR = 0.01
 """The probability that every anchor starts from (Lin et al. 2017, section 3.3)."""
 
@@ -22,11 +26,7 @@ class Tower(nn.Module):
     def __init__(self, channels: int, anchors: int, outputs: int, bias: float = 0.0, normed: bool = False) -> None:
         super().__init__()
         self.outputs = outputs
-        layers: list[nn.Module] = []
-        for _ in range(4):
-            layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=not normed))
-            layers += [GroupNorm(channels), nn.ReLU(True)] if normed else [nn.ReLU(True)]
-        self.convs = nn.Sequential(*layers)
+        self.convs = nn.Sequential(*(layer for _ in range(4) for layer in _convolution(channels, normed)))
         self.predict = nn.Conv2d(channels, anchors * outputs, 3, padding=1)
         for layer in (*self.convs, self.predict):
             if isinstance(layer, nn.Conv2d):
@@ -37,11 +37,19 @@ class Tower(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Maps [N, channels, H, W] of all levels -> [N, A, outputs], in the anchors' order."""
-        return torch.cat([self._level(x) for x in features], 1)
+        return torch.cat([self.level(x) for x in features], 1)
 
-    def _level(self, x: Tensor) -> Tensor:
+    def level(self, x: Tensor) -> Tensor:
+        """One of the maps -> [N, A, outputs]."""
         y = self.predict(self.convs(x))
         return y.permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.outputs)
+
+
+def _convolution(channels: int, normed: bool) -> list[nn.Module]:
+    """A convolution of a tower; its group norm has 32 groups of 256 channels, and of fewer channels as large groups."""
+    conv = nn.Conv2d(channels, channels, 3, padding=1, bias=not normed)
+    groups = math.gcd(min(32, max(1, channels // 8)), channels)
+    return [conv, *([nn.GroupNorm(groups, channels)] if normed else []), nn.ReLU(True)]
 
 
 def he_initialize(head: nn.Module) -> None:
@@ -66,3 +74,42 @@ class RetinaHead(nn.Module):
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         return self.classification(features), self.regression(features)
+
+
+class GFLHead(nn.Module):
+    """GFL's head: class logits [N, A, C], and [N, A, 4 * (BINS + 1)] the logits of four distances' distributions.
+
+    The probability of a class is also the IoU that the box is expected to have. The distributions' logits are
+    multiplied by a learned number a level. Source: Li et al., "Generalized Focal Loss" (arXiv 2006.04388).
+    """
+
+    def __init__(self, channels: int, anchors: int, classes: int, normed: bool) -> None:
+        super().__init__()
+        self.classification = Tower(channels, anchors, classes, bias=-math.log((1 - PRIOR) / PRIOR), normed=normed)
+        self.regression = Tower(channels, anchors, 4 * (BINS + 1), normed=normed)
+        self.scales = nn.Parameter(torch.ones(len(STRIDES)))
+
+    def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        codes = [self.regression.level(x) * scale for x, scale in zip(features, self.scales)]
+        return self.classification(features), torch.cat(codes, 1)
+
+
+class HeadSpec(NamedTuple):
+    """How a head is built from (channels, anchors of a position, classes, group norm?), and what it wants around it."""
+
+    build: Callable[[int, int, int, bool], nn.Module]
+    coder: str
+    """How it says where a box is: a key of `cledet.ops.coder.CODERS`."""
+    octaves: tuple[float, ...]
+    ratios: tuple[float, ...]
+    """Of its anchors; a head of points has one, a square, by which ATSS compares it with objects."""
+    relu_before_p7: bool
+    normed: bool
+    """Whether its towers have group norm, whatever the architecture says."""
+
+
+HEADS = {
+    "retinanet": HeadSpec(RetinaHead, "deltas", OCTAVES, RATIOS, relu_before_p7=True, normed=False),
+    "gfl": HeadSpec(GFLHead, "distances", (1.0,), (1.0,), relu_before_p7=False, normed=True),
+}
+"""What differs between the heads in the network; how they are trained differs by `cledet.train_config.HEADS`."""

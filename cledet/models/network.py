@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 from torch import Tensor, nn
 
 from cledet.models.anchors import STRIDES, Anchors
 from cledet.models.backbones import build_backbone
-from cledet.models.heads import RetinaHead
+from cledet.models.heads import HEADS
 from cledet.models.pyramid import build_pyramid
 from cledet.models.stages import Staged
+from cledet.ops.coder import CODERS
 
 
 class Architecture(BaseModel):
@@ -31,26 +32,45 @@ class Architecture(BaseModel):
     p7_relu: bool = True
     tower_norm: Literal["none", "group"] = "none"
     anchors_rounded: bool = True
+    head: str = "retinanet"
+
+    @field_validator("head")
+    @classmethod
+    def _check_head(cls, name: str) -> str:
+        if name not in HEADS:
+            raise ValueError(f"unknown head {name!r}")
+        return name
 
 
 class RawOutputs(NamedTuple):
     """What the network says of every anchor, over N images, A anchors and C classes."""
 
     logits: Tensor  # [N, A, C]
-    deltas: Tensor  # [N, A, 4]
+    deltas: Tensor  # [N, A, K] how each box differs from its anchor, as `coder` says it
     anchors: Tensor  # [A, 4] pixels of the padded image
     strides: Tensor  # [A] pixels
     levels: list[int]  # anchors of P3 to P7
+    coder: str = "deltas"  # a key of CODERS
+    per_position: int = 9  # anchors of one place
+
+    def boxes(self, image: Any = slice(None), anchor: Any = slice(None)) -> Tensor:
+        """The decoded boxes [..., 4], in pixels and float32, of these anchors of these images; by default of all.
+
+        Any indices that fit together: slices, numbers, or tensors of one shape.
+        """
+        code = self.deltas[image, anchor].float()
+        return CODERS[self.coder](code, self.anchors[anchor], self.strides[anchor])
 
 
 class RetinaNet(nn.Module):
-    """Backbone, feature pyramid and head (Lin et al., Focal Loss for Dense Object Detection, 2017)."""
+    """Backbone, feature pyramid and head (Lin et al., Focal Loss for Dense Object Detection, 2017), or another head."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Staged, neck: nn.Module, head: nn.Module, anchors: Anchors) -> None:
+    def __init__(self, backbone: Staged, neck: nn.Module, head: nn.Module, anchors: Anchors, coder: str) -> None:
         super().__init__()
+        self.coder = coder
         self.backbone, self.neck, self.head, self.anchors = backbone, neck, head, anchors
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1), persistent=False)
@@ -65,8 +85,9 @@ class RetinaNet(nn.Module):
         logits, deltas = self.head(features)
         shapes = [(f.shape[-2], f.shape[-1]) for f in features]
         anchors, strides = self.anchors(shapes, (x.shape[-2], x.shape[-1]))
-        levels = [rows * columns * self.anchors.per_position for rows, columns in shapes]
-        return RawOutputs(logits, deltas, anchors, strides, levels)
+        each = self.anchors.per_position
+        levels = [rows * columns * each for rows, columns in shapes]
+        return RawOutputs(logits, deltas, anchors, strides, levels, self.coder, each)
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """Normalised images -> feature maps P3 to P7."""
@@ -77,8 +98,9 @@ class RetinaNet(nn.Module):
 def build_network(arch: Architecture) -> RetinaNet:
     """The network of that architecture, with random weights."""
     backbone = build_backbone(arch.backbone, arch.norm)
-    width = arch.fpn_channels
-    neck = build_pyramid(backbone.channels, width, arch.p6_from, arch.p7_relu)
-    anchors = Anchors(STRIDES, arch.anchor_scale, arch.anchors_from_image, arch.anchors_rounded)
-    head = RetinaHead(width, anchors.per_position, arch.classes, normed=arch.tower_norm == "group")
-    return RetinaNet(backbone, neck, head, anchors).to(memory_format=torch.channels_last)
+    width, spec = arch.fpn_channels, HEADS[arch.head]
+    neck = build_pyramid(backbone.channels, width, arch.p6_from, arch.p7_relu and spec.relu_before_p7)
+    rounded, octaves, ratios = arch.anchors_rounded, spec.octaves, spec.ratios
+    anchors = Anchors(STRIDES, arch.anchor_scale, arch.anchors_from_image, rounded, octaves, ratios)
+    head = spec.build(width, anchors.per_position, arch.classes, spec.normed or arch.tower_norm == "group")
+    return RetinaNet(backbone, neck, head, anchors, spec.coder).to(memory_format=torch.channels_last)

@@ -10,23 +10,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cledet.ops.assign import assign_max_iou, ignore_regions, match
+    from cledet.ops.atss import assign_atss
     from cledet.ops.boxes import box_iou, clip_boxes
-    from cledet.ops.coder import decode, encode
-    from cledet.ops.losses import focal_loss, giou_loss, smooth_l1
+    from cledet.ops.coder import decode, decode_distances, encode, encode_distances
+    from cledet.ops.fcos import assign_fcos
+    from cledet.ops.losses import distribution_focal_loss, focal_loss, giou_loss, quality_focal_loss, smooth_l1
     from cledet.ops.nms import Kept, batched_nms, suppress
 
 __all__ = [
     "Kept",
+    "assign_atss",
+    "assign_fcos",
     "assign_max_iou",
     "batched_nms",
     "box_iou",
     "clip_boxes",
     "decode",
+    "decode_distances",
+    "distribution_focal_loss",
     "encode",
+    "encode_distances",
     "focal_loss",
     "giou_loss",
     "ignore_regions",
     "match",
+    "quality_focal_loss",
     "smooth_l1",
     "suppress",
 ]
@@ -40,16 +48,22 @@ def __getattr__(name: str) -> Any:
 
 HOMES = {
     "Kept": "nms",
+    "assign_atss": "atss",
+    "assign_fcos": "fcos",
     "assign_max_iou": "assign",
     "batched_nms": "nms",
     "box_iou": "boxes",
     "clip_boxes": "boxes",
     "decode": "coder",
+    "decode_distances": "coder",
+    "distribution_focal_loss": "losses",
     "encode": "coder",
+    "encode_distances": "coder",
     "focal_loss": "losses",
     "giou_loss": "losses",
     "ignore_regions": "assign",
     "match": "assign",
+    "quality_focal_loss": "losses",
     "smooth_l1": "losses",
     "suppress": "nms",
 }

@@ -1,4 +1,8 @@
-"""Box deltas: what the regression branch predicts about each anchor (R-CNN coding, all weights 1)."""
+"""Codes of boxes: what the regression branch predicts about each anchor, and the boxes that it means.
+
+Deltas (R-CNN coding, all weights 1) move and stretch an anchor; distances, each a distribution, go from its centre to
+the four sides.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +38,45 @@ def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
     return torch.cat([center - half, center + half], -1)
 
 
+def encode_distances(gt_boxes: Tensor, anchors: Tensor, strides: Tensor) -> Tensor:
+    """Distances (left, top, right, bottom) [..., 4] in strides [...] from the anchors' centres to the boxes' sides.
+
+    Negative where the centre lies outside. Source: Tian et al., "FCOS" (arXiv 1904.01355), Eq. 1.
+    """
+    points, boxes = centers(anchors), upcast(gt_boxes)
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], -1) / strides[..., None]
+
+
+def decode_distances(code: Tensor, anchors: Tensor, strides: Tensor) -> Tensor:
+    """Boxes [..., 4] at the expected distances from the centres of anchors [..., 4], in strides [...].
+
+    code [..., 4 * (n + 1)]: side by side the logits of a distance's distribution over 0, 1, ... n. Source: Li et al.,
+    "Generalized Focal Loss" (arXiv 2006.04388), Eq. 5.
+    """
+    distances = expectation(distributions(code)) * strides[..., None]
+    points = centers(anchors)
+    return torch.cat([points - distances[..., :2], points + distances[..., 2:]], -1)
+
+
+def distributions(code: Tensor) -> Tensor:
+    """The logits [..., 4, n + 1] of the four distances' distributions in code [..., 4 * (n + 1)]."""
+    return upcast(code).unflatten(-1, (4, -1))
+
+
+def expectation(logits: Tensor) -> Tensor:
+    """The expected value [...] of distributions over 0, 1, ... n, given by their logits [..., n + 1]."""
+    values = torch.arange(logits.shape[-1], device=logits.device, dtype=logits.dtype)
+    return (logits.softmax(-1) * values).sum(-1)
+
+
 def _sides(boxes: Tensor) -> Tensor:
     """Width and height [..., 2], at least a millionth of a pixel."""
     boxes = upcast(boxes)
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-6)
+
+
+CODERS = {
+    "deltas": lambda code, anchors, strides: decode(code, anchors),
+    "distances": decode_distances,
+}
+"""Boxes [..., 4] from a code [..., K], anchors [..., 4] and the strides [...] of their levels."""

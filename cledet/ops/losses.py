@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import smooth_l1_loss, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss, softplus
 from torchvision.ops import generalized_box_iou_loss
 
 from cledet.ops.assign import IGNORED
@@ -22,6 +22,38 @@ def focal_loss(logits: Tensor, labels: Tensor, *, alpha: float = 0.25, gamma: fl
     Source: Lin et al., "Focal Loss for Dense Object Detection" (arXiv 1708.02002), Eq. 5.
     """
     return _FocalLoss.apply(logits, labels, alpha, gamma)
+
+
+def quality_focal_loss(logits: Tensor, labels: Tensor, quality: Tensor, *, beta: float = 2.0) -> Tensor:
+    """Quality focal loss [M] of each anchor, summed over its classes.
+
+        QFL = |y - p|^beta * BCE(p, y)
+
+    logits [M, C]; labels [M] int64: the class, -1 background, -2 ignored (loss and gradient 0); quality [P] in 0 to 1,
+    the y of the class of each of the P anchors that have one, in their order; all else has y 0.
+    Source: Li et al., "Generalized Focal Loss" (arXiv 2006.04388), Eq. 4.
+    """
+    rows = (labels >= 0).nonzero().squeeze(-1)
+    column, logits = labels[rows], upcast(logits)
+    background = softplus(logits) * logits.sigmoid().pow(beta)
+    hot = logits[rows, column]
+    foreground = binary_cross_entropy_with_logits(hot, quality, reduction="none")
+    change = foreground * (quality - hot.sigmoid()).abs().pow(beta) - background[rows, column]
+    return background.sum(-1).index_add(0, rows, change).masked_fill(labels == IGNORED, 0)
+
+
+def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Distribution focal loss [...] of distributions over 0, 1, ... n with logits [..., n + 1].
+
+        DFL = -((i + 1 - y) log S_i + (y - i) log S_(i + 1)),  i <= y <= i + 1
+
+    target [...]: y, from 0 to n. Source: Li et al., "Generalized Focal Loss" (arXiv 2006.04388), Eq. 6.
+    """
+    low = target.floor().clamp(max=logits.shape[-1] - 2)
+    index = low.long()[..., None]
+    log = upcast(logits).log_softmax(-1)
+    share = target - low
+    return -(1 - share) * log.gather(-1, index).squeeze(-1) - share * log.gather(-1, index + 1).squeeze(-1)
 
 
 def smooth_l1(pred: Tensor, target: Tensor, beta: float = 1 / 9) -> Tensor:

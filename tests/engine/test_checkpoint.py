@@ -147,7 +147,7 @@ def test_a_run_goes_on_from_the_previous_checkpoint_and_ends_the_same(tiny_run, 
 
 def test_other_weights_are_refused(tmp_path):
     torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "resnet.pth")
-    with pytest.raises(UserError, match="neither a cledet checkpoint nor a RetinaNet of torchvision"):
+    with pytest.raises(UserError, match="neither a cledet checkpoint nor a detector of torchvision"):
         load_checkpoint(tmp_path / "resnet.pth")
 
 

@@ -9,7 +9,7 @@ from torchvision.ops import box_iou, sigmoid_focal_loss
 
 from cledet.components.iac import Recall
 from cledet.models.anchors import Anchors
-from cledet.models.criterion import Criterion, Targets
+from cledet.models.criterion import Criterion, Targets, positives
 from cledet.models.network import RawOutputs
 
 SHAPES, IMAGE = [(8, 8), (4, 4)], (64, 64)
@@ -123,13 +123,10 @@ def test_coefficient_is_logged_where_dc_is_on():
     raw = outputs()
     with_dc, without = Criterion(iac=None)(raw, TWO), PLAIN(raw, TWO)
     assert (float(without.coefficient), float(without.spread)) == (1, 0)
-    image, anchor = (PLAIN.assign(raw, TWO).gt >= 0).nonzero(as_tuple=True)
-    gt = PLAIN.assign(raw, TWO).gt[image, anchor]
-    onehot = torch.nn.functional.one_hot(TWO.labels[image, gt], 3).float()
-    loss = sigmoid_focal_loss(raw.logits[image, anchor], onehot).sum(-1)
-    weight = Criterion(iac=None).coefficient(
-        raw.deltas[image, anchor], raw.anchors[anchor], TWO.boxes[image, gt], raw.strides[anchor], loss
-    )
+    found = positives(raw, TWO, PLAIN.assign(raw, TWO))
+    onehot = torch.nn.functional.one_hot(TWO.labels[found.image, found.gt], 3).float()
+    loss = sigmoid_focal_loss(raw.logits[found.image, found.anchor], onehot).sum(-1)
+    weight = Criterion(iac=None).coefficient(found, loss)
     assert float(with_dc.coefficient) == pytest.approx(float(weight.mean()), rel=1e-5)
     assert float(with_dc.spread) == pytest.approx(float(weight.std(correction=0)), rel=1e-4)
     assert float(with_dc.spread) > 0

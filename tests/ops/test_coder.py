@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.models.detection._utils import BoxCoder
 
-from cledet.ops.coder import decode, encode
+from cledet.ops.coder import decode, decode_distances, encode, encode_distances
 
 
 def random_boxes(n: int) -> torch.Tensor:
@@ -51,3 +51,31 @@ def test_half_deltas_decode_in_float32(dtype: torch.dtype) -> None:
     deltas, anchors = torch.randn(5, 4).to(dtype), random_boxes(5)
     assert decode(deltas, anchors).dtype == torch.float32
     assert torch.equal(decode(deltas, anchors), decode(deltas.float(), anchors))
+
+
+def test_distances_by_hand() -> None:
+    """From the centre 24, 24 of an anchor of stride 8: 1, 2, 0.5 and 3 strides to the sides."""
+    anchors, strides = torch.tensor([[16.0, 16, 32, 32]]), torch.tensor([8.0])
+    box = torch.tensor([[16.0, 8, 28, 48]])
+    assert encode_distances(box, anchors, strides).tolist() == [[1, 2, 0.5, 3]]
+    shares = torch.full((4, 5), 1e-12)
+    for side, (low, share) in enumerate([(1, 1.0), (2, 1.0), (0, 0.5), (3, 1.0)]):
+        shares[side, low] = share
+        shares[side, low + 1] += 1 - share
+    assert torch.allclose(decode_distances(shares.log().flatten()[None], anchors, strides), box, atol=1e-4)
+    assert encode_distances(torch.tensor([[30.0, 8, 40, 48]]), anchors, strides)[0, 0] < 0  # the centre is outside
+
+
+def test_distances_come_back_from_distributions_around_them() -> None:
+    """In any shape; equal shares mean the middle of the range."""
+    g = torch.Generator().manual_seed(0)
+    anchors = torch.rand(2, 3, 4, generator=g) * 50
+    strides = torch.tensor([8.0, 16.0, 32.0]).expand(2, 3)
+    even = decode_distances(torch.zeros(2, 3, 4 * 17), anchors, strides)
+    assert torch.allclose(encode_distances(even, anchors, strides), torch.full((2, 3, 4), 8.0), atol=1e-4)
+    code = torch.randn(2, 3, 68, generator=g)
+    slow = torch.stack(
+        [sum(i * p[..., i] for i in range(17)) for p in code.view(2, 3, 4, 17).softmax(-1).unbind(2)], -1
+    )
+    assert torch.allclose(encode_distances(decode_distances(code, anchors, strides), anchors, strides), slow, atol=1e-4)
+    assert decode_distances(code.half(), anchors, strides).dtype == torch.float32

@@ -7,6 +7,7 @@ P7; anchors not rounded; in "caffe" style the stride is in a block's first 1x1 c
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor
@@ -37,15 +38,13 @@ def is_mmdetection(content: dict[str, Any]) -> bool:
 
 def from_mmdetection(content: dict[str, Any]) -> Imported:
     """MMDetection's RetinaNet as ours."""
-    meta = content.get("meta") or {}
-    text = str(meta.get("config") or meta.get("cfg") or "")
+    text = config_of(content)
     renamed = {our_name(key): value for key, value in tensors_of(content["state_dict"]).items()}
     if len(renamed["head.regression.predict.weight"]) != 9 * 4:
         raise UserError("a RetinaNet of MMDetection with other than 9 anchors a position is not read")
     _check_coder(text)
-    caffe = bool(re.search(r"style\s*=\s*['\"]caffe['\"]", text))
-    name = resnet_name({key.removeprefix("backbone."): value for key, value in renamed.items()}, caffe)
-    bgr, mean, std = _images(text)
+    name = resnet_name({key.removeprefix("backbone."): value for key, value in renamed.items()}, is_caffe(text))
+    bgr, mean, std = images_of(text)
     scale = re.search(r"octave_base_scale\s*=\s*(\d+)", text)
     guess = "" if text else "; the file holds no configuration, so that is a guess: the text would tell as meta.config"
     note = f"a RetinaNet of MMDetection ({name}, images in {'BGR' if bgr else 'RGB'}{guess})"
@@ -59,7 +58,7 @@ def from_mmdetection(content: dict[str, Any]) -> Imported:
         anchors_rounded=False,
     )
     renamed["backbone.conv1.weight"] = to_our_images(renamed["backbone.conv1.weight"], bgr, mean, std)
-    return imported(arch, halved(renamed), _classes(meta), note)
+    return imported(arch, halved(renamed), class_names(content), note)
 
 
 def our_name(key: str) -> str:
@@ -69,7 +68,18 @@ def our_name(key: str) -> str:
     return key
 
 
-def _images(text: str) -> tuple[bool, list[float], list[float]]:
+def config_of(content: Mapping[str, Any]) -> str:
+    """The text of the configuration, as versions 2 and 3 keep it; empty if there is none."""
+    meta = content.get("meta") or {}
+    return str(meta.get("config") or meta.get("cfg") or "") if isinstance(meta, dict) else ""
+
+
+def is_caffe(text: str) -> bool:
+    """Whether the backbone is of Caffe's style: the stride in a block's first 1x1 convolution."""
+    return bool(re.search(r"style\s*=\s*['\"]caffe['\"]", text))
+
+
+def images_of(text: str) -> tuple[bool, list[float], list[float]]:
     """Whether images are in BGR, and their mean and deviation in that order; without a word of it, RGB and ImageNet's.
 
     Version 2 takes RGB where it says nothing, version 3 (which has a data_preprocessor) BGR.
@@ -101,8 +111,9 @@ def _numbers(text: str, name: str) -> list[float]:
     return [float(word) for word in found[1].split(",") if word.strip()] if found else []
 
 
-def _classes(meta: dict[str, Any]) -> tuple[str, ...]:
+def class_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of the classes, where the file has them."""
+    meta = content.get("meta") or {}
     of_data = meta.get("dataset_meta") or {}
     names = of_data.get("classes") or of_data.get("CLASSES") or meta.get("CLASSES") or ()
     return tuple(str(name) for name in names)

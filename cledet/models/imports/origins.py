@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cledet.models.imports.detectron2 import from_detectron2, is_detectron2
+from cledet.models.imports.gfl import from_gfl, is_gfl
 from cledet.models.imports.imported import Imported
 from cledet.models.imports.mmdetection import from_mmdetection, is_mmdetection
 from cledet.models.imports.torchvision import from_torchvision, is_torchvision
@@ -26,4 +27,5 @@ ORIGINS: dict[str, tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, A
     "torchvision": (is_torchvision, from_torchvision),
     "Detectron2": (is_detectron2, from_detectron2),
     "MMDetection": (is_mmdetection, from_mmdetection),
+    "MMDetection's GFL": (is_gfl, from_gfl),
 }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cledet.eval_config import ValSettings
     from cledet.train_config import GridSettings
 
-S = TypeVar("S", bound="ValSettings | GridSettings")
+S = TypeVar("S", "ValSettings", "GridSettings")
 
 
 def new_run(project: Path, command: str, name: str) -> Path:

@@ -54,7 +54,9 @@ def check(index, results, notes, most=100):
 
 @pytest.mark.parametrize(("seed", "most"), [(0, 100), (1, 100), (2, 3), (3, 100), (4, 2), (5, 100)])
 def test_as_pycocotools_matches(random_split, coco_matches, seed, most):
+    """Every ninth detection is larger than COCO's areas go, and one more has a negative one."""
     index, results = random_split(seed, images=6 + 3 * seed)
+    results[::9, 3:5], results[1, 3] = 2e5, -4
     check(index, results, coco_matches(index, results, most=most), most)
 
 

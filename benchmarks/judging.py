@@ -20,7 +20,7 @@ from cledet.data.index import DetectionIndex
 from cledet.data.source import open_source
 from cledet.engine.candidates import from_results
 from cledet.engine.tuning import Bench
-from cledet.evaluation.bootstrap import Matcher, resamples, weighted_ap
+from cledet.evaluation.bootstrap import match, resamples, weighted_ap
 from cledet.evaluation.coco import coco_backend, evaluate
 from cledet.evaluation.holdout import halves
 from cledet.evaluation.influence import leave_one_out
@@ -70,7 +70,7 @@ def main() -> None:
         f"{images} images, {len(results):,} detections, {coco_backend()[1].__module__}, load {os.getloadavg()[0]:.1f}"
     )
     _timed("twelve figures", lambda: evaluate(index, results))
-    matches = _timed("matching", lambda: Matcher(index)(results))
+    matches = _timed("matching", lambda: match(index, results))
     _timed("1000 resamples", lambda: weighted_ap(matches, resamples(images, 1000, 0)))
     _timed("AP without each image", lambda: leave_one_out(matches, images))
     if REAL.is_dir():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,12 @@ from cledet.detector import Detector
 from cledet.engine import tuning_report
 from cledet.engine.contest import contest, strongest
 from cledet.engine.contest_report import main_table, notes, sections, to_document, to_page
+from cledet.engine.draw import write_picture
 from cledet.engine.entries import common_ground, names, open_entries
 from cledet.engine.explain_figure import draw
 from cledet.engine.grid import Row, find_grid, listing, rows_of, summary
-from cledet.engine.predictor import picture_path, write_picture
-from cledet.engine.runs import find_weights, new_run, write_whole
+from cledet.engine.predictor import picture_path
+from cledet.engine.runs import find_weights, new_run, write_json, write_whole
 from cledet.engine.side_by_side import save_side_by_side
 from cledet.engine.splits import load_index
 from cledet.engine.tuner import Tuned, open_candidates, tune
@@ -36,8 +36,7 @@ def newest_detector(settings: ModelSettings) -> Detector:
     """The detector that a command means: `--weights`, else the newest run, trained with `--ablation`."""
     path = find_weights(settings.project, settings.weights, settings.ablation)
     detector = Detector(path)
-    assert detector.model is not None
-    components = detector.model.components
+    components = detector.components
     if settings.ablation is not None and settings.ablation[0] != components:
         wanted = ablation_name(settings.ablation[0])
         raise UserError(f"{path} was trained with {ablation_name(components)}, not {wanted}")
@@ -69,7 +68,7 @@ def grid_to_folder(settings: ValSettings) -> tuple[Path, list[Row]]:
     folder = new_run(settings.project, "val", settings.name or "grid")
     write_whole(folder / "grid.md", to_markdown(*summary(rows)))
     write_whole(folder / "grid.csv", to_csv(*listing(rows)))
-    write_whole(folder / "grid.json", json.dumps([row.to_dict() for row in rows], indent=1))
+    write_json(folder / "grid.json", [row.to_dict() for row in rows])
     return folder, rows
 
 
@@ -96,7 +95,7 @@ def compare_to_folder(
     found = contest(index, results, settings.bootstrap)
     run = new_run(settings.project, "compare", settings.name or split)
     document = to_document(found, index, settings.bootstrap)
-    write_whole(run / "compare.json", json.dumps(document, indent=1))
+    write_json(run / "compare.json", document)
     write_whole(run / "compare.md", to_page(found, index))
     write_whole(run / "compare.csv", to_csv(*main_table(found)))
     for name, against in found.against.items():
@@ -117,7 +116,7 @@ def tune_to_folder(settings: TuneSettings) -> tuple[Path, Tuned, list[str]]:
     run = new_run(settings.project, "tune", settings.name or settings.split)
     said = [*tuning_report.sentences(tuned, settings), *lines]
     write_whole(run / "tuned.yaml", tuning_report.to_recipe(tuned, said))
-    write_whole(run / "tune.json", json.dumps(tuning_report.to_document(tuned, settings, lines), indent=1))
+    write_json(run / "tune.json", tuning_report.to_document(tuned, settings, lines))
     return run, tuned, lines
 
 
@@ -132,7 +131,7 @@ def predict_to_folder(detector: Detector, source: str, settings: PredictSettings
         assert found.path is not None
         write_picture(picture_path(run, found.path, taken), found.draw())
         documents.append(found.to_dict())
-    write_whole(run / "predictions.json", json.dumps(documents, indent=1))
+    write_json(run / "predictions.json", documents)
     return run, documents
 
 
@@ -142,5 +141,5 @@ def explain_to_folder(detector: Detector, image: str, settings: ExplainSettings)
     run = new_run(settings.project, "explain", settings.name or Path(image).stem)
     draw(found, run / "explain.png")
     document = found.to_dict()
-    write_whole(run / "explain.json", json.dumps(document, indent=1))
+    write_json(run / "explain.json", document)
     return run, document

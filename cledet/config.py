@@ -95,8 +95,8 @@ class ModelSettings(RunSettings):
 
     weights: str | None = Field(
         None,
-        description="checkpoint (.pt, .safetensors), run folder, or a RetinaNet or GFL of torchvision, Detectron2 or "
-        "MMDetection; by default the newest run's best.pt",
+        description="checkpoint (.pt, .safetensors), run folder, a RetinaNet or GFL of torchvision, Detectron2 or "
+        "MMDetection, or torchvision:NAME (val and predict only); by default the newest run's best.pt",
     )
     ablation: Ablations | None = Field(
         None,

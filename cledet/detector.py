@@ -26,6 +26,7 @@ from cledet.engine.predictor import Detections, Predictor
 from cledet.engine.runs import new_run, newest_run
 from cledet.engine.scoring import predictions_split
 from cledet.engine.splits import load_index
+from cledet.engine.torchvision_detector import TorchvisionDetector, TorchvisionPredictor
 from cledet.engine.validator import post_process, validate, validate_results
 from cledet.errors import UserError, nearest
 from cledet.eval_config import ValSettings
@@ -51,18 +52,28 @@ class Detector:
     def __init__(self, weights: str | Path | None = None, *, backbone: str | None = None) -> None:
         self.backbone = backbone
         self.model: Checkpoint | None = None
+        self.foreign: TorchvisionDetector | None = None
         if weights is not None and str(weights) in BACKBONES and not Path(weights).exists():
             self.backbone = str(weights)
         elif weights is not None:
             self.load(weights)
 
     def load(self, weights: str | Path) -> Detector:
-        """Take the weights of a checkpoint, a run's folder or another project's RetinaNet."""
+        """Take the weights of a checkpoint, a run's folder or another project's detector; or torchvision:NAME."""
+        self.model = self.foreign = None
+        if str(weights).startswith("torchvision:"):
+            self.foreign = TorchvisionDetector(str(weights).partition(":")[2])
+            return self
         path = Path(weights)
         if not path.exists() and path.suffix == "" and path.parent == Path():
             raise UserError(f"{str(weights)!r} is neither a file nor a backbone", nearest(str(weights), BACKBONES))
         self.model = load_checkpoint(path)
         return self
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Those that the model was trained with."""
+        return self.model.components if self.model is not None else ()
 
     def save(self, path: str | Path) -> Path:
         """Write the weights, with classes and components, as a checkpoint."""
@@ -74,6 +85,8 @@ class Detector:
 
         A grid of runs (several `ablation`s or `seeds`): returns the grid's folder and takes its last run's weights.
         """
+        if self.foreign is not None:
+            raise self.foreign.cannot("be trained")
         if resume is not None:
             run = session.resume(Path(resume), settings)
         else:
@@ -101,6 +114,8 @@ class Detector:
         """The split that the settings name; the images may be missing where predictions are judged."""
         if settings.predictions is not None:
             return predictions_split(settings)
+        if self.foreign is not None and settings.data is None:
+            raise UserError(f"torchvision:{self.foreign.name} needs --data", "name the data set to evaluate it on")
         return load_index(open_source(settings.data or self._trained().data), settings.split)
 
     def validate(self, settings: ValSettings, index: DetectionIndex | None = None) -> dict[str, Validation]:
@@ -108,6 +123,8 @@ class Detector:
         index = index or self.split(settings)
         if settings.predictions is not None:
             found = validate_results(read_results(settings.predictions, index), index, settings)
+        elif self.foreign is not None:
+            found = validate_results(self.foreign.results(index, settings), index, settings)
         else:
             model, device = self._trained(), pick_device(settings.device)
             methods = ", ".join(settings.nms_methods(model.components))
@@ -126,8 +143,10 @@ class Detector:
         settings = settings or resolve(PredictSettings, given)
         return self.predictor(settings).stream(_images(source))
 
-    def predictor(self, settings: PredictSettings) -> Predictor:
+    def predictor(self, settings: PredictSettings) -> Predictor | TorchvisionPredictor:
         """The network made ready for single images."""
+        if self.foreign is not None:
+            return TorchvisionPredictor(self.foreign, settings, self.foreign.prepare(settings))
         model, device = self._trained(), pick_device(settings.device)
         return Predictor(
             network=model.network().to(device),
@@ -154,6 +173,8 @@ class Detector:
         return exporter.export(model, lambda: new_run(settings.project, "export", name), settings)
 
     def _trained(self) -> Checkpoint:
+        if self.foreign is not None:
+            raise self.foreign.cannot("be saved, explained or exported")
         if self.model is None:
             raise UserError("this detector has no weights yet", "train it, or make it with Detector(weights)")
         return self.model

@@ -16,7 +16,7 @@ from cledet.engine import session
 from cledet.engine.grid import GRID
 from cledet.engine.paper_table import Line, figures_table, lines, side_by_side
 from cledet.engine.reproduction import Entry, Job, runs_of, val_settings
-from cledet.engine.runs import write_whole
+from cledet.engine.runs import from_anywhere, write_json, write_whole
 from cledet.engine.writing import is_there
 from cledet.errors import Interrupted, UserError
 from cledet.evaluation.tables import to_csv, to_markdown
@@ -85,7 +85,7 @@ def _refuse_other(job: Job, folder: Path) -> None:
     """Raise UserError if what was begun there has other settings."""
     grid = (folder / GRID).is_file()
     there = reopen(folder / (GRID if grid else session.CONFIG), GridSettings, {})
-    wanted = session.absolute_data(job.settings)
+    wanted = from_anywhere(job.settings)
     for key in GridSettings.model_fields:
         before, now = getattr(there, key), getattr(wanted, key)
         if key not in FREE and before != now and not (key == "batch" and now == AUTO):
@@ -110,4 +110,4 @@ def _write(folder: Path, table: str, rows: Sequence[Line]) -> None:
     documents: list[dict[str, Any]] = [row.to_dict() for row in rows]
     write_whole(folder / f"{table}.md", to_markdown(*side_by_side(rows)))
     write_whole(folder / f"{table}.csv", to_csv(*figures_table(rows)))
-    write_whole(folder / f"{table}.json", json.dumps(documents, indent=1))
+    write_json(folder / f"{table}.json", documents)

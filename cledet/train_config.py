@@ -43,24 +43,29 @@ class TrainingSettings(DetectionSettings):
         "(deformable; -c4c5 behind it: not in c3); lite0, or timm:NAME",
     )
     backbone_weights: str = Field("auto", description="auto (ImageNet), none, a file or a URL")
-    head: Literal["retinanet", "gfl"] = Field(
-        "retinanet", description="the detection head: retinanet, or gfl (FCOS with generalized focal loss)"
+    head: Literal["retinanet", "gfl", "fcos"] = Field(
+        "retinanet",
+        description="the detection head: retinanet, gfl (FCOS with generalized focal loss) or fcos (with centerness)",
     )
     fpn_channels: Positive = Field(256, description="width of the pyramid and the head")
     head_init: Literal["normal", "he"] = Field(
         "normal", description="the head's first weights: normal (0.01, as published), or he, better for narrow ones"
     )
     anchor_scale: float | None = Field(
-        None, gt=0, description="an anchor's smallest side in strides of its level; by default 4, with --head gfl 8"
+        None, gt=0, description="an anchor's smallest side in strides of its level; by default 4, of gfl and fcos 8"
     )
-    assign: Literal["auto", "iou", "atss", "fcos"] = Field(
-        "auto", description="what anchors answer for: by iou, atss, or fcos (points only); auto: iou, with gfl atss"
+    assign: Literal["auto", "iou", "atss", "fcos", "paa", "tal"] = Field(
+        "auto",
+        description="what anchors answer for: by iou, atss, fcos (points only), paa or tal (both by what the "
+        "network says); auto: iou, with gfl atss, with fcos fcos",
     )
     center_sampling: float = Field(
         1.5, ge=0, description="assignment fcos: how near to an object's centre, in strides; 0: anywhere in it"
     )
-    cls_loss: Literal["auto", "focal", "qfl"] = Field(
-        "auto", description="classification loss: focal, or qfl (quality focal loss); auto: focal, with gfl qfl"
+    cls_loss: Literal["auto", "focal", "ghm", "qfl", "varifocal"] = Field(
+        "auto",
+        description="classification loss: focal, ghm (gradient-harmonized), qfl (quality focal) or varifocal; "
+        "auto: focal, with gfl qfl",
     )
     norm: Literal["auto", "frozen", "batch", "sync", "group"] = Field(
         "auto",
@@ -82,10 +87,10 @@ class TrainingSettings(DetectionSettings):
     center_unit: Literal["pixel", "stride", "size"] = Field(
         "size", description="DC: what Eq. 2's centre distance is measured in"
     )
-    reg_loss: Literal["auto", "smooth_l1", "giou", "dfl"] = Field(
+    reg_loss: Literal["auto", "smooth_l1", "giou", "diou", "ciou", "dfl"] = Field(
         "auto",
-        description="box regression loss: smooth_l1, giou, or dfl (2 giou + 0.25 distribution focal loss); auto: "
-        "smooth_l1, with gfl dfl",
+        description="box regression loss: smooth_l1, giou, diou, ciou, or dfl (2 giou + 0.25 distribution focal loss); "
+        "auto: smooth_l1, with gfl dfl, with fcos giou",
     )
     epochs: Positive = Field(12, description="passes over the training split")
     iters: int | None = Field(None, ge=1, description="optimizer steps; goes before epochs")
@@ -192,12 +197,20 @@ class TrainingSettings(DetectionSettings):
         return self
 
     @model_validator(mode="after")
+    def _check_weights(self) -> TrainingSettings:
+        if self.weights is not None and self.weights.startswith("torchvision:"):
+            raise ValueError(f"--weights {self.weights} cannot be trained further; only val and predict take it")
+        return self
+
+    @model_validator(mode="after")
     def _check_head(self) -> TrainingSettings:
         if self.head == "retinanet" and self.assign == "fcos":
             raise ValueError("--assign fcos is for points, and --head retinanet has nine anchors at each")
-        wrong = {"retinanet": "dfl", "gfl": "smooth_l1"}[self.head]
-        if self.reg_loss == wrong:
-            raise ValueError(f"--reg-loss {wrong} does not fit --head {self.head}, whose boxes are coded another way")
+        coded = {"smooth_l1": "retinanet", "dfl": "gfl"}
+        if coded.get(self.reg_loss, self.head) != self.head:
+            raise ValueError(
+                f"--reg-loss {self.reg_loss} does not fit --head {self.head}, whose boxes are coded another way"
+            )
         return self
 
     @model_validator(mode="after")
@@ -261,5 +274,6 @@ class GridSettings(TrainingSettings):
 HEADS: dict[str, dict[str, Any]] = {
     "retinanet": {"anchor_scale": 4.0, "assign": "iou", "cls_loss": "focal", "reg_loss": "smooth_l1"},
     "gfl": {"anchor_scale": 8.0, "assign": "atss", "cls_loss": "qfl", "reg_loss": "dfl"},
+    "fcos": {"anchor_scale": 8.0, "assign": "fcos", "cls_loss": "focal", "reg_loss": "giou"},
 }
 """What differs between the heads in training, as published: what the defaults of these settings stand for."""

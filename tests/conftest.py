@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import yaml
 from cledet.data.archives import SETS
 from cledet.data.index import DetectionIndex
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run side by side
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

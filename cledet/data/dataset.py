@@ -155,11 +155,10 @@ class DetectionDataset(torch.utils.data.Dataset[Sample]):
 
     def _read_image(self, position: int) -> Pixels:
         """The image, which must have the annotated size: else the boxes mean something else."""
-        path, (width, height) = str(self.index.paths[position]), self.index.sizes[position].tolist()
-        known = width > 0 and height > 0
-        image = read_image(path, (width, height) if known else None)
-        if known and image.shape[:2] != (height, width):
-            sizes = f"is {image.shape[1]}x{image.shape[0]} but was annotated as {width}x{height}"
+        path, size = str(self.index.paths[position]), self.index.size(position)
+        image = read_image(path, size)
+        if size is not None and image.shape[1::-1] != size:
+            sizes = f"is {image.shape[1]}x{image.shape[0]} but was annotated as {size[0]}x{size[1]}"
             raise UserError(f"{path} {sizes}", "`cledet check` lists all such images")
         return image
 

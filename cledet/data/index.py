@@ -77,6 +77,11 @@ class DetectionIndex:
         """The box rows of one image."""
         return slice(int(self.starts[image]), int(self.starts[image + 1]))
 
+    def size(self, image: int) -> tuple[int, int] | None:
+        """Width and height of an image as annotated, if they are."""
+        width, height = self.sizes[image].tolist()
+        return (width, height) if width > 0 and height > 0 else None
+
     def degenerate(self, rows: slice = slice(None)) -> Bools:
         """Which of these box rows, [B] by default, have no width or height, or are not numbers."""
         xywh = self.xywh[rows]

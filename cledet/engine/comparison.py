@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -44,18 +44,9 @@ def compare(
     stages = stages or Stages()
     for found in stream:
         seen.append(found.image_id)
-        if meter is not None:
-            with stages(EVALUATION):
-                meter.next(found)
-        for name, post in methods.items():
-            with stages(POST):
-                chosen, taken = _timed(post, found)
-                detections = to_results(found, chosen)
+        for name, detections, taken in _suppressed(found, methods, meter, stages):
             kept[name].append(detections)
             seconds[name].append(taken)
-            if meter is not None:
-                with stages(EVALUATION):
-                    meter.add(name, detections, chosen.keep.cpu().numpy())
     results = over_processes(seen, {name: np.concatenate(parts) for name, parts in kept.items()}, index, complete)
     if not distributed.leads():
         return distributed.shared({})
@@ -68,6 +59,23 @@ def compare(
         known = rows[np.isin(rows[:, 6], index.category_ids)]  # a model may know classes that the data set lacks
         validations[name] = Validation(evaluation, known, None if index.num_boxes else index.name)
     return distributed.shared(validations)
+
+
+def _suppressed(
+    found: Candidates, methods: Mapping[str, PostProcess], meter: Meter | None, stages: Stages
+) -> Iterator[tuple[str, Results, float]]:
+    """What each method keeps of an image, and the seconds that it takes; the meter sees all of it."""
+    if meter is not None:
+        with stages(EVALUATION):
+            meter.next(found)
+    for name, post in methods.items():
+        with stages(POST):
+            chosen, taken = _timed(post, found)
+            detections = to_results(found, chosen)
+        if meter is not None:
+            with stages(EVALUATION):
+                meter.add(name, detections, chosen.keep.cpu().numpy())
+        yield name, detections, taken
 
 
 def over_processes(

@@ -10,7 +10,7 @@ import numpy as np
 
 from cledet.console import Steps
 from cledet.data.index import Bools, DetectionIndex, Floats
-from cledet.evaluation.bootstrap import Matcher, class_ap, interval, mean_ap, resamples
+from cledet.evaluation.bootstrap import class_ap, interval, match, mean_ap, resamples
 from cledet.evaluation.coco import evaluate
 from cledet.evaluation.figures import Evaluation
 from cledet.evaluation.influence import leave_one_out
@@ -57,24 +57,23 @@ class Contest(NamedTuple):
 
 class _Side(NamedTuple):
     evaluation: Evaluation
-    classes: dict[int, Floats]  # AP [R] over the resamples, by category id
+    classes: dict[int, Floats]  # AP [R] over the resamples, by label
     without: Floats  # [I] AP without each image
 
 
 def contest(index: DetectionIndex, entries: Mapping[str, Results], repeats: int) -> Contest:
-    """Compare the detections on the same resamples of the images. Raises ValueError for ids that the index lacks."""
-    matcher = Matcher(index)
+    """Compare the detections on the same resamples of the images. Raises ValueError for images the index lacks."""
     with Steps("comparing", len(entries) * len(index.classes)) as steps:
-        sides = {name: _side(index, results, matcher, repeats, steps) for name, results in entries.items()}
+        sides = {name: _side(index, results, repeats, steps) for name, results in entries.items()}
     first, *others = sides.values()
     against = {name: _against(index, first, side) for name, side in zip(list(sides)[1:], others)}
     return Contest({name: side.evaluation for name, side in sides.items()}, against)
 
 
-def _side(index: DetectionIndex, results: Results, matcher: Matcher, repeats: int, steps: Steps) -> _Side:
-    classes = matcher(results)
+def _side(index: DetectionIndex, results: Results, repeats: int, steps: Steps) -> _Side:
+    classes = match(index, results)
     weights = resamples(len(index), repeats, seed=0)
-    samples = {matches.category_id: class_ap(matches, weights) for matches in classes}
+    samples = {matches.label: class_ap(matches, weights) for matches in classes}
     return _Side(evaluate(index, results), samples, leave_one_out(classes, len(index), steps.advance))
 
 
@@ -84,10 +83,10 @@ def _against(index: DetectionIndex, first: _Side, other: _Side) -> Against:
     samples = [mean_ap(side.classes.values(), repeats) for side in (other, first)]
     held = images_of(index)
     classes = {}
-    for label, (name, category) in enumerate(zip(index.classes, index.category_ids.tolist())):
-        if category in first.classes:
+    for label, name in enumerate(index.classes):
+        if label in first.classes:
             aps = [side.evaluation.per_class[name]["AP"] for side in (other, first)]
-            moved = [side.classes[category] for side in (other, first)]
+            moved = [side.classes[label] for side in (other, first)]
             classes[name] = _difference(aps, moved, int(held[label].sum()))
     one = _difference(whole, samples, int(held.any(axis=0).sum()))
     influence = (one.ap or 0.0) - (other.without - first.without)

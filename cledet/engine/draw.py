@@ -1,13 +1,17 @@
-"""Detections drawn on a picture, legible on any background."""
+"""Detections drawn on a picture, legible on any background; pictures resized and written."""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from cledet.data.index import Floats
+from cledet.engine.runs import write_whole
 
 Image = NDArray[np.uint8]
 
@@ -43,7 +47,7 @@ def hatch(image: Image, boxes: NDArray[np.float32]) -> Image:
     rows, columns = np.ogrid[: picture.shape[0], : picture.shape[1]]
     lines = (rows + columns) % step < thick + 1
     for box in boxes:
-        x1, y1, x2, y2 = (round(float(v)) for v in box)
+        x1, y1, x2, y2 = (max(round(float(v)), 0) for v in box)
         part = picture[y1:y2, x1:x2]
         part[lines[y1:y2, x1:x2]] = 128
         cv2.rectangle(picture, (x1, y1), (x2, y2), (128, 128, 128), thick)
@@ -63,3 +67,25 @@ def caption(picture: Image, box: NDArray[np.float32], color: tuple[int, int, int
     dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
     ink = (0, 0, 0) if dark else (255, 255, 255)
     cv2.putText(picture, text, (x + pad, bottom - below), font, size, ink, weight, cv2.LINE_AA)
+
+
+def resized(image: Image, scale: float, enlarge: int = cv2.INTER_LINEAR) -> Image:
+    """The image [H, W, 3] by a factor, `enlarge` being OpenCV's way to make one larger."""
+    rows, columns = (max(1, round(side * scale)) for side in image.shape[:2])
+    method = cv2.INTER_AREA if scale < 1 else enlarge
+    return np.asarray(cv2.resize(image, (columns, rows), interpolation=method), dtype=np.uint8)
+
+
+def near(corners: ArrayLike, side: int) -> Floats:
+    """Corners not farther from a picture of that side than makes no difference: OpenCV counts in 32 bits."""
+    return np.clip(np.asarray(corners, dtype=np.float64), -4 * side, 4 * side)
+
+
+def jpeg(image: Image, quality: int) -> bytes:
+    """An RGB image [H, W, 3] as JPEG."""
+    return bytes(cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1])
+
+
+def write_picture(path: Path, image: Image) -> None:
+    """Write an RGB image [H, W, 3] as JPEG."""
+    write_whole(path, jpeg(image, 92), sync=False)

@@ -66,7 +66,7 @@ def find_positives(raw: RawOutputs, objects: Objects, criterion: Criterion) -> P
     targets = Targets(objects.boxes[None], objects.labels[None], objects.ignored[None])
     assigned = criterion.assign(raw, targets)
     found = positives(raw, targets, assigned)
-    loss = criterion.loss(raw.logits[0, found.anchor], objects.labels[found.gt], found.quality)
+    loss = criterion.classification(raw, targets, assigned, found)[found.image, found.anchor]
     weight = criterion.coefficient(found, loss)
     return Positives(found.anchors, found.boxes, found.gt, assigned.recalled[0, found.anchor], weight)
 

@@ -52,7 +52,7 @@ def picture(found: Explanation) -> Figure:
 
 def _positives(axes: Axes, found: Explanation) -> None:
     """The positive anchors, those by the assignment and those by IAC."""
-    rule = {"iou": "IoU", "atss": "ATSS", "fcos": "FCOS's rule"}[found.assignment]
+    rule = {"iou": "IoU", "atss": "ATSS", "fcos": "FCOS's rule", "paa": "PAA", "tal": "TAL"}[found.assignment]
     anchors, recalled = found.positives.anchors, found.positives.recalled
     count = int(recalled.sum())
     _photo(axes, found)

@@ -35,12 +35,6 @@ class Annotated:
     by_name: bool
     """Whether it was found by the file's name, not by its path."""
 
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Width and height as annotated, if they are."""
-        width, height = self.index.sizes[0].tolist()
-        return (width, height) if width > 0 and height > 0 else None
-
 
 @torch.no_grad()
 def explain_image(model: Checkpoint, image: Path | NDArray[np.uint8], settings: ExplainSettings) -> Explanation:
@@ -48,8 +42,9 @@ def explain_image(model: Checkpoint, image: Path | NDArray[np.uint8], settings: 
     path = image if isinstance(image, Path) else None
     trained, imgsz = as_trained(model, settings), settings.imgsz or model.imgsz
     found, reason = _look_up(path, settings.data, model.data)
-    pixels = image if isinstance(image, np.ndarray) else read_image(image, found.size if found else None)
-    if found is not None and found.by_name and found.size not in (None, pixels.shape[1::-1]):
+    size_of = found.index.size(0) if found else None
+    pixels = image if isinstance(image, np.ndarray) else read_image(image, size_of)
+    if found is not None and found.by_name and size_of not in (None, pixels.shape[1::-1]):
         reason = f"the image of that name in {found.index.name} has another size"
         found = None
 
@@ -135,5 +130,4 @@ def _run(model: Checkpoint, resized: NDArray[np.uint8], device_name: str) -> Raw
     device = pick_device(device_name)
     tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
     raw = model.network().to(device).eval()(pad_images([tensor]).to(device))
-    logits, deltas, anchors, strides = (part.float().cpu() for part in raw[:4])
-    return raw._replace(logits=logits, deltas=deltas, anchors=anchors, strides=strides)
+    return raw._replace(**{name: part.float().cpu() for name, part in raw._asdict().items() if torch.is_tensor(part)})

@@ -87,7 +87,7 @@ class Explanation:
 
     @property
     def assignment(self) -> str:
-        """What the model's anchors were assigned by: iou, atss or fcos."""
+        """What the model's anchors were assigned by: iou, atss, fcos, paa or tal."""
         return str(self.settings.of_head("assign"))
 
     @property

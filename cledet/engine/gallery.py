@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from cledet.data.dataset import Batch
 from cledet.data.images import read_image
 from cledet.data.index import DetectionIndex
-from cledet.engine.draw import draw_detections, hatch
-from cledet.engine.predictor import Detections, Predictor, write_picture
+from cledet.engine.draw import draw_detections, hatch, resized, write_picture
+from cledet.engine.predictor import Detections, Predictor
 
 CELL = (480, 400)
 """Width and height of a picture's place on the sheet."""
@@ -54,9 +54,7 @@ def _fit(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
     width, height = CELL
     rows, columns = image.shape[:2]
     scale = min((width - 8) / columns, (height - 8) / rows)
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    resized = cv2.resize(image, (round(columns * scale), round(rows * scale)), interpolation=method)
-    return np.asarray(resized, dtype=np.uint8), scale
+    return resized(image, scale, cv2.INTER_CUBIC), scale
 
 
 def sheet(pictures: list[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
@@ -73,5 +71,4 @@ def sheet(pictures: list[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
 
 def _image(index: DetectionIndex, position: int) -> NDArray[np.uint8]:
     """The image as training and evaluation see it."""
-    width, height = index.sizes[position].tolist()
-    return read_image(str(index.paths[position]), (width, height) if width > 0 else None)
+    return read_image(str(index.paths[position]), index.size(position))

@@ -26,7 +26,8 @@ import torch
 from cledet.components.clusters import clusters
 from cledet.data.index import DetectionIndex, Floats, Ints
 from cledet.engine.candidates import Candidates, everything
-from cledet.evaluation.agreement import agreement, mean
+from cledet.evaluation.agreement import agreement
+from cledet.evaluation.average import mean
 from cledet.evaluation.coco import evaluate
 from cledet.evaluation.results import Results
 from cledet.ops.boxes import box_iou

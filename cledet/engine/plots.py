@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -48,8 +49,15 @@ def _line(axes: Axes, rows: Sequence[Mapping[str, str]], name: str) -> None:
         axes.plot(*zip(*points), marker="o" if len(points) < 30 else "", markersize=3, linewidth=1.5, label=name)
 
 
+def png(figure: Figure) -> bytes:
+    """A figure as PNG."""
+    picture = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # names in scripts that the font lacks: boxes, and no news
+        figure.savefig(picture, format="png", dpi=110)
+    return picture.getvalue()
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write the PNG whole or not at all."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    write_whole(path, picture.getvalue())
+    write_whole(path, png(figure))

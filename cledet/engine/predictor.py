@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,7 +19,6 @@ from cledet.data.transforms import resize_short
 from cledet.engine.candidates import to_original
 from cledet.engine.devices import autocast, within_memory
 from cledet.engine.draw import draw_detections
-from cledet.engine.runs import write_whole
 from cledet.models.decode import PostProcess
 from cledet.models.network import RetinaNet
 
@@ -107,9 +105,3 @@ def picture_path(folder: Path, source: Path, taken: set[str]) -> Path:
         name, number = f"{source.stem}-{number}.jpg", number + 1
     taken.add(name)
     return folder / name
-
-
-def write_picture(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an RGB image [H, W, 3] as JPEG."""
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
-    write_whole(path, data.tobytes(), sync=False)

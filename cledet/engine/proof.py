@@ -54,7 +54,7 @@ def prove_raw(network: RetinaNet, open_file: Open, path: Path, size: tuple[int, 
     """Boxes and scores of every anchor, on images of one size."""
     images = unseen_images(size)
     boxes, scores = open_file(path, ("boxes", "scores"))(images)
-    raw = network(torch.from_numpy(images))
+    raw = network(torch.from_numpy(images)).scored()
     errors = raw_errors(raw, torch.from_numpy(boxes), torch.from_numpy(scores))
     return Proof(*errors, images=len(images))
 
@@ -71,7 +71,7 @@ def prove_detections(
     outside, inside = open_file(path, Detected._fields), open_file(path, (*RAW, *CANDIDATES))
     errors, found = [(0.0, 0.0)], []
     for image in images:
-        raw, size = network(torch.from_numpy(image)), (image.shape[2], image.shape[3])
+        raw, size = network(torch.from_numpy(image)).scored(), (image.shape[2], image.shape[3])
         logits, deltas, *rest = (torch.from_numpy(np.array(value)) for value in inside(image))
         taken = Detected(*rest)
         inner = raw._replace(logits=logits, deltas=deltas)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cledet.data.images import ImageError, read_image
 from cledet.data.index import DetectionIndex, Floats
-from cledet.engine.draw import Image, caption, hatch
+from cledet.engine.draw import Image, caption, hatch, jpeg, near, resized
 from cledet.evaluation.analysis import Analysis
 from cledet.evaluation.errors import KINDS
 from cledet.evaluation.worst import LostAP
@@ -92,29 +92,23 @@ def _marks(analysis: Analysis, image: int) -> list[Mark]:
 
 def _picture(index: DetectionIndex, image: int, marks: list[Mark]) -> bytes | None:
     """The image with the marks as JPEG, crowds hatched."""
-    width, height = index.sizes[image].tolist()
     try:
-        pixels = read_image(str(index.paths[image]), (width, height) if width > 0 and height > 0 else None)
+        pixels = read_image(str(index.paths[image]), index.size(image))
     except ImageError:
         return None
     scale = min(SIDE / max(pixels.shape[:2]), ZOOM)
-    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     rows = index.rows(image)
     crowds = index.boxes(image)[index.ignore[rows] & ~index.degenerate(rows)] * scale
-    canvas = draw_marks(hatch(np.asarray(small, dtype=np.uint8), np.maximum(crowds, 0)), marks, scale)
-    content = cv2.imencode(".jpg", canvas[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
-    return bytes(content)
+    return jpeg(draw_marks(hatch(resized(pixels, scale), crowds), marks, scale), 80)
 
 
 def draw_marks(picture: Image, marks: list[Mark], scale: float) -> Image:
     """A copy of the RGB picture [H, W, 3] with the marks, whose boxes are scaled; right ones below, names on top."""
     canvas = picture.copy()
-    limit = 4 * SIDE  # far outside is as good as anywhere outside, and OpenCV counts in 32 bits
     marks = [mark for mark in marks if np.isfinite(mark.box).all()]
     boxes = np.array([mark.box for mark in marks], dtype=np.float64).reshape(-1, 4) * scale
     boxes[:, 2:] += boxes[:, :2]
-    corners = np.clip(boxes, -limit, limit).astype(np.float32)
+    corners = near(boxes, SIDE).astype(np.float32)
     for mark, box in zip(marks, corners):
         style = STYLES[mark.kind]
         _outline(canvas, box, style._replace(color=(0, 0, 0), weight=style.weight + 2))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from cledet.data.index import Floats, Ints
+from cledet.engine.plots import png
 from cledet.evaluation.analysis import Analysis
 from cledet.evaluation.average import RECALLS, mean
 from cledet.evaluation.calibration import BINS, Calibration
@@ -41,7 +40,7 @@ def plots(analysis: Analysis) -> Iterator[tuple[str, bytes]]:
     if analysis.calibration is not None:
         drawn.append(("reliability", reliability))
     for name, draw in [*drawn, ("confusion", confusion)]:
-        yield name, _png(draw(analysis))
+        yield name, png(draw(analysis))
 
 
 def errors(analysis: Analysis) -> Figure:
@@ -273,11 +272,3 @@ def _two_lines(name: str) -> str:
 def _short(count: int) -> str:
     """A count in at most four characters."""
     return f"{count}" if count < 10_000 else f"{count / 1000:.0f}k" if count < 1_000_000 else f"{count / 1e6:.0f}M"
-
-
-def _png(figure: Figure) -> bytes:
-    picture = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # names in scripts that the font lacks: boxes, and no news
-        figure.savefig(picture, format="png", dpi=110)
-    return picture.getvalue()

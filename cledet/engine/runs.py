@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
 from cledet.choices import Subsets, ablation_name, parse_ablation
 from cledet.engine.writing import write_file
 from cledet.errors import UserError
+
+if TYPE_CHECKING:
+    from cledet.eval_config import ValSettings
+    from cledet.train_config import GridSettings
+
+S = TypeVar("S", "ValSettings", "GridSettings")
 
 
 def new_run(project: Path, command: str, name: str) -> Path:
@@ -68,6 +76,19 @@ def find_weights(project: Path, weights: str | None, ablation: Subsets | None) -
         f"{run.relative_to(project / 'train')}: {ablation_name(components_of(run) or ())}" for run in runs[:10]
     )
     raise UserError(f"no run was trained with exactly {ablation_name(ablation[0])}", f"there is {there}")
+
+
+def from_anywhere(settings: S) -> S:
+    """The same with the absolute path of their data set, so that the run can be used and resumed from any folder."""
+    data = settings.data
+    return (
+        settings.model_copy(update={"data": str(Path(data).absolute())}) if data and Path(data).exists() else settings
+    )
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write plain data as JSON, as `write_whole` does."""
+    write_whole(path, json.dumps(document, indent=1))
 
 
 def write_whole(path: Path, content: str | bytes, *, sync: bool = True) -> None:

@@ -24,7 +24,7 @@ from cledet.ops.boxes import clip_boxes
 OPSET, DEFORMABLE_OPSET = 18, 19
 """Of the ONNX files; deformable convolutions are known from 19 on."""
 RAW = ("logits", "deltas")
-"""Values inside a file with NMS: the network's own outputs, [1, A, C] and [1, A, K]."""
+"""Values inside a file with NMS: the logits of the scores [1, A, C], and the boxes' code [1, A, K]."""
 CANDIDATES = ("candidate_boxes", "candidate_scores", "candidate_labels")
 """And what its NMS takes: boxes [M, 4] inside the image, scores [M], labels [M] int64."""
 
@@ -52,7 +52,7 @@ class Exported(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """RGB images [N, 3, H, W], 0 to 255 -> boxes [N, A, 4] in pixels, scores [N, A, C]."""
-        raw = self.network(images)
+        raw = self.network(images).scored()
         return raw.boxes(), raw.logits.sigmoid()
 
 
@@ -65,7 +65,7 @@ class ExportedCandidates(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """RGB image [1, 3, H, W] -> its candidates' boxes [M, 4], scores and labels [M], and the raw outputs."""
-        raw = self.network(images)
+        raw = self.network(images).scored()
         boxes, scores, labels = best_of_levels(raw)
         inside = clip_boxes(boxes[0], (images.shape[2], images.shape[3]))
         return inside, scores[0], labels[0], raw.logits, raw.deltas

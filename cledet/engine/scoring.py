@@ -6,7 +6,7 @@ from cledet.data.index import DetectionIndex
 from cledet.data.source import open_source
 from cledet.engine.splits import load_index
 from cledet.errors import UserError
-from cledet.eval_config import ValSettings
+from cledet.eval_config import TuneSettings, ValSettings
 from cledet.evaluation.coco import evaluate_alone
 from cledet.evaluation.figures import Limits, Validation
 from cledet.evaluation.results import Results, read_results
@@ -36,17 +36,22 @@ def score(index: DetectionIndex, results: Results, settings: ValSettings) -> Val
     return Validation(evaluation, kept, unlabelled, settings.predictions if kept is results else None)
 
 
-def predictions_split(settings: ValSettings) -> DetectionIndex:
+def predictions_split(settings: ValSettings | TuneSettings) -> DetectionIndex:
     """The split that predictions are of, whose images may be missing."""
     if settings.data is None:
         raise UserError("--predictions needs --data", "name the data set that they are of")
     return load_index(open_source(settings.data), settings.split, need_images=False)
 
 
-def over_floor(results: Results, settings: ValSettings) -> Results:
-    """The detections over `conf`, if it was given: else whoever wrote the results has chosen a floor."""
-    given = settings.origins.get("conf", "default") != "default"
-    return results[results[:, 5] > settings.conf] if given else results
+def given_conf(settings: ValSettings | TuneSettings) -> float | None:
+    """`conf`, if it was given: else whoever wrote the results has chosen a floor."""
+    return settings.conf if settings.origins.get("conf", "default") != "default" else None
+
+
+def over_floor(results: Results, settings: ValSettings | TuneSettings) -> Results:
+    """The detections over `conf`, if it was given."""
+    floor = given_conf(settings)
+    return results if floor is None else results[results[:, 5] > floor]
 
 
 def limits_of(settings: ValSettings) -> Limits:

@@ -17,7 +17,7 @@ from cledet.engine.devices import amp_dtype, pick_devices
 from cledet.engine.grid import GRID, train_grid
 from cledet.engine.launch import launch
 from cledet.engine.probe import largest_batch
-from cledet.engine.runs import new_run, write_whole
+from cledet.engine.runs import from_anywhere, new_run, write_whole
 from cledet.engine.setup import initial_model
 from cledet.engine.splits import load_index
 from cledet.engine.trainer import Task, Trainer
@@ -40,7 +40,7 @@ def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
     if settings.node_rank > 0 and launches(settings):
         return _follow(settings)
     with distributed.group():
-        settings = distributed.shared(absolute_data(settings))
+        settings = distributed.shared(from_anywhere(settings))
         if (begun := distributed.shared(_restarted(settings))) is not None:
             return resume(begun, {})
         task = load_task(settings.runs()[0])
@@ -160,13 +160,6 @@ def _refuse_unfit(settings: GridSettings) -> None:
         parts = f" in {settings.accumulate} parts" if settings.accumulate > 1 else ""
         message = f"--batch {settings.batch} cannot be shared equally by {processes} processes{parts}"
         raise UserError(message, f"give a multiple of {processes * settings.accumulate}")
-
-
-def absolute_data(settings: GridSettings) -> GridSettings:
-    """The same, so that the run can be used and resumed from any folder."""
-    if not Path(settings.data).exists():
-        return settings
-    return settings.model_copy(update={"data": str(Path(settings.data).absolute())})
 
 
 def _with_batch(settings: GridSettings, model: Checkpoint, task: Task) -> GridSettings:

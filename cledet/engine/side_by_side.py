@@ -10,7 +10,7 @@ import numpy as np
 
 from cledet.data.images import read_image
 from cledet.data.index import DetectionIndex
-from cledet.engine.draw import Image, draw_detections, hatch
+from cledet.engine.draw import Image, draw_detections, hatch, resized
 from cledet.engine.runs import write_whole
 from cledet.evaluation.results import Results
 
@@ -37,14 +37,13 @@ def save_side_by_side(
 
 
 def _beside(index: DetectionIndex, i: int, entries: Mapping[str, Results], conf: float) -> Image:
-    width, height = index.sizes[i].tolist()
-    image = read_image(str(index.paths[i]), (width, height) if width > 0 else None)
+    image = read_image(str(index.paths[i]), index.size(i))
     scale = HEIGHT / image.shape[0]
-    small = cv2.resize(image, (max(1, round(image.shape[1] * scale)), HEIGHT), interpolation=cv2.INTER_AREA)
-    panels = [_headed(_truth(np.asarray(small, dtype=np.uint8), index, i, scale), "ground truth")]
+    small = resized(image, scale)
+    panels = [_headed(_truth(small, index, i, scale), "ground truth")]
     for name, results in entries.items():
         rows = results[(results[:, 0] == index.image_ids[i]) & (results[:, 5] >= conf)]
-        panels.append(_headed(_found(np.asarray(small, dtype=np.uint8), index, rows, scale), name))
+        panels.append(_headed(_found(small, index, rows, scale), name))
     gap = np.full((HEIGHT + HEAD, 6, 3), 255, dtype=np.uint8)
     return np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
 

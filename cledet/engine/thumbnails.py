@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cledet.data.findings import Box, Picture
 from cledet.data.images import ImageError, read_image
+from cledet.engine.draw import jpeg, near, resized
 
 SIDE = 480
 """Pixels of a thumbnail's longer side."""
@@ -30,16 +31,13 @@ def thumbnail(picture: Picture) -> bytes | None:
         return None
     pixels, (left, top) = _widen(pixels, picture.boxes)
     scale = min(SIDE / max(pixels.shape[:2]), ZOOM)
-    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
-    canvas = np.asarray(cv2.resize(pixels, (width, height), interpolation=method), dtype=np.uint8)
+    canvas = resized(pixels, scale, cv2.INTER_NEAREST)
     others = picture.others if len(picture.others) <= CROWDED else ()
     for boxes, color, weight in ((others, OTHER, 1), (picture.boxes, MARKED, 2)):
         for x, y, w, h in boxes:
             if np.isfinite((x, y, w, h)).all():
                 _mark(canvas, ((x + left) * scale, (y + top) * scale, w * scale, h * scale), color, weight)
-    content = cv2.imencode(".jpg", canvas[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
-    return bytes(content)
+    return jpeg(canvas, 80)
 
 
 def _pixels(picture: Picture) -> NDArray[np.uint8] | None:
@@ -67,10 +65,8 @@ def _widen(pixels: NDArray[np.uint8], boxes: tuple[Box, ...]) -> tuple[NDArray[n
 
 def _mark(canvas: NDArray[np.uint8], box: Box, color: tuple[int, int, int], weight: int) -> None:
     """Draw a box, and around a marked one that is hard to see a ring."""
-    limit = 4 * SIDE  # far outside is as good as anywhere outside, and OpenCV counts in 32 bits
     x, y, w, h = box
-    corners = np.clip((x, y, x + w, y + h), -limit, limit)
-    x1, y1, x2, y2 = (round(float(value)) for value in corners)
+    x1, y1, x2, y2 = (round(value) for value in near((x, y, x + w, y + h), SIDE).tolist())
     cv2.rectangle(canvas, (x1, y1), (x2, y2), color, weight, cv2.LINE_AA)
     if color == MARKED and max(abs(x2 - x1), abs(y2 - y1)) < SMALL:
         cv2.circle(canvas, ((x1 + x2) // 2, (y1 + y2) // 2), 2 * SMALL, color, weight, cv2.LINE_AA)

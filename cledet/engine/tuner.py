@@ -17,14 +17,15 @@ from cledet.engine.candidates import Candidates, from_results
 from cledet.engine.checkpoint import Checkpoint
 from cledet.engine.devices import amp_dtype, describe, pick_device
 from cledet.engine.interrupts import Stop, interrupts
+from cledet.engine.scoring import given_conf, over_floor, predictions_split
 from cledet.engine.splits import load_index
 from cledet.engine.tuning import Bench, Trial, expected, raise_conf, search, within
 from cledet.engine.validator import network_stream, post_process
 from cledet.errors import Interrupted, UserError
 from cledet.eval_config import TuneSettings
-from cledet.evaluation.bootstrap import Matcher, interval, resamples, weighted_ap
+from cledet.evaluation.bootstrap import interval, match, resamples, weighted_ap
+from cledet.evaluation.confidence import OperatingPoint, operating_point
 from cledet.evaluation.holdout import HeldOut, halves, held_out
-from cledet.evaluation.operating import OperatingPoint, best_f1
 from cledet.evaluation.results import read_results
 from cledet.models.decode import PostProcess
 
@@ -88,13 +89,9 @@ def open_candidates(
 ) -> tuple[Iterable[Candidates], DetectionIndex, PostProcess]:
     """The candidates of a model or a file, the split's index, and the default setting at the lowest conf to look at."""
     if settings.predictions is not None:
-        if settings.data is None:
-            raise UserError("--predictions needs --data", "name the data set that they are of")
-        index = load_index(open_source(settings.data), settings.split, need_images=False)
-        given = settings.origins.get("conf", "default") != "default"
-        conf = settings.conf if given else 0.0
-        results = read_results(settings.predictions, index)
-        return list(from_results(results[results[:, 5] > conf])), index, _default(settings, (), conf)
+        index, floor = predictions_split(settings), given_conf(settings)
+        results = over_floor(read_results(settings.predictions, index), settings)
+        return list(from_results(results)), index, _default(settings, (), floor or 0.0)
     assert model is not None
     index = load_index(open_source(settings.data or model.data), settings.split)
     return _of_network(model, index, settings), index, _default(settings, model.components, settings.conf)
@@ -164,15 +161,18 @@ def _judged(bench: Bench, default: PostProcess, found: dict[str, Trial], setting
     for trial in sorted(broken_off, key=lambda trial: trial.figure):
         found[trial.post.nms] = trial
     weights = resamples(len(bench.index), settings.bootstrap, seed=0)
-    samples = {trial.post: weighted_ap(bench.matches(trial.post), weights) for trial in (base, *found.values())}
+    samples = {
+        trial.post: weighted_ap(match(bench.index, bench.detections(trial.post)[0], settings.metric), weights)
+        for trial in (base, *found.values())
+    }
     gains = {
         name: Gain(trial.figure - base.figure, *interval(samples[trial.post] - samples[default]))
         for name, trial in found.items()
     }
     tuned = Tuned(base, found, gains, held_out(np.stack([trial.halves for trial in trials])), trials)
     chosen = base if tuned.noise else tuned.best
-    matches = Matcher(bench.index)(bench.detections(chosen.post)[0])
-    return replace(tuned, confs=[chosen], conf=chosen.post.conf, operating=best_f1(matches))
+    point = operating_point(bench.index, bench.detections(chosen.post)[0])
+    return replace(tuned, confs=[chosen], conf=chosen.post.conf, operating=point)
 
 
 def _with_conf(tuned: Tuned, bench: Bench, tolerance: float) -> Tuned:

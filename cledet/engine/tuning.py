@@ -12,7 +12,7 @@ import torch
 
 from cledet.data.index import DetectionIndex, Floats
 from cledet.engine.candidates import Candidates, to_results
-from cledet.evaluation.bootstrap import Matcher, Matches, Weights, weighted_ap
+from cledet.evaluation.bootstrap import Weights, match, weighted_ap
 from cledet.evaluation.results import Results
 from cledet.models.decode import PostProcess
 
@@ -65,8 +65,7 @@ class Bench:
 
         `step` is called before each setting that was not tried yet.
         """
-        self.candidates, self.index, self.step = candidates, index, step
-        self.matcher = Matcher(index, figure)
+        self.candidates, self.index, self.figure, self.step = candidates, index, figure, step
         self.weights = np.concatenate([np.ones((len(index), 1), dtype=np.int32), halves], axis=1)
         self.tried: dict[PostProcess, Trial] = {}
 
@@ -75,15 +74,11 @@ class Bench:
         if post not in self.tried:
             self.step()
             results, seconds = self.detections(post)
-            figures = weighted_ap(self.matcher(results), self.weights)
+            figures = weighted_ap(match(self.index, results, self.figure), self.weights)
             images = max(1, len(self.index))
             trial = Trial(post, float(figures[0]), figures[1:], len(results) / images, 1000 * seconds / images)
             self.tried[post] = trial
         return self.tried[post]
-
-    def matches(self, post: PostProcess) -> list[Matches]:
-        """How the detections that a setting leaves match the ground truths."""
-        return self.matcher(self.detections(post)[0])
 
     @torch.inference_mode()
     def detections(self, post: PostProcess) -> tuple[Results, float]:

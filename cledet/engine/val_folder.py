@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from cledet.data.index import DetectionIndex
-from cledet.engine.runs import new_run, write_whole
+from cledet.engine.runs import from_anywhere, new_run, write_json, write_whole
 from cledet.engine.writing import write_file
 from cledet.eval_config import ValSettings
 from cledet.evaluation.figures import Validation
@@ -29,9 +28,7 @@ def write_val(
     Returns the folder, and what was found, with what the report adds.
     """
     run = new_run(settings.project, "val", settings.name or settings.split)
-    data = settings.data
-    settled = settings.model_copy(update={"data": str(Path(data).absolute()) if data and Path(data).exists() else data})
-    write_whole(run / "config.yaml", settled.to_yaml())
+    write_whole(run / "config.yaml", from_anywhere(settings).to_yaml())
     files = submissions(found, settings)
     for name, one in found.items():
         if name in files:
@@ -43,7 +40,7 @@ def write_val(
 
         found = {name: write_report(one, index, run) for name, one in found.items()}
     figures = {name: one.evaluation for name, one in found.items()}
-    write_whole(run / "metrics.json", json.dumps(as_document(figures), indent=1))
+    write_json(run / "metrics.json", as_document(figures))
     if len(found) == 1:
         (one,) = found.values()
         _write_detections(run / "detections.json", one)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cledet.data.index import Floats
+from cledet.evaluation.average import mean
 
 
 def agreement(matched: Floats) -> dict[str, Any]:
@@ -26,8 +27,3 @@ def ranks(values: Floats) -> Floats:
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     shared: Floats = (counts.cumsum() - (counts - 1) / 2)[place]
     return shared
-
-
-def mean(values: Floats) -> float | None:
-    """The mean [n], None of nothing."""
-    return float(values.mean()) if len(values) else None

@@ -5,28 +5,29 @@ from __future__ import annotations
 import numpy as np
 
 from cledet.data.index import Bools, Floats, Ints
+from cledet.evaluation.overlaps import by_class
 
 RECALLS = np.linspace(0, 1, 101)
+
+
+def envelope(precision: Floats) -> Floats:
+    """The highest precision [P, ...] at each true positive or a later one."""
+    return np.maximum.accumulate(precision[::-1], axis=0)[::-1]
 
 
 def ap_of_ranks(ranks: Ints, objects: int) -> float:
     """AP of one class that has `objects` objects, from the places (1, 2, ...) of its true positives, rising."""
     found = np.arange(1, len(ranks) + 1)
-    envelope = np.maximum.accumulate((found / (ranks + np.spacing(1)))[::-1])[::-1]
     reached = np.searchsorted(RECALLS, found / max(objects, 1), side="right")
-    return float(envelope @ np.diff(reached, prepend=0)) / len(RECALLS)
+    return float(envelope(found / (ranks + np.spacing(1))) @ np.diff(reached, prepend=0)) / len(RECALLS)
 
 
 def class_ap(label: Ints, correct: Bools, ignored: Bools, objects: Ints) -> Floats:
     """AP [C] of every class from detections [D], best first, and its objects [C]; nan where a class has none."""
-    counted = np.flatnonzero(~ignored)
-    order = counted[np.argsort(label[counted], kind="stable")]
-    bounds = np.searchsorted(label[order], np.arange(len(objects) + 1))
-    correct = correct[order]
     ap = np.full(len(objects), np.nan)
-    for k in np.flatnonzero(objects).tolist():
-        ranks = np.flatnonzero(correct[bounds[k] : bounds[k + 1]]) + 1
-        ap[k] = ap_of_ranks(ranks, int(objects[k]))
+    for k, rows in enumerate(by_class(label, ~ignored, len(objects))):
+        if objects[k]:
+            ap[k] = ap_of_ranks(np.flatnonzero(correct[rows]) + 1, int(objects[k]))
     return ap
 
 

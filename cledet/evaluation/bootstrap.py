@@ -16,47 +16,41 @@ Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 6
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cledet.data.index import Bools, DetectionIndex, Floats, Ints
-from cledet.evaluation.coco import coco_backend
-
-if TYPE_CHECKING:
-    from cledet.evaluation.results import Results
+from cledet.evaluation.average import RECALLS, envelope
+from cledet.evaluation.figures import Limits
+from cledet.evaluation.overlaps import THRESHOLDS, by_class, overlaps
+from cledet.evaluation.results import Results
 
 Weights = NDArray[np.int32]
 """[I, R] how often image i is in resample r."""
 
-RECALLS = np.linspace(0, 1, 101)
-AREAS = {"APs": "small", "APm": "medium", "APl": "large"}
 IOUS = {"AP50": slice(0, 1), "AP75": slice(5, 6)}
-FIGURES = ("AP", *IOUS, *AREAS)
-"""The figures whose matches `Matcher` finds, by COCO's names."""
+RANGES = dict(zip(("AP", "APs", "APm", "APl"), Limits().ranges))
+FIGURES = ("AP", *IOUS, "APs", "APm", "APl")
+"""The figures that `match` is for, by COCO's names."""
 CELLS = 2**20
 """Detections of a class times resamples worked on at once, at some 20 to 80 bytes each."""
 
 
 class Matches(NamedTuple):
-    """What pycocotools makes of one class: it does not depend on the resample, for matching is image by image."""
+    """COCO's matching of one class: it does not depend on the resample, for it is image by image."""
 
     objects: Ints
     """[I] ground truths of each image, ignored ones left out."""
     images: Ints
     """[D] the image position of every detection, highest score first."""
-    matched: Bools
-    """[T, D] matched to a ground truth, at each IoU threshold."""
+    correct: Bools
+    """[T, D] matched with an object, at each IoU threshold."""
     ignored: Bools
-    """[T, D] matched to an ignored one: neither a true nor a false positive."""
-    scores: Floats
-    """[D] the score of every detection."""
-    category_id: int
-    """The class, by the data set's own id."""
+    """[T, D] neither a true nor a false positive."""
+    label: int
 
 
 def ap_samples(
@@ -67,7 +61,7 @@ def ap_samples(
     AP is that of `evaluate`: the mean over IoU 0.50:0.95, all areas, 100 detections an image, and the classes that have
     objects in the resample; nan in a resample without any object. Each sample is what pycocotools gives on images
     that are really copied, but where two detections of a class on one image score exactly the same: their copies
-    have no order of their own, and stand together here. Raises ValueError for ids that the index does not have.
+    have no order of their own, and stand together here. Raises ValueError for images that the index does not have.
     """
     weights = resamples(len(index), repeats, seed)
     return {name: weighted_ap(match(index, found), weights) for name, found in results.items()}
@@ -129,17 +123,16 @@ def chunk(matches: Matches) -> int:
 def copied_ap(matches: Matches, copies: NDArray[Any], objects: Ints) -> Floats:
     """AP [R] of one class whose detection d is there copies[d, r] times beside objects[r] objects; 0 without any."""
     seen = copies.cumsum(axis=0, dtype=np.int32)
-    most = int(copies[matches.matched.any(axis=0)].sum(axis=0, dtype=np.int64).max(initial=0))
+    most = int(copies[matches.correct.any(axis=0)].sum(axis=0, dtype=np.int64).max(initial=0))
     counts, column = np.unique(objects, return_inverse=True)
     reached = np.searchsorted(RECALLS, np.arange(most + 1) / np.maximum(counts, 1)[:, None], side="right")
     total: Floats = np.zeros(len(objects))
-    for matched, ignored in zip(matches.matched, matches.ignored):
-        correct, left_out = np.flatnonzero(matched & ~ignored), np.flatnonzero(ignored)
+    for correct, left_out in (map(np.flatnonzero, rows) for rows in zip(matches.correct, matches.ignored)):
         before = np.pad(copies[left_out].cumsum(axis=0, dtype=np.int32), ((1, 0), (0, 0)))
         count = seen[correct] - before[np.searchsorted(left_out, correct)]
         found = copies[correct].cumsum(axis=0, dtype=np.int32)
         total += _area(found, count, reached[column, found])
-    return total / len(matches.matched)
+    return total / len(matches.correct)
 
 
 def _area(found: Weights, count: Weights, reached: Ints) -> Floats:
@@ -149,79 +142,27 @@ def _area(found: Weights, count: Weights, reached: Ints) -> Floats:
     how many of the recalls are reached [P, R]. Only there can recall reach one and precision peak, so the curve is
     followed along them alone.
     """
-    precision = found / (count + np.spacing(1))
-    envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    area: Floats = (envelope * np.diff(reached, axis=0, prepend=0)).sum(axis=0) / len(RECALLS)
+    precision = envelope(found / (count + np.spacing(1)))
+    area: Floats = (precision * np.diff(reached, axis=0, prepend=0)).sum(axis=0) / len(RECALLS)
     return area
 
 
-def match(index: DetectionIndex, results: Results) -> list[Matches]:
-    """Match the detections with the ground truths by pycocotools, for each class that has objects."""
-    return Matcher(index)(results)
+def match(index: DetectionIndex, results: Results, figure: str = "AP") -> list[Matches]:
+    """How the detections match the ground truths for one of FIGURES: a class that has objects each, by category id.
 
-
-class Matcher:
-    """`match` for several sets of detections of one split, and for one of FIGURES instead of AP.
-
-    By ultrafast-pycocotools where that is installed: the same matches, some ten times as fast.
+    Raises ValueError for images that the index does not have; classes that it lacks do not count.
     """
-
-    def __init__(self, index: DetectionIndex, figure: str = "AP") -> None:
-        self.index, self.figure = index, figure
-        self.position = {image: i for i, image in enumerate(index.image_ids.tolist())}
-        self.api, self.evaluator = coco_backend()
-        with contextlib.redirect_stdout(io.StringIO()):
-            self.truth = self.api()
-            self.truth.dataset = index.to_coco()
-            self.truth.createIndex()
-
-    def __call__(self, results: Results) -> list[Matches]:
-        """A class without objects is left out. Raises ValueError for ids that the index does not have."""
-        for what, column, known in (("image", 0, self.index.image_ids), ("category", 6, self.index.category_ids)):
-            strange = np.setdiff1d(results[:, column], known)
-            if len(strange):
-                few = strange[:5].tolist()
-                raise ValueError(f"detections name {what} ids that {self.index.name} does not have: {few}")
-        by_class: dict[int, list[dict[str, Any]]] = {}
-        for entry in filter(None, self._entries(results)):
-            by_class.setdefault(entry["category_id"], []).append(entry)
-        ious = IOUS.get(self.figure, slice(None))
-        classes = [_class_matches(entries, self.position, ious) for entries in by_class.values()]
-        return [matches for matches in classes if matches.objects.any()]
-
-    def _entries(self, results: Results) -> list[dict[str, Any] | None]:
-        """What COCOeval notes down by class and image."""
-        with contextlib.redirect_stdout(io.StringIO()):
-            found = self.api()
-            found.dataset = {**self.truth.dataset, "annotations": _annotations(results)}
-            found.createIndex()
-            coco = self.evaluator(self.truth, found, "bbox")
-            coco.store_eval_imgs = True  # ultrafast-pycocotools leaves them out unless it is asked
-            area = coco.params.areaRngLbl.index(AREAS.get(self.figure, "all"))
-            coco.params.areaRng, coco.params.areaRngLbl = [coco.params.areaRng[area]], [coco.params.areaRngLbl[area]]
-            coco.params.maxDets = [100]
-            coco.evaluate()
-        entries: list[dict[str, Any] | None] = coco.evalImgs
-        return entries
-
-
-def _class_matches(entries: list[dict[str, Any]], position: dict[int, int], ious: slice) -> Matches:
-    """One class from COCOeval's notes by image; detections in the order of its own `accumulate`."""
-    images = np.array([position[entry["image_id"]] for entry in entries])
-    objects = np.zeros(len(position), dtype=np.int64)
-    objects[images] = [np.count_nonzero(np.equal(entry["gtIgnore"], 0)) for entry in entries]
-    scores = np.concatenate([np.asarray(entry["dtScores"], dtype=np.float64) for entry in entries])
-    order = np.argsort(-scores, kind="mergesort")
-    matched, ignored = (
-        np.concatenate([entry[key][ious] for entry in entries], axis=1)[:, order].astype(bool)
-        for key in ("dtMatches", "dtIgnore")
-    )
-    detections = np.repeat(images, [len(entry["dtScores"]) for entry in entries])
-    return Matches(objects, detections[order], matched, ignored, scores[order], int(entries[0]["category_id"]))
-
-
-def _annotations(results: Results) -> list[dict[str, Any]]:
-    """Detections with the keys that `COCOeval` reads."""
-    keys = ("image_id", "category_id", "bbox", "score", "area")
-    rows = ((int(image), int(category), [x, y, w, h], s, w * h) for image, x, y, w, h, s, category in results.tolist())
-    return [{"id": row, **dict(zip(keys, values))} for row, values in enumerate(rows, 1)]
+    o = overlaps(index, results)
+    low, high = RANGES.get(figure, RANGES["AP"])
+    objects, detections = ((low <= area) & (area <= high) for area in (index.area, o.area))
+    matches = [o.match(threshold, objects, detections) for threshold in THRESHOLDS[IOUS.get(figure, slice(None))]]
+    correct, ignored = np.stack([one.correct for one in matches]), np.stack([one.ignored for one in matches])
+    real = o.objects & objects
+    rows_of = by_class(o.label, np.ones_like(detections), len(index.classes))
+    found = []
+    for label in np.argsort(index.category_ids).tolist():
+        held = np.bincount(o.gt_image[real & (index.labels == label)], minlength=len(index))
+        rows = rows_of[label]
+        if held.any():
+            found.append(Matches(held, o.image[rows], correct[:, rows], ignored[:, rows], label))
+    return found

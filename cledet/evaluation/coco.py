@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,14 +12,12 @@ from numpy.typing import NDArray
 
 from cledet.data.index import DetectionIndex, Floats
 from cledet.evaluation.agreement import agreement
+from cledet.evaluation.average import mean
 from cledet.evaluation.confidence import NOWHERE, best_confidences
 from cledet.evaluation.figures import Evaluation, Figures, Limits
-from cledet.evaluation.matching import groups_of, match_coco, order_of, overlapping
+from cledet.evaluation.overlaps import overlaps
 from cledet.evaluation.results import Results
 from cledet.evaluation.voc import voc_aps
-
-IOU = 0.5
-"""The IoU of VOC's figures, of F1 and of `misalignment`."""
 
 
 def evaluate(index: DetectionIndex, results: Results, limits: Limits = Limits()) -> Evaluation:  # noqa: B008
@@ -38,26 +35,25 @@ def evaluate_alone(index: DetectionIndex, results: Results, limits: Limits) -> E
 
 
 def _evaluate(index: DetectionIndex, results: Results, limits: Limits) -> tuple[Evaluation, Floats]:
-    """The figures, and score and IoU [n, 2] of the detections that are matched with an object."""
+    """The figures, and score and IoU [n, 2] of the detections that are matched with an object, as they came."""
     if not index.num_boxes:
         nothing = dict.fromkeys((*limits.names, "VOC07", "VOC12"))
         return Evaluation(nothing, dict.fromkeys(index.classes, nothing | NOWHERE), NOWHERE), np.zeros((0, 2))
     coco = coco_figures(index, results, limits)
-    results = results[np.isin(results[:, 6], index.category_ids)]  # a model may know other classes
-    group = groups_of(index, results)
-    scores, labels = results[:, 5], group % len(index.classes)
-    pairs = overlapping(index, results, group, IOU)
-    matches = match_coco(index, results, group, pairs, IOU, limits.max_dets[-1])
-    order = order_of(scores, labels, len(index.classes))
-    whole, best = best_confidences(index, scores, order, matches)
-    voc = dict(zip(("VOC07", "VOC12"), voc_aps(index, order, pairs, IOU)))
+    o = overlaps(index, results, most=None)
+    voc = dict(zip(("VOC07", "VOC12"), voc_aps(o, o.same)))
+    o = o.best(limits.max_dets[-1])
+    match = o.match()
+    whole, best = best_confidences(o, match)
     per_class: dict[str, Figures] = {}
     for k, name in enumerate(index.classes):
         own = {key: values[k] for key, values in voc.items()}
         per_class[name] = {**coco[name], **own, **best[k]}
-    metrics = {**coco[None], **{key: _mean_known(values) for key, values in voc.items()}}
-    matched = np.column_stack([scores, matches.iou])[matches.correct]
-    return Evaluation(metrics, per_class, whole), matched
+    means = {key: mean(np.array(values, dtype=np.float64)) for key, values in voc.items()}
+    right = np.flatnonzero(match.correct)
+    right = right[np.argsort(o.row[right])]
+    matched = np.column_stack([o.score[right], match.iou[right]])
+    return Evaluation({**coco[None], **means}, per_class, whole), matched
 
 
 def coco_figures(index: DetectionIndex, results: Results, limits: Limits) -> dict[str | None, Figures]:
@@ -115,8 +111,3 @@ def _mean(values: NDArray[np.float64]) -> float | None:
     """The mean of what was measured; -1 stands for nothing."""
     values = values[values > -1]
     return float(values.mean()) if values.size else None
-
-
-def _mean_known(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None

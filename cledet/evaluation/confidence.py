@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from cledet.data.index import Bools, DetectionIndex, Floats
-from cledet.evaluation.matching import Matches, Order
+from cledet.evaluation.overlaps import Match, Overlaps, by_class, overlaps
+from cledet.evaluation.results import Results
 
 Operating = dict[str, float | None]
 """`conf`, and with the detections of at least that score `f1`, `precision` and `recall`; None where F1 is 0."""
@@ -13,21 +16,42 @@ Operating = dict[str, float | None]
 NOWHERE: Operating = dict.fromkeys(("conf", "f1", "precision", "recall"))
 
 
-def best_confidences(
-    index: DetectionIndex, scores: Floats, order: Order, matches: Matches
-) -> tuple[Operating, list[Operating]]:
+class OperatingPoint(NamedTuple):
+    """What is left of the detections whose score is over `confidence`."""
+
+    confidence: float
+    f1: float
+    precision: float
+    recall: float
+
+
+def best_confidences(o: Overlaps, match: Match) -> tuple[Operating, list[Operating]]:
     """The confidence of highest F1 over all classes together, and of each class.
 
     Detections of equal score are kept or dropped together; of confidences of equal F1 the highest is taken. A
     detection on a crowd is neither correct nor a false alarm. Over all classes, detections and objects are counted,
     not classes: frequent ones decide.
     """
-    objects = np.bincount(index.labels[~index.ignore], minlength=len(index.classes)).tolist()
-    counts = matches.counted & ~matches.ignored
-    whole, *parts = (rows[counts[rows]] for rows in (order.all, *order.by_class))
-    return best_confidence(scores[whole], matches.correct[whole], sum(objects)), [
-        best_confidence(scores[rows], matches.correct[rows], n) for rows, n in zip(parts, objects)
+    objects, judged = o.counts(o.objects).tolist(), ~match.ignored
+    whole, *parts = (np.flatnonzero(judged), *by_class(o.label, judged, len(objects)))
+    return best_confidence(o.score[whole], match.correct[whole], sum(objects)), [
+        best_confidence(o.score[rows], match.correct[rows], n) for rows, n in zip(parts, objects)
     ]
+
+
+def operating_point(index: DetectionIndex, results: Results) -> OperatingPoint | None:
+    """The confidence of the highest F1 over the classes that have objects, at IoU 0.5; None where nothing is found.
+
+    It lies half way to the next detection, so that rounding loses none.
+    """
+    o = overlaps(index, results)
+    match, objects = o.match(), o.counts(o.objects)
+    judged = ~match.ignored & (objects > 0)[o.label]
+    score = o.score[judged]
+    at, *figures = best_confidence(score, match.correct[judged], int(objects.sum())).values()
+    if at is None:
+        return None
+    return OperatingPoint((at + float(np.append(score[score < at], 0.0)[0])) / 2, *figures)  # type: ignore[arg-type]
 
 
 def best_confidence(scores: Floats, correct: Bools, objects: int) -> Operating:

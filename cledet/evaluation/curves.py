@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cledet.data.index import Bools, Floats, Ints
-from cledet.evaluation.average import RECALLS
+from cledet.evaluation.average import RECALLS, envelope
 from cledet.evaluation.overlaps import Match, Overlaps
 
 STEPS = 1000
@@ -93,6 +93,5 @@ def _precision_at(correct: Bools, objects: int) -> Floats:
         return np.full(len(RECALLS), np.nan)
     ranks = np.flatnonzero(correct) + 1
     found = np.arange(1, len(ranks) + 1)
-    envelope = np.maximum.accumulate((found / ranks)[::-1])[::-1]
     at = np.searchsorted(found / objects, RECALLS, side="left")
-    return np.append(envelope, 0.0)[at]
+    return np.append(envelope(found / ranks), 0.0)[at]

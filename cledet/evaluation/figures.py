@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cledet.evaluation.matching import LARGEST
 from cledet.evaluation.results import Results
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCO's twelve figures, in pycocotools' order."""
 Figures = dict[str, float | None]
+LARGEST = 1e5**2
+"""The end of COCO's area ranges."""
 
 
 class Limits(NamedTuple):

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cledet.data.index import Bools, DetectionIndex, Floats, Ints
+from cledet.evaluation.figures import LARGEST
 from cledet.evaluation.results import Results
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -34,8 +36,8 @@ class Pairs(NamedTuple):
     gt: Ints  # [P] box row of the index
     iou: Floats  # [P]; with an ignored one the share of the detection that lies in it
 
-    def where(self, chosen: Bools) -> Pairs:
-        """Some of them."""
+    def where(self, chosen: Bools | Ints) -> Pairs:
+        """Some of them, by mask or by position."""
         return Pairs(self.detection[chosen], self.gt[chosen], self.iou[chosen])
 
     def best(self, detections: int) -> tuple[Ints, Floats]:
@@ -51,6 +53,7 @@ class Match(NamedTuple):
 
     gt: Ints  # [D] the object that it is matched with, -1 for none
     ignored: Bools  # [D] it counts neither as right nor as wrong
+    iou: Floats  # [D] IoU with the object, 0 for none
 
     @property
     def correct(self) -> Bools:
@@ -63,6 +66,8 @@ class Overlaps:
     """D detections, highest score first, of equal ones those of lower image id; the index's B ground truths; pairs."""
 
     index: DetectionIndex
+    row: Ints
+    """[D] place in the results that they came in."""
     image: Ints
     """[D] position of the image."""
     label: Ints
@@ -71,8 +76,11 @@ class Overlaps:
     """[D]"""
     xywh: Floats
     """[D, 4]"""
-    pairs: Pairs
-    """Those of IoU 0.1 and more, of any classes."""
+
+    @cached_property
+    def area(self) -> Floats:
+        """[D] width times height."""
+        return self.xywh[:, 2] * self.xywh[:, 3]
 
     @cached_property
     def objects(self) -> Bools:
@@ -85,40 +93,102 @@ class Overlaps:
         return self.index.image_of_boxes()
 
     @cached_property
+    def pairs(self) -> Pairs:
+        """Those of IoU 0.1 and more, of any classes."""
+        return self._pairs(self.image, self.gt_image, BACKGROUND)
+
+    @cached_property
     def same(self) -> Pairs:
         """The pairs of one class that can be matched."""
-        pairs = self.pairs
-        return pairs.where((self.label[pairs.detection] == self.index.labels[pairs.gt]) & (pairs.iou >= FOREGROUND))
+        return self.of_class(FOREGROUND)
+
+    def of_class(self, least: float) -> Pairs:
+        """The pairs of one class and at least that IoU."""
+        classes = len(self.index.classes)
+        return self._pairs(self.image * classes + self.label, self.gt_image * classes + self.index.labels, least)
+
+    def best(self, most: int) -> Overlaps:
+        """The same with the best `most` detections of each image and class."""
+        home = self.image * len(self.index.classes) + self.label
+        ordered = np.sort(home)
+        if not (ordered[most:] == ordered[:-most]).any():
+            return self
+        kept = np.flatnonzero(_rank_within(home) < most)
+        columns = self.row[kept], self.image[kept], self.label[kept], self.score[kept], self.xywh[kept]
+        return Overlaps(self.index, *columns)
 
     def counts(self, gts: Bools) -> Ints:
         """How many of these ground truths [B] each class has [C]."""
         return np.bincount(self.index.labels[gts], minlength=len(self.index.classes))
 
-    def match(self, threshold: float = FOREGROUND, objects: Bools | None = None) -> Match:
-        """Match at an IoU threshold; of the ground truths [B] those are ignored that are not in `objects`."""
+    def match(
+        self, threshold: float = FOREGROUND, objects: Bools | None = None, detections: Bools | None = None
+    ) -> Match:
+        """Match at an IoU threshold.
+
+        Of the ground truths [B] those are ignored that are not in `objects`, and of the detections [D] that match
+        nothing those that are not in `detections`, which by default are all of an area that COCO knows.
+        """
         real = self.objects if objects is None else self.objects & objects
+        known = (self.area >= 0) & (self.area <= LARGEST) if detections is None else detections
         pairs = self.same.where(self.same.iou >= threshold)
-        gt = np.full(len(self.score), -1)
+        gt, iou = np.full(len(self.score), -1), np.zeros(len(self.score))
         own = pairs.where(real[pairs.gt])
         chosen = own.where(assign(own, own.detection, np.zeros(len(real), dtype=np.bool_)))
-        gt[chosen.detection] = chosen.gt
+        gt[chosen.detection], iou[chosen.detection] = chosen.gt, chosen.iou
+        ignored = ~known & (gt < 0)
         rest = pairs.where(~real[pairs.gt] & (gt[pairs.detection] < 0))
-        ignored = np.zeros(len(gt), dtype=np.bool_)
         ignored[rest.detection[assign(rest, rest.detection, self.index.ignore)]] = True
-        return Match(gt, ignored)
+        return Match(gt, ignored, iou)
+
+    def _pairs(self, home: Ints, gt_home: Ints, least: float) -> Pairs:
+        """Pairs of equal home, of detections [D] and ground truths [B], a bounded number at a time."""
+        order = np.argsort(gt_home, kind="stable")
+        homes, begin, count = np.unique(gt_home[order], return_index=True, return_counts=True)
+        place, known = _places(homes, home)
+        rows = np.flatnonzero(known)
+        begin, count = begin[place[rows]], count[place[rows]]
+        ends = count.cumsum()
+        parts = [Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
+        first = 0
+        while first < len(rows):
+            done = ends[first - 1] if first else 0
+            last = max(first + 1, int(np.searchsorted(ends, done + PAIRS, side="right")))
+            many = count[first:last]
+            shift = begin[first:last] - (ends[first:last] - many - done)
+            detection = np.repeat(rows[first:last], many)
+            gt = order[np.arange(len(detection)) + np.repeat(shift, many)]
+            iou = box_iou(self.xywh[detection], self.index.xywh[gt], self.index.ignore[gt])
+            parts.append(Pairs(detection, gt, iou).where(iou >= least))
+            first = last
+        pairs = Pairs(*(np.concatenate(column) for column in zip(*parts)))
+        return pairs.where(np.lexsort((-pairs.gt, -pairs.iou, pairs.detection)))
 
 
-def overlaps(index: DetectionIndex, results: Results) -> Overlaps:
-    """The detections of a split's classes beside its ground truths; raises ValueError for an image that it lacks."""
-    results = results[np.isin(results[:, 6], index.category_ids)]
-    strange = np.setdiff1d(results[:, 0], index.image_ids)
-    if len(strange):
+def overlaps(index: DetectionIndex, results: Results, most: int | None = MAX_DETECTIONS) -> Overlaps:
+    """The best `most` detections of each image and class of a split, None for all, beside its ground truths.
+
+    Detections of classes that it lacks are left out. Raises ValueError for an image that it lacks.
+    """
+    place, known = _places(index.category_ids, results[:, 6])
+    row = np.flatnonzero(known)
+    label = np.argsort(index.category_ids)[place[row]]
+    place, known = _places(index.image_ids, results[row, 0])
+    if not known.all():
+        strange = np.unique(results[row[~known], 0])
         raise ValueError(f"detections name image ids that {index.name} does not have: {strange[:5].tolist()}")
-    results = results[np.lexsort((results[:, 0], -results[:, 5]))]
-    image, label = _positions(index.image_ids, results[:, 0]), _positions(index.category_ids, results[:, 6])
-    kept = _rank_within(image * len(index.classes) + label) < MAX_DETECTIONS
-    image, label, results = image[kept], label[kept], results[kept]
-    return Overlaps(index, image, label, results[:, 5], results[:, 1:5], _pairs(index, image, results[:, 1:5]))
+    order = np.argsort(_small(place, len(index)), kind="stable")
+    order = order[np.argsort(-results[row[order], 5], kind="stable")]
+    row, label, image = row[order], label[order], np.argsort(index.image_ids)[place[order]]
+    found = Overlaps(index, row, image, label, results[row, 5], results[row, 1:5])
+    return found if most is None else found.best(most)
+
+
+def by_class(label: Ints, chosen: Bools, classes: int) -> list[Ints]:
+    """The chosen detections [D] of each class, in their order."""
+    rows = np.flatnonzero(chosen)
+    ends = np.bincount(label[rows], minlength=classes).cumsum()
+    return np.split(rows[np.argsort(_small(label[rows], classes), kind="stable")], ends[:-1])
 
 
 def assign(pairs: Pairs, rank: Ints, shared: Bools) -> Bools:
@@ -143,27 +213,7 @@ def assign(pairs: Pairs, rank: Ints, shared: Bools) -> Bools:
     return chosen
 
 
-def _pairs(index: DetectionIndex, image: Ints, xywh: Floats) -> Pairs:
-    """All pairs of IoU 0.1 and more, a bounded number at a time."""
-    counts = np.diff(index.starts)[image]
-    ends = counts.cumsum()
-    parts = [Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
-    first = 0
-    while first < len(image):
-        done = ends[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, done + PAIRS, side="right")))
-        detection = np.repeat(np.arange(first, last), counts[first:last])
-        within = np.arange(len(detection)) - np.repeat(ends[first:last] - counts[first:last] - done, counts[first:last])
-        gt = index.starts[image[detection]] + within
-        iou = _iou(xywh[detection], index.xywh[gt], index.ignore[gt])
-        parts.append(Pairs(detection, gt, iou).where(iou >= BACKGROUND))
-        first = last
-    pairs = Pairs(*(np.concatenate(column) for column in zip(*parts)))
-    order = np.lexsort((-pairs.gt, -pairs.iou, pairs.detection))
-    return Pairs(pairs.detection[order], pairs.gt[order], pairs.iou[order])
-
-
-def _iou(a: Floats, b: Floats, crowd: Bools) -> Floats:
+def box_iou(a: Floats, b: Floats, crowd: Bools | bool = False) -> Floats:
     """IoU [P] of boxes xywh row by row, to pycocotools' last bit; with a crowd the share of a in it."""
     shared = np.ones(len(a))
     for side in (0, 1):
@@ -175,10 +225,16 @@ def _iou(a: Floats, b: Floats, crowd: Bools) -> Floats:
     return np.divide(shared, union, out=np.zeros(len(a)), where=shared > 0)
 
 
-def _positions(known: Ints, wanted: Floats) -> Ints:
-    """Where in `known`, of any order, the wanted ones are."""
-    order = np.argsort(known)
-    return order[np.searchsorted(known, wanted, sorter=order)]
+def _places(known: Ints, wanted: NDArray[Any]) -> tuple[Ints, Bools]:
+    """The place of every wanted number [N] among the known ones in order, and whether it is one."""
+    ordered = np.sort(known)
+    place = np.searchsorted(ordered, wanted).clip(max=len(known) - 1)
+    return place, ordered[place] == wanted if len(known) else np.zeros(len(wanted), dtype=np.bool_)
+
+
+def _small(values: Ints, end: int) -> NDArray[Any]:
+    """Values below `end` as the smallest integers that hold them: numpy sorts those of 16 bits at once."""
+    return values.astype(np.min_scalar_type(end))
 
 
 def _rank_within(groups: Ints) -> Ints:

@@ -40,7 +40,7 @@ class Slice(NamedTuple):
 
 def by_size(o: Overlaps) -> list[Slice]:
     """The figures of objects by the square root of their area."""
-    sides, own = np.sqrt(np.maximum(o.index.area, 0)), np.sqrt(o.xywh[:, 2] * o.xywh[:, 3])
+    sides, own = np.sqrt(np.maximum(o.index.area, 0)), np.sqrt(o.area)
     return _slices(o, sides, own, SIDES, SIDE_NAMES)
 
 
@@ -61,10 +61,10 @@ def _slice(o: Overlaps, name: str, gts: Bools, detections: Bools) -> Slice:
     aps = []
     found = 0
     for threshold in THRESHOLDS:
-        match = o.match(threshold, gts)
+        match = o.match(threshold, gts, detections)
         if threshold == FOREGROUND:
             found = int(match.correct.sum())
-        aps.append(mean(class_ap(o.label, match.correct, match.ignored | ~(match.correct | detections), counts)))
+        aps.append(mean(class_ap(o.label, match.correct, match.ignored, counts)))
     objects = int(counts.sum())
     if not objects:
         return Slice(name, 0, None, None, None)

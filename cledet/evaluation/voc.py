@@ -14,43 +14,50 @@ from __future__ import annotations
 
 import numpy as np
 
-from cledet.data.index import Bools, DetectionIndex, Ints
-from cledet.evaluation.matching import Order, Pairs
+from cledet.data.index import Bools, Ints
+from cledet.evaluation.average import envelope
+from cledet.evaluation.overlaps import Overlaps, Pairs, box_iou, by_class
 
 POINTS = 11
 """Recalls 0, 0.1 ... 1 of the rule of 2007."""
 
 
-def voc_aps(
-    index: DetectionIndex, order: Order, pairs: Pairs, threshold: float = 0.5
-) -> tuple[list[float | None], list[float | None]]:
+def voc_aps(o: Overlaps, pairs: Pairs, threshold: float = 0.5) -> tuple[list[float | None], list[float | None]]:
     """AP of each class by the 11 points of 2007, and by area; None for a class without objects that count.
 
-    `pairs` are those of `cledet.evaluation.matching.overlapping` at this threshold or a lower one.
+    `pairs` are those of one class at this threshold or a lower one.
     """
-    correct, ignored = judge(index, order.all, pairs, threshold)
-    objects = np.bincount(index.labels[~index.ignore], minlength=len(index.classes)).tolist()
-    found = [correct[rows[~ignored[rows]]] for rows in order.by_class]
+    correct, ignored = judge(o, pairs, threshold)
+    order, objects = _as_they_came(o), o.counts(o.objects).tolist()
+    correct = correct[order]
+    found = [correct[rows] for rows in by_class(o.label[order], ~ignored[order], len(objects))]
     return tuple(  # type: ignore[return-value]
         [rule(hits, count) if count else None for hits, count in zip(found, objects)] for rule in (eleven_points, area)
     )
 
 
-def judge(index: DetectionIndex, order: Ints, pairs: Pairs, threshold: float) -> tuple[Bools, Bools]:
-    """Which detections are correct [D], and which do not count [D]; `order` [D] has them highest score first."""
-    correct, ignored = np.zeros((2, len(order)), dtype=np.bool_)
-    near = np.flatnonzero(pairs.iou >= threshold)
-    near = near[np.lexsort((pairs.truth[near], -pairs.iou[near], pairs.detection[near]))]
+def judge(o: Overlaps, pairs: Pairs, threshold: float) -> tuple[Bools, Bools]:
+    """Which detections are correct [D], and which do not count [D]."""
+    correct, ignored = np.zeros((2, len(o.score)), dtype=np.bool_)
+    difficult = o.index.ignore[pairs.gt]
+    of_difficult = box_iou(o.xywh[pairs.detection[difficult]], o.index.xywh[pairs.gt[difficult]])
+    iou = pairs.iou.copy()  # the share of the detection, with a difficult one
+    iou[difficult] = of_difficult
+    near = np.flatnonzero(iou >= threshold)
+    near = near[np.lexsort((pairs.gt[near], -iou[near], pairs.detection[near]))]
     near = near[np.append(True, np.diff(pairs.detection[near]) > 0)[: len(near)]]
-    detection, truth = pairs.detection[near], pairs.truth[near]
-    difficult = index.ignore[truth]
-    ignored[detection[difficult]] = True
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    by_score = np.argsort(place[detection])
-    by_score = by_score[~difficult[by_score]]
-    correct[detection[by_score[np.unique(truth[by_score], return_index=True)[1]]]] = True
+    ignored[pairs.detection[near[difficult[near]]]] = True
+    near = near[~difficult[near]]
+    correct[pairs.detection[near[np.unique(pairs.gt[near], return_index=True)[1]]]] = True
     return correct, ignored
+
+
+def _as_they_came(o: Overlaps) -> Ints:
+    """The order [D] in which detections of equal score are as in the results."""
+    order, equal = np.arange(len(o.score)), np.diff(o.score) == 0
+    tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal)[: len(order)])
+    order[tied] = tied[np.lexsort((o.row[tied], -o.score[tied]))]
+    return order
 
 
 def eleven_points(correct: Bools, objects: int) -> float:
@@ -69,5 +76,4 @@ def area(correct: Bools, objects: int) -> float:
     """The area under precision over recall, precision being the highest at such a recall or a higher one."""
     found = np.cumsum(correct)
     precision = found / np.arange(1, len(found) + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(envelope[correct].sum() / objects)
+    return float(envelope(precision)[correct].sum() / objects)

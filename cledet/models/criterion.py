@@ -12,16 +12,29 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cledet.components.dc import center_unit, dynamic_coefficient, normalize_coefficient
 from cledet.components.iac import Recall, at_matched_class, recalled
 from cledet.models.network import RawOutputs
-from cledet.ops.assign import assign_from, ignore_regions, match
+from cledet.ops.assign import BACKGROUND, assign_from, ignore_regions, match
 from cledet.ops.atss import assign_atss
 from cledet.ops.boxes import elementwise_iou
 from cledet.ops.coder import CODERS, distributions, encode, encode_distances
-from cledet.ops.fcos import assign_fcos
-from cledet.ops.losses import distribution_focal_loss, focal_loss, giou_loss, quality_focal_loss, smooth_l1
+from cledet.ops.fcos import assign_fcos, centerness
+from cledet.ops.losses import (
+    ciou_loss,
+    diou_loss,
+    distribution_focal_loss,
+    focal_loss,
+    ghm_loss,
+    giou_loss,
+    quality_focal_loss,
+    smooth_l1,
+    varifocal_loss,
+)
+from cledet.ops.paa import choose_paa
+from cledet.ops.tal import assign_tal
 
 
 class Targets(NamedTuple):
@@ -37,6 +50,12 @@ class Assigned(NamedTuple):
 
     gt: Tensor  # [N, A] int64 index of its ground truth, -1 background, -2 ignored
     recalled: Tensor  # [N, A] bool whether it is positive by IAC only
+    quality: Tensor | None = None  # [N, A] what the positives' scores should be, where the assignment says so
+
+    def counts(self) -> Tensor:
+        """What each anchor [N, A] counts for: a positive its quality, 1 if there is none said; another 0."""
+        positive = self.gt >= 0
+        return positive.long() if self.quality is None else self.quality * positive
 
 
 class Positives(NamedTuple):
@@ -50,19 +69,19 @@ class Positives(NamedTuple):
     strides: Tensor  # [P]
     code: Tensor  # [P, K] float32
     boxes: Tensor  # [P, 4] what the code means
-    quality: Tensor  # [P] IoU of these with the ground truths, without gradient
+    quality: Tensor  # [P] what the scores should be: IoU of these with the ground truths, or what the assignment says
 
 
 class Losses(NamedTuple):
     """What a step is trained on, and what is worth logging about it."""
 
     classification: Tensor  # scalar
-    regression: Tensor  # scalar
+    regression: Tensor  # scalar; centerness's loss is part of it
     positives: Tensor  # positive anchors of the batch
     recalled: Tensor  # those of them that IAC recalled
     coefficient: Tensor  # mean over the positives of what multiplied their loss: DC's lambda', else 1; nan: none
     spread: Tensor  # its standard deviation
-    n: Tensor  # Eq. 4's N, over all processes; what the classification is divided by, or by 1 if it is 0
+    n: Tensor  # Eq. 4's N, over all processes; what the losses are divided by, or by 1 if it is less
 
 
 LETTER = Recall()
@@ -73,7 +92,8 @@ LETTER = Recall()
 class Criterion:
     """Classification and box regression of the anchors, with or without DC (Eq. 2-4) and IAC (Eq. 5-7).
 
-    As it stands, RetinaNet with both; `assignment="atss", cls_loss="qfl", reg_loss="dfl", iac=None` is GFL with DC.
+    As it stands, RetinaNet with both; `assignment="atss", cls_loss="qfl", reg_loss="dfl", iac=None` is GFL with DC, and
+    `assignment="fcos", reg_loss="giou", iac=None` of a network that says centerness is FCOS with DC.
     """
 
     iac: Recall | None = LETTER
@@ -91,27 +111,22 @@ class Criterion:
     def __call__(self, raw: RawOutputs, targets: Targets) -> Losses:
         """Raw outputs and ground truths -> losses, over the number of positives (Eq. 4).
 
-        The boxes' is over the sum of their weights, where the classification loss gives them any. Computed in float32,
-        whatever precision the network ran in.
+        The boxes' is over the sum of their weights, where they have any; a classification loss that is a mean already
+        is left as it is. Computed in float32, whatever precision the network ran in.
         """
         with torch.autocast(raw.logits.device.type, enabled=False):
             assigned = self.assign(raw, targets)
             found = positives(raw, targets, assigned)
-            labels = assigned.gt.clamp(max=-1)
-            labels[found.image, found.anchor] = targets.labels[found.image, found.gt]
-            classification = self.loss(raw.logits.flatten(0, 1), labels.flatten(), found.quality).view_as(labels)
+            classification = self.classification(raw, targets, assigned, found)
             positive = classification[found.image, found.anchor]
             weight = self.weight(found, positive)
             background = classification.sum() - positive.sum()
 
             n = self.total(NORMALIZERS[self.normalizer](assigned))
-            regression, share = REG_LOSSES[self.reg_loss](found), n
-            if (weigh := CLS_LOSSES[self.cls_loss].box_weight) is not None:
-                box_weight = weigh(raw.logits[found.image, found.anchor].detach())
-                regression, share = regression * box_weight, self.total(box_weight.sum())
+            share = torch.ones_like(n) if CLS_LOSSES[self.cls_loss].is_mean else n
             return Losses(
-                classification=((weight * positive).sum() + background) / self.divisor(n),
-                regression=regression.sum() / self.divisor(share),
+                classification=((weight * positive).sum() + background) / self.divisor(share),
+                regression=self.regression(raw, assigned, found, n),
                 positives=torch.tensor(len(found.gt)),
                 recalled=assigned.recalled.sum(),
                 coefficient=weight.mean(),
@@ -122,12 +137,34 @@ class Criterion:
     @torch.no_grad()
     def assign(self, raw: RawOutputs, targets: Targets) -> Assigned:
         """What each anchor answers for, and which of them are ignored."""
-        gt, extra = ASSIGNMENTS[self.assignment](self, raw, targets)
-        return Assigned(ignore_regions(gt, raw.anchors, targets.ignored), extra)
+        found = ASSIGNMENTS[self.assignment](self, raw, targets)
+        return found._replace(gt=ignore_regions(found.gt, raw.anchors, targets.ignored))
 
-    def loss(self, logits: Tensor, labels: Tensor, quality: Tensor) -> Tensor:
-        """The classification loss [M] of logits [M, C] and labels [M], whose positives have this IoU [P]."""
-        return CLS_LOSSES[self.cls_loss].loss(logits, labels, quality)
+    def classification(self, raw: RawOutputs, targets: Targets, assigned: Assigned, found: Positives) -> Tensor:
+        """The classification loss [N, A] of every anchor, without DC and not yet divided."""
+        labels = assigned.gt.clamp(max=-1)
+        labels[found.image, found.anchor] = targets.labels[found.image, found.gt]
+        loss = CLS_LOSSES[self.cls_loss].loss
+        return loss(raw.logits.flatten(0, 1), labels.flatten(), found.quality, self.total).view_as(labels)
+
+    def regression(self, raw: RawOutputs, assigned: Assigned, found: Positives, n: Tensor) -> Tensor:
+        """The boxes' loss of the batch, and where the network says centerness that of it, which is over N."""
+        loss, share = REG_LOSSES[self.reg_loss](found), n
+        if (weight := self.box_weight(raw, assigned, found)) is not None:
+            loss, share = loss * weight, self.total(weight.sum())
+        boxes = loss.sum() / self.divisor(share)
+        if raw.centerness is None:
+            return boxes
+        said = raw.centerness[found.image, found.anchor].float()
+        true = centerness(encode_distances(found.gt_boxes, found.anchors, found.strides))
+        return boxes + binary_cross_entropy_with_logits(said, true, reduction="sum") / self.divisor(n)
+
+    def box_weight(self, raw: RawOutputs, assigned: Assigned, found: Positives) -> Tensor | None:
+        """What weighs the positives' box losses [P]: the quality if the assignment says it, else as the loss does."""
+        if assigned.quality is not None:
+            return found.quality
+        weigh = CLS_LOSSES[self.cls_loss].box_weight
+        return weigh and weigh(raw.logits[found.image, found.anchor].detach(), found.quality)
 
     def divisor(self, total: Tensor) -> Tensor:
         """What this process divides a sum by, of which there is so much over all processes; at least 1 over all."""
@@ -152,31 +189,52 @@ def positives(raw: RawOutputs, targets: Targets, assigned: Assigned) -> Positive
     gt_boxes, code = targets.boxes[image, gt], raw.deltas[image, anchor].float()
     anchors, strides = raw.anchors[anchor], raw.strides[anchor]
     boxes = CODERS[raw.coder](code, anchors, strides)
-    quality = elementwise_iou(boxes.detach(), gt_boxes)
+    iou = elementwise_iou(boxes.detach(), gt_boxes)
+    quality = iou if assigned.quality is None else assigned.quality[image, anchor]
     return Positives(image, anchor, gt, gt_boxes, anchors, strides, code, boxes, quality)
 
 
-def _by_iou(criterion: Criterion, raw: RawOutputs, targets: Targets) -> tuple[Tensor, Tensor]:
+def _by_iou(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assigned:
     """RetinaNet's assignment, and where IAC is on what it recalls by its score (Eq. 5-7)."""
     matches = match(raw.anchors, targets.boxes)
     gt = assign_from(matches)
     if criterion.iac is None:
-        return gt, torch.zeros_like(gt, dtype=torch.bool)
+        return _without_iac(gt)
     prob = at_matched_class(raw.logits, targets.labels, matches).float().sigmoid()
     extra = recalled(gt, matches, raw.anchors, targets.boxes, prob, criterion.iac)
-    return torch.where(extra, matches.gt, gt), extra
+    return Assigned(torch.where(extra, matches.gt, gt), extra)
 
 
-def _by_atss(criterion: Criterion, raw: RawOutputs, targets: Targets) -> tuple[Tensor, Tensor]:
+def _by_atss(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assigned:
     """ATSS with 9 candidates on a level, of each of a place's anchors."""
-    gt = assign_atss(raw.anchors, targets.boxes, raw.levels, count=9 * raw.per_position)
-    return gt, torch.zeros_like(gt, dtype=torch.bool)
+    return _without_iac(assign_atss(raw.anchors, targets.boxes, raw.levels, count=9 * raw.per_position))
 
 
-def _by_fcos(criterion: Criterion, raw: RawOutputs, targets: Targets) -> tuple[Tensor, Tensor]:
+def _by_fcos(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assigned:
     """FCOS's own assignment of points."""
-    gt = assign_fcos(raw.anchors, targets.boxes, raw.strides, radius=criterion.center_sampling)
-    return gt, torch.zeros_like(gt, dtype=torch.bool)
+    return _without_iac(assign_fcos(raw.anchors, targets.boxes, raw.strides, radius=criterion.center_sampling))
+
+
+def _by_tal(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assigned:
+    """TOOD's assignment by what the network says, and what its scores should be."""
+    gt, quality = assign_tal(raw.anchors, raw.boxes(), raw.logits, targets.boxes, targets.labels)
+    return _without_iac(gt)._replace(quality=quality)
+
+
+def _by_paa(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assigned:
+    """PAA: of the anchors that overlap an object by a tenth those of low focal loss + 1.3 GIoU loss."""
+    gt = assign_from(match(raw.anchors, targets.boxes), fg_threshold=0.1, bg_threshold=0.1)
+    found = positives(raw, targets, _without_iac(gt))
+    label = targets.labels[found.image, found.gt]
+    loss = focal_loss(raw.logits[found.image, found.anchor], label) + 1.3 * giou_loss(found.boxes, found.gt_boxes)
+    owner = found.image * targets.boxes.shape[1] + found.gt
+    keep = choose_paa(loss, owner, found.strides.long(), count=9)
+    gt[found.image[~keep], found.anchor[~keep]] = BACKGROUND
+    return _without_iac(gt)
+
+
+def _without_iac(gt: Tensor) -> Assigned:
+    return Assigned(gt, torch.zeros_like(gt, dtype=torch.bool))
 
 
 def _gfl_boxes(found: Positives) -> Tensor:
@@ -188,27 +246,40 @@ def _gfl_boxes(found: Positives) -> Tensor:
 
 
 class ClassLoss(NamedTuple):
-    """A classification loss [M] of logits [M, C], labels [M] and the positives' IoU [P]; and what goes with it."""
+    """A classification loss and what goes with it."""
 
-    loss: Callable[[Tensor, Tensor, Tensor], Tensor]
-    box_weight: Callable[[Tensor], Tensor] | None = None
-    """What weighs the positives' box losses [P], from their logits [P, C]."""
+    loss: Callable[[Tensor, Tensor, Tensor, Callable[[Tensor], Tensor]], Tensor]
+    """[M] of logits [M, C], labels [M], the positives' quality [P], and what adds up over processes."""
+    box_weight: Callable[[Tensor, Tensor], Tensor] | None = None
+    """What weighs the positives' box losses [P], from their logits [P, C] and quality [P]."""
+    is_mean: bool = False
+    """Whether its sum is a mean already, which Eq. 4's N does not divide."""
 
 
-ASSIGNMENTS = {"iou": _by_iou, "atss": _by_atss, "fcos": _by_fcos}
-"""Ground truths [N, A] as `Assigned` has them, and which anchors are positive by IAC only."""
+ASSIGNMENTS = {"iou": _by_iou, "atss": _by_atss, "fcos": _by_fcos, "paa": _by_paa, "tal": _by_tal}
+"""What each anchor answers for, crowds not yet ignored."""
 CLS_LOSSES = {
-    "focal": ClassLoss(lambda logits, labels, quality: focal_loss(logits, labels)),
-    "qfl": ClassLoss(quality_focal_loss, box_weight=lambda logits: logits.float().sigmoid().amax(-1)),
+    "focal": ClassLoss(lambda logits, labels, quality, total: focal_loss(logits, labels)),
+    "qfl": ClassLoss(
+        lambda logits, labels, quality, total: quality_focal_loss(logits, labels, quality),
+        box_weight=lambda logits, quality: logits.float().sigmoid().amax(-1),
+    ),
+    "varifocal": ClassLoss(
+        lambda logits, labels, quality, total: varifocal_loss(logits, labels, quality),
+        box_weight=lambda logits, quality: quality,
+    ),
+    "ghm": ClassLoss(lambda logits, labels, quality, total: ghm_loss(logits, labels, total=total), is_mean=True),
 }
 REG_LOSSES: dict[str, Callable[[Positives], Tensor]] = {
     "smooth_l1": lambda found: smooth_l1(found.code, encode(found.gt_boxes, found.anchors), beta=1 / 9),
     "giou": lambda found: giou_loss(found.boxes, found.gt_boxes),
+    "diou": lambda found: diou_loss(found.boxes, found.gt_boxes),
+    "ciou": lambda found: ciou_loss(found.boxes, found.gt_boxes),
     "dfl": _gfl_boxes,
 }
 """The box loss [P] of each positive anchor."""
 NORMALIZERS = {
-    "positives": lambda assigned: (assigned.gt >= 0).sum(),
-    "matched": lambda assigned: ((assigned.gt >= 0) & ~assigned.recalled).sum(),
+    "positives": lambda assigned: assigned.counts().sum(),
+    "matched": lambda assigned: (assigned.counts() * ~assigned.recalled).sum(),
 }
-"""What N, by which Eq. 4 divides, counts: all positives, or those by IoU only."""
+"""What N, by which Eq. 4 divides, counts: all positives, or those by IoU only; each as its quality, if said."""

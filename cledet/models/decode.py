@@ -77,6 +77,7 @@ def candidates(raw: RawOutputs, sizes: Tensor, conf: float) -> list[Detected]:
 
 def best_of_levels(raw: RawOutputs) -> Detected:
     """Each level's best CANDIDATES pairs of anchor and class: boxes [N, M, 4], scores [N, M], labels [N, M]."""
+    raw = raw.scored()
     count = raw.logits.shape[2]
     rows, pairs = [], []
     first = 0

@@ -94,6 +94,25 @@ class GFLHead(nn.Module):
         return self.classification(features), torch.cat(codes, 1)
 
 
+class FCOSHead(nn.Module):
+    """FCOS's head: class logits [N, A, C], distances to the sides [N, A, 4] in strides, centerness's logits [N, A].
+
+    The distances are ReLU of what the tower says times a learned number a level, and centerness comes from their tower,
+    as in the paper's later version. Source: Tian et al., "FCOS" (arXiv 1904.01355; 2006.09214).
+    """
+
+    def __init__(self, channels: int, anchors: int, classes: int, normed: bool) -> None:
+        super().__init__()
+        self.classification = Tower(channels, anchors, classes, bias=-math.log((1 - PRIOR) / PRIOR), normed=normed)
+        self.regression = Tower(channels, anchors, 5, normed=normed)
+        self.scales = nn.Parameter(torch.ones(len(STRIDES)))
+
+    def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        said = [self.regression.level(x) for x in features]
+        sides = [(level[..., :4] * scale).relu() for level, scale in zip(said, self.scales)]
+        return self.classification(features), torch.cat(sides, 1), torch.cat([level[..., 4] for level in said], 1)
+
+
 class HeadSpec(NamedTuple):
     """How a head is built from (channels, anchors of a position, classes, group norm?), and what it wants around it."""
 
@@ -111,5 +130,6 @@ class HeadSpec(NamedTuple):
 HEADS = {
     "retinanet": HeadSpec(RetinaHead, "deltas", OCTAVES, RATIOS, relu_before_p7=True, normed=False),
     "gfl": HeadSpec(GFLHead, "distances", (1.0,), (1.0,), relu_before_p7=False, normed=True),
+    "fcos": HeadSpec(FCOSHead, "sides", (1.0,), (1.0,), relu_before_p7=True, normed=True),
 }
 """What differs between the heads in the network; how they are trained differs by `cledet.train_config.HEADS`."""

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict, field_validator
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from cledet.models.anchors import STRIDES, Anchors
 from cledet.models.backbones import build_backbone
@@ -52,6 +53,7 @@ class RawOutputs(NamedTuple):
     levels: list[int]  # anchors of P3 to P7
     coder: str = "deltas"  # a key of CODERS
     per_position: int = 9  # anchors of one place
+    centerness: Tensor | None = None  # [N, A] logits of how central each point lies in its object, of FCOS
 
     def boxes(self, image: Any = slice(None), anchor: Any = slice(None)) -> Tensor:
         """The decoded boxes [..., 4], in pixels and float32, of these anchors of these images; by default of all.
@@ -60,6 +62,13 @@ class RawOutputs(NamedTuple):
         """
         code = self.deltas[image, anchor].float()
         return CODERS[self.coder](code, self.anchors[anchor], self.strides[anchor])
+
+    def scored(self) -> RawOutputs:
+        """The same with logits of the scores: of each class, or with centerness of sqrt(class * centerness)."""
+        if self.centerness is None:
+            return self
+        log_score = (logsigmoid(self.logits.float()) + logsigmoid(self.centerness.float())[..., None]) / 2
+        return self._replace(logits=log_score - (-log_score.expm1()).log(), centerness=None)
 
 
 class RetinaNet(nn.Module):
@@ -82,12 +91,12 @@ class RetinaNet(nn.Module):
     def raw(self, x: Tensor) -> RawOutputs:
         """The same for images that are normalised already."""
         features = self.pyramid(x.contiguous(memory_format=torch.channels_last))
-        logits, deltas = self.head(features)
+        logits, deltas, *centerness = self.head(features)
         shapes = [(f.shape[-2], f.shape[-1]) for f in features]
         anchors, strides = self.anchors(shapes, (x.shape[-2], x.shape[-1]))
         each = self.anchors.per_position
         levels = [rows * columns * each for rows, columns in shapes]
-        return RawOutputs(logits, deltas, anchors, strides, levels, self.coder, each)
+        return RawOutputs(logits, deltas, anchors, strides, levels, self.coder, each, *centerness)
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """Normalised images -> feature maps P3 to P7."""

@@ -31,7 +31,7 @@ def assign_atss(anchors: Tensor, gt_boxes: Tensor, levels: Sequence[int], *, cou
         iou = elementwise_iou(anchors[anchor], boxes[:, :, None])
         image, gt, place = chosen(anchors[anchor], boxes, iou).nonzero(as_tuple=True)
         at = image * len(anchors) + anchor[image, gt, place]
-        _give(best.view(-1), assigned.view(-1), at, iou[image, gt, place], gt + start)
+        give(best.view(-1), assigned.view(-1), at, iou[image, gt, place], gt + start)
     return assigned
 
 
@@ -40,7 +40,7 @@ def candidates(anchors: Tensor, boxes: Tensor, levels: Sequence[int], count: int
     points, found, first = centers(anchors), [], 0
     for level in levels:
         apart = points[first : first + level] - centers(boxes)[:, :, None]
-        found.append(first + _nearest(apart.square().sum(-1), min(count, level)))
+        found.append(first + lowest(apart.square().sum(-1), min(count, level)))
         first += level
     return torch.cat(found, -1)
 
@@ -53,7 +53,7 @@ def chosen(candidates: Tensor, boxes: Tensor, iou: Tensor) -> Tensor:
     return (iou >= iou.mean(-1, keepdim=True) + spread) & (room > MARGIN)
 
 
-def _nearest(distance: Tensor, count: int) -> Tensor:
+def lowest(distance: Tensor, count: int) -> Tensor:
     """The indices [..., count] of the smallest of distances [..., A], rising; of equals the first."""
     last = distance.topk(count, largest=False, sorted=True).values[..., -1:]
     nearer, equal = distance < last, distance == last
@@ -61,7 +61,7 @@ def _nearest(distance: Tensor, count: int) -> Tensor:
     return taken.nonzero()[:, -1].view(*distance.shape[:-1], count)
 
 
-def _give(best: Tensor, assigned: Tensor, at: Tensor, iou: Tensor, gt: Tensor) -> None:
+def give(best: Tensor, assigned: Tensor, at: Tensor, iou: Tensor, gt: Tensor) -> None:
     """Give the anchors `at` to the ground truths of highest IoU: changes best [M] and assigned [M] in place."""
     before = best.clone()
     best.scatter_reduce_(0, at, iou, "amax")

@@ -1,7 +1,7 @@
 """Codes of boxes: what the regression branch predicts about each anchor, and the boxes that it means.
 
-Deltas (R-CNN coding, all weights 1) move and stretch an anchor; distances, each a distribution, go from its centre to
-the four sides.
+Deltas (R-CNN coding, all weights 1) move and stretch an anchor; distances go from its centre to the four sides, as
+numbers (sides) or each as a distribution.
 """
 
 from __future__ import annotations
@@ -47,15 +47,19 @@ def encode_distances(gt_boxes: Tensor, anchors: Tensor, strides: Tensor) -> Tens
     return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], -1) / strides[..., None]
 
 
+def decode_sides(code: Tensor, anchors: Tensor, strides: Tensor) -> Tensor:
+    """Boxes [..., 4] at distances (left, top, right, bottom) [..., 4], in strides [...], from centres of anchors."""
+    points, distances = centers(anchors), upcast(code) * strides[..., None]
+    return torch.cat([points - distances[..., :2], points + distances[..., 2:]], -1)
+
+
 def decode_distances(code: Tensor, anchors: Tensor, strides: Tensor) -> Tensor:
     """Boxes [..., 4] at the expected distances from the centres of anchors [..., 4], in strides [...].
 
     code [..., 4 * (n + 1)]: side by side the logits of a distance's distribution over 0, 1, ... n. Source: Li et al.,
     "Generalized Focal Loss" (arXiv 2006.04388), Eq. 5.
     """
-    distances = expectation(distributions(code)) * strides[..., None]
-    points = centers(anchors)
-    return torch.cat([points - distances[..., :2], points + distances[..., 2:]], -1)
+    return decode_sides(expectation(distributions(code)), anchors, strides)
 
 
 def distributions(code: Tensor) -> Tensor:
@@ -78,5 +82,6 @@ def _sides(boxes: Tensor) -> Tensor:
 CODERS = {
     "deltas": lambda code, anchors, strides: decode(code, anchors),
     "distances": decode_distances,
+    "sides": decode_sides,
 }
 """Boxes [..., 4] from a code [..., K], anchors [..., 4] and the strides [...] of their levels."""

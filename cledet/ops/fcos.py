@@ -1,4 +1,7 @@
-"""FCOS's assignment: a point answers for the smallest ground truth that it lies in and whose size its level is for."""
+"""FCOS: a point answers for the smallest ground truth that it lies in and whose size its level is for.
+
+And centerness, which says how near to the middle of it.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,17 @@ def assign_fcos(anchors: Tensor, gt_boxes: Tensor, strides: Tensor, *, radius: f
         assigned = torch.where(least < smallest, gt + start, assigned)
         smallest = torch.minimum(least, smallest)
     return assigned
+
+
+def centerness(distances: Tensor) -> Tensor:
+    """How central [...] a point lies, 1 in the middle, 0 on a side or outside; distances (l, t, r, b) [..., 4].
+
+        sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))
+
+    Source: Tian et al., "FCOS" (arXiv 1904.01355), Eq. 3.
+    """
+    near, far = distances.clamp(min=0).unflatten(-1, (2, 2)).aminmax(dim=-2)
+    return (near / far.clamp(min=torch.finfo(far.dtype).tiny)).prod(-1).sqrt()
 
 
 def _fits(anchors: Tensor, boxes: Tensor, strides: Tensor, radius: float) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss, softplus
-from torchvision.ops import generalized_box_iou_loss
+from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
 from cledet.ops.assign import IGNORED
 from cledet.ops.boxes import upcast
@@ -42,6 +43,45 @@ def quality_focal_loss(logits: Tensor, labels: Tensor, quality: Tensor, *, beta:
     return background.sum(-1).index_add(0, rows, change).masked_fill(labels == IGNORED, 0)
 
 
+def varifocal_loss(
+    logits: Tensor, labels: Tensor, quality: Tensor, *, alpha: float = 0.75, gamma: float = 2.0
+) -> Tensor:
+    """Varifocal loss [M] of each anchor, summed over its classes.
+
+        VFL = q * BCE(p, q) where q > 0, else alpha * p^gamma * BCE(p, 0)
+
+    logits [M, C]; labels [M] int64: the class, -1 background, -2 ignored (loss and gradient 0); quality [P] in 0 to 1,
+    the q of the class of each of the P anchors that have one, in their order; all else has q 0.
+    Source: Zhang et al., "VarifocalNet" (arXiv 2008.13367), Eq. 2.
+    """
+    rows = (labels >= 0).nonzero().squeeze(-1)
+    column, logits = labels[rows], upcast(logits)
+    background = alpha * softplus(logits) * logits.sigmoid().pow(gamma)
+    foreground = quality * binary_cross_entropy_with_logits(logits[rows, column], quality, reduction="none")
+    change = torch.where(quality > 0, foreground - background[rows, column], 0)
+    return background.sum(-1).index_add(0, rows, change).masked_fill(labels == IGNORED, 0)
+
+
+def ghm_loss(
+    logits: Tensor, labels: Tensor, *, bins: int = 30, total: Callable[[Tensor], Tensor] = Tensor.detach
+) -> Tensor:
+    """Gradient-harmonized loss [M] of each anchor, summed over its classes; the sum over all M is a mean already.
+
+        GHM-C = BCE(p, y) / (how many entries share its bin of |p - y| * how many bins have any)
+
+    logits [M, C]; labels [M] int64: the class, -1 background, -2 ignored (loss and gradient 0, and not counted); total
+    adds up what several processes count. Of the published moving average of counts there is none: its momentum is 0.
+    Source: Li et al., "Gradient Harmonized Single-stage Detector" (arXiv 1811.05181), Eq. 9 and section 3.3.
+    """
+    rows, known = (labels >= 0).nonzero().squeeze(-1), labels != IGNORED
+    logits = upcast(logits)
+    wrong = logits.index_put((rows, labels[rows]), -logits[rows, labels[rows]])  # its sigmoid is |p - y|
+    bin_of = (wrong.detach().sigmoid() * bins).int().clamp(max=bins - 1)
+    counts = total(bin_of[known].flatten().bincount(minlength=bins))
+    density = (counts * (counts > 0).sum()).clamp(min=1)
+    return (softplus(wrong) / density[bin_of]).sum(-1).masked_fill(~known, 0)
+
+
 def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Distribution focal loss [...] of distributions over 0, 1, ... n with logits [..., n + 1].
 
@@ -64,6 +104,22 @@ def smooth_l1(pred: Tensor, target: Tensor, beta: float = 1 / 9) -> Tensor:
 def giou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     """Generalized IoU loss [M] in (0, 2) of boxes [M, 4] and [M, 4], row by row (arXiv 1902.09630)."""
     return generalized_box_iou_loss(upcast(pred_boxes), upcast(gt_boxes), reduction="none")
+
+
+def diou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+    """Distance IoU loss [M] in 0 to 2 of boxes [M, 4] and [M, 4], row by row (arXiv 1911.08287, Eq. 7)."""
+    return distance_box_iou_loss(upcast(pred_boxes), upcast(gt_boxes), reduction="none")
+
+
+def ciou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+    """Complete IoU loss [M] of boxes [M, 4] and [M, 4], row by row (arXiv 1911.08287, Eq. 10).
+
+    A predicted side is taken as a thousandth of a pixel at least, for of 0 by 0 pixels there is no aspect ratio.
+    """
+    boxes = upcast(pred_boxes)
+    low, high = boxes[..., :2], boxes[..., 2:]
+    real = torch.cat([low, torch.maximum(high, low + 1e-3)], -1)
+    return complete_box_iou_loss(real, upcast(gt_boxes), reduction="none")
 
 
 class _FocalLoss(torch.autograd.Function):

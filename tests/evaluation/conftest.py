@@ -1,11 +1,15 @@
-"""Random splits with all that makes matching hard."""
+"""Random splits with all that makes matching hard, and what pycocotools makes of them."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from cledet.data.index import DetectionIndex
 from cledet.evaluation.results import Results
@@ -42,3 +46,38 @@ def random_split() -> Callable[..., tuple[DetectionIndex, Results]]:
         return index, np.column_stack([ids[image], boxes, score, index.category_ids[label]])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def coco_matches() -> Callable[..., dict[int, tuple[np.ndarray, ...]]]:
+    """pycocotools' own notes by label, of each class with objects: image ids [D], correct and ignored [T, D]."""
+
+    def matches(index: DetectionIndex, results: Results, area: str = "all", most: int = 100):
+        truth, found = COCO(), COCO()
+        truth.dataset = index.to_coco()
+        keys = ("image_id", "category_id", "bbox", "score", "area")
+        rows = ((int(i), int(k), [x, y, w, h], score, w * h) for i, x, y, w, h, score, k in results.tolist())
+        annotations = [{"id": n, **dict(zip(keys, row))} for n, row in enumerate(rows, 1)]
+        found.dataset = truth.dataset | {"annotations": annotations}
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth.createIndex()
+            found.createIndex()
+            coco = COCOeval(truth, found, "bbox")
+            coco.params.areaRng = [coco.params.areaRng[coco.params.areaRngLbl.index(area)]]
+            coco.params.maxDets = [most]
+            coco.evaluate()
+        notes = {}
+        for label, category in enumerate(index.category_ids):
+            own = [note for note in coco.evalImgs if note is not None and note["category_id"] == category]
+            if not own or not any(np.equal(note["gtIgnore"], 0).any() for note in own):
+                continue
+            order = np.argsort(-np.concatenate([note["dtScores"] for note in own]), kind="mergesort")
+            images = np.repeat([note["image_id"] for note in own], [len(note["dtScores"]) for note in own])
+            matched, ignored = (
+                np.concatenate([note[key] for note in own], axis=1)[:, order].astype(bool)
+                for key in ("dtMatches", "dtIgnore")
+            )
+            notes[label] = images[order], matched & ~ignored, ignored
+        return notes
+
+    return matches

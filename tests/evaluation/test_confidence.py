@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cledet.evaluation.coco import evaluate
-from cledet.evaluation.confidence import NOWHERE, best_confidence
+from cledet.evaluation.confidence import NOWHERE, best_confidence, operating_point
+from cledet.evaluation.overlaps import overlaps
 
 
 def searched(scores, correct, objects):
@@ -51,3 +52,40 @@ def test_all_classes_are_counted_together_and_crowds_not(make_index):
     assert found.per_class["cat"]["conf"] == 0.9
     assert [found.per_class["dog"][key] for key in ("conf", "f1", "precision", "recall")] == [0.3, 2 / 3, 1.0, 0.5]
     assert found.best == {"conf": 0.3, "f1": 4 / 6, "precision": 2 / 3, "recall": 2 / 3}
+
+
+def test_the_operating_point_by_hand(make_index):
+    """Three objects; found at 0.9 and 0.5, false at 0.8 and 0.3: F1 is 2/4, 2/5, 4/6, 4/7."""
+    index = make_index([(0, 0, 0, 10, 10), (0, 50, 50, 10, 10)], [(1, 0, 0, 10, 10)], image_ids=np.array([1, 2]))
+    cat, dog = index.category_ids
+    results = np.array(
+        [
+            (1, 0, 0, 10, 10, 0.9, cat),
+            (1, 20, 20, 10, 10, 0.8, cat),
+            (2, 0, 0, 10, 10, 0.5, dog),
+            (2, 30, 30, 10, 10, 0.3, dog),
+        ]
+    )
+    assert operating_point(index, results) == pytest.approx((0.4, 2 / 3, 2 / 3, 2 / 3))
+    assert operating_point(index, results[:1]) == pytest.approx((0.45, 0.5, 1, 1 / 3))
+    assert operating_point(index, results[1:2]) is operating_point(index, results[:0]) is None
+    without_dogs = index.subset([0])
+    of_dogs = np.array([(1, 0, 0, 10, 10, 0.95, dog)] * 3)
+    assert operating_point(without_dogs, np.concatenate([of_dogs, results[:1]])) == pytest.approx((0.45, 2 / 3, 1, 0.5))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_other_operating_point_is_better(scattered, seed):
+    """Scores in tenths, so that many are equal."""
+    index, results = scattered(8, seed)
+    results[:, 5] = results[:, 5].round(1)
+    found = operating_point(index, results)
+    o = overlaps(index, results)
+    match = o.match()
+
+    def f1(confidence):
+        left = (o.score > confidence) & ~match.ignored
+        return 2 * (left & match.correct).sum() / (left.sum() + o.objects.sum())
+
+    assert found.f1 == pytest.approx(f1(found.confidence))
+    assert found.f1 == pytest.approx(max(f1(confidence) for confidence in np.arange(0, 1, 0.05)))

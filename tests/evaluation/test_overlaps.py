@@ -2,32 +2,86 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cledet.evaluation.average import class_ap, mean
 from cledet.evaluation.bootstrap import match
 from cledet.evaluation.coco import evaluate
-from cledet.evaluation.overlaps import THRESHOLDS, overlaps
+from cledet.evaluation.overlaps import THRESHOLDS, by_class, overlaps
 
 NOTHING = np.zeros((0, 7))
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_as_pycocotools_matches(random_split, seed):
-    index, results = random_split(seed, images=6 + 3 * seed)
-    o = overlaps(index, results)
-    real = o.counts(o.objects)
-    known = sorted(np.flatnonzero(real).tolist(), key=lambda k: index.category_ids[k])
+@pytest.fixture
+def grid(request, make_index):
+    """Objects, crowds and detections of two classes on a coarse grid: ties in IoU and score, boxes without area."""
+    rng = np.random.default_rng(request.param)
+
+    def box():
+        return [*rng.integers(0, 20, 2), *rng.integers(0, 12, 2)]
+
+    images = [[(rng.integers(0, 2), *box()) for _ in range(rng.integers(0, 6))] for _ in range(5)]
+    count = sum(map(len, images))
+    index = make_index(*images, ignore=np.flatnonzero(rng.random(count) < 0.3))
+    index = replace(index, category_ids=np.array([9, 4]), image_ids=rng.permutation(np.arange(5) * 7 + 2))
+    home = index.image_ids[index.image_of_boxes()]
+    ids = index.category_ids[index.labels]
+    near = [(i, *(box + rng.integers(-1, 2, 4)), 0, k) for i, box, k in zip(home, index.xywh, ids)]
+    stray = [(rng.choice(index.image_ids), *box(), 0, rng.choice([9, 4])) for _ in range(20)]
+    results = rng.permutation(np.array(near * 4 + stray, dtype=float))
+    results[:, 5] = rng.integers(0, 5, len(results)) / 4
+    return index, results
+
+
+def check(index, results, notes, most=100):
+    """Every detection at every threshold is what pycocotools' notes say."""
+    o = overlaps(index, results, most)
+    assert set(notes) == set(np.flatnonzero(o.counts(o.objects)).tolist())
     for t, threshold in enumerate(THRESHOLDS):
         found = o.match(threshold)
-        for k, theirs in zip(known, match(index, results)):
-            own = o.label == k
-            assert index.image_ids[o.image[own]].tolist() == index.image_ids[theirs.images].tolist()
-            np.testing.assert_array_equal(found.ignored[own], theirs.ignored[t])
-            np.testing.assert_array_equal(found.correct[own], theirs.matched[t] & ~theirs.ignored[t])
+        for label, (images, correct, ignored) in notes.items():
+            own = o.label == label
+            np.testing.assert_array_equal(index.image_ids[o.image[own]], images)
+            np.testing.assert_array_equal(found.correct[own], correct[t])
+            np.testing.assert_array_equal(found.ignored[own], ignored[t])
         taken = found.gt[found.correct]
         assert len(np.unique(taken)) == len(taken)
+        np.testing.assert_array_equal(found.iou >= threshold, found.correct)
+
+
+@pytest.mark.parametrize(("seed", "most"), [(0, 100), (1, 100), (2, 3), (3, 100), (4, 2), (5, 100)])
+def test_as_pycocotools_matches(random_split, coco_matches, seed, most):
+    """Every ninth detection is larger than COCO's areas go, and one more has a negative one."""
+    index, results = random_split(seed, images=6 + 3 * seed)
+    results[::9, 3:5], results[1, 3] = 2e5, -4
+    check(index, results, coco_matches(index, results, most=most), most)
+
+
+@pytest.mark.parametrize("grid", range(20), indirect=True)
+@pytest.mark.parametrize("chunk", [2**20, 1, 7])
+def test_as_pycocotools_matches_with_ties_of_all_kinds(grid, coco_matches, monkeypatch, chunk):
+    monkeypatch.setattr("cledet.evaluation.overlaps.PAIRS", chunk)
+    check(*grid, coco_matches(*grid))
+
+
+@pytest.mark.parametrize(("figure", "area"), [("AP", "all"), ("APs", "small"), ("APm", "medium"), ("APl", "large")])
+def test_by_area_as_pycocotools_matches(random_split, coco_matches, figure, area):
+    """Areas of objects of their own, and one detection on each image farther than COCO's areas go."""
+    for seed in range(3):
+        index, results = random_split(seed, images=9)
+        index = replace(index, area=index.area * np.random.default_rng(seed).choice([1, 4, 20], index.num_boxes))
+        results[::7, 3:5] = 2e5
+        notes = coco_matches(index, results, area)
+        classes = match(index, results, figure)
+        assert sorted(notes) == sorted(matches.label for matches in classes)
+        for matches in classes:
+            images, correct, ignored = notes[matches.label]
+            np.testing.assert_array_equal(index.image_ids[matches.images], images)
+            np.testing.assert_array_equal(matches.correct, correct)
+            np.testing.assert_array_equal(matches.ignored, ignored)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -63,6 +117,25 @@ def test_a_hundred_detections_of_an_image_and_class_count(make_index):
     o = overlaps(index, np.concatenate([many, others]))
     assert len(o.score) == 102
     assert o.match().correct.sum() == 1  # the one on the other image
+    assert overlaps(index, np.concatenate([many, others]), None).match().correct.sum() == 2
+
+
+def test_crowds_are_never_used_up_and_objects_come_first(make_index):
+    index = make_index([(0, 0, 0, 40, 40), (0, 0, 0, 10, 10)], ignore=[0])
+    found = overlaps(index, np.array([(0, 0, 0, 10, 10, score, 1) for score in (0.9, 0.8, 0.7)])).match()
+    assert found.correct.tolist() == [True, False, False]
+    assert found.ignored.tolist() == [False, True, True]
+
+
+def test_detections_know_where_they_came_from(random_split):
+    index, results = random_split(2)
+    o = overlaps(index, results)
+    np.testing.assert_array_equal(o.score, results[o.row, 5])
+    np.testing.assert_array_equal(o.xywh, results[o.row, 1:5])
+    np.testing.assert_array_equal(index.image_ids[o.image], results[o.row, 0])
+    assert [o.label[rows].tolist() for rows in by_class(o.label, o.score > 0.5, 4)] == [
+        [k] * int(((o.label == k) & (o.score > 0.5)).sum()) for k in range(4)
+    ]
 
 
 def test_nothing_found_and_nothing_to_find(make_index, random_split):
@@ -79,11 +152,3 @@ def test_boxes_without_area_overlap_nothing(make_index):
     index = make_index([(0, 10, 10, 0, 0), (0, 10, 10, 20, 0)], ignore=[1])
     o = overlaps(index, np.array([[0, 10, 10, 0, 0, 0.9, 1], [0, 5, 5, 20, 20, 0.8, 1]]))
     assert len(o.pairs.iou) == 0
-
-
-def test_pairs_do_not_depend_on_how_many_are_worked_on_at_once(random_split, monkeypatch):
-    index, results = random_split(3)
-    whole = overlaps(index, results).pairs
-    monkeypatch.setattr("cledet.evaluation.overlaps.PAIRS", 7)
-    for ours, theirs in zip(overlaps(index, results).pairs, whole):
-        np.testing.assert_array_equal(ours, theirs)

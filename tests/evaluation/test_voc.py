@@ -11,7 +11,7 @@ import pytest
 from cledet.data.coco import read_coco
 from cledet.data.source import open_source
 from cledet.evaluation.coco import evaluate
-from cledet.evaluation.matching import groups_of, order_of, overlapping
+from cledet.evaluation.overlaps import overlaps
 from cledet.evaluation.voc import area, eleven_points, judge, voc_aps
 
 # rafaelpadilla/Object-Detection-Metrics, its example of seven images: x, y, w, h; detections with their score
@@ -35,9 +35,8 @@ FOUND = [
 
 
 def aps(index, results, threshold=0.5):
-    group = groups_of(index, results)
-    order = order_of(results[:, 5], group % len(index.classes), len(index.classes))
-    return voc_aps(index, order, overlapping(index, results, group, threshold), threshold)
+    o = overlaps(index, results, most=None)
+    return voc_aps(o, o.of_class(threshold), threshold)
 
 
 def slow_aps(index, results, threshold=0.5):
@@ -137,9 +136,10 @@ def test_the_second_detection_of_an_object_is_false_though_another_object_is_nea
 def test_of_objects_of_equal_iou_the_first_is_taken_and_a_difficult_one_is_nobodys(make_index):
     index = make_index([(0, 0, 0, 10, 10), (0, 2, 0, 10, 10)])
     results = np.array([(0, 1, 0, 10, 10, 0.9, 1), (0, 0, 0, 10, 10, 0.8, 1)], dtype=float)
-    pairs = overlapping(index, results, groups_of(index, results), 0.5)
-    assert judge(index, np.array([0, 1]), pairs, 0.5)[0].tolist() == [True, False]
-    correct, ignored = judge(replace(index, ignore=np.array([True, False])), np.array([0, 1]), pairs, 0.5)
+    o = overlaps(index, results)
+    assert judge(o, o.same, 0.5)[0].tolist() == [True, False]
+    o = overlaps(replace(index, ignore=np.array([True, False])), results)
+    correct, ignored = judge(o, o.same, 0.5)
     assert (correct.tolist(), ignored.tolist()) == ([False, False], [True, True])
 
 

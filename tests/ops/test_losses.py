@@ -5,7 +5,17 @@ import torch
 import torchvision
 from torch.nn.functional import one_hot
 
-from cledet.ops.losses import distribution_focal_loss, focal_loss, giou_loss, quality_focal_loss, smooth_l1
+from cledet.ops.losses import (
+    ciou_loss,
+    diou_loss,
+    distribution_focal_loss,
+    focal_loss,
+    ghm_loss,
+    giou_loss,
+    quality_focal_loss,
+    smooth_l1,
+    varifocal_loss,
+)
 
 
 def sample(m: int, classes: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -171,3 +181,83 @@ def test_distribution_focal_loss_is_least_for_the_two_shares_around_the_target()
     assert torch.autograd.gradcheck(
         lambda x: distribution_focal_loss(x, target), torch.randn_like(best).requires_grad_()
     )
+
+
+def test_varifocal_loss_equals_the_slow_loop() -> None:
+    logits, labels = sample(40, 5)
+    quality = torch.rand(40, dtype=torch.float64)
+    quality[(labels >= 0).nonzero()[0]] = 0  # a box that misses: its class is a negative like the others
+    rows = []
+    for x, label, q in zip(logits, labels.tolist(), quality):
+        terms = [x.new_zeros(())]
+        for c in range(len(x)) if label != -2 else ():
+            y, p = (q if c == label else 0 * q), x[c].sigmoid()
+            bce = -(y * p.log() + (1 - y) * (1 - p).log())
+            terms.append(y * bce if y > 0 else 0.6 * p**1.5 * bce)
+        rows.append(torch.stack(terms).sum())
+    ours, theirs = varifocal_loss(logits, labels, quality[labels >= 0], alpha=0.6, gamma=1.5), torch.stack(rows)
+    assert torch.allclose(ours, theirs, rtol=1e-9)
+    weight = torch.rand(40, dtype=torch.float64)
+    (grad,), (wanted,) = (torch.autograd.grad((loss * weight).sum(), logits) for loss in (ours, theirs))
+    assert torch.allclose(grad, wanted, rtol=1e-8)
+
+
+def test_varifocal_loss_by_hand() -> None:
+    # logit 0: p = 0.5 and any binary cross entropy log 2; a negative weighs 0.75 * 0.25, a positive its quality
+    loss = varifocal_loss(torch.zeros(3, 2).half(), torch.tensor([-1, 1, -2]), torch.tensor([0.8]))
+    assert loss.dtype == torch.float32
+    assert loss.tolist() == pytest.approx([0.375 * math.log(2), (0.1875 + 0.8) * math.log(2), 0])
+
+
+def test_gradient_harmonized_loss_by_hand() -> None:
+    # |p - y| is 0.5, 0.5 and 0.88 in two bins of 2 and 1 entries; what is ignored counts in none
+    loss = ghm_loss(torch.tensor([[0.0], [0.0], [2.0], [7.0]]), torch.tensor([-1, 0, -1, -2]))
+    assert loss.tolist() == pytest.approx([math.log(2) / 4, math.log(2) / 4, math.log(1 + math.e**2) / 2, 0])
+    # of two processes with the same entries each bin has twice as many
+    both = ghm_loss(torch.tensor([[0.0], [2.0]]), torch.tensor([-1, -1]), total=lambda counts: 2 * counts)
+    assert both.tolist() == pytest.approx([math.log(2) / 4, math.log(1 + math.e**2) / 4])
+    # wrong by 1 exactly is in the last bin, not behind it
+    sure = torch.tensor([[200.0], [-200.0], [6.0]], requires_grad=True)
+    ghm_loss(sure, torch.tensor([-1, 0, -1])).sum().backward()
+    assert sure.grad is not None
+    assert sure.grad.flatten().tolist() == pytest.approx([1 / 3, -1 / 3, 1 / (3 + 3 * math.e**-6)])
+
+
+def test_gradient_harmonized_loss_equals_the_slow_loop() -> None:
+    logits, labels = sample(60, 4)
+    entries: dict[int, list[tuple[int, torch.Tensor]]] = {}
+    for i, (x, label) in enumerate(zip(logits, labels.tolist())):
+        for c in range(4) if label != -2 else ():
+            p = x[c].sigmoid()
+            wrong = 1 - p if c == label else p
+            entries.setdefault(min(int(float(wrong.detach()) * 10), 9), []).append((i, -(1 - wrong).log()))
+    wanted = torch.zeros(60, dtype=torch.float64)
+    for members in entries.values():
+        for i, loss in members:
+            wanted[i] = wanted[i] + loss / len(members) / len(entries)
+    ours = ghm_loss(logits, labels, bins=10)
+    assert torch.allclose(ours, wanted, rtol=1e-9)
+    (grad,), (expected,) = (torch.autograd.grad(loss.sum(), logits) for loss in (ours, wanted))
+    assert torch.allclose(grad, expected, rtol=1e-8)
+    assert (grad[labels == -2] == 0).all()
+
+
+def test_diou_and_ciou_by_hand() -> None:
+    # two 10 x 10, 20 apart, in a box of 30 x 10: 1 - 0 + 400 / 1000; and one of 10 x 20 around the same corner
+    box = torch.tensor([[0.0, 0, 10, 10]])
+    pred = torch.cat([box, box + torch.tensor([20, 0, 20, 0]), torch.tensor([[0.0, 0, 10, 20]])])
+    diou, ciou = diou_loss(pred, box.repeat(3, 1)), ciou_loss(pred, box.repeat(3, 1))
+    assert diou.tolist() == pytest.approx([0, 1.4, 0.5 + 25 / 500], abs=1e-5)
+    v = 4 / math.pi**2 * (math.atan(1) - math.atan(0.5)) ** 2
+    assert ciou.tolist() == pytest.approx([0, 1.4, 0.55 + v * v / (0.5 + v)], abs=1e-5)
+    assert ciou_loss(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0,)
+
+
+@pytest.mark.parametrize("loss", [giou_loss, diou_loss, ciou_loss])
+def test_a_predicted_box_of_no_size_has_a_finite_loss_and_gradient(loss) -> None:  # type: ignore[no-untyped-def]
+    pred = torch.tensor([[5.0, 5, 5, 5], [900.0, 700, 900, 700], [3, 3, 3, 8]], requires_grad=True)
+    value = loss(pred, torch.tensor([[0.0, 0, 10, 10]] * 3))
+    value.sum().backward()
+    assert pred.grad is not None
+    assert value.isfinite().all()
+    assert pred.grad.isfinite().all()

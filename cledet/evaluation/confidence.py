@@ -40,17 +40,16 @@ def best_confidences(o: Overlaps, match: Match) -> tuple[Operating, list[Operati
 
 
 def operating_point(index: DetectionIndex, results: Results) -> OperatingPoint | None:
-    """The confidence of the highest F1 over the classes that have objects, at IoU 0.5; None where nothing is found.
+    """The confidence of the highest F1 over all classes together, at IoU 0.5; None where nothing is found.
 
     It lies half way to the next detection, so that rounding loses none.
     """
     o = overlaps(index, results)
-    match, objects = o.match(), o.counts(o.objects)
-    judged = ~match.ignored & (objects > 0)[o.label]
-    score = o.score[judged]
-    at, *figures = best_confidence(score, match.correct[judged], int(objects.sum())).values()
+    match = o.match()
+    at, *figures = best_confidences(o, match)[0].values()
     if at is None:
         return None
+    score = o.score[~match.ignored]
     return OperatingPoint((at + float(np.append(score[score < at], 0.0)[0])) / 2, *figures)  # type: ignore[arg-type]
 
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from cledet.data.index import Bools, Floats, Ints
 from cledet.evaluation.average import RECALLS, envelope
+from cledet.evaluation.confidence import best_confidences
 from cledet.evaluation.overlaps import Match, Overlaps
 
 STEPS = 1000
-"""Steps of confidence."""
+"""Equal steps of confidence; the confidences of highest F1, of all classes and of each, lie between them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +52,11 @@ class Curves:
         return np.where(objects > 0, 2 * self.right / np.maximum(self.shown + objects, 1), np.nan)
 
     def best(self, row: int = -1) -> int:
-        """The step of the highest F1, of all classes together or of one; the lowest confidence of equal ones."""
-        return int(np.argmax(np.nan_to_num(self.f1[row])))
+        """The step of the highest F1, of all classes together or of one: the highest confidence of equal ones, the
+        lowest of all where F1 is 0.
+        """
+        f1 = np.nan_to_num(self.f1[row])
+        return int(np.flatnonzero(f1 == f1.max())[-1]) if f1.any() else 0
 
     def to_dict(self) -> dict[str, Any]:
         """The confidence of the highest F1, and what it gives."""
@@ -68,7 +72,9 @@ def curves(o: Overlaps, match: Match) -> Curves:
     """The curves of a split; `match` at IoU 0.5."""
     counted = ~match.ignored
     low, high = (float(f(o.score, initial=start)) for f, start in ((np.min, 0.0), (np.max, 1.0)))
-    confidence = np.linspace(low, high, STEPS + 1)
+    whole, each = best_confidences(o, match)
+    exact = [best["conf"] for best in (whole, *each) if best["conf"] is not None]
+    confidence = np.unique(np.append(np.linspace(low, high, STEPS + 1), exact))
     objects = o.counts(o.objects)
     rows = []
     precisions = []

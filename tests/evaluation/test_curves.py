@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cledet.evaluation.average import class_ap
+from cledet.evaluation.confidence import best_confidences
 from cledet.evaluation.curves import curves
 from cledet.evaluation.overlaps import overlaps
 
@@ -30,9 +31,9 @@ def test_by_hand(make_index):
     assert np.isnan(found.precision[cat, at(found, 0.95)])
     assert np.isnan(found.f1[cow]).all()
     assert found.f1[whole, at(found, 0.3)] == pytest.approx(4 / 7)
-    assert found.confidence[found.best(cat)] == 0  # as good as 0.3, and lower
+    assert found.confidence[found.best(cat)] == 0.3  # as good as lower ones
     assert found.to_dict() == {
-        "confidence": 0,
+        "confidence": 0.3,
         "precision": 0.5,
         "recall": pytest.approx(2 / 3),
         "F1": pytest.approx(4 / 7),
@@ -66,3 +67,20 @@ def test_nothing(make_index):
     o = overlaps(make_index([]), np.zeros((0, 7)))
     found = curves(o, o.match())
     assert found.to_dict() == {"confidence": 0, "precision": None, "recall": None, "F1": None}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_is_that_of_the_tables(random_split, seed):
+    """As `best_confidences` finds it, to the bit, of all together and of each class."""
+    o = overlaps(*random_split(seed))
+    found, (whole, each) = curves(o, o.match()), best_confidences(o, o.match())
+    assert whole["f1"] > 0
+    for row, wanted in enumerate((*each, whole)):
+        step = found.best(row)
+        if wanted["conf"] is None:
+            assert step == 0
+            continue
+        assert found.confidence[step] == wanted["conf"]
+        assert (found.f1[row, step], found.precision[row, step], found.recall[row, step]) == (
+            wanted["f1"], wanted["precision"], wanted["recall"],
+        )  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cledet.config import NMS_METHODS
+from cledet.choices import NMS_METHODS
 from cledet.engine.proof import as_detected, compare, drawn_candidates
 from cledet.models.decode import Detected, PostProcess
 from cledet.ops.nms import NMS, suppress

@@ -71,9 +71,7 @@ def test_the_operating_point_by_hand(make_index):
     assert operating_point(index, results[1:2]) is operating_point(index, results[:0]) is None
     without_dogs = index.subset([0])
     of_dogs = np.array([(1, 0, 0, 10, 10, 0.95, dog)] * 3)
-    found = operating_point(
-        without_dogs, np.concatenate([of_dogs, results[:1]])
-    )  # dogs: false alarms
+    found = operating_point(without_dogs, np.concatenate([of_dogs, results[:1]]))  # dogs: false alarms
     assert found == pytest.approx((0.45, 2 / 6, 1 / 4, 1 / 2))
 
 

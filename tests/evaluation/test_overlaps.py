@@ -152,3 +152,15 @@ def test_boxes_without_area_overlap_nothing(make_index):
     index = make_index([(0, 10, 10, 0, 0), (0, 10, 10, 20, 0)], ignore=[1])
     o = overlaps(index, np.array([[0, 10, 10, 0, 0, 0.9, 1], [0, 5, 5, 20, 20, 0.8, 1]]))
     assert len(o.pairs.iou) == 0
+
+
+@pytest.mark.parametrize("shift", [2**40, -(2**40)])
+def test_ids_of_any_size_are_found(random_split, shift):
+    """Small ones are looked up in a table, others searched for."""
+    index, results = random_split(3)
+    moved = results + np.array([shift, 0, 0, 0, 0, 0, shift])
+    far = replace(index, image_ids=index.image_ids + shift, category_ids=index.category_ids + shift)
+    here, there = overlaps(index, results), overlaps(far, moved)
+    assert len(here.row)
+    np.testing.assert_array_equal(here.row, there.row)
+    np.testing.assert_array_equal(here.match().gt, there.match().gt)

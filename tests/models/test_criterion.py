@@ -65,8 +65,8 @@ def test_without_components_it_is_retinanet():
     cls, reg, count = slow_retinanet(raw, TWO)
     assert int(losses.positives) == count > 4
     assert int(losses.recalled) == 0
-    assert float(losses.classification) == pytest.approx(float(cls), rel=1e-5)
-    assert float(losses.regression) == pytest.approx(float(reg), rel=1e-5)
+    assert losses.classification.item() == pytest.approx(cls.item(), rel=1e-5)
+    assert losses.regression.item() == pytest.approx(reg.item(), rel=1e-5)
     ours = torch.autograd.grad(losses.classification + losses.regression, (raw.logits, raw.deltas))
     theirs = torch.autograd.grad(cls + reg, (raw.logits, raw.deltas))
     for a, b in zip(ours, theirs):

@@ -76,7 +76,7 @@ def test_without_components_it_is_retinanet():
 def test_dc_changes_the_gradient_but_not_the_loss():
     raw = outputs()
     plain, dc = PLAIN(raw, TWO), Criterion(iac=None, dc=True)(raw, TWO)
-    assert float(dc.classification) == pytest.approx(float(plain.classification), rel=1e-6)
+    assert dc.classification.item() == pytest.approx(plain.classification.item(), rel=1e-6)
     assert torch.equal(dc.regression, plain.regression)
     (a,) = torch.autograd.grad(plain.classification, raw.logits, retain_graph=True)
     (b,) = torch.autograd.grad(dc.classification, raw.logits)
@@ -113,8 +113,8 @@ def test_normalizer_may_count_only_what_iou_matched():
     both, matched = Criterion()(late, TWO), Criterion(normalizer="matched")(late, TWO)
     ratio = int(both.positives) / (int(both.positives) - int(both.recalled))
     assert ratio > 1
-    assert float(matched.classification) == pytest.approx(float(both.classification) * ratio, rel=1e-5)
-    assert float(matched.regression) == pytest.approx(float(both.regression) * ratio, rel=1e-5)
+    assert matched.classification.item() == pytest.approx(both.classification.item() * ratio, rel=1e-5)
+    assert matched.regression.item() == pytest.approx(both.regression.item() * ratio, rel=1e-5)
     assert torch.equal(Criterion(iac=None, normalizer="matched")(late, TWO).classification,
                        Criterion(iac=None)(late, TWO).classification)  # fmt: skip
 
@@ -138,8 +138,8 @@ def test_images_without_objects_teach_background_only(criterion, truth):
     raw = outputs()
     losses = criterion(raw, truth)
     assert int(losses.positives) == 0
-    assert float(losses.regression) == 0
-    assert float(losses.classification) > 0
+    assert losses.regression.item() == 0
+    assert losses.classification.item() > 0
     (losses.classification + losses.regression).backward()
     assert raw.logits.grad.isfinite().all()
     assert raw.logits.grad.min() >= 0  # every score is pushed down
@@ -166,5 +166,5 @@ def test_losses_are_float32_under_autocast(dtype):
         losses = Criterion()(half, TWO)
     full = Criterion()(raw._replace(logits=half.logits.float(), deltas=half.deltas.float()), TWO)
     assert losses.classification.dtype == losses.regression.dtype == torch.float32
-    assert float(losses.classification) == pytest.approx(float(full.classification), rel=1e-6)
-    assert float(losses.regression) == pytest.approx(float(full.regression), rel=1e-6)
+    assert losses.classification.item() == pytest.approx(full.classification.item(), rel=1e-6)
+    assert losses.regression.item() == pytest.approx(full.regression.item(), rel=1e-6)

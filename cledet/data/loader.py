@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -89,7 +90,12 @@ def _loader(
 
 
 def _start_worker(worker: int) -> None:
-    """One thread in each worker, since they share the cores; and the main process decides when to stop."""
+    """One thread in each worker, since they share the cores; and the main process decides when to stop.
+
+    What the main process left to the garbage collector stays untouched here: to destroy an inference session is to join
+    its threads, which a fork does not copy, and that hangs (ONNX Runtime) or aborts (OpenVINO).
+    """
+    gc.freeze()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

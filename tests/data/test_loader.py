@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import subprocess
 from dataclasses import fields
@@ -40,6 +42,41 @@ def test_workers_change_nothing(dataset: DetectionDataset, workers: int) -> None
     alone, helped = load(dataset), load(dataset, workers=workers)
     assert len(alone) == 6
     assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
+
+
+class Collecting(DetectionDataset):
+    """Collects garbage before every image."""
+
+    def __getitem__(self, key):  # type: ignore[no-untyped-def]
+        gc.collect()
+        return super().__getitem__(key)
+
+
+class Session:
+    """Garbage that only a collector frees, and that writes down which process freed it."""
+
+    def __init__(self, log: Path) -> None:
+        self.log, self.itself = log, self
+
+    def __del__(self) -> None:
+        with self.log.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+
+def test_workers_do_not_free_what_the_main_process_left(squares: Path, tmp_path: Path) -> None:
+    """As the threads of an OpenVINO session, which only the process that started them can join."""
+    log = tmp_path / "freed"
+    log.touch()
+    dataset = Collecting(open_source(squares).index("train"), short=64, long=96)
+    gc.disable()
+    try:
+        Session(log)
+        assert len(load(dataset, workers=2)) == 6
+        assert log.read_text() == ""
+    finally:
+        gc.enable()
+    gc.collect()
+    assert log.read_text() == f"{os.getpid()}\n"
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -32,5 +32,5 @@ def write_report(validation: Validation, index: DetectionIndex, run: Path) -> Va
 def figures_of(evaluation: Evaluation, analysis: Analysis) -> dict[str, Any]:
     """The plain figures that the rules of `cledet.evaluation.advice` read."""
     objects = dict(zip(analysis.index.classes, analysis.curves.objects.tolist()))
-    more = {"per_class": evaluation.per_class, "misalignment": evaluation.misalignment, "objects": objects}
-    return {**evaluation.metrics, **analysis.to_dict(), **more}
+    own = {name: getattr(evaluation, name) for name in ("per_class", "best", "misalignment")}
+    return {**evaluation.metrics, **analysis.to_dict(), **own, "objects": objects}

@@ -61,7 +61,7 @@ def _header(evaluation: Evaluation, analysis: Analysis, advice: Sequence[str]) -
     counts = f"{len(index):,} images, {int(analysis.overlaps.objects.sum()):,} objects, {len(index.classes)} classes"
     metrics = evaluation.metrics
     tiles = {key: metrics[key] for key in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
-    tiles |= {"best F1": analysis.curves.to_dict()["F1"]}
+    tiles |= {"best F1": evaluation.best["f1"]}
     shown = "".join(
         f"<div><dt>{key}</dt><dd>{'-' if value is None else f'{value:.3f}'}</dd></div>" for key, value in tiles.items()
     )

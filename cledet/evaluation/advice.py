@@ -1,7 +1,7 @@
 """What to do next, in sentences that the figures carry: each rule says its sentence, or nothing.
 
-The rules read plain figures: those of `Analysis.to_dict`, COCO's by name, and `per_class`, `objects` (a class) and
-`misalignment` of the split.
+The rules read plain figures: those of `Analysis.to_dict`, COCO's by name, and `per_class`, `best` (the confidence of
+highest F1), `objects` (a class) and `misalignment` of the split.
 """
 
 from __future__ import annotations
@@ -108,15 +108,15 @@ def odd_shapes(figures: Figures) -> str | None:
 
 def threshold(figures: Figures) -> str | None:
     """From which confidence to show detections."""
-    best = figures["best_F1"]
-    if not best["F1"]:
+    best = figures["best"]
+    if not best["f1"]:
         return None
-    conf = f"{best['confidence']:.3g}"
+    conf = f"{best['conf']:.3g}"
     shares = (
         f"{_percent(best['precision'])} of the detections are right and {_percent(best['recall'])} of the objects found"
     )
-    act = f": predict with `--conf {conf}`" if 0 <= best["confidence"] <= 1 else ""
-    return f"From confidence {conf} on {shares} (F1 {best['F1']:.3f}, the best){act}."
+    act = f": predict with `--conf {conf}`" if 0 <= best["conf"] <= 1 else ""
+    return f"From confidence {conf} on {shares} (F1 {best['f1']:.3f}, the best){act}."
 
 
 def promises(figures: Figures) -> str | None:
@@ -124,7 +124,7 @@ def promises(figures: Figures) -> str | None:
     shown = figures["calibration_shown"]
     if shown is None or abs(shown["bias"]) < 0.1 or sum(shown["bins"]["count"]) < ENOUGH:
         return None
-    right = figures["best_F1"]["precision"]
+    right = figures["best"]["precision"] or 0.0  # None: nothing is right
     much = "too much" if shown["bias"] > 0 else "too little"
     return (
         f"Scores promise {much}: where they say {_percent(right + shown['bias'])} on average, {_percent(right)} are "

@@ -47,7 +47,6 @@ class Analysis:
         names, ids = self.index.classes, self.index.image_ids
         return {
             "errors": self.errors.to_dict(),
-            "best_F1": self.curves.to_dict(),
             "calibration": self.calibration.to_dict() if self.calibration else None,
             "calibration_shown": self.calibration_shown.to_dict() if self.calibration_shown else None,
             "by_size": [one.to_dict() for one in self.sizes],

@@ -6,7 +6,6 @@ Each is a class's own, and that of all classes' detections and objects together.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -57,15 +56,6 @@ class Curves:
         """
         f1 = np.nan_to_num(self.f1[row])
         return int(np.flatnonzero(f1 == f1.max())[-1]) if f1.any() else 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """The confidence of the highest F1, and what it gives."""
-        step = self.best()
-        figures = {"precision": self.precision, "recall": self.recall, "F1": self.f1}
-        return {
-            "confidence": float(self.confidence[step]),
-            **{name: None if np.isnan(v := rows[-1, step]) else float(v) for name, rows in figures.items()},
-        }
 
 
 def curves(o: Overlaps, match: Match) -> Curves:

@@ -43,7 +43,7 @@ class Evaluation:
     """COCO's twelve, and VOC07 and VOC12: VOC's mAP at IoU 0.5, see `cledet.evaluation.voc`."""
     per_class: dict[str, Figures]
     """The same of each class, and `conf`, the confidence of highest F1 at IoU 0.5, with `f1`, `precision`, `recall`."""
-    best: Figures | None = None
+    best: Figures
     """The confidence of highest F1 over all classes, as for each; see `cledet.evaluation.confidence`."""
     nms_ms: float | None = None
     """Milliseconds of NMS an image, the median."""
@@ -61,7 +61,7 @@ class Evaluation:
         class; the others where they were measured.
         """
         extra = {name: getattr(self, name) for name in ("nms_ms", "misalignment", "gain", "seconds", "analysis")}
-        best = {f"best_{name}": value for name, value in (self.best or {}).items()}
+        best = {f"best_{name}": value for name, value in self.best.items()}
         figures = {**self.metrics, **best, "per_class": self.per_class}
         return figures | {name: value for name, value in extra.items() if value is not None}
 

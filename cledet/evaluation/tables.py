@@ -38,9 +38,8 @@ def val_tables(methods: Mapping[str, Evaluation]) -> list[Table]:
 
 def at_half(one: Evaluation) -> Table:
     """VOC's mAP, and where to cut detections: all at IoU 0.5."""
-    best = one.best or dict.fromkeys(OPERATING)
     columns = [*VOC, "best confidence", "its F1", "precision", "recall"]
-    return columns, [[*(one.metrics.get(name) for name in VOC), *(best[name] for name in OPERATING)]]
+    return columns, [[*(one.metrics.get(name) for name in VOC), *(one.best[name] for name in OPERATING)]]
 
 
 def class_table(one: Evaluation) -> Table:

@@ -77,7 +77,12 @@ def test_plots_page_pictures_and_figures(report):
     assert "What to do next" in read.text
     assert figures["advice"][0].replace("`", "") in read.text
     assert figures["errors"]["AP50"] == pytest.approx(document["AP50"])
-    assert {"best_F1", "calibration", "by_size", "by_shape", "confused"} <= set(figures)
+    assert {"calibration", "by_size", "by_shape", "confused"} <= set(figures)
+    assert "best_F1" not in figures  # best_conf and best_f1 stand beside AP
+    (cut,) = (sentence for sentence in figures["advice"] if "--conf" in sentence)
+    assert f"From confidence {document['best_conf']:.3g} on" in cut
+    assert f"(F1 {document['best_f1']:.3f}, the best)" in cut
+    assert f"best F1{document['best_f1']:.3f}" in read.text
     json.dumps(document, allow_nan=False)
 
 

@@ -14,6 +14,7 @@ from cledet.evaluation.advice import (
     threshold,
     weak_class,
 )
+from cledet.evaluation.confidence import NOWHERE
 from cledet.evaluation.errors import KINDS
 
 
@@ -25,7 +26,7 @@ def figures(**changed):
         "errors": {kind: {"cost": 0.001, "count": 3} for kind in KINDS},
         "by_size": [part] * 6,
         "by_shape": [{**part, "name": name} for name in "abcde"],
-        "best_F1": {"confidence": 0.4, "precision": 0.8, "recall": 0.6, "F1": 0.686},
+        "best": {"conf": 0.4, "f1": 0.686, "precision": 0.8, "recall": 0.6},
         "calibration_shown": {"bias": 0.02, "bins": {"count": [50, 50]}},
         "confused": [{"class": "cat", "taken_for": "dog", "count": 9, "share": 0.25}],
         "per_class": {"cat": {"AP50": 0.7}, "dog": {"AP50": 0.7}},
@@ -115,10 +116,11 @@ def test_weak_class():
 
 
 def test_where_to_cut_and_what_scores_promise():
-    assert threshold(figures(best_F1={"F1": None})) is None
-    assert "`--conf" not in threshold(figures(best_F1={"confidence": 7.5, "precision": 1, "recall": 1, "F1": 1}))
+    assert threshold(figures(best=NOWHERE)) is None
+    assert "`--conf" not in threshold(figures(best={"conf": 7.5, "f1": 1, "precision": 1, "recall": 1}))
     over = {"bias": 0.15, "bins": {"count": [50]}}
     assert "too much: where they say 95 % on average, 80 % are right" in promises(figures(calibration_shown=over))
     assert "too little" in promises(figures(calibration_shown={**over, "bias": -0.15}))
     assert promises(figures(calibration_shown={**over, "bins": {"count": [19]}})) is None
     assert promises(figures(calibration_shown=None)) is None
+    assert "where they say 15 % on average, 0 % are right" in promises(figures(calibration_shown=over, best=NOWHERE))

@@ -32,12 +32,9 @@ def test_by_hand(make_index):
     assert np.isnan(found.f1[cow]).all()
     assert found.f1[whole, at(found, 0.3)] == pytest.approx(4 / 7)
     assert found.confidence[found.best(cat)] == 0.3  # as good as lower ones
-    assert found.to_dict() == {
-        "confidence": 0.3,
-        "precision": 0.5,
-        "recall": pytest.approx(2 / 3),
-        "F1": pytest.approx(4 / 7),
-    }
+    step = found.best()
+    assert found.confidence[step] == 0.3
+    assert (found.precision[whole, step], found.recall[whole, step], found.f1[whole, step]) == (0.5, 2 / 3, 4 / 7)
     assert found.objects.tolist() == [2, 1, 0, 3]
 
 
@@ -66,7 +63,8 @@ def test_scores_outside_0_to_1_widen_the_axis(make_index):
 def test_nothing(make_index):
     o = overlaps(make_index([]), np.zeros((0, 7)))
     found = curves(o, o.match())
-    assert found.to_dict() == {"confidence": 0, "precision": None, "recall": None, "F1": None}
+    assert found.confidence[found.best()] == 0
+    assert np.isnan([found.precision[-1], found.recall[-1], found.f1[-1]]).all()
 
 
 @pytest.mark.parametrize("seed", range(5))

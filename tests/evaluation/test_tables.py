@@ -48,7 +48,7 @@ def test_one_method_shows_all_its_figures():
 
 
 def test_without_clusters_two_figures_are_left():
-    one = Evaluation(FIGURES, PER_CLASS, misalignment={"spearman": None, "kept_iou": 0.75})
+    one = Evaluation(FIGURES, PER_CLASS, BEST, misalignment={"spearman": None, "kept_iou": 0.75})
     columns, rows = misalignment_table({"a": one})
     assert len(columns) == 3
     assert rows == [["a", None, 0.75]]

@@ -214,6 +214,16 @@ def test_info_names_versions_and_recipes(tmp_path):
     assert {"cledet", "torch", "torchvision", "device", "recipes", "runs"} <= facts.keys()
     assert {"shapes", "bccd-lite0"} <= facts["recipes"].keys()
     assert facts["runs"] == []
+    assert facts["heads"] == ["retinanet", "gfl", "fcos"]
+    assert facts["backbones"]["x101-32x4d"][-1] == "-caffe-dcnv2-c4c5"
+
+
+def test_info_in_words_names_each_backbone_and_each_ending_once(tmp_path):
+    lines = " ".join(run("info", cwd=tmp_path).stdout.replace("│", " ").split())
+    for words in ("r18, r34 (also -dcn -dcn-c4c5 -dcnv2 -dcnv2-c4c5)", "x50, x101, x101-32x4d", "lite0, timm:NAME",
+                  "retinanet, gfl, fcos"):  # fmt: skip
+        assert lines.count(words) == 1, words
+    assert lines.count("-caffe-dcnv2-c4c5") == 1
 
 
 def test_check_of_a_good_data_set(squares):

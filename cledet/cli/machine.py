@@ -9,16 +9,18 @@ from cledet import __version__
 from cledet.cli.app import Json, app
 from cledet.console import show_json, show_table
 from cledet.resolve import read_recipe, recipes
+from cledet.train_config import HEADS
 
 
 @app.command()
 def info(json: Json = False) -> None:
-    """Show versions, devices, recipes and runs."""
+    """Show versions, devices, what may be trained, recipes and runs."""
     import torch
     import torchvision
 
     from cledet.engine.devices import amp_dtype, describe, pick_device
     from cledet.engine.runs import trained_runs
+    from cledet.models.backbones import known_backbones
 
     device = pick_device("auto")
     facts = {
@@ -28,11 +30,24 @@ def info(json: Json = False) -> None:
         "torchvision": torchvision.__version__,
         "device": describe(device),
         "precision": str(amp_dtype(device, "auto") or torch.float32).removeprefix("torch."),
+        "backbones": known_backbones(),
+        "heads": list(HEADS),
         "recipes": {name: read_recipe(path).get("data", "") for name, path in recipes().items()},
         "runs": [str(run) for run in trained_runs(Path("runs"))],
     }
     if json:
         show_json(facts)
         return
+    facts["backbones"] = _by_endings(known_backbones())
     facts["recipes"] = f"{len(recipes())}; `cledet recipes` lists them"
     show_table("", ["what", "which"], [(k, v if isinstance(v, str) else ", ".join(v)) for k, v in facts.items()])
+
+
+def _by_endings(names: dict[str, list[str]]) -> str:
+    """Names with the same endings together, and the endings once."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, endings in names.items():
+        groups.setdefault(tuple(endings), []).append(name)
+    return "; ".join(
+        ", ".join(alike) + (f" (also {' '.join(endings)})" if endings else "") for endings, alike in groups.items()
+    )

@@ -11,7 +11,7 @@ from cledet.errors import UserError, nearest
 from cledet.models.deform import fresh_names
 from cledet.models.efficientnet import LITE0_URL, EfficientNetLite0, lite0_weights
 from cledet.models.norms import NORMS, FrozenBatchNorm2d, Norm
-from cledet.models.resnets import RESNETS, Plan, ResNetBody
+from cledet.models.resnets import PLAIN, RESNETS, Plan, ResNetBody, variants
 from cledet.models.stages import Staged
 from cledet.models.timm_backbone import TimmBody, timm_url, timm_weights
 
@@ -41,6 +41,13 @@ def backbone_spec(name: str) -> BackboneSpec:
     if name not in BACKBONES:
         raise UserError(f"unknown backbone {name!r}", nearest(name, [*BACKBONES, "timm:NAME"]))
     return BACKBONES[name]
+
+
+def known_backbones() -> dict[str, list[str]]:
+    """The plain names that `backbone_spec` knows, each with the endings that it may have."""
+    endings = {name: [one.removeprefix(name) for one in variants({name: plan})] for name, plan in PLAIN.items()}
+    others = [*(name for name in BACKBONES if name not in RESNETS), "timm:NAME"]
+    return {name: [end for end in ends if end] for name, ends in endings.items()} | {name: [] for name in others}
 
 
 def build_backbone(name: str, norm: str) -> Staged:

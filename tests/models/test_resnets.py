@@ -10,7 +10,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
 from cledet.errors import UserError
-from cledet.models.backbones import BACKBONES, backbone_spec, build_backbone, load_backbone
+from cledet.models.backbones import BACKBONES, backbone_spec, build_backbone, known_backbones, load_backbone
 from cledet.models.deform import DeformConv2d
 from cledet.models.network import Architecture, build_network
 from cledet.models.resnets import PLAIN, RESNETS, resnet_name
@@ -24,6 +24,15 @@ def test_every_backbone_gives_strides_8_16_and_32(name):
         backbone = build_backbone(name, "frozen")
         maps = backbone.eval()(torch.zeros(1, 3, 64, 96))
     assert [m.shape for m in maps] == [(1, c, 64 // s, 96 // s) for c, s in zip(backbone.channels, (8, 16, 32))]
+
+
+def test_names_and_their_endings_make_up_all_backbones():
+    known = known_backbones()
+    assert {name + end for name, ends in known.items() for end in ("", *ends)} == {*BACKBONES, "timm:NAME"}
+    assert known["r18"] == ["-dcn", "-dcn-c4c5", "-dcnv2", "-dcnv2-c4c5"]  # no -caffe: its blocks have no 1x1 layer
+    assert known["r50"] == [*known["r18"], "-caffe", *(f"-caffe{end}" for end in known["r18"])]
+    assert known["x101"] == known["x101-32x4d"] == known["r50"]
+    assert known["lite0"] == known["timm:NAME"] == []
 
 
 @pytest.mark.parametrize(

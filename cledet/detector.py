@@ -32,11 +32,11 @@ from cledet.errors import UserError, nearest
 from cledet.eval_config import ValSettings
 from cledet.evaluation.figures import Evaluation, Validation
 from cledet.evaluation.results import read_results
-from cledet.models.backbones import BACKBONES
+from cledet.models.backbones import BACKBONES, known_backbones
 from cledet.resolve import resolve
 from cledet.train_config import GridSettings
 
-__all__ = ["Detections", "Detector"]
+__all__ = ["Detections", "Detector", "known_backbones"]
 
 
 class Detector:

@@ -18,9 +18,9 @@ def info(json: Json = False) -> None:
     import torch
     import torchvision
 
+    from cledet.detector import known_backbones
     from cledet.engine.devices import amp_dtype, describe, pick_device
     from cledet.engine.runs import trained_runs
-    from cledet.models.backbones import known_backbones
 
     device = pick_device("auto")
     facts = {

@@ -30,6 +30,15 @@ class Interrupted(Exception):
         self.run = run
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came where nothing waits for it: it ends a command as Ctrl-C does."""
+
+
+def interruption(error: KeyboardInterrupt) -> Interrupted:
+    """The exception that names the signal."""
+    return Interrupted(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+
+
 class ProcessFailed(Exception):
     """One of several processes crashed, and ended them all: which, and its traceback."""
 

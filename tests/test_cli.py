@@ -209,6 +209,32 @@ def test_a_full_pipe_is_no_error():
     assert process.returncode == 141
 
 
+@pytest.mark.parametrize(
+    "args", ["--help", "--version", "train --help", "data list", "data list --json", "recipes --json"]
+)
+def test_every_command_ends_alike_when_nobody_reads(args):
+    """The reader has gone before the first word; some words come with the end only, when stdout is flushed."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "cledet", *args.split()]
+    process = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_anywhere_ends_in_one_sentence(monkeypatch, capsys, number, code):
+    """In a command that waits for none; and in one that is called from Python, all is as before."""
+    monkeypatch.setattr("cledet.cli.recipes.shipped", lambda: os.kill(os.getpid(), number) or time.sleep(9))
+    monkeypatch.setattr(sys, "argv", ["cledet", "recipes"])
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == code
+    assert capsys.readouterr() == ("", f"error: stopped by {signal.Signals(number).name}\n")
+    assert signal.getsignal(number) is before
+
+
 def test_info_names_versions_and_recipes(tmp_path):
     facts = json.loads(run("info", "--json", cwd=tmp_path).stdout)
     assert {"cledet", "torch", "torchvision", "device", "recipes", "runs"} <= facts.keys()

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from cledet.cli import models, judges, datasets, recipes, machine  # isort: skip  # noqa: F401 - in the order of --help
 from cledet.cli.app import app
 from cledet.console import fail
-from cledet.errors import Interrupted, ProcessFailed, UserError
+from cledet.errors import Interrupted, ProcessFailed, Terminated, UserError
 
 __all__ = ["app", "main"]
 
@@ -22,19 +26,42 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app()
+        with _terminable():
+            _run()
     except UserError as error:
         fail(str(error))
         sys.exit(2)
     except BrokenPipeError:  # the reader, say `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except KeyboardInterrupt:
-        fail("interrupted")
-        sys.exit(130)
     except Interrupted as error:
         fail(str(error))
         sys.exit(128 + error.signal_number)
     except ProcessFailed as error:
         fail(str(error))
         sys.exit(1)
+
+
+def _run() -> None:
+    """Run the command, and know before its end whether its last words were read."""
+    try:
+        app()
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within it SIGTERM is an exception, so that what is half done is cleared away as after Ctrl-C."""
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated

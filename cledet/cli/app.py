@@ -3,17 +3,52 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from cledet import __version__
 from cledet.choices import ablation_name
 from cledet.config import Settings
+from cledet.errors import interruption
+
+
+class Commands(TyperGroup):
+    """The commands, whose ends typer is to leave to `main`.
+
+    Typer has codes of its own for a closed pipe and, in some versions, for Ctrl-C, and says nothing.
+    """
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _own_ends():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _own_ends():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _own_ends() -> Iterator[None]:
+    """Raise what typer lets pass: Interrupted, and a BrokenPipeError without a number."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise interruption(error) from None
+    except BrokenPipeError:
+        raise BrokenPipeError from None
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich's way, in the text of --help
+            raise BrokenPipeError from None
+        raise
+
 
 app = typer.Typer(
     name="cledet",
+    cls=Commands,
     help="Object detection with classification and localization in equilibrium.",
     no_args_is_help=True,
     add_completion=False,

@@ -11,6 +11,7 @@ import typer
 from cledet.cli.app import Json, app, command
 from cledet.config import CheckSettings
 from cledet.console import Steps, fail, say, show_finding, show_json, show_table, transfer
+from cledet.errors import interruption
 from cledet.resolve import resolve
 
 data_app = typer.Typer(
@@ -74,9 +75,10 @@ def data_download(
     again = shlex.join(["cledet", "data", "download", name, *(["--to", str(to)] if to else []), *["--keep"][:keep]])
     try:
         fetched = download(chosen, transfer, keep=keep)
-    except KeyboardInterrupt:
-        fail(f"interrupted; what has arrived is kept, go on with: {again}")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as error:
+        stopped = interruption(error)
+        fail(f"{stopped}; what has arrived is kept, go on with: {again}")
+        raise typer.Exit(128 + stopped.signal_number) from None
     if not fetched:
         say(f"{chosen.name} is there already")
     show_json(chosen.to_dict()) if json else print(chosen.root)

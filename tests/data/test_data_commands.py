@@ -85,7 +85,7 @@ def test_download_to_a_folder_of_ones_own(project):
     assert {path.name for path in (project / "a b").iterdir()} == {"s", "my.yaml", "squares.zip"}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_download_that_is_stopped_goes_on(server, project, number, code):
     server.pause = 0.02
     words = [*COMMAND, "download", "my.yaml", "--keep"]
@@ -97,9 +97,9 @@ def test_a_download_that_is_stopped_goes_on(server, project, number, code):
         process.send_signal(number)
         news = process.stderr.read()
         assert process.wait(timeout=30) == code
-    if number == signal.SIGINT:
-        last = "error: interrupted; what has arrived is kept, go on with: cledet data download my.yaml --keep"
-        assert news.splitlines()[-1] == last
+    if code > 0:
+        last = f"error: stopped by {number.name}; what has arrived is kept, go on with: cledet data download my.yaml"
+        assert news.splitlines()[-1] == f"{last} --keep"
     assert "Traceback" not in news
     have = part.stat().st_size
     server.pause = 0

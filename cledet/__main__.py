@@ -1,6 +1,17 @@
-"""`python -m cledet`."""
+"""The `cledet` command, and `python -m cledet`."""
 
-from cledet.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C while it is still being imported ends it as it does later."""
+    try:
+        from cledet.cli import main as run
+    except KeyboardInterrupt:
+        print("error: stopped by SIGINT", file=sys.stderr)
+        sys.exit(130)
+    run()
+
 
 if __name__ == "__main__":
     main()

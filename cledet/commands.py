@@ -19,7 +19,7 @@ from cledet.engine.entries import common_ground, names, open_entries
 from cledet.engine.explain_figure import draw
 from cledet.engine.grid import Row, find_grid, listing, rows_of, summary
 from cledet.engine.predictor import picture_path
-from cledet.engine.runs import find_weights, new_run, write_json, write_whole
+from cledet.engine.runs import find_weights, new_run, whole_run, write_json, write_whole
 from cledet.engine.side_by_side import save_side_by_side
 from cledet.engine.splits import load_index
 from cledet.engine.tuner import Tuned, open_candidates, tune
@@ -65,10 +65,10 @@ def grid_to_folder(settings: ValSettings) -> tuple[Path, list[Row]]:
             say(f"weights: {run}")
             figures[components][seed] = Detector(run).val(one).metrics
     rows = rows_of(figures)
-    folder = new_run(settings.project, "val", settings.name or "grid")
-    write_whole(folder / "grid.md", to_markdown(*summary(rows)))
-    write_whole(folder / "grid.csv", to_csv(*listing(rows)))
-    write_json(folder / "grid.json", [row.to_dict() for row in rows])
+    with whole_run(settings.project, "val", settings.name or "grid") as folder:
+        write_whole(folder / "grid.md", to_markdown(*summary(rows)))
+        write_whole(folder / "grid.csv", to_csv(*listing(rows)))
+        write_json(folder / "grid.json", [row.to_dict() for row in rows])
     return folder, rows
 
 
@@ -93,15 +93,15 @@ def compare_to_folder(
     index = load_index(open_source(data), split, need_images=any(entry.of_model for entry in entries))
     results = {name: read_results(entry.file, index) for name, entry in zip(called, entries)}
     found = contest(index, results, settings.bootstrap)
-    run = new_run(settings.project, "compare", settings.name or split)
     document = to_document(found, index, settings.bootstrap)
-    write_json(run / "compare.json", document)
-    write_whole(run / "compare.md", to_page(found, index))
-    write_whole(run / "compare.csv", to_csv(*main_table(found)))
-    for name, against in found.against.items():
-        pair = {called[0]: results[called[0]], name: results[name]}
-        folder = run / "images" / name.replace("/", "-") if len(entries) > 2 else run / "images"
-        save_side_by_side(folder, index, strongest(against, settings.pictures), pair, settings.conf)
+    with whole_run(settings.project, "compare", settings.name or split) as run:
+        write_json(run / "compare.json", document)
+        write_whole(run / "compare.md", to_page(found, index))
+        write_whole(run / "compare.csv", to_csv(*main_table(found)))
+        for name, against in found.against.items():
+            pair = {called[0]: results[called[0]], name: results[name]}
+            folder = run / "images" / name.replace("/", "-") if len(entries) > 2 else run / "images"
+            save_side_by_side(folder, index, strongest(against, settings.pictures), pair, settings.conf)
     return run, sections(found, index), notes(found), document
 
 
@@ -113,10 +113,10 @@ def tune_to_folder(settings: TuneSettings) -> tuple[Path, Tuned, list[str]]:
         weights = str(find_weights(settings.project, settings.weights, settings.ablation))
     tuned = tune(*open_candidates(model, settings), settings)
     lines = tuning_report.commands(tuned, settings, weights)
-    run = new_run(settings.project, "tune", settings.name or settings.split)
     said = [*tuning_report.sentences(tuned, settings), *lines]
-    write_whole(run / "tuned.yaml", tuning_report.to_recipe(tuned, said))
-    write_json(run / "tune.json", tuning_report.to_document(tuned, settings, lines))
+    with whole_run(settings.project, "tune", settings.name or settings.split) as run:
+        write_whole(run / "tuned.yaml", tuning_report.to_recipe(tuned, said))
+        write_json(run / "tune.json", tuning_report.to_document(tuned, settings, lines))
     return run, tuned, lines
 
 
@@ -138,8 +138,8 @@ def predict_to_folder(detector: Detector, source: str, settings: PredictSettings
 def explain_to_folder(detector: Detector, image: str, settings: ExplainSettings) -> tuple[Path, dict[str, Any]]:
     """explain.png and explain.json of one image in a new run folder."""
     found = detector.explain(image, settings)
-    run = new_run(settings.project, "explain", settings.name or Path(image).stem)
-    draw(found, run / "explain.png")
     document = found.to_dict()
-    write_json(run / "explain.json", document)
+    with whole_run(settings.project, "explain", settings.name or Path(image).stem) as run:
+        draw(found, run / "explain.png")
+        write_json(run / "explain.json", document)
     return run, document

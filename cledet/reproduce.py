@@ -18,7 +18,7 @@ from cledet.engine.paper_table import Line, figures_table, lines, side_by_side
 from cledet.engine.reproduction import Entry, Job, runs_of, val_settings
 from cledet.engine.runs import from_anywhere, write_json, write_whole
 from cledet.engine.writing import is_there
-from cledet.errors import Interrupted, UserError
+from cledet.errors import Interrupted, UserError, interruption
 from cledet.evaluation.tables import to_csv, to_markdown
 from cledet.group import in_group
 from cledet.resolve import reopen
@@ -35,23 +35,27 @@ def reproduce(table: str, jobs: Sequence[Job]) -> tuple[Path, list[Line]]:
     """
     if in_group():
         raise UserError("reproduce starts its processes itself", "under torchrun or srun use --dry-run's commands")
-    folder = jobs[0].settings.project
+    try:
+        return jobs[0].settings.project, _fill(table, jobs)
+    except (Interrupted, KeyboardInterrupt) as error:
+        stopped = interruption(error) if isinstance(error, KeyboardInterrupt) else error
+        say(f"what is trained and judged is kept: the same command goes on with {table}")
+        raise Interrupted(stopped.signal_number) from None
+
+
+def _fill(table: str, jobs: Sequence[Job]) -> list[Line]:
     measured: dict[str, dict[str, list[dict[str, float | None]]]] = {}
     rows = lines(jobs, measured)
     for job in jobs:
-        try:
-            trained = _train(job)
-        except Interrupted as stopped:
-            say(f"what is trained is kept: the same command goes on with {table}")
-            raise Interrupted(stopped.signal_number) from None
+        trained = _train(job)
         for entry in job.entries:
             measured[entry.recipe] = {}
             for run, name in runs_of(entry):
                 for method, figures in _judge(entry, run, job.run_in(trained, run), name).items():
                     measured[entry.recipe].setdefault(method, []).append(figures)
                 rows = lines(jobs, measured)
-                _write(folder, table, rows)
-    return folder, rows
+                _write(jobs[0].settings.project, table, rows)
+    return rows
 
 
 def _train(job: Job) -> Path:

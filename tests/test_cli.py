@@ -235,6 +235,12 @@ def test_a_signal_anywhere_ends_in_one_sentence(monkeypatch, capsys, number, cod
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_before_all_is_imported(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    process = run("recipes", PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[1]}")
+    assert (process.returncode, process.stderr) == (130, "error: stopped by SIGINT\n")
+
+
 def test_info_names_versions_and_recipes(tmp_path):
     facts = json.loads(run("info", "--json", cwd=tmp_path).stdout)
     assert {"cledet", "torch", "torchvision", "device", "recipes", "runs"} <= facts.keys()

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from cledet.cli import recipes as cli
+from cledet.engine import val_folder
 from cledet.engine.reproduction import jobs_of
-from cledet.errors import Interrupted, UserError
+from cledet.errors import Interrupted, Terminated, UserError
 from cledet.reproduce import reproduce
 
 SMALL = {
@@ -96,6 +97,31 @@ def test_a_signal_says_that_the_same_command_goes_on(squares, tmp_path, monkeypa
     with pytest.raises(Interrupted, match=r"^stopped by SIGINT$"):
         reproduce("table3", jobs_of("table3", SMALL | {"data": str(squares)}, tmp_path))
     assert "the same command goes on with table3" in capsys.readouterr().err
+
+
+def test_a_signal_while_judging_leaves_no_half_of_a_validation(on_coco, monkeypatch, tmp_path, capsys):
+    """The first row is judged, the second is being written; the same command then judges three."""
+    jobs, folder, rows = on_coco
+    shutil.copytree(folder / "train", tmp_path / "reproduce" / "table2" / "train")
+    jobs = jobs_of("table2", dict(jobs[0].given), tmp_path, "coco")
+    write = val_folder.write_json
+
+    def terminated(path, document):
+        if path.parent.name == "table2-coco-iac":
+            raise Terminated
+        write(path, document)
+
+    monkeypatch.setattr(val_folder, "write_json", terminated)
+    with pytest.raises(Interrupted, match=r"^stopped by SIGTERM$"):
+        reproduce("table2", jobs)
+    monkeypatch.setattr(val_folder, "write_json", write)
+    assert "the same command goes on with table2" in capsys.readouterr().err
+    copy = tmp_path / "reproduce" / "table2"
+    assert [path.name for path in (copy / "val").iterdir()] == ["table2-coco-none"]
+    written = [row["ours"]["AP"]["values"] for row in json.loads((copy / "table2.json").read_text())]
+    assert written == [rows[0].ours["AP"], [], [], []]
+    assert reproduce("table2", jobs)[1] == rows
+    assert len(list((copy / "val").iterdir())) == 4
 
 
 def test_under_torchrun_it_is_refused(monkeypatch, tmp_path):

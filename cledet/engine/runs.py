@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +35,17 @@ def new_run(project: Path, command: str, name: str) -> Path:
             raise UserError(f"the run folder {folder} could not be made: {reason}", "choose a --project") from None
         return folder
     raise UserError(f"{project / command} holds too many runs named {name}", "choose another --name")
+
+
+@contextmanager
+def whole_run(project: Path, command: str, name: str) -> Iterator[Path]:
+    """Within it a new run's folder is filled; it is taken away again if that breaks off, by a signal or a full disk."""
+    folder = new_run(project, command, name)
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def trained_runs(project: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cledet.data.index import DetectionIndex
-from cledet.engine.runs import from_anywhere, new_run, write_json, write_whole
+from cledet.engine.runs import from_anywhere, whole_run, write_json, write_whole
 from cledet.engine.writing import write_file
 from cledet.eval_config import ValSettings
 from cledet.evaluation.figures import Validation
@@ -27,20 +27,23 @@ def write_val(
 
     Returns the folder, and what was found, with what the report adds.
     """
-    run = new_run(settings.project, "val", settings.name or settings.split)
-    write_whole(run / "config.yaml", from_anywhere(settings).to_yaml())
-    files = submissions(found, settings)
-    for name, one in found.items():
-        if name in files:
-            write_whole(run / files[name], zip_submission(one.results, Path(files[name]).stem))
-    if files:
-        return run, dict(found)
-    if settings.report and len(found) == 1:
-        from cledet.engine.report import write_report
+    with whole_run(settings.project, "val", settings.name or settings.split) as run:
+        write_whole(run / "config.yaml", from_anywhere(settings).to_yaml())
+        if files := submissions(found, settings):
+            for name, file in files.items():
+                write_whole(run / file, zip_submission(found[name].results, Path(file).stem))
+            return run, dict(found)
+        if settings.report and len(found) == 1:
+            from cledet.engine.report import write_report
 
-        found = {name: write_report(one, index, run) for name, one in found.items()}
+            found = {name: write_report(one, index, run) for name, one in found.items()}
+        _write_figures(found, run)
+    return run, dict(found)
+
+
+def _write_figures(found: Mapping[str, Validation], run: Path) -> None:
+    """The detections or the table, and metrics.json last: where it is, all is."""
     figures = {name: one.evaluation for name, one in found.items()}
-    write_json(run / "metrics.json", as_document(figures))
     if len(found) == 1:
         (one,) = found.values()
         _write_detections(run / "detections.json", one)
@@ -48,7 +51,7 @@ def write_val(
         columns, rows = nms_table(figures)
         write_whole(run / "nms.md", to_markdown(columns, rows))
         write_whole(run / "nms.csv", to_csv(columns, rows))
-    return run, dict(found)
+    write_json(run / "metrics.json", as_document(figures))
 
 
 def _write_detections(path: Path, one: Validation) -> None:

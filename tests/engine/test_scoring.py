@@ -71,6 +71,23 @@ def test_the_folder_holds_the_figures_and_the_detections(squares, perfect, tmp_p
     assert json.loads((run / "metrics.json").read_text())["AP"] == evaluate(index, kept).metrics["AP"] < 1
 
 
+@pytest.mark.parametrize("nms", ["auto", "standard,soft"])
+def test_a_folder_that_is_not_finished_is_taken_away(squares, perfect, tmp_path, monkeypatch, nms):
+    """Interrupted before the last file, which is metrics.json."""
+
+    def interrupted(path, _):
+        assert path.name == "metrics.json"
+        raise KeyboardInterrupt
+
+    given = settings(predictions=perfect, data=str(squares), project=tmp_path, nms=nms, report=False)
+    index = Detector().split(given)
+    found = Detector().validate(given, index)
+    monkeypatch.setattr("cledet.engine.val_folder.write_json", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_val(found, given, index)
+    assert list((tmp_path / "val").iterdir()) == []
+
+
 def test_limits_are_those_of_the_settings(squares, perfect):
     index = open_source(squares).index("val", need_images=False)
     given = settings(predictions=perfect, data=str(squares), eval_max_dets="1,5,300", areas="20,30")

@@ -135,6 +135,18 @@ def test_the_models_own_commands(doubled):
     assert predict.endswith(f" --conf {found.operating.confidence:.3f}")
 
 
+def test_a_command_has_all_flags_that_matter_to_its_method(doubled):
+    """And none that does not."""
+    for method, names in (
+        ("cl-balanced", ["nms", "iou", "localization", "cl-norm", "cl-score"]),
+        ("standard", ["nms", "iou"]),
+        ("soft", ["nms"]),
+    ):
+        (line,) = commands(tuned(*doubled, nms=method), settings(nms=method), None)
+        given = [word[2:] for word in line.split() if word.startswith("--")]
+        assert given == ["predictions", "data", *names, "conf"], method
+
+
 def test_another_figure(doubled):
     """AP75 of the second boxes is 0, so at AP75 too they are in the way."""
     found = tuned(*doubled, nms="standard", metric="AP75")

@@ -10,8 +10,6 @@ import pytest
 from cledet.choices import NMS_METHODS
 from cledet.engine.candidates import from_results
 from cledet.engine.tuning import (
-    CONFS,
-    IOUS,
     PARAMETERS,
     READINGS,
     Bench,
@@ -54,6 +52,19 @@ def test_the_best_iou_is_found_from_coarse_to_fine(top):
     assert all(0.05 <= post.iou <= 0.95 for post in mountain.tried)
 
 
+@pytest.mark.parametrize("top", [0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
+def test_a_lone_peak_of_the_coarse_grid_is_found(top):
+    """Beside which there is no slope to climb."""
+    mountain = Mountain(lambda post: float(post.iou == top))
+    assert search_method(mountain, PostProcess(iou=0.55)).post.iou == top
+
+
+def test_the_search_leaps_over_what_only_the_small_step_meets():
+    """Between the grid's best, 0.6, and the top, 0.55, lies a trough."""
+    heights = {0.6: 1.0, 0.575: 0.0, 0.55: 2.0}
+    assert search_method(Mountain(lambda post: heights.get(post.iou, 0.0)), PostProcess(iou=0.6)).post.iou == 0.55
+
+
 def test_all_readings_are_tried_at_the_best_iou():
     """The top lies where two of three differ from the start, and neither alone is a step up."""
 
@@ -80,7 +91,9 @@ def test_methods_without_parameters_are_tried_once_and_the_start_first():
     assert [trial.post for trial in found] == [replace(start, nms="soft"), replace(start, nms="soft-mean")]
     assert mountain.tried == [start, *(trial.post for trial in found)]
     assert expected(("soft", "soft-mean")) == 2
-    assert expected(("standard",)) == 1 + len(IOUS) + 3
+    assert expected(("standard",)) == 1 + 6 + 3  # itself, the grid, a step or two
+    assert expected(("cl-balanced",)) == 1 + 6 + 3 + 7  # and all readings but its own
+    assert expected(("soft", "standard", "cl-balanced")) == 1 + 10 + 17
 
 
 def test_conf_rises_until_it_costs_too_much():
@@ -91,7 +104,7 @@ def test_conf_rises_until_it_costs_too_much():
     assert within(trials, 0.0125)[-1].post.conf == 0.1
     assert [t.post.conf for t in raise_conf(mountain, mountain(PostProcess(conf=0.05)), 0)] == [0.05, 0.1]
     everything = raise_conf(mountain, mountain(PostProcess(conf=0.0)), 1)
-    assert [trial.post.conf for trial in everything] == [0.0, *CONFS]
+    assert [trial.post.conf for trial in everything] == [0.0, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]
 
 
 def test_a_higher_conf_may_be_better():
@@ -120,11 +133,38 @@ def test_a_trial_is_pycocotools_on_the_split_and_on_its_halves(scattered):
     assert len(steps) == 1
 
 
+def test_a_trial_counts_nms_and_nothing_else(scattered, make_index, monkeypatch):
+    """On a clock that a call of NMS sets 3 s forward, a candidate's way to NMS and from it 50 s."""
+    index, results = scattered(4, 3)
+    now = [7.0]
+    monkeypatch.setattr("cledet.engine.tuning.time.perf_counter", lambda: now[0])
+
+    def slow(seconds, function):
+        def call(*given):
+            now[0] += seconds
+            return function(*given)
+
+        return call
+
+    monkeypatch.setattr(PostProcess, "keep", slow(3, PostProcess.keep))
+    monkeypatch.setattr("cledet.engine.tuning.over", slow(50, over))
+    candidates = list(from_results(results))
+    assert len(candidates) == 4
+    assert Bench(candidates, index, "AP", halves(4, 1))(PostProcess(conf=0.0)).nms_ms == 3000
+    trial = Bench(candidates[:1], index.subset([0]), "AP", halves(1, 1))(PostProcess(conf=0.0, iou=1.0))
+    assert (trial.nms_ms, trial.boxes) == (3000, len(candidates[0].boxes))
+    nothing = Bench([], make_index(), "AP", halves(0, 1))(PostProcess())
+    assert (nothing.nms_ms, nothing.boxes) == (0, 0)
+    assert np.isnan(nothing.figure)
+
+
 def test_conf_leaves_out_candidates_before_nms(scattered):
     _, results = scattered(2, 0)
     one = next(iter(from_results(results)))
     assert over(one, 0.0) is one
     assert over(one, 0.5).scores.tolist() == [score for score in one.scores.tolist() if score > 0.5]
+    lowest = one.scores.min().item()
+    assert len(over(one, lowest).scores) == len(one.scores) - 1  # a candidate of just that score goes
     assert len(over(one, 0.5).boxes) == len(over(one, 0.5).labels) == len(over(one, 0.5).scores)
 
 

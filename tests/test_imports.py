@@ -46,7 +46,7 @@ ALLOWED = {
     "__main__": {"cli"},
     "__init__": {"errors", "detector"},
 }
-DISTRIBUTED = {f"engine/{name}.py" for name in ("distributed", "launch", "rendezvous", "starts")}
+DISTRIBUTED = {f"engine/{name}.py" for name in ("distributed", "launch", "launching/rendezvous", "launching/starts")}
 ONLY_IN = {"typer": {"cli"}, "rich": {"console"}}
 OPS_FOR_COMPONENTS = {"cledet.ops.boxes", "cledet.ops.assign"}
 

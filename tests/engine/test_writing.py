@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from cledet.engine.checkpoint import load_checkpoint
-from cledet.engine.draw import write_picture
-from cledet.engine.plots import plot_history
+from cledet.engine.pictures.draw import write_picture
+from cledet.engine.pictures.plots import plot_history
 from cledet.engine.runs import write_whole
 from cledet.engine.writing import is_there, previous, write_file
 from cledet.errors import UserError

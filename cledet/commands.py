@@ -19,11 +19,12 @@ from cledet.engine.explaining.figure import draw
 from cledet.engine.pictures.draw import write_picture
 from cledet.engine.predicting.predictor import picture_path
 from cledet.engine.reporting.val_folder import write_val
-from cledet.engine.runs import find_weights, new_run, write_json, write_whole
+from cledet.engine.runs import find_weights, new_run
 from cledet.engine.splits import load_index
 from cledet.engine.training.grid import Row, find_grid, listing, rows_of, summary
 from cledet.engine.tuning import report as tuning_report
 from cledet.engine.tuning.tuner import Tuned, open_candidates, tune
+from cledet.engine.writing import write_json, write_whole
 from cledet.errors import UserError
 from cledet.eval_config import CompareSettings, TuneSettings, ValSettings
 from cledet.evaluation.figures import Validation

@@ -17,8 +17,7 @@ import pytest
 from cledet.engine.checkpoint import load_checkpoint
 from cledet.engine.pictures.draw import write_picture
 from cledet.engine.pictures.plots import plot_history
-from cledet.engine.runs import write_whole
-from cledet.engine.writing import is_there, previous, write_file
+from cledet.engine.writing import is_there, previous, write_file, write_whole
 from cledet.errors import UserError
 
 CALLS = ("open", "fsync", "link", "unlink", "replace", "close")

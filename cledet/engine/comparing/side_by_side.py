@@ -11,7 +11,7 @@ import numpy as np
 from cledet.data.images import read_image
 from cledet.data.index import DetectionIndex
 from cledet.engine.pictures.draw import Image, draw_detections, hatch, resized
-from cledet.engine.runs import write_whole
+from cledet.engine.writing import write_whole
 from cledet.evaluation.results import Results
 
 HEIGHT = 420

@@ -10,7 +10,7 @@ from cledet.engine.doctor.check import Report
 from cledet.engine.doctor.tables import example_line, tables
 from cledet.engine.doctor.thumbnails import thumbnail
 from cledet.engine.pictures.page import frame, generator, image, named, table
-from cledet.engine.runs import write_whole
+from cledet.engine.writing import write_whole
 from cledet.errors import UserError
 
 MARK = generator("check")

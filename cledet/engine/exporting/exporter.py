@@ -19,8 +19,8 @@ from cledet.engine.checkpoint import Checkpoint, load_checkpoint
 from cledet.engine.exporting.proof import Proof, pictures, prove_detections, prove_raw, prove_suppression, unseen_images
 from cledet.engine.exporting.runtimes import FORMATS, Open, Plan, write_suppression
 from cledet.engine.judging.validator import post_process
-from cledet.engine.runs import write_whole
 from cledet.engine.safe_weights import FACTS, as_bytes, pack
+from cledet.engine.writing import write_whole
 from cledet.errors import UserError
 from cledet.models.decode import PostProcess
 

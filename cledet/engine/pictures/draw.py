@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cledet.data.index import Floats
-from cledet.engine.runs import write_whole
+from cledet.engine.writing import write_whole
 
 Image = NDArray[np.uint8]
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cledet.engine.runs import write_whole
+from cledet.engine.writing import write_whole
 
 PANELS = (
     ("classification loss", ("loss_cls",)),

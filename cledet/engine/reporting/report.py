@@ -9,7 +9,7 @@ from cledet.data.index import DetectionIndex
 from cledet.engine.reporting.page import page
 from cledet.engine.reporting.plots import plots
 from cledet.engine.reporting.worst import worst_pictures
-from cledet.engine.runs import write_whole
+from cledet.engine.writing import write_whole
 from cledet.evaluation.advice import advice
 from cledet.evaluation.analysis import Analysis, analyse
 from cledet.evaluation.figures import Evaluation, Validation

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cledet.data.index import DetectionIndex
-from cledet.engine.runs import from_anywhere, new_run, write_json, write_whole
-from cledet.engine.writing import write_file
+from cledet.engine.runs import from_anywhere, new_run
+from cledet.engine.writing import write_file, write_json, write_whole
 from cledet.eval_config import ValSettings
 from cledet.evaluation.figures import Validation
 from cledet.evaluation.results import encode_results

@@ -13,9 +13,8 @@ from cledet.choices import EVERY, Subsets, ablation_name
 from cledet.console import say, warn
 from cledet.engine import distributed
 from cledet.engine.checkpoint import load_checkpoint
-from cledet.engine.runs import write_whole
 from cledet.engine.training.history import read_history
-from cledet.engine.writing import is_there
+from cledet.engine.writing import is_there, write_whole
 from cledet.errors import Interrupted, UserError
 from cledet.eval_config import ValSettings
 from cledet.evaluation.tables import SIZES, Table

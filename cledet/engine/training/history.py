@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cledet.engine.pictures.plots import plot_history
-from cledet.engine.runs import write_whole
 from cledet.engine.training.loggers import Log
+from cledet.engine.writing import write_whole
 from cledet.evaluation.figures import METRICS
 from cledet.models.criterion import Losses
 

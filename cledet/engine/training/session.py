@@ -15,13 +15,13 @@ from cledet.engine import distributed
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
 from cledet.engine.devices import amp_dtype, pick_devices
 from cledet.engine.launch import launch
-from cledet.engine.runs import from_anywhere, new_run, write_whole
+from cledet.engine.runs import from_anywhere, new_run
 from cledet.engine.splits import load_index
 from cledet.engine.training.grid import GRID, train_grid
 from cledet.engine.training.probe import largest_batch
 from cledet.engine.training.setup import initial_model
 from cledet.engine.training.trainer import Task, Trainer
-from cledet.engine.writing import is_there
+from cledet.engine.writing import is_there, write_whole
 from cledet.errors import UserError
 from cledet.group import in_group
 from cledet.resolve import reopen

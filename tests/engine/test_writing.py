@@ -16,7 +16,7 @@ import pytest
 
 from cledet.engine.checkpoint import load_checkpoint
 from cledet.engine.pictures.draw import write_picture
-from cledet.engine.pictures.plots import plot_history
+from cledet.engine.training.history import plot_history
 from cledet.engine.writing import is_there, previous, write_file, write_whole
 from cledet.errors import UserError
 

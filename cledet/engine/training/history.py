@@ -6,11 +6,15 @@ import csv
 import io
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cledet.engine.pictures.plots import plot_history
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from cledet.engine.pictures.plots import save_figure
 from cledet.engine.training.loggers import Log
 from cledet.engine.writing import write_whole
 from cledet.evaluation.figures import METRICS
@@ -22,8 +26,17 @@ COLUMNS = ("epoch", "step", "lr", *LOSSES, "dropped", "seconds", "images_per_s",
 """`dropped` is the sum of the boxes that were left out of the epoch's images as degenerate; `waiting` the share of the
 time that training waited for images."""
 
-
 SHORT = {"loss_cls": "cls", "loss_reg": "box"}
+
+PANELS = (
+    ("classification loss", ("loss_cls",)),
+    ("box loss", ("loss_reg",)),
+    ("anchors a step", ("positives", "recalled")),
+    ("DC's coefficient", ("coefficient", "spread")),
+    ("AP", ("AP", "AP50", "AP75")),
+    ("AP by size", ("APs", "APm", "APl")),
+    ("learning rate", ("lr",)),
+)
 
 
 class History:
@@ -67,6 +80,31 @@ def read_history(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def plot_history(rows: Sequence[Mapping[str, str]], path: Path) -> None:
+    """A run's losses, anchors, AP and learning rate over the epochs."""
+    figure = Figure(figsize=(15.5, 6.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    places = figure.subplots(2, 4).flat
+    places[-1].set_visible(False)
+    for axes, (title, names) in zip(places, PANELS):
+        for name in names:
+            _line(axes, rows, name)
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        if axes.lines and len(names) > 1:
+            axes.legend(fontsize=9)
+        if title.startswith("AP"):
+            axes.set_ylim(0, 1)
+    save_figure(figure, path)
+
+
+def _line(axes: Axes, rows: Sequence[Mapping[str, str]], name: str) -> None:
+    points = [(float(row["epoch"]), float(row[name])) for row in rows if row.get(name)]
+    if points:
+        axes.plot(*zip(*points), marker="o" if len(points) < 30 else "", markersize=3, linewidth=1.5, label=name)
 
 
 class Meter:

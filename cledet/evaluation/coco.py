@@ -63,7 +63,7 @@ def coco_figures(index: DetectionIndex, results: Results, limits: Limits) -> dic
         truth = api()
         truth.dataset = index.to_coco()
         truth.createIndex()
-        coco = evaluator(truth, _as_coco(truth, results), "bbox")
+        coco = evaluator(truth, truth.loadRes(results) if len(results) else api(), "bbox")
         coco.params.maxDets, coco.params.areaRng = list(limits.max_dets), limits.ranges
         coco.evaluate()
         coco.accumulate()
@@ -96,15 +96,6 @@ def coco_backend() -> tuple[Any, Any]:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     return COCO, COCOeval
-
-
-def _as_coco(truth: Any, results: Results) -> Any:
-    if len(results):
-        return truth.loadRes(results)
-    nothing = type(truth)()
-    nothing.dataset = {**truth.dataset, "annotations": []}
-    nothing.createIndex()
-    return nothing
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

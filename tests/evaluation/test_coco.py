@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,8 +24,10 @@ from cledet.data.source import open_source
 from cledet.engine.judging.candidates import from_network
 from cledet.engine.judging.comparison import compare
 from cledet.errors import UserError
-from cledet.evaluation.coco import coco_backend, evaluate
+from cledet.evaluation.agreement import agreement
+from cledet.evaluation.coco import coco_backend, evaluate, evaluate_alone
 from cledet.evaluation.figures import METRICS, Limits
+from cledet.evaluation.overlaps import overlaps
 from cledet.evaluation.results import read_results
 from cledet.models.decode import PostProcess
 from cledet.models.network import Architecture, build_network
@@ -201,7 +204,16 @@ def test_what_is_found_on_an_image_does_not_depend_on_its_batch(tmp_path):
     np.testing.assert_allclose(found[0][:, 5], found[1][:, 5], atol=1e-6)
 
 
-def test_perfect_and_empty_detections(squares):
+@pytest.fixture(params=["pycocotools", "ultrafast_pycocotools"])
+def backend(request, monkeypatch):
+    """Each of the two packages that may compute the figures."""
+    pytest.importorskip(request.param)
+    if request.param == "pycocotools":
+        monkeypatch.setitem(sys.modules, "ultrafast_pycocotools", None)
+
+
+def test_perfect_and_empty_detections(squares, backend, capfd):
+    """And nothing is printed, as pycocotools does."""
     index = open_source(squares).index("val")
     ids = index.image_ids[index.image_of_boxes()]
     perfect = np.column_stack([ids, index.xywh, np.ones(len(ids)), index.category_ids[index.labels]])
@@ -211,6 +223,39 @@ def test_perfect_and_empty_detections(squares):
     nothing = evaluate(index, np.zeros((0, 7)))
     assert nothing.metrics["AP"] == 0.0
     assert nothing.metrics["APl"] is None  # no large square
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_counts_detections_beyond_the_limit(make_index):
+    """The right one behind three wrong ones: VOC's rule counts all, the confidence of best F1 what AP counts."""
+    index = make_index([(0, 0, 0, 20, 20)])
+    wrong = [[0, 60, 50, 20, 20, 0.9 - k / 10, 1] for k in range(3)]
+    results = np.array([*wrong, [0, 0, 0, 20, 20, 0.1, 1]])
+    found = evaluate(index, results)
+    assert found.metrics["VOC12"] == found.metrics["AP50"] == pytest.approx(1 / 4)
+    assert (found.best["conf"], found.best["f1"]) == (0.1, 2 * 1 / (4 + 1))
+    few = evaluate(index, results, Limits((1, 2, 3)))
+    assert (few.metrics["AP50"], few.best["conf"]) == (0, None)
+    assert few.metrics["VOC12"] == pytest.approx(1 / 4)
+    many = evaluate(index, np.concatenate([np.repeat(results[:1], 100, axis=0), results[3:]]))
+    assert (many.metrics["AP50"], many.best["conf"]) == (0, None)
+    assert many.metrics["VOC12"] == pytest.approx(1 / 101)
+
+
+def test_misalignment_is_that_of_the_detections_as_they_came(scattered):
+    """In their order, so that a sum ends in the same digit as where they came from."""
+    index, results = scattered(40, 1)
+    o = overlaps(index, results)
+    match = o.match()
+    right = np.flatnonzero(match.correct)
+    came = right[np.argsort(o.row[right])]
+    assert len(came) > 30
+    assert agreement(np.column_stack([o.score[came], match.iou[came]])) != agreement(
+        np.column_stack([o.score[right], match.iou[right]])
+    )
+    found = evaluate_alone(index, results, Limits())
+    assert found.misalignment == agreement(np.column_stack([o.score[came], match.iou[came]]))
+    assert replace(found, misalignment=None) == evaluate(index, results)
 
 
 def test_a_split_without_boxes_has_no_figures(squares):

@@ -17,7 +17,7 @@ from cledet.evaluation.tables import as_document, nms_table, to_csv, to_markdown
 
 
 def write_val(
-    found: Mapping[str, Validation], settings: ValSettings, index: DetectionIndex
+    found: dict[str, Validation], settings: ValSettings, index: DetectionIndex
 ) -> tuple[Path, dict[str, Validation]]:
     """A new run folder with metrics.json and config.yaml.
 
@@ -32,13 +32,13 @@ def write_val(
         if files := submissions(found, settings):
             for name, file in files.items():
                 write_whole(run / file, zip_submission(found[name].results, Path(file).stem))
-            return run, dict(found)
+            return run, found
         if settings.report and len(found) == 1:
             from cledet.engine.reporting.report import write_report
 
             found = {name: write_report(one, index, run) for name, one in found.items()}
         _write_figures(found, run)
-    return run, dict(found)
+    return run, found
 
 
 def _write_figures(found: Mapping[str, Validation], run: Path) -> None:

@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cledet import Detector
 from cledet.data.source import open_source
-from cledet.engine.judging.scoring import is_plain, score_file
+from cledet.engine.judging.scoring import given_conf, is_plain, score_file
 from cledet.engine.reporting.val_folder import submissions, write_val
 from cledet.errors import UserError
 from cledet.eval_config import ValSettings
@@ -62,6 +63,10 @@ def test_the_folder_holds_the_figures_and_the_detections(squares, perfect, tmp_p
     wanted = read_results(perfect, index)
     whole = settings(predictions=perfect, data=str(squares), project=tmp_path, name="whole")
     run = written(whole)
+    assert run == tmp_path / "val" / "whole"
+    assert {path.name for path in run.iterdir()} == {
+        "config.yaml", "detections.json", "metrics.json", "plots", "report.html"
+    }  # fmt: skip
     assert json.loads((run / "metrics.json").read_text())["VOC12"] == 1.0
     assert (run / "detections.json").read_bytes() == perfect.read_bytes()
     above = settings(predictions=perfect, data=str(squares), project=tmp_path, name="above", conf=0.52)
@@ -69,6 +74,26 @@ def test_the_folder_holds_the_figures_and_the_detections(squares, perfect, tmp_p
     kept = read_results(run / "detections.json", index)
     np.testing.assert_array_equal(kept, wanted[wanted[:, 5] > 0.52])
     assert json.loads((run / "metrics.json").read_text())["AP"] == evaluate(index, kept).metrics["AP"] < 1
+
+
+def test_without_a_report_or_with_several_methods_there_is_none(squares, perfect, tmp_path, monkeypatch):
+    """Of several methods there is a table, and no method's detections; the folder is called after the split."""
+    given = {"predictions": perfect, "data": str(squares), "project": tmp_path}
+    run = written(settings(**given, report=False))
+    assert run == tmp_path / "val" / "val"
+    assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "detections.json", "metrics.json"]
+    both = settings(**given, nms="standard,soft")
+    index = Detector().split(both)
+    run, found = write_val(Detector().validate(both, index), both, index)
+    assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "metrics.json", "nms.csv", "nms.md"]
+    assert list(json.loads((run / "metrics.json").read_text())["methods"]) == list(found) == ["standard", "soft"]
+    assert [line[:14] for line in (run / "nms.csv").read_text().splitlines()] == [
+        "NMS,AP,AP50,AP", "standard,1.0,1", "soft,1.0,1.0,1"
+    ]  # fmt: skip
+    assert (run / "nms.md").read_text().startswith("| NMS | AP | AP50 | AP75 |")
+    monkeypatch.chdir(squares.parent)
+    run = written(settings(**{**given, "data": squares.name}, report=False))
+    assert f'data: "{squares}"' in (run / "config.yaml").read_text()  # so that it is found from anywhere
 
 
 @pytest.mark.parametrize("nms", ["auto", "standard,soft"])
@@ -114,6 +139,25 @@ def test_without_annotations_a_model_gives_the_zip_of_each_method(tiny_run, unla
     assert list(submissions(found, given).values()) == names
     assert sorted(path.name for path in write_val(found, given, index)[0].iterdir()) == sorted(["config.yaml", *names])
     assert len(found["standard"].results)
+
+
+def test_annotations_alone_are_enough(squares, perfect, tmp_path):
+    """Nothing of the photos is read."""
+    file = tmp_path / "instances_val.json"
+    file.write_bytes((squares / "annotations" / "instances_val.json").read_bytes())
+    found, index = score_file(settings(predictions=perfect, data=str(file)))
+    assert found["as it is"].evaluation.metrics["AP"] == 1
+    assert not any(Path(path).exists() for path in index.paths.tolist())
+
+
+def test_a_file_is_not_scored_on_nothing(perfect):
+    with pytest.raises(UserError, match="--predictions needs --data"):
+        score_file(settings(predictions=perfect))
+
+
+def test_a_conf_that_was_not_given_is_none():
+    assert given_conf(settings()) is given_conf(ValSettings()) is None
+    assert given_conf(settings(conf=0.05)) == 0.05  # although that is the default
 
 
 def test_only_a_file_as_it_is_goes_without_torch(perfect):

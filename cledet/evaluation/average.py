@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from cledet.data.index import Bools, Floats, Ints
 from cledet.evaluation.overlaps import by_class
 
 RECALLS = np.linspace(0, 1, 101)
+EPS = np.spacing(1)
+"""What pycocotools adds to a count of detections before it divides by it."""
 
 
 def envelope(precision: Floats) -> Floats:
@@ -17,9 +21,30 @@ def envelope(precision: Floats) -> Floats:
 
 def ap_of_ranks(ranks: Ints, objects: int) -> float:
     """AP of one class that has `objects` objects, from the places (1, 2, ...) of its true positives, rising."""
-    found = np.arange(1, len(ranks) + 1)
-    reached = np.searchsorted(RECALLS, found / max(objects, 1), side="right")
-    return float(envelope(found / (ranks + np.spacing(1))) @ np.diff(reached, prepend=0)) / len(RECALLS)
+    return float(_envelope_of(ranks) @ _recalls_reached(objects)[: len(ranks)]) / len(RECALLS)
+
+
+def precision_at(ranks: Ints, objects: int) -> Floats:
+    """The highest precision of the same class at each of the 101 recalls or a higher one, 0 where recall ends before."""
+    return np.append(_envelope_of(ranks), 0.0)[np.minimum(_found_at(objects), len(ranks))]
+
+
+def _envelope_of(ranks: Ints) -> Floats:
+    """The envelope [P] of the precision at true positives of these ranks."""
+    return envelope(np.arange(1, len(ranks) + 1) / (ranks + EPS))
+
+
+@lru_cache(maxsize=8192)
+def _recalls_reached(objects: int) -> Floats:
+    """How many of the 101 recalls each further object that is found reaches [objects]."""
+    reached = np.searchsorted(RECALLS, np.arange(1, objects + 1) / objects, side="right")
+    return np.diff(reached, prepend=0).astype(np.float64)
+
+
+@lru_cache(maxsize=8192)
+def _found_at(objects: int) -> Ints:
+    """Which of the objects found, counted from 0, reaches each of the 101 recalls."""
+    return np.searchsorted(np.arange(1, objects + 1) / objects, RECALLS, side="left")
 
 
 def class_ap(label: Ints, correct: Bools, ignored: Bools, objects: Ints) -> Floats:

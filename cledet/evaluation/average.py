@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -24,9 +25,21 @@ def ap_of_ranks(ranks: Ints, objects: int) -> float:
     return float(_envelope_of(ranks) @ _recalls_reached(objects)[: len(ranks)]) / len(RECALLS)
 
 
+def ap_of_columns(right: Bools, found: Ints, ranks: Ints, objects: int) -> Floats:
+    """The same of columns [P, J], to the last bit: AP [J] from the rows that are `right`, how many are up to there, and
+    their ranks.
+    """
+    precision = envelope(np.where(right, found / (ranks + EPS), 0))
+    steps = np.where(right, _recalls_reached(objects)[found - 1], 0)
+    total: Floats = np.append(np.zeros((1, right.shape[1])), precision * steps, axis=0).cumsum(axis=0)[-1]
+    return total / len(RECALLS)
+
+
 def precision_at(ranks: Ints, objects: int) -> Floats:
     """The highest precision of the same class at each of the 101 recalls or a higher one, 0 where recall ends before."""
-    return np.append(_envelope_of(ranks), 0.0)[np.minimum(_found_at(objects), len(ranks))]
+    precision = np.zeros(len(ranks) + 1)
+    precision[:-1] = _envelope_of(ranks)
+    return precision[np.minimum(_found_at(objects), len(ranks))]
 
 
 def _envelope_of(ranks: Ints) -> Floats:
@@ -49,11 +62,14 @@ def _found_at(objects: int) -> Ints:
 
 def class_ap(label: Ints, correct: Bools, ignored: Bools, objects: Ints) -> Floats:
     """AP [C] of every class from detections [D], best first, and its objects [C]; nan where a class has none."""
-    ap = np.full(len(objects), np.nan)
-    for k, rows in enumerate(by_class(label, ~ignored, len(objects))):
-        if objects[k]:
-            ap[k] = ap_of_ranks(np.flatnonzero(correct[rows]) + 1, int(objects[k]))
-    return ap
+    rows_of = by_class(label, ~ignored, len(objects))
+    return ap_of_classes([np.flatnonzero(correct[rows]) + 1 for rows in rows_of], objects)
+
+
+def ap_of_classes(ranks: Sequence[Ints], objects: Ints) -> Floats:
+    """AP [C] of every class from the places of its true positives; nan where it has no objects [C]."""
+    pairs = zip(ranks, objects.tolist())
+    return np.array([ap_of_ranks(mine, count) if count else np.nan for mine, count in pairs], dtype=np.float64)
 
 
 def mean(values: Floats) -> float | None:

@@ -25,8 +25,8 @@ FOREGROUND, BACKGROUND = 0.5, 0.1
 """The IoU from which a box lies on an object, and up to which it lies beside all (TIDE's)."""
 MAX_DETECTIONS = 100
 """Of an image and class, as in COCO's figures."""
-PAIRS = 2**20
-"""Pairs worked on at once, at some 200 bytes each."""
+PAIRS = 2**16
+"""Pairs worked on at once, at some 200 bytes each: more would not fit a processor's cache."""
 TABLE = 2**23
 """Ids below this are looked up in a table of that many numbers at most."""
 
@@ -165,7 +165,11 @@ class Overlaps:
             parts.append(Pairs(detection, gt, iou).where(iou >= least))
             first = last
         pairs = Pairs(*(np.concatenate(column) for column in zip(*parts)))
-        return pairs.where(np.lexsort((-pairs.gt, -pairs.iou, pairs.detection)))
+        several = tied(pairs.detection)
+        detection, gt, iou = pairs.where(several)
+        ordered = np.arange(len(pairs.iou))
+        ordered[several] = several[np.lexsort((-gt, -iou, detection))]
+        return pairs.where(ordered)
 
 
 def overlaps(index: DetectionIndex, results: Results, most: int | None = MAX_DETECTIONS) -> Overlaps:
@@ -248,6 +252,12 @@ def box_iou(a: Floats, b: Floats, crowd: Bools | bool = False) -> Floats:
     own, other = a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
     union = np.where(crowd, own, own + other - shared)
     return np.divide(shared, union, out=np.zeros(len(a)), where=shared > 0)
+
+
+def tied(values: NDArray[Any]) -> Ints:
+    """The rows whose value [N], in order, is also that of the row before or behind."""
+    equal = values[1:] == values[:-1]
+    return np.flatnonzero(np.append(equal, False)[: len(values)] | np.append(False, equal)[: len(values)])
 
 
 def _places(known: Ints, wanted: NDArray[Any]) -> tuple[Ints, Bools]:

@@ -36,7 +36,7 @@ def ap_of_columns(right: Bools, found: Ints, ranks: Ints, objects: int) -> Float
 
 
 def precision_at(ranks: Ints, objects: int) -> Floats:
-    """The highest precision of the same class at each of the 101 recalls or a higher one, 0 where recall ends before."""
+    """The highest precision of the class at each of the 101 recalls or a higher one, 0 where recall ends before."""
     precision = np.zeros(len(ranks) + 1)
     precision[:-1] = _envelope_of(ranks)
     return precision[np.minimum(_found_at(objects), len(ranks))]

@@ -1,4 +1,4 @@
-"""COCO's figures: pycocotools' own, to the last digit; with them VOC's, and the confidence of highest F1."""
+"""COCO's figures, equal to pycocotools' to the last digit; with them VOC's, and the confidence of highest F1."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def coco_figures(o: Overlaps, limits: Limits) -> dict[str | None, Figures]:
 
     They are means over what pycocotools' `accumulate` gives, in its order, and so equal to the last digit.
     """
-    precision, recall = _grids(o, limits)
+    precision, recall = precision_and_recall(o, limits)
     order = np.argsort(o.index.category_ids)
     figures: dict[str | None, Figures] = {None: _twelve(precision[:, :, order], recall[:, order], limits)}
     for k, name in enumerate(o.index.classes):
@@ -67,7 +67,7 @@ def coco_figures(o: Overlaps, limits: Limits) -> dict[str | None, Figures]:
     return figures
 
 
-def _grids(o: Overlaps, limits: Limits) -> tuple[Floats, Floats]:
+def precision_and_recall(o: Overlaps, limits: Limits) -> tuple[Floats, Floats]:
     """Precision [T, R, C, 4] of each area range and recall [T, C, 6] of each AR; -1 for a class without objects.
 
     T IoU thresholds from 0.50 to 0.95, R recalls, C classes.

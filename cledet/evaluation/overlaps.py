@@ -187,8 +187,8 @@ def overlaps(index: DetectionIndex, results: Results, most: int | None = MAX_DET
     order = np.argsort(_small(place, len(index)), kind="stable")
     order = order[np.argsort(-results[row[order], 5], kind="stable")]
     row, label, image = row[order], label[order], np.argsort(index.image_ids)[place[order]]
-    found = results[row]
-    found = Overlaps(index, row, image, label, found[:, 5], found[:, 1:5])
+    ordered = results[row]
+    found = Overlaps(index, row, image, label, ordered[:, 5], ordered[:, 1:5])
     return found if most is None else found.best(most)
 
 

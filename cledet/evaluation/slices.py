@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cledet.data.index import Bools, Floats
+from cledet.data.index import Floats
 from cledet.evaluation.average import ap_of_classes, mean
 from cledet.evaluation.overlaps import THRESHOLDS, Overlaps
 from cledet.evaluation.ranks import Part, contenders

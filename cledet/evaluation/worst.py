@@ -42,7 +42,7 @@ class _Class(NamedTuple):
         return ap_of_ranks(self.hits + 1, self.objects)
 
     def ap_without(self, images: Ints, own: Ints) -> Floats:
-        """AP [J] were the detections of one of these images [J] replaced by its `own` [J] objects, all of them first."""
+        """AP [J] were the detections of one of these images [J] replaced by its `own` [J] objects, all in front."""
         step = max(1, CELLS // (len(self.hits) + MAX_DETECTIONS))
         parts = (slice(first, first + step) for first in range(0, len(images), step))
         return np.concatenate([self._ap_without(images[part], own[part]) for part in parts])

@@ -60,8 +60,8 @@ def test_a_file_is_read_the_same_in_parts_of_any_size(index, tmp_path, monkeypat
 @pytest.mark.parametrize("part", [0, 1, 70, 200, 10**6])
 @pytest.mark.parametrize(
     "text",
-    ["[{0},{0},]", "[{0},{0}", "[{0},{0}]]", "x[{0},{0}]", "[{0},,{0}]", "[{0}{0}]", "[{0},\f{0}]", '{{"a": [{0},{0}]}}',
-     "[[{0},{0}]]", "[[{0}],{0}]", "[{0},{0}]{0}", "[{0},{0}],{0}]", ""],
+    ["[{0},{0},]", "[{0},{0}", "[{0},{0}]]", "x[{0},{0}]", "[{0},,{0}]", "[{0}{0}]", "[{0},\f{0}]",
+     '{{"a": [{0},{0}]}}', "[[{0},{0}]]", "[[{0}],{0}]", "[{0},{0}]{0}", "[{0},{0}],{0}]", ""],
 )  # fmt: skip
 def test_what_is_no_list_as_a_whole_is_none_in_parts(index, tmp_path, monkeypatch, text, part):
     monkeypatch.setattr("cledet.evaluation.results.PART", part)

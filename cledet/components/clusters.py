@@ -103,19 +103,21 @@ def _places_back(rows: Tensor, rank: Tensor, k: int, threshold: float) -> Tensor
 
     All pairs are compared, and more: each box with the k before it, those of other classes too, which then do not
     count. That takes several times the pairs, but no index: the k are views of the rows, each shifted by one more.
-    A box is kept if no kept box before it overlaps it. Who is kept is guessed and the guess repeated from itself:
-    a round decides for good the first undecided box of every class, and all that depend on decided ones only.
+    A box is kept if no kept box before it overlaps it. Who is kept is guessed, and guessed again from that guess until
+    it repeats itself: a round decides for good the first undecided box of every class, and all that depend on decided
+    ones only.
     """
     windows = rows.unfold(1, len(rank), 1)  # [5, k + 1, n]: of each box those k, ..., 1 places before, and itself
     reach = torch.arange(k, 0, -1, dtype=rows.dtype, device=rows.device)[:, None]
-    hit = _overlap(windows[:, :k], windows[:, k:], threshold)
-    hit.mul_(torch.sub(rank.to(hit.dtype), reach).ge_(0)).mul_(reach)
-    padded, taking, back, settled = hit.new_zeros(k + len(rank)), torch.empty_like(hit), hit.amax(0), False
+    hit = _overlap(windows[:, :k], windows[:, k:], threshold).mul_(reach)
+    taking = torch.empty_like(hit)
+    hit.mul_(torch.le(hit, rank.to(hit.dtype), out=taking))
+    padded = hit.new_zeros(k + len(rank))
     others, kept = padded.unfold(0, len(rank), 1)[:k], padded[k:]
-    while not settled:
-        kept.copy_(back).eq_(0)
-        before, back = back, torch.mul(hit, others, out=taking).amax(0)
-        settled = torch.equal(back, before)
+    back, guess = hit.amax(0), torch.empty_like(kept)
+    while not torch.equal(torch.eq(back, 0, out=guess), kept):
+        kept.copy_(guess)
+        torch.amax(torch.mul(hit, others, out=taking), 0, out=back)
     return back.long()
 
 
@@ -133,14 +135,15 @@ def _places_back_after_nms(rows: Tensor, kept: Tensor, pairs: int, threshold: fl
 
 
 def _overlap(a: Tensor, b: Tensor, threshold: float) -> Tensor:
-    """1 where the IoU of a [5, K, 1 or N] and b [5, 1, N], see `_rows`, is over the threshold, else 0: [K, N].
+    """1 where the IoU of a [5, K, 1 or N] and b [5, 1, N], see `_rows`, is over the threshold >= 0, else 0: [K, N].
 
-    The IoU is `elementwise_iou` to the last bit, but in few operations and little memory.
+    The IoU is `elementwise_iou` to the last bit, but in few operations and little memory; of boxes side by side it is
+    negative instead of 0.
     """
     shape = (a.shape[1], b.shape[2])
     corners = torch.maximum(a[:4], b[:4], out=a.new_empty(4, *shape))  # out: else rows of windows become columns
-    side = corners[:2].add_(corners[2:]).clamp_(max=0)
-    shared = side[0].mul_(side[1])
+    side = corners[:2].add_(corners[2:])
+    shared = side[0].clamp_(max=0).mul_(side[1])
     union = torch.add(a[4], b[4], out=corners[2]).sub_(shared)
     return shared.div_(union).gt_(threshold)
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from cledet.data.index import DetectionIndex
 from cledet.data.source import open_source
-from cledet.engine.candidates import from_results
-from cledet.engine.tuning import Bench
+from cledet.engine.judging.candidates import from_results
+from cledet.engine.tuning.search import Bench
 from cledet.evaluation.bootstrap import match, resamples, weighted_ap
 from cledet.evaluation.coco import evaluate
 from cledet.evaluation.holdout import halves

@@ -18,7 +18,7 @@ from cledet.data.dataset import DetectionDataset
 from cledet.data.loader import eval_loader
 from cledet.data.source import open_source
 from cledet.engine.checkpoint import load_checkpoint
-from cledet.engine.session import load_index
+from cledet.engine.splits import load_index
 from cledet.models.criterion import Criterion, Targets
 from cledet.ops.assign import match
 from cledet.ops.boxes import area

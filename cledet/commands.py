@@ -11,19 +11,20 @@ from cledet.console import say, track
 from cledet.data.images import image_files
 from cledet.data.source import open_source
 from cledet.detector import Detector
-from cledet.engine import tuning_report
-from cledet.engine.contest import contest, strongest
-from cledet.engine.contest_report import main_table, notes, sections, to_document, to_page
-from cledet.engine.draw import write_picture
-from cledet.engine.entries import common_ground, names, open_entries
-from cledet.engine.explain_figure import draw
-from cledet.engine.grid import Row, find_grid, listing, rows_of, summary
-from cledet.engine.predictor import picture_path
-from cledet.engine.runs import find_weights, new_run, write_json, write_whole
-from cledet.engine.side_by_side import save_side_by_side
+from cledet.engine.comparing.contest import contest, strongest
+from cledet.engine.comparing.entries import common_ground, names, open_entries
+from cledet.engine.comparing.report import main_table, notes, sections, to_document, to_page
+from cledet.engine.comparing.side_by_side import save_side_by_side
+from cledet.engine.explaining.figure import draw
+from cledet.engine.pictures.draw import write_picture
+from cledet.engine.predicting.predictor import picture_path
+from cledet.engine.reporting.val_folder import write_val
+from cledet.engine.runs import find_weights, new_run
 from cledet.engine.splits import load_index
-from cledet.engine.tuner import Tuned, open_candidates, tune
-from cledet.engine.val_folder import write_val
+from cledet.engine.training.grid import Row, find_grid, listing, rows_of, summary
+from cledet.engine.tuning import report as tuning_report
+from cledet.engine.tuning.tuner import Tuned, open_candidates, tune
+from cledet.engine.writing import write_json, write_whole
 from cledet.errors import UserError
 from cledet.eval_config import CompareSettings, TuneSettings, ValSettings
 from cledet.evaluation.figures import Validation

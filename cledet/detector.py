@@ -15,19 +15,20 @@ from cledet.console import say
 from cledet.data.images import image_files
 from cledet.data.index import DetectionIndex
 from cledet.data.source import open_source
-from cledet.engine import exporter, session
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
-from cledet.engine.comparison import with_gains
 from cledet.engine.devices import amp_dtype, describe, pick_device
-from cledet.engine.explainer import explain_image
-from cledet.engine.explanation import Explanation
-from cledet.engine.exporter import Export
-from cledet.engine.predictor import Detections, Predictor
+from cledet.engine.explaining.explainer import explain_image
+from cledet.engine.explaining.explanation import Explanation
+from cledet.engine.exporting import exporter
+from cledet.engine.exporting.exporter import Export
+from cledet.engine.judging.comparison import with_gains
+from cledet.engine.judging.scoring import predictions_split
+from cledet.engine.judging.validator import post_process, validate, validate_results
+from cledet.engine.predicting.predictor import Detections, Predictor
+from cledet.engine.predicting.torchvision_detector import TorchvisionDetector, TorchvisionPredictor
 from cledet.engine.runs import new_run, newest_run
-from cledet.engine.scoring import predictions_split
 from cledet.engine.splits import load_index
-from cledet.engine.torchvision_detector import TorchvisionDetector, TorchvisionPredictor
-from cledet.engine.validator import post_process, validate, validate_results
+from cledet.engine.training import session
 from cledet.errors import UserError, nearest
 from cledet.eval_config import ValSettings
 from cledet.evaluation.figures import Evaluation, Validation

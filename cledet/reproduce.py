@@ -12,12 +12,12 @@ from cledet.choices import AUTO
 from cledet.commands import val_to_folder
 from cledet.console import say
 from cledet.detector import Detector
-from cledet.engine import session
-from cledet.engine.grid import GRID
-from cledet.engine.paper_table import Line, figures_table, lines, side_by_side
-from cledet.engine.reproduction import Entry, Job, runs_of, val_settings
-from cledet.engine.runs import from_anywhere, write_json, write_whole
-from cledet.engine.writing import is_there
+from cledet.engine.reproducing.jobs import Entry, Job, runs_of, val_settings
+from cledet.engine.reproducing.paper_table import Line, figures_table, lines, side_by_side
+from cledet.engine.runs import from_anywhere
+from cledet.engine.training import session
+from cledet.engine.training.grid import GRID
+from cledet.engine.writing import is_there, write_json, write_whole
 from cledet.errors import Interrupted, UserError
 from cledet.evaluation.tables import to_csv, to_markdown
 from cledet.group import in_group

@@ -147,8 +147,8 @@ def test_batch_auto_fits_and_trains(tiny, tmp_path):
 PAIR = """
 import sys, torch, torch.distributed as dist
 from cledet.data.dataset import Batch
-from cledet.engine.learner import Learner
-from cledet.engine.probe import worst_batch
+from cledet.engine.training.learner import Learner
+from cledet.engine.training.probe import worst_batch
 from cledet.models.criterion import Criterion
 from cledet.models.network import Architecture, build_network
 from cledet.train_config import TrainSettings

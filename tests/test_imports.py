@@ -46,7 +46,24 @@ ALLOWED = {
     "__main__": {"cli"},
     "__init__": {"errors", "detector"},
 }
-DISTRIBUTED = {f"engine/{name}.py" for name in ("distributed", "launch", "rendezvous", "starts")}
+ROOMS = {
+    "engine": set(),
+    "launching": {"engine"},
+    "launch": {"launching"},
+    "pictures": {"engine"},
+    "judging": {"engine"},
+    "reporting": {"engine", "pictures"},
+    "comparing": {"engine", "pictures"},
+    "doctor": {"engine", "pictures"},
+    "tuning": {"engine", "judging"},
+    "exporting": {"engine", "judging"},
+    "predicting": {"engine", "pictures", "judging"},
+    "training": {"engine", "launch", "pictures", "judging", "predicting"},
+    "explaining": {"engine", "pictures", "judging", "training"},
+    "reproducing": {"training"},
+}
+"""Of each room of the engine those before it that it may import. `engine`: the files in no room, launch.py excepted."""
+DISTRIBUTED = {f"engine/{name}.py" for name in ("distributed", "launch", "launching/rendezvous", "launching/starts")}
 ONLY_IN = {"typer": {"cli"}, "rich": {"console"}}
 OPS_FOR_COMPONENTS = {"cledet.ops.boxes", "cledet.ops.assign"}
 
@@ -58,12 +75,18 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found.add(node.module or "")
+            module = node.module or ""
+            found |= {f"{module}.{alias.name}" for alias in node.names} if module == "cledet.engine" else {module}
     return found
 
 
 def layer(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def room(name: str) -> str:
+    """Which of the engine's rooms a folder or a file in it is."""
+    return name if name in ROOMS else "engine"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -78,6 +101,22 @@ def test_imports_run_one_way(path):
             assert path.relative_to(PACKAGE).as_posix() in DISTRIBUTED, f"{path.name} imports {module}"
 
 
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if layer(path) == "engine"], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_rooms_of_the_engine_are_entered_one_way(path):
+    own = room(path.relative_to(PACKAGE / "engine").parts[0].removesuffix(".py"))
+    entered = {room(module.split(".")[2]) for module in imports(path) if module.startswith("cledet.engine.")}
+    assert entered <= {own, *ROOMS[own]}, f"{path.name} of {own} imports {entered}"
+
+
+def test_every_room_of_the_engine_is_known_and_stands_on_those_before_it():
+    folders = {path.parent.name for path in (PACKAGE / "engine").glob("*/*.py")}
+    assert folders | {"engine", "launch"} == set(ROOMS)
+    names = list(ROOMS)
+    assert all(below in names[:i] for i, above in enumerate(names) for below in ROOMS[above])
+
+
 def test_components_take_only_box_arithmetic_and_matching_from_ops():
     for path in (PACKAGE / "components").glob("*.py"):
         assert {m for m in imports(path) if m.startswith("cledet.ops")} <= OPS_FOR_COMPONENTS
@@ -87,3 +126,5 @@ def test_the_rule_sees_imports():
     """Were the reading of imports broken, the tests above would pass on anything."""
     assert "cledet.models.network" in imports(PACKAGE / "models" / "decode.py")
     assert "typer" in imports(PACKAGE / "cli" / "app.py")
+    assert "cledet.engine.launch" in imports(PACKAGE / "engine" / "training" / "session.py")
+    assert "cledet.engine.distributed" in imports(PACKAGE / "engine" / "judging" / "validator.py")

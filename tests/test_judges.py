@@ -10,7 +10,7 @@ import yaml
 
 from cledet import Detector
 from cledet.commands import compare_to_folder, tune_to_folder, val_to_folder
-from cledet.engine.entries import DETECTIONS
+from cledet.engine.comparing.entries import DETECTIONS
 from cledet.errors import UserError
 from cledet.eval_config import CompareSettings, TuneSettings, ValSettings
 from cledet.resolve import resolve

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cledet.engine.session import load_task
-from cledet.engine.setup import architecture, initial_model
-from cledet.engine.trainer import Trainer
+from cledet.engine.training.session import load_task
+from cledet.engine.training.setup import architecture, initial_model
+from cledet.engine.training.trainer import Trainer
 from cledet.errors import UserError
 from cledet.recipe_config import RecipeNotes
 from cledet.resolve import read_notes, read_recipe, recipes, resolve

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cledet.cli import recipes as cli
-from cledet.engine.reproduction import jobs_of
+from cledet.engine.reproducing.jobs import jobs_of
 from cledet.errors import Interrupted, UserError
 from cledet.reproduce import reproduce
 
@@ -92,7 +92,7 @@ def test_a_signal_says_that_the_same_command_goes_on(squares, tmp_path, monkeypa
     def stopped(*_):
         raise Interrupted(2, tmp_path)
 
-    monkeypatch.setattr("cledet.engine.session.train", stopped)
+    monkeypatch.setattr("cledet.engine.training.session.train", stopped)
     with pytest.raises(Interrupted, match=r"^stopped by SIGINT$"):
         reproduce("table3", jobs_of("table3", SMALL | {"data": str(squares)}, tmp_path))
     assert "the same command goes on with table3" in capsys.readouterr().err

@@ -29,8 +29,8 @@ def check(
     """Examine a data set: what is in it, what is wrong. Exit code 2 with errors, 1 with warnings if --strict."""
     settings = resolve(CheckSettings, flags)
     from cledet.data.source import open_source
-    from cledet.engine.doctor import check as examine
-    from cledet.engine.doctor_page import refuse_target, write_page
+    from cledet.engine.doctor.check import check as examine
+    from cledet.engine.doctor.page import refuse_target, write_page
 
     source = open_source(data)
     if settings.html is not None:
@@ -47,7 +47,7 @@ def check(
 
 
 def _show_report(report: Any) -> None:
-    from cledet.engine.doctor_tables import example_line, tables
+    from cledet.engine.doctor.tables import example_line, tables
 
     for table in tables(report):
         show_table(*table)

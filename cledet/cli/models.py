@@ -58,8 +58,8 @@ def train(
 def val(flags: dict[str, Any], recipe: Recipe = None, json: Json = False) -> None:
     """Evaluate a model, a grid of models, or a file of predictions: pycocotools' figures and more."""
     settings = resolve(ValSettings, flags, recipe=recipe)
-    from cledet.engine.scoring import is_plain, score_file
-    from cledet.engine.val_folder import write_val
+    from cledet.engine.judging.scoring import is_plain, score_file
+    from cledet.engine.reporting.val_folder import write_val
 
     if is_plain(settings):  # which takes no torch
         found, index = score_file(settings)
@@ -67,7 +67,7 @@ def val(flags: dict[str, Any], recipe: Recipe = None, json: Json = False) -> Non
         return
     from cledet.commands import grid_to_folder, newest_detector, val_to_folder
     from cledet.detector import Detector
-    from cledet.engine.grid import names_grid, summary
+    from cledet.engine.training.grid import names_grid, summary
 
     if names_grid(settings):
         folder, grid = grid_to_folder(settings)
@@ -79,7 +79,7 @@ def val(flags: dict[str, Any], recipe: Recipe = None, json: Json = False) -> Non
 
 
 def _show_val(run: Path, found: Mapping[str, Validation], settings: ValSettings, json: bool) -> None:
-    from cledet.engine.val_folder import submissions
+    from cledet.engine.reporting.val_folder import submissions
     from cledet.evaluation.tables import as_document, val_tables
 
     files = [str(run / name) for name in submissions(found, settings).values()]

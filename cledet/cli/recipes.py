@@ -15,7 +15,7 @@ from cledet.resolve import read_notes, read_recipe, resolve
 from cledet.resolve import recipes as shipped
 
 if TYPE_CHECKING:
-    from cledet.engine.reproduction import Job
+    from cledet.engine.reproducing.jobs import Job
 
 
 @app.command()
@@ -76,14 +76,14 @@ def reproduce(
     if table not in PAPER_TABLES:
         raise UserError(f"there is no {table!r} in the paper", nearest(table, PAPER_TABLES))
     chosen = _pairs(given or [])
-    from cledet.engine.reproduction import jobs_of, to_document
+    from cledet.engine.reproducing.jobs import jobs_of, to_document
 
     jobs = jobs_of(table, chosen, settings.project, data)
     if dry_run:
         document = to_document(table, jobs, settings.gpu_tflops, settings.utilization)
         show_json(document) if json else _show_plan(jobs, document)
         return
-    from cledet.engine.paper_table import side_by_side
+    from cledet.engine.reproducing.paper_table import side_by_side
     from cledet.reproduce import reproduce as fill
 
     folder, lines = fill(table, jobs)

@@ -24,9 +24,9 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from cledet.engine.rendezvous import BACKEND, no_meeting, nodes_of
-from cledet.engine.starts import Starts
-from cledet.engine.verdict import verdict
+from cledet.engine.launching.rendezvous import BACKEND, no_meeting, nodes_of
+from cledet.engine.launching.starts import Starts
+from cledet.engine.launching.verdict import verdict
 from cledet.errors import UserError
 from cledet.group import group_environment, in_group
 
@@ -55,7 +55,7 @@ def launch(
     was anything to save, or ProcessFailed, after `max_restarts` new starts.
     """
     nodes = nodes_of(nnodes, node_rank, rdzv_endpoint)
-    command = ["-m", "cledet.engine.worker", entry, *(word.replace("$", "$$") for word in arguments)]
+    command = ["-m", "cledet.engine.launching.worker", entry, *(word.replace("$", "$$") for word in arguments)]
     with _surroundings(log_folder) as folder:
         starts = Starts(folder, nodes, max_restarts)
         with starts:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import yaml
 
 from cledet.choices import Subsets, ablation_name, parse_ablation
-from cledet.engine.writing import write_file
 from cledet.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,14 +82,3 @@ def from_anywhere(settings: S) -> S:
     return (
         settings.model_copy(update={"data": str(Path(data).absolute())}) if data and Path(data).exists() else settings
     )
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write plain data as JSON, as `write_whole` does."""
-    write_whole(path, json.dumps(document, indent=1))
-
-
-def write_whole(path: Path, content: str | bytes, *, sync: bool = True) -> None:
-    """Write a file so that readers see the old one or the whole new one, and a full disk leaves the old one."""
-    data = content.encode() if isinstance(content, str) else content
-    write_file(path, lambda file: file.write(data), sync=sync)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from cledet.errors import UserError
 
@@ -52,6 +53,17 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], *, keep: bool = 
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
             aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write plain data as JSON, as `write_whole` does."""
+    write_whole(path, json.dumps(document, indent=1))
+
+
+def write_whole(path: Path, content: str | bytes, *, sync: bool = True) -> None:
+    """Write a file so that readers see the old one or the whole new one, and a full disk leaves the old one."""
+    data = content.encode() if isinstance(content, str) else content
+    write_file(path, lambda file: file.write(data), sync=sync)
 
 
 def _exchange(part: Path, path: Path, aside: Path) -> None:

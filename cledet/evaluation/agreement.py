@@ -1,4 +1,4 @@
-"""How well scores say how well boxes lie; `cledet.engine.misalignment` says how to read it."""
+"""How well scores say how well boxes lie; `cledet.engine.judging.misalignment` says how to read it."""
 
 from __future__ import annotations
 

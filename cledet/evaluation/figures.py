@@ -48,7 +48,7 @@ class Evaluation:
     nms_ms: float | None = None
     """Milliseconds of NMS an image, the median."""
     misalignment: dict[str, Any] | None = None
-    """How well scores say how well boxes lie, see `cledet.engine.misalignment`."""
+    """How well scores say how well boxes lie, see `cledet.engine.judging.misalignment`."""
     gain: dict[str, float] | None = None
     """AP less that of the first method compared, and the low and high end of its 95 % interval over images."""
     seconds: dict[str, float] | None = None

@@ -64,7 +64,7 @@ def nms_table(methods: Mapping[str, Evaluation]) -> Table:
 
 
 def misalignment_table(methods: Mapping[str, Evaluation]) -> Table:
-    """A row a method: what `cledet.engine.misalignment` measures, in words."""
+    """A row a method: what `cledet.engine.judging.misalignment` measures, in words."""
     measured = {name: one.misalignment for name, one in methods.items() if one.misalignment is not None}
     columns = ["NMS", "score-IoU rank correlation", "IoU kept"]
     rows: list[list[Any]] = [[name, one["spearman"], one["kept_iou"]] for name, one in measured.items()]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cledet.data.source import open_source
-from cledet.engine.comparison import over_processes
+from cledet.engine.judging.comparison import over_processes
 
 SCRIPT = """
 import json, sys
@@ -21,9 +21,9 @@ import torch
 from cledet.train_config import TrainSettings
 from cledet.engine import distributed
 from cledet.engine.interrupts import Interrupts
-from cledet.engine.session import load_task
-from cledet.engine.setup import initial_model
-from cledet.engine.trainer import Trainer
+from cledet.engine.training.session import load_task
+from cledet.engine.training.setup import initial_model
+from cledet.engine.training.trainer import Trainer
 from cledet.resolve import resolve
 
 torch.set_num_threads(1)

@@ -7,11 +7,11 @@ import torch
 
 from cledet import Detector
 from cledet.config import ExplainSettings
-from cledet.engine import trainer
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
-from cledet.engine.explain_figure import picture
-from cledet.engine.explainer import as_trained
-from cledet.engine.setup import architecture, build_criterion
+from cledet.engine.explaining.explainer import as_trained
+from cledet.engine.explaining.figure import picture
+from cledet.engine.training import trainer
+from cledet.engine.training.setup import architecture, build_criterion
 from cledet.errors import UserError
 from cledet.models.network import Architecture
 from cledet.resolve import resolve

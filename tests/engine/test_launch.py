@@ -1,4 +1,4 @@
-"""Real launches of small functions, `python -m cledet.engine.worker launched:NAME` in each process."""
+"""Real launches of small functions, `python -m cledet.engine.launching.worker launched:NAME` in each process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from cledet.engine import rendezvous
 from cledet.engine.launch import launch
-from cledet.engine.rendezvous import parse_endpoint
+from cledet.engine.launching import rendezvous
+from cledet.engine.launching.rendezvous import parse_endpoint
 from cledet.errors import Interrupted, ProcessFailed, UserError
 
 LAUNCHED = '''
@@ -130,7 +130,7 @@ def free_port():
 
 def test_processes_work_together_and_write_into_files(folder, monkeypatch, capfd):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("cledet.engine.starts.cores", lambda: 7)
+    monkeypatch.setattr("cledet.engine.launching.starts.cores", lambda: 7)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     launch(["a b", "$$x"], 2, entry="launched:works", log_folder=folder / "logs")
     assert noted(folder, 0) == noted(folder, 1) == ["3 3 ['a b', '$$x']"]
@@ -185,7 +185,8 @@ def test_a_new_start_after_a_failure(folder, capfd):
 def other_node(folder):
     """Starts a launcher of node 1 in a process of its own, from the last line of whose stdout its end is read."""
     code = (
-        "import sys; from cledet.engine import launch, rendezvous; rendezvous.GRACE = 1\n"
+        "import sys; from cledet.engine import launch; from cledet.engine.launching import rendezvous\n"
+        "rendezvous.GRACE = 1\n"
         "try: launch.launch(sys.argv[4:], 1, nnodes=2, node_rank=1, rdzv_endpoint=sys.argv[1], entry=sys.argv[2],"
         " max_restarts=int(sys.argv[3])); print('well')\n"
         "except Exception as error: print(type(error).__name__, str(error).splitlines()[0])"

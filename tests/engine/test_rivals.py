@@ -6,7 +6,7 @@ import pytest
 
 from cledet import Detector
 from cledet.engine.checkpoint import load_checkpoint
-from cledet.engine.setup import build_criterion
+from cledet.engine.training.setup import build_criterion
 from cledet.errors import UserError
 from cledet.resolve import resolve
 from cledet.train_config import TrainSettings

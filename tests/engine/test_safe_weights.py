@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 
 from cledet import Detector
-from cledet.engine import exporter
 from cledet.engine.checkpoint import load_checkpoint
-from cledet.engine.exporter import same_weights
+from cledet.engine.exporting import exporter
+from cledet.engine.exporting.exporter import same_weights
 from cledet.engine.safe_weights import digest, pack
 from cledet.errors import UserError
 

@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 
 from cledet.engine.checkpoint import load_checkpoint
-from cledet.engine.draw import write_picture
-from cledet.engine.plots import plot_history
-from cledet.engine.runs import write_whole
-from cledet.engine.writing import is_there, previous, write_file
+from cledet.engine.pictures.draw import write_picture
+from cledet.engine.training.history import plot_history
+from cledet.engine.writing import is_there, previous, write_file, write_whole
 from cledet.errors import UserError
 
 CALLS = ("open", "fsync", "link", "unlink", "replace", "close")

@@ -19,8 +19,8 @@ from cledet.data.dataset import DetectionDataset
 from cledet.data.loader import eval_loader
 from cledet.data.shapes import draw_shapes
 from cledet.data.source import open_source
-from cledet.engine.candidates import from_network
-from cledet.engine.comparison import compare
+from cledet.engine.judging.candidates import from_network
+from cledet.engine.judging.comparison import compare
 from cledet.errors import UserError
 from cledet.evaluation.coco import evaluate
 from cledet.evaluation.figures import METRICS, Limits

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from cledet.engine.setup import initial_model
+from cledet.engine.training.setup import initial_model
 from cledet.errors import UserError
 from cledet.models.anchors import STRIDES, Anchors, cell_anchors
 from cledet.models.backbones import build_backbone

@@ -1,0 +1,1 @@
+"""What the paper's components do on one image."""

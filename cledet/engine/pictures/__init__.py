@@ -1,0 +1,1 @@
+"""What is shown: boxes on pictures, plots, and the pages that hold them."""

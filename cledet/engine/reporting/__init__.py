@@ -1,0 +1,1 @@
+"""What `cledet val` leaves in its run folder: the figures, and what went wrong."""

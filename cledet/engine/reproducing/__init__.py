@@ -1,0 +1,1 @@
+"""The paper's tables: what fills them, and theirs beside ours."""

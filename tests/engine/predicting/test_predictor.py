@@ -1,0 +1,109 @@
+"""Prediction from files: the right pixels, the right names, pictures that can be read."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cledet import Detector
+from cledet.commands import predict_to_folder
+from cledet.config import PredictSettings
+from cledet.data.dataset import DetectionDataset, collate
+from cledet.data.images import read_image
+from cledet.data.source import open_source
+from cledet.engine.judging.validator import post_process
+from cledet.engine.pictures.draw import class_color, draw_detections
+from cledet.engine.predicting.predictor import Detections, picture_path
+from cledet.errors import UserError
+from cledet.resolve import resolve
+
+
+def settings(**given):
+    return resolve(PredictSettings, {"device": "cpu", "amp": "off", "conf": 0.0, **given}, environ={})
+
+
+@torch.inference_mode()
+def test_predict_finds_what_evaluation_finds(tiny_run, squares):
+    """A single image of predict passes the same pixels as a batch of val."""
+    detector = Detector(tiny_run)
+    index = open_source(squares).index("val")
+    found = next(detector.predict(str(index.paths[1]), settings()))
+    batch = collate([DetectionDataset(index, short=64, long=107)[1]])
+    network = detector.model.network().eval()
+    wanted = post_process(settings(), ("iac", "dc", "clb"))(network(batch.images), batch.sizes)[0]
+    scale = 96 / int(batch.sizes[0, 1])
+    torch.testing.assert_close(found.boxes, wanted.boxes * scale, atol=0.05, rtol=0.01)
+    assert torch.equal(found.scores, wanted.scores)
+    assert len(found) == 100
+    assert found.boxes.min() >= 0
+    assert (found.boxes.amax(0) <= torch.tensor([96.0, 80.0, 96.0, 80.0]) + 1e-3).all()
+
+
+def test_every_kind_of_source(tiny_run, squares):
+    detector, folder = Detector(tiny_run), squares / "val"
+    assert len(list(detector.predict(folder))) == 4
+    assert len(list(detector.predict(str(folder / "*.png")))) == 4
+    assert len(list(detector.predict([folder / "0.png", folder / "1.png"]))) == 2
+    array = read_image(folder / "1.png")
+    from_array, from_file = (next(detector.predict(s, conf=0.01)) for s in (array, folder / "1.png"))
+    assert torch.equal(from_array.boxes, from_file.boxes)
+    assert from_array.path is None
+
+
+@pytest.mark.parametrize(("source", "sentence"), [("nowhere.jpg", "nowhere.jpg"), ("empty", "empty"), ("*.xyz", "xyz")])
+def test_sources_without_images_are_one_sentence(tiny_run, tmp_path, monkeypatch, source, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=sentence):
+        predict_to_folder(Detector(tiny_run), source, settings(project=tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_becomes_pictures_and_json(tiny_run, squares, tmp_path):
+    run, documents = predict_to_folder(Detector(tiny_run), str(squares / "val"), settings(project=tmp_path, max_det=3))
+    assert sorted(path.name for path in run.iterdir()) == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "predictions.json"]
+    assert json.loads((run / "predictions.json").read_text()) == documents
+    first = documents[0]
+    assert (first["width"], first["height"], len(first["detections"])) == (96, 80, 3)
+    assert {(d["name"], d["category_id"]) for d in first["detections"]} <= {("blue", 3), ("red", 7)}
+    assert cv2.imread(str(run / "0.jpg")).shape == (80, 96, 3)
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path):
+    taken: set[str] = set()
+    names = [picture_path(tmp_path, tmp_path / name, taken).name for name in ("a.png", "a.jpg", "b/a.png", "a-2.png")]
+    assert names == ["a.jpg", "a-2.jpg", "a-3.jpg", "a-2-2.jpg"]
+
+
+def test_a_box_is_drawn_where_it_is_and_the_image_stays():
+    image = np.full((200, 300, 3), 90, dtype=np.uint8)
+    picture = draw_detections(image, np.array([[50, 60, 250, 180]], dtype=np.float32), [4], ["bar 0.87"])
+    assert (image == 90).all()
+    assert tuple(picture[120, 50]) == class_color(4)
+    assert tuple(picture[180, 150]) == class_color(4)
+    assert (picture[120, 150] == 90).all()  # inside
+    assert (picture[:30] == 90).all()  # the caption sits right above the box
+    assert (picture[45:59, 52:80] != 90).any()
+
+
+@pytest.mark.parametrize("box", [[0, 0, 40, 40], [290, 190, 300, 200], [-20, -30, 500, 400], [5, 5, 5, 5]])
+def test_captions_stay_inside_the_picture(box):
+    """A caption at an edge is as large as one in the middle."""
+    image = np.zeros((200, 300, 3), dtype=np.uint8)
+    at, middle = (
+        draw_detections(image, np.array([b], dtype=np.float32), [1], ["a name 0.50"])
+        for b in (box, [120, 100, 121, 101])
+    )
+    color = np.array(class_color(1))
+    assert (at == color).all(-1).sum() >= 0.95 * (middle == color).all(-1).sum()
+
+
+def test_nothing_found_is_an_unchanged_picture():
+    image = np.zeros((20, 30, 3), dtype=np.uint8)
+    none = Detections(None, image, torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), ("a",), (1,))
+    assert (none.draw() == image).all()
+    assert none.to_dict()["detections"] == []

@@ -1,0 +1,116 @@
+"""Candidates come back from the disk as they were, and only for what they are of."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from cledet import Detector
+from cledet.data.source import open_source
+from cledet.engine.judging.candidates import Candidates
+from cledet.engine.tuning import candidate_store
+from cledet.engine.tuning.candidate_store import find, home, origin, store
+from cledet.engine.tuning.tuner import open_candidates
+from cledet.eval_config import TuneSettings
+from cledet.models.network import RetinaNet
+from cledet.resolve import resolve
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLEDET_CACHE", str(tmp_path / "cache"))
+
+
+def made(image_id, count):
+    generator = torch.Generator().manual_seed(image_id)
+    boxes = 100 * torch.rand(count, 4, generator=generator)
+    labels = torch.arange(count) % 3
+    scale = torch.tensor([1.5, 0.7, 1.5, 0.7])
+    return Candidates(image_id, boxes, torch.rand(count, generator=generator), labels, scale, np.array([9, 4, 7]))
+
+
+def test_they_come_back_as_they_were_again_and_again():
+    """Images without any are there too."""
+    wanted = [made(12, 5), made(3, 0), made(2**40, 2)]
+    found = store({"of": "a"}, iter(wanted))
+    assert len(found) == 3
+    for _ in range(2):
+        for one, other in zip(found, wanted, strict=True):
+            assert one.image_id == other.image_id
+            assert torch.equal(one.boxes, other.boxes)
+            assert torch.equal(one.scores, other.scores)
+            assert torch.equal(one.labels, other.labels)
+            assert one.labels.dtype == torch.int64
+            assert torch.equal(one.scale, other.scale)
+            np.testing.assert_array_equal(one.category_ids, [9, 4, 7])
+    assert {path.name for path in found.folder.iterdir()} == {
+        "header.json", "boxes", "scores", "labels", "image_ids", "counts", "scales"
+    }  # fmt: skip
+    assert (found.folder / "boxes").stat().st_size == 7 * 4 * 4
+
+
+def test_no_images_and_no_candidates():
+    assert list(store({"of": "nothing"}, iter(()))) == []
+    assert [len(one.boxes) for one in store({"of": "empty"}, iter([made(1, 0)]))] == [0]
+
+
+def test_only_whole_ones_of_the_same_origin_are_found():
+    assert find({"of": "a"}) is None
+    folder = store({"of": "a"}, iter([made(1, 4)])).folder
+    assert find({"of": "a"}) is not None
+    assert find({"of": "b"}) is None
+    (folder / "scores").write_bytes(b"\0" * 12)
+    assert find({"of": "a"}) is None
+    (folder / "header.json").write_text("{}")
+    assert find({"of": "a"}) is None
+
+
+def test_a_pass_that_breaks_off_leaves_nothing():
+    def broken():
+        yield made(1, 4)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store({"of": "a"}, broken())
+    assert list(home({}).parent.iterdir()) == []
+
+
+def test_the_one_not_used_for_longest_goes_first(monkeypatch):
+    monkeypatch.setattr(candidate_store, "KEPT", 2)
+    for time, name in enumerate("ab"):
+        os.utime(store({"of": name}, iter([made(1, 1)])).folder, (time, time))
+    assert find({"of": "a"}) is not None  # and so used now
+    store({"of": "c"}, iter([made(1, 1)]))
+    assert find({"of": "b"}) is None
+    assert find({"of": "a"}) is not None
+    assert find({"of": "c"}) is not None
+
+
+def test_the_origin_tells_weights_images_and_ways_apart(tiny_run, squares, tmp_path):
+    model, index = Detector(tiny_run).model, open_source(squares).index("val")
+    plain = origin(model, index, imgsz=64)
+    assert plain == origin(Detector(tiny_run).model, index, imgsz=64)
+    assert plain == json.loads(json.dumps(plain))
+    others = [origin(model, index, imgsz=96), origin(model, index.subset([0, 1]), imgsz=64)]
+    model.model["head.cls.bias"] = torch.zeros(3)
+    others.append(origin(model, index, imgsz=64))
+    assert len({home(of) for of in [plain, *others]}) == 4
+
+
+def test_the_network_runs_once_for_two_searches(tiny_run, monkeypatch):
+    """And its candidates are those that `val` chooses from."""
+    calls = []
+    forward = RetinaNet.forward
+    monkeypatch.setattr(RetinaNet, "forward", lambda self, images: calls.append(1) or forward(self, images))
+    settings = resolve(TuneSettings, {"device": "cpu", "workers": 0, "batch": 4, "conf": 0.001}, environ={})
+    model = Detector(tiny_run).model
+    first, index, default = open_candidates(model, settings)
+    second = open_candidates(model, settings)[0]
+    assert len(calls) == 1
+    assert sum(len(one.boxes) for one in first) == sum(len(one.boxes) for one in second) > 0
+    assert (default.nms, default.iou, default.conf) == ("cl-balanced", 0.5, 0.001)
+    assert len(first) == len(index) == 4

@@ -38,9 +38,6 @@ json.dump(coco.stats.tolist(), open(sys.argv[3], "w"))
 """
 
 OURS = """
-import sys
-if sys.argv.pop(1) == "slow":
-    sys.modules["ultrafast_pycocotools"] = None
 from cledet.cli import main
 main()
 """
@@ -125,20 +122,19 @@ def run(code: str, *arguments: str) -> Cost:
 
 
 WAYS = (
-    ("cledet val --report false, first", "fast", ("--report", "false"), False),
-    ("the same again", "fast", ("--report", "false"), True),
-    ("cledet val, with its report", "fast", (), True),
-    ("--report false, no fast-eval", "slow", ("--report", "false"), False),
+    ("cledet val --report false, first", ("--report", "false"), False),
+    ("the same again", ("--report", "false"), True),
+    ("cledet val, with its report", (), True),
 )
 """What our command is tried with, and whether it is repeated: from the second time on the annotations are cached."""
 
 
 def ours(folder: Path, number: int, repeats: int) -> tuple[Cost, list[float]]:
     """What our command takes in that one of WAYS, and its twelve figures."""
-    _, way, flags, again = WAYS[number]
+    _, flags, again = WAYS[number]
     command = ["val", "--predictions", str(folder / "results.json"), "--data", str(folder / "annotations.json"), *flags]
     taken = [
-        run(OURS, way, *command, "--project", str(folder), "--name", f"{number}-{repeat}")
+        run(OURS, *command, "--project", str(folder), "--name", f"{number}-{repeat}")
         for repeat in range(repeats if again else 1)
     ]
     figures = json.loads((folder / "val" / f"{number}-0" / "metrics.json").read_text())

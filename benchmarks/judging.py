@@ -21,7 +21,7 @@ from cledet.data.source import open_source
 from cledet.engine.judging.candidates import from_results
 from cledet.engine.tuning.search import Bench
 from cledet.evaluation.bootstrap import match, resamples, weighted_ap
-from cledet.evaluation.coco import coco_backend, evaluate
+from cledet.evaluation.coco import evaluate
 from cledet.evaluation.holdout import halves
 from cledet.evaluation.influence import leave_one_out
 from cledet.evaluation.results import Results, read_results
@@ -66,9 +66,7 @@ def main() -> None:
     """Print the seconds of each part."""
     images = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
     index, results = made_up(images)
-    print(
-        f"{images} images, {len(results):,} detections, {coco_backend()[1].__module__}, load {os.getloadavg()[0]:.1f}"
-    )
+    print(f"{images} images, {len(results):,} detections, load {os.getloadavg()[0]:.1f}")
     _timed("twelve figures", lambda: evaluate(index, results))
     matches = _timed("matching", lambda: match(index, results))
     _timed("1000 resamples", lambda: weighted_ap(matches, resamples(images, 1000, 0)))

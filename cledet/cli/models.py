@@ -56,7 +56,7 @@ def train(
 
 @command(ValSettings)
 def val(flags: dict[str, Any], recipe: Recipe = None, json: Json = False) -> None:
-    """Evaluate a model, a grid of models, or a file of predictions, with pycocotools."""
+    """Evaluate a model, a grid of models, or a file of predictions: pycocotools' figures and more."""
     settings = resolve(ValSettings, flags, recipe=recipe)
     from cledet.engine.judging.scoring import is_plain, score_file
     from cledet.engine.reporting.val_folder import write_val

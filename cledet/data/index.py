@@ -150,7 +150,7 @@ def group_by_image(images: Ints, count: int) -> tuple[Ints, Ints]:
 
     `images` is [B], the image position of every box; returns the order [B] and the starts [count + 1].
     """
-    order = np.argsort(images, kind="stable").astype(np.int64)
+    order = np.argsort(images.astype(np.min_scalar_type(count)), kind="stable")  # of 16 bits in one go
     starts = np.concatenate([[0], np.cumsum(np.bincount(images, minlength=count))]).astype(np.int64)
     return order, starts
 

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cledet.data.faults import Faults
-from cledet.data.images import IMAGE_SUFFIXES, image_size
 from cledet.data.index import DetectionIndex, Floats, image_numbers
 from cledet.data.paths import EVERYTHING, lies_in, missing, place
 from cledet.errors import UserError
@@ -147,6 +146,8 @@ def _names_beside(folder: Path) -> tuple[str, ...]:
 
 
 def _is_image(file: str) -> bool:
+    from cledet.data.images import IMAGE_SUFFIXES  # Pillow takes a moment to import
+
     return os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
 
 
@@ -163,6 +164,8 @@ def _sizes(images: Sequence[str], faults: Faults) -> npt.NDArray[np.int32]:
 
 
 def _size(image: str) -> tuple[int, int] | UserError:
+    from cledet.data.images import image_size
+
     if not os.path.isfile(image):
         return 0, 0
     try:

@@ -1,21 +1,19 @@
-"""COCO's figures: pycocotools' own, to the last digit; with them VOC's, and the confidence of highest F1."""
+"""COCO's figures, equal to pycocotools' to the last digit; with them VOC's, and the confidence of highest F1."""
 
 from __future__ import annotations
 
-import contextlib
-import io
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cledet.data.index import DetectionIndex, Floats
 from cledet.evaluation.agreement import agreement
-from cledet.evaluation.average import mean
+from cledet.evaluation.average import RECALLS, mean, precision_at
 from cledet.evaluation.confidence import NOWHERE, best_confidences
 from cledet.evaluation.figures import Evaluation, Figures, Limits
-from cledet.evaluation.overlaps import overlaps
+from cledet.evaluation.overlaps import THRESHOLDS, Overlaps, overlaps
+from cledet.evaluation.ranks import Part, contenders
 from cledet.evaluation.results import Results
 from cledet.evaluation.voc import voc_aps
 
@@ -39,10 +37,10 @@ def _evaluate(index: DetectionIndex, results: Results, limits: Limits) -> tuple[
     if not index.num_boxes:
         nothing = dict.fromkeys((*limits.names, "VOC07", "VOC12"))
         return Evaluation(nothing, dict.fromkeys(index.classes, nothing | NOWHERE), NOWHERE), np.zeros((0, 2))
-    coco = coco_figures(index, results, limits)
     o = overlaps(index, results, most=None)
     voc = dict(zip(("VOC07", "VOC12"), voc_aps(o, o.same)))
-    o = o.best(limits.max_dets[-1])
+    o = o.best(max(limits.max_dets))
+    coco = coco_figures(o, limits)
     match = o.match()
     whole, best = best_confidences(o, match)
     per_class: dict[str, Figures] = {}
@@ -56,49 +54,59 @@ def _evaluate(index: DetectionIndex, results: Results, limits: Limits) -> tuple[
     return Evaluation({**coco[None], **means}, per_class, whole), matched
 
 
-def coco_figures(index: DetectionIndex, results: Results, limits: Limits) -> dict[str | None, Figures]:
-    """The twelve figures of each class by its name, and those of all together as None."""
-    api, evaluator = coco_backend()
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = api()
-        truth.dataset = index.to_coco()
-        truth.createIndex()
-        coco = evaluator(truth, truth.loadRes(results) if len(results) else api(), "bbox")
-        coco.params.maxDets, coco.params.areaRng = list(limits.max_dets), limits.ranges
-        coco.evaluate()
-        coco.accumulate()
-    precision, recall = coco.eval["precision"], coco.eval["recall"]
-    order = {category: k for k, category in enumerate(coco.params.catIds)}
-    figures: dict[str | None, Figures] = {None: _twelve(precision, recall, limits)}
-    for name, category in zip(index.classes, index.category_ids.tolist()):
-        k = [order[category]]
-        figures[name] = _twelve(precision[:, :, k], recall[:, k], limits)
+def coco_figures(o: Overlaps, limits: Limits) -> dict[str | None, Figures]:
+    """The twelve figures of each class by its name, and those of all together as None.
+
+    They are means over what pycocotools' `accumulate` gives, in its order, and so equal to the last digit.
+    """
+    precision, recall = precision_and_recall(o, limits)
+    order = np.argsort(o.index.category_ids)
+    figures: dict[str | None, Figures] = {None: _twelve(precision[:, :, order], recall[:, order], limits)}
+    for k, name in enumerate(o.index.classes):
+        figures[name] = _twelve(precision[:, :, [k]], recall[:, [k]], limits)
     return figures
 
 
-def _twelve(precision: NDArray[np.float64], recall: NDArray[np.float64], limits: Limits) -> Figures:
-    """The twelve figures from precision [T, R, K, A, M] and recall [T, K, A, M], as pycocotools' `summarize` has them.
+def precision_and_recall(o: Overlaps, limits: Limits) -> tuple[Floats, Floats]:
+    """Precision [T, R, C, 4] of each area range and recall [T, C, 6] of each AR; -1 for a class without objects.
 
-    T IoU thresholds from 0.50 to 0.95, R recalls, K classes, A area ranges, M numbers of detections. `summarize` itself
-    finds AP at 100 detections only.
+    T IoU thresholds from 0.50 to 0.95, R recalls, C classes.
     """
-    areas = [precision[:, :, :, area, -1] for area in range(4)]
-    values = [areas[0], areas[0][:1], areas[0][5:6], *areas[1:]]
-    values += [recall[:, :, 0, count] for count in range(3)] + [recall[:, :, area, -1] for area in (1, 2, 3)]
+    who, most = contenders(o), sorted(limits.max_dets)
+    precisions, recalls = [], []
+    for number, (low, high) in enumerate(limits.ranges):
+        objects, detections = ((low <= area) & (area <= high) for area in (o.index.area, o.area))
+        precision, recall = _of_part(who.part(objects, detections), most[-1:] if number else most)
+        precisions.append(precision)
+        recalls.append(recall)
+    return np.stack(precisions, axis=-1), np.concatenate(recalls, axis=-1)
+
+
+def _of_part(part: Part, most: Sequence[int]) -> tuple[Floats, Floats]:
+    """Precision [T, R, C] of some objects and detections, and recall [T, C, M] at each number of detections."""
+    count = part.of.o.counts(part.objects)
+    known, classes = np.flatnonzero(count), len(count)
+    precision = np.full((len(THRESHOLDS), len(RECALLS), classes), -1.0)
+    recall = np.full((len(THRESHOLDS), classes, len(most)), -1.0)
+    before = part.of.o.before[part.of.detection]
+    for t, ranks in enumerate(map(part.ranks, THRESHOLDS)):
+        by_class = ranks.by_class(classes)
+        for k in known.tolist():
+            precision[t, :, k] = precision_at(by_class[k], int(count[k]))
+        for m, limit in enumerate(most):
+            found = np.bincount(ranks.label[before[ranks.contender] < limit], minlength=classes)
+            recall[t, known, m] = found[known] / count[known]
+    return precision, recall
+
+
+def _twelve(precision: Floats, recall: Floats, limits: Limits) -> Figures:
+    """The twelve figures from precision [T, R, K, 4] and recall [T, K, 6] of K classes."""
+    areas = [precision[:, :, :, area] for area in range(4)]
+    values = [areas[0], areas[0][:1], areas[0][5:6], *areas[1:], *(recall[:, :, one] for one in range(6))]
     return {name: _mean(cells) for name, cells in zip(limits.names, values)}
 
 
-def coco_backend() -> tuple[Any, Any]:
-    """COCO and COCOeval: of ultrafast-pycocotools where it is installed, else of pycocotools; the figures are equal."""
-    try:
-        from ultrafast_pycocotools import COCO, COCOeval
-    except ImportError:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    return COCO, COCOeval
-
-
-def _mean(values: NDArray[np.float64]) -> float | None:
+def _mean(values: Floats) -> float | None:
     """The mean of what was measured; -1 stands for nothing."""
     values = values[values > -1]
     return float(values.mean()) if values.size else None

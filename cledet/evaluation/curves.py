@@ -12,7 +12,7 @@ import numpy as np
 from cledet.data.index import Bools, Floats, Ints
 from cledet.evaluation.average import RECALLS, envelope
 from cledet.evaluation.confidence import best_confidences
-from cledet.evaluation.overlaps import Match, Overlaps
+from cledet.evaluation.overlaps import Match, Overlaps, by_class
 
 STEPS = 1000
 """Equal steps of confidence; the confidences of highest F1, of all classes and of each, lie between them."""
@@ -60,7 +60,7 @@ class Curves:
 
 def curves(o: Overlaps, match: Match) -> Curves:
     """The curves of a split; `match` at IoU 0.5."""
-    counted = ~match.ignored
+    correct, counted = match.correct, ~match.ignored
     low, high = (float(f(o.score, initial=start)) for f, start in ((np.min, 0.0), (np.max, 1.0)))
     whole, each = best_confidences(o, match)
     exact = [best["conf"] for best in (whole, *each) if best["conf"] is not None]
@@ -68,11 +68,10 @@ def curves(o: Overlaps, match: Match) -> Curves:
     objects = o.counts(o.objects)
     rows = []
     precisions = []
-    for k in (*range(len(objects)), None):
-        own = counted if k is None else counted & (o.label == k)
-        score, correct = o.score[own], match.correct[own]
-        rows.append(_counts(score, correct, confidence))
-        precisions.append(_precision_at(correct, int(objects.sum() if k is None else objects[k])))
+    groups = (*by_class(o.label, counted, len(objects)), np.flatnonzero(counted))
+    for own, count in zip(groups, (*objects.tolist(), int(objects.sum()))):
+        rows.append(_counts(o.score[own], correct[own], confidence))
+        precisions.append(_precision_at(correct[own], count))
     right, shown = (np.stack(column) for column in zip(*rows))
     return Curves(confidence, right, shown, np.append(objects, objects.sum()), np.stack(precisions))
 

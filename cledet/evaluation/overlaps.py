@@ -25,8 +25,8 @@ FOREGROUND, BACKGROUND = 0.5, 0.1
 """The IoU from which a box lies on an object, and up to which it lies beside all (TIDE's)."""
 MAX_DETECTIONS = 100
 """Of an image and class, as in COCO's figures."""
-PAIRS = 2**20
-"""Pairs worked on at once, at some 200 bytes each."""
+PAIRS = 2**16
+"""Pairs worked on at once, at some 200 bytes each: more would not fit a processor's cache."""
 TABLE = 2**23
 """Ids below this are looked up in a table of that many numbers at most."""
 
@@ -95,6 +95,17 @@ class Overlaps:
         return self.index.image_of_boxes()
 
     @cached_property
+    def before(self) -> Ints:
+        """[D] how many detections of its image and class come before each."""
+        order = class_order(self.label, len(self.index.classes))
+        order = order[np.argsort(_small(self.image[order], len(self.index)), kind="stable")]
+        image, label, place = self.image[order], self.label[order], np.arange(len(order))
+        first = np.append(True, (np.diff(image) != 0) | (np.diff(label) != 0))[: len(order)]
+        before = np.empty_like(order)
+        before[order] = place - np.maximum.accumulate(np.where(first, place, 0))
+        return before
+
+    @cached_property
     def pairs(self) -> Pairs:
         """Those of IoU 0.1 and more, of any classes."""
         return self._pairs(self.image, self.gt_image, BACKGROUND)
@@ -111,11 +122,9 @@ class Overlaps:
 
     def best(self, most: int) -> Overlaps:
         """The same with the best `most` detections of each image and class."""
-        home = self.image * len(self.index.classes) + self.label
-        ordered = np.sort(home)
-        if not (ordered[most:] == ordered[:-most]).any():
+        if not (self.before >= most).any():
             return self
-        kept = np.flatnonzero(_rank_within(home) < most)
+        kept = np.flatnonzero(self.before < most)
         columns = self.row[kept], self.image[kept], self.label[kept], self.score[kept], self.xywh[kept]
         return Overlaps(self.index, *columns)
 
@@ -133,15 +142,7 @@ class Overlaps:
         """
         real = self.objects if objects is None else self.objects & objects
         known = (self.area >= 0) & (self.area <= LARGEST) if detections is None else detections
-        pairs = self.same.where(self.same.iou >= threshold)
-        gt, iou = np.full(len(self.score), -1), np.zeros(len(self.score))
-        own = pairs.where(real[pairs.gt])
-        chosen = own.where(assign(own, own.detection, np.zeros(len(real), dtype=np.bool_)))
-        gt[chosen.detection], iou[chosen.detection] = chosen.gt, chosen.iou
-        ignored = ~known & (gt < 0)
-        rest = pairs.where(~real[pairs.gt] & (gt[pairs.detection] < 0))
-        ignored[rest.detection[assign(rest, rest.detection, self.index.ignore)]] = True
-        return Match(gt, ignored, iou)
+        return match_pairs(self.same.where(self.same.iou >= threshold), real, known, self.index.ignore)
 
     def _pairs(self, home: Ints, gt_home: Ints, least: float) -> Pairs:
         """Pairs of equal home, of detections [D] and ground truths [B], a bounded number at a time."""
@@ -164,7 +165,11 @@ class Overlaps:
             parts.append(Pairs(detection, gt, iou).where(iou >= least))
             first = last
         pairs = Pairs(*(np.concatenate(column) for column in zip(*parts)))
-        return pairs.where(np.lexsort((-pairs.gt, -pairs.iou, pairs.detection)))
+        several = tied(pairs.detection)
+        detection, gt, iou = pairs.where(several)
+        ordered = np.arange(len(pairs.iou))
+        ordered[several] = several[np.lexsort((-gt, -iou, detection))]
+        return pairs.where(ordered)
 
 
 def overlaps(index: DetectionIndex, results: Results, most: int | None = MAX_DETECTIONS) -> Overlaps:
@@ -182,7 +187,8 @@ def overlaps(index: DetectionIndex, results: Results, most: int | None = MAX_DET
     order = np.argsort(_small(place, len(index)), kind="stable")
     order = order[np.argsort(-results[row[order], 5], kind="stable")]
     row, label, image = row[order], label[order], np.argsort(index.image_ids)[place[order]]
-    found = Overlaps(index, row, image, label, results[row, 5], results[row, 1:5])
+    ordered = results[row]
+    found = Overlaps(index, row, image, label, ordered[:, 5], ordered[:, 1:5])
     return found if most is None else found.best(most)
 
 
@@ -190,7 +196,28 @@ def by_class(label: Ints, chosen: Bools, classes: int) -> list[Ints]:
     """The chosen detections [D] of each class, in their order."""
     rows = np.flatnonzero(chosen)
     ends = np.bincount(label[rows], minlength=classes).cumsum()
-    return np.split(rows[np.argsort(_small(label[rows], classes), kind="stable")], ends[:-1])
+    return np.split(rows[class_order(label[rows], classes)], ends[:-1])
+
+
+def class_order(label: Ints, classes: int) -> Ints:
+    """The order [D] that puts detections class by class, each class's as they were."""
+    return np.argsort(_small(label, classes), kind="stable")
+
+
+def match_pairs(pairs: Pairs, real: Bools, known: Bools, crowds: Bools) -> Match:
+    """Match detections [D], the best of each class first, by pairs of one class.
+
+    Of the ground truths [B] those count that are `real`, `crowds` are never used up; of the detections that match
+    nothing those count that are `known` [D].
+    """
+    gt, iou = np.full(len(known), -1), np.zeros(len(known))
+    own = pairs.where(real[pairs.gt])
+    chosen = own.where(assign(own, own.detection, np.zeros(len(real), dtype=np.bool_)))
+    gt[chosen.detection], iou[chosen.detection] = chosen.gt, chosen.iou
+    ignored = ~known & (gt < 0)
+    rest = pairs.where(~real[pairs.gt] & (gt[pairs.detection] < 0))
+    ignored[rest.detection[assign(rest, rest.detection, crowds)]] = True
+    return Match(gt, ignored, iou)
 
 
 def assign(pairs: Pairs, rank: Ints, shared: Bools) -> Bools:
@@ -227,6 +254,12 @@ def box_iou(a: Floats, b: Floats, crowd: Bools | bool = False) -> Floats:
     return np.divide(shared, union, out=np.zeros(len(a)), where=shared > 0)
 
 
+def tied(values: NDArray[Any]) -> Ints:
+    """The rows whose value [N], in order, is also that of the row before or behind."""
+    equal = values[1:] == values[:-1]
+    return np.flatnonzero(np.append(equal, False)[: len(values)] | np.append(False, equal)[: len(values)])
+
+
 def _places(known: Ints, wanted: NDArray[Any]) -> tuple[Ints, Bools]:
     """The place of every wanted whole number [N] among the known ones in order, and whether it is one."""
     ordered = np.sort(known)
@@ -244,13 +277,3 @@ def _places(known: Ints, wanted: NDArray[Any]) -> tuple[Ints, Bools]:
 def _small(values: Ints, end: int) -> NDArray[Any]:
     """Values below `end` as the smallest integers that hold them: numpy sorts those of 16 bits at once."""
     return values.astype(np.min_scalar_type(end))
-
-
-def _rank_within(groups: Ints) -> Ints:
-    """How many rows of the same group come before each row [N]."""
-    order = np.argsort(groups, kind="stable")
-    ordered = groups[order]
-    first = np.searchsorted(ordered, ordered)
-    rank = np.empty(len(groups), dtype=np.int64)
-    rank[order] = np.arange(len(groups)) - first
-    return rank

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -32,6 +33,9 @@ class Detection(msgspec.Struct, gc=False):
 
 T = TypeVar("T")
 DECODER, ENCODER = msgspec.json.Decoder(list[Detection]), msgspec.json.Encoder()
+PART = 2**16
+"""Bytes that are decoded at once."""
+OPENED, CUT = re.compile(rb"[ \t\r\n]*\["), re.compile(rb"},[ \t\r\n]*{")
 
 
 def read_results(path: Path, index: DetectionIndex) -> Results:
@@ -64,10 +68,31 @@ def read_results(path: Path, index: DetectionIndex) -> Results:
 def _decode(content: bytes) -> Results:
     """The detections of a file's content."""
     try:
-        found = _without_collector(lambda: DECODER.decode(content))
+        parts = _without_collector(lambda: [_columns(DECODER.decode(part)) for part in _parts(content)])
     except msgspec.DecodeError:  # what json takes besides, 7.0 for an id say; or its account of what is wrong
         rows = [(d["image_id"], *d["bbox"], d["score"], d["category_id"]) for d in json.loads(content)]
         return np.array(rows, dtype=np.float64).reshape(-1, 7)
+    return np.concatenate(parts)
+
+
+def _parts(content: bytes) -> Iterator[bytes]:
+    """A JSON list as lists of some hundred entries: decoded one by one they take up the same memory in turn.
+
+    It is cut where one entry seems to end and another to begin. Was that within an entry, say in a string, then what
+    lies before the cut is no whole list, so cut lists are as valid as the whole one.
+    """
+    if (opened := OPENED.match(content)) is None:
+        yield content
+        return
+    start = opened.end()
+    while cut := CUT.search(content, start + PART):
+        yield b"[" + content[start : cut.start() + 1] + b"]"
+        start = cut.end() - 1
+    yield b"[" + content[start:]
+
+
+def _columns(found: Sequence[Detection]) -> Results:
+    """The detections as an array."""
     results = np.empty((len(found), 7))
     for column, name in ((0, "image_id"), (5, "score"), (6, "category_id")):
         results[:, column] = np.fromiter(map(attrgetter(name), found), np.float64, len(found))

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cledet.data.index import Bools, Floats
-from cledet.evaluation.average import class_ap, mean
-from cledet.evaluation.overlaps import FOREGROUND, THRESHOLDS, Overlaps
+from cledet.data.index import Floats
+from cledet.evaluation.average import ap_of_classes, mean
+from cledet.evaluation.overlaps import THRESHOLDS, Overlaps
+from cledet.evaluation.ranks import Part, contenders
 
 SIDES = (16, 32, 64, 96, 192)
 """Pixels; 32 and 96 are COCO's bounds between small, medium and large."""
@@ -52,23 +53,19 @@ def by_shape(o: Overlaps) -> list[Slice]:
 def _slices(o: Overlaps, gts: Floats, detections: Floats, bounds: Sequence[float], names: Sequence[str]) -> list[Slice]:
     """A slice for each bin of a measure of ground truths [B] and detections [D]."""
     of_gt, of_detection = np.digitize(gts, bounds), np.digitize(detections, bounds)
-    return [_slice(o, name, of_gt == i, of_detection == i) for i, name in enumerate(names)]
+    who = contenders(o)
+    return [_slice(who.part(of_gt == i, of_detection == i), name) for i, name in enumerate(names)]
 
 
-def _slice(o: Overlaps, name: str, gts: Bools, detections: Bools) -> Slice:
-    """The figures of the ground truths [B] and detections [D] in a bin."""
-    counts = o.counts(o.objects & gts)
-    aps = []
-    found = 0
-    for threshold in THRESHOLDS:
-        match = o.match(threshold, gts, detections)
-        if threshold == FOREGROUND:
-            found = int(match.correct.sum())
-        aps.append(mean(class_ap(o.label, match.correct, match.ignored, counts)))
+def _slice(part: Part, name: str) -> Slice:
+    """The figures of a bin's objects and detections."""
+    counts = part.of.o.counts(part.objects)
     objects = int(counts.sum())
     if not objects:
         return Slice(name, 0, None, None, None)
-    return Slice(name, objects, mean(np.array(aps, dtype=np.float64)), aps[0], found / objects)
+    found = [part.ranks(threshold) for threshold in THRESHOLDS]
+    aps = [mean(ap_of_classes(ranks.by_class(len(counts)), counts)) for ranks in found]
+    return Slice(name, objects, mean(np.array(aps, dtype=np.float64)), aps[0], len(found[0].rank) / objects)
 
 
 def _ratio(xywh: Floats) -> Floats:

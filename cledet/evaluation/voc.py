@@ -16,7 +16,7 @@ import numpy as np
 
 from cledet.data.index import Bools, Ints
 from cledet.evaluation.average import envelope
-from cledet.evaluation.overlaps import Overlaps, Pairs, box_iou, by_class
+from cledet.evaluation.overlaps import Overlaps, Pairs, box_iou, by_class, tied
 
 POINTS = 11
 """Recalls 0, 0.1 ... 1 of the rule of 2007."""
@@ -54,9 +54,8 @@ def judge(o: Overlaps, pairs: Pairs, threshold: float) -> tuple[Bools, Bools]:
 
 def _as_they_came(o: Overlaps) -> Ints:
     """The order [D] in which detections of equal score are as in the results."""
-    order, equal = np.arange(len(o.score)), np.diff(o.score) == 0
-    tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal)[: len(order)])
-    order[tied] = tied[np.lexsort((o.row[tied], -o.score[tied]))]
+    order, equal = np.arange(len(o.score)), tied(o.score)
+    order[equal] = equal[np.lexsort((o.row[equal], -o.score[equal]))]
     return order
 
 
@@ -68,8 +67,8 @@ def eleven_points(correct: Bools, objects: int) -> float:
     """
     found = np.cumsum(correct)
     precision = found / np.arange(1, len(found) + 1)
-    reached = [precision[10 * found >= point * objects].max(initial=0) for point in range(POINTS)]
-    return float(np.mean(reached))
+    first = np.searchsorted(10 * found, np.arange(POINTS) * objects)
+    return float(np.mean([precision[start:].max(initial=0) for start in first]))
 
 
 def area(correct: Bools, objects: int) -> float:

@@ -8,16 +8,18 @@ themselves, with the precision as it is instead of its maximum from there on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from cledet.data.index import Floats, Ints, group_by_image
-from cledet.evaluation.average import ap_of_ranks
-from cledet.evaluation.overlaps import MAX_DETECTIONS, Match, Overlaps
+from cledet.data.index import Floats, Ints
+from cledet.evaluation.average import ap_of_columns, ap_of_ranks
+from cledet.evaluation.overlaps import MAX_DETECTIONS, Match, Overlaps, by_class
 
 SHORTLIST = 100
+CELLS = 2**20
+"""Right detections of a class times images that are worked on at once, at some 60 bytes each."""
 
 
 class LostAP(NamedTuple):
@@ -33,26 +35,33 @@ class _Class(NamedTuple):
 
     images: Ints  # [D]
     hits: Ints  # [K] which of them are right
-    by_image: Ints  # [D] the detections ordered by image
-    starts: Ints  # [I + 1] where each image's begin there
+    places: Ints  # [D] image times D and place among these detections, rising
     objects: int
 
     def ap(self) -> float:
         return ap_of_ranks(self.hits + 1, self.objects)
 
-    def ap_without(self, image: int, own: int) -> float:
-        """AP were the image's detections replaced by its `own` objects, all of them first."""
-        gone = self.by_image[self.starts[image] : self.starts[image + 1]]
-        stay = self.hits[self.images[self.hits] != image]
-        ranks = stay + 1 - np.searchsorted(gone, stay) + own
-        return ap_of_ranks(np.concatenate([np.arange(1, own + 1), ranks]), self.objects)
+    def ap_without(self, images: Ints, own: Ints) -> Floats:
+        """AP [J] were the detections of one of these images [J] replaced by its `own` [J] objects, all in front."""
+        step = max(1, CELLS // (len(self.hits) + MAX_DETECTIONS))
+        parts = (slice(first, first + step) for first in range(0, len(images), step))
+        return np.concatenate([self._ap_without(images[part], own[part]) for part in parts])
+
+    def _ap_without(self, images: Ints, own: Ints) -> Floats:
+        first = np.arange(own.max()) >= own.max() - own[:, None]
+        there = np.concatenate([first, self.images[self.hits] != images[:, None]], axis=1).T
+        start = images[:, None] * len(self.images)
+        gone = np.searchsorted(self.places, start + self.hits) - np.searchsorted(self.places, start)
+        found = there.cumsum(axis=0)
+        ranks = found.copy()
+        ranks[own.max() :] = (self.hits + 1 - gone + own[:, None]).T
+        return ap_of_columns(there, found, ranks, self.objects)
 
 
 def worst_images(o: Overlaps, matches: Sequence[Match], most: int, shortlist: int = SHORTLIST) -> list[LostAP]:
     """The images that cost most of the mean AP over `matches`, one an IoU threshold; those that cost none left out."""
     objects, own = o.counts(o.objects), _objects_by_image(o)
-    labels = np.flatnonzero(objects).tolist()
-    parts = [(k, _class(o, match, k, int(objects[k]))) for match in matches for k in labels]
+    parts = [(k, one) for match in matches for k, one in _classes(o, match, objects)]
     estimate = np.zeros(len(o.index))
     for k, one in parts:
         estimate += _estimate(one, own[:, k])
@@ -61,9 +70,9 @@ def worst_images(o: Overlaps, matches: Sequence[Match], most: int, shortlist: in
     present[o.image, o.label] = True
     total = np.zeros(len(first))
     for k, one in parts:
-        base = one.ap()
-        for place in np.flatnonzero(present[first, k]).tolist():
-            total[place] += one.ap_without(int(first[place]), int(own[first[place], k])) - base
+        places = np.flatnonzero(present[first, k])
+        if len(places):
+            total[places] += one.ap_without(first[places], own[first[places], k]) - one.ap()
     lost = total / max(len(parts), 1)
     order = np.argsort(-lost, kind="stable")[:most]
     return [LostAP(int(first[i]), float(lost[i])) for i in order if lost[i] > 0]
@@ -76,11 +85,14 @@ def _objects_by_image(o: Overlaps) -> Ints:
     return np.minimum(own, MAX_DETECTIONS)
 
 
-def _class(o: Overlaps, match: Match, k: int, objects: int) -> _Class:
-    mine = np.flatnonzero((o.label == k) & ~match.ignored)
-    images = o.image[mine]
-    by_image, starts = group_by_image(images, len(o.index))
-    return _Class(images, np.flatnonzero(match.correct[mine]), by_image, starts, objects)
+def _classes(o: Overlaps, match: Match, objects: Ints) -> Iterator[tuple[int, _Class]]:
+    """The classes that have any of their objects [C], by label."""
+    correct = match.correct
+    for k, rows in enumerate(by_class(o.label, ~match.ignored, len(objects))):
+        if objects[k]:
+            images = o.image[rows]
+            places = np.sort(images * len(rows) + np.arange(len(rows)))
+            yield k, _Class(images, np.flatnonzero(correct[rows]), places, int(objects[k]))
 
 
 def _estimate(one: _Class, own: Ints) -> Floats:

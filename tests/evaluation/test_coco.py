@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +24,7 @@ from cledet.engine.judging.candidates import from_network
 from cledet.engine.judging.comparison import compare
 from cledet.errors import UserError
 from cledet.evaluation.agreement import agreement
-from cledet.evaluation.coco import coco_backend, evaluate, evaluate_alone
+from cledet.evaluation.coco import evaluate, evaluate_alone
 from cledet.evaluation.figures import METRICS, Limits
 from cledet.evaluation.overlaps import overlaps
 from cledet.evaluation.results import read_results
@@ -100,13 +99,9 @@ def files(draw):
     return content, [dict(zip(keys, (*results[i], scores[i]))) for i in order]
 
 
-@pytest.mark.parametrize("backend", ["pycocotools", "ultrafast_pycocotools"])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=files())
-def test_the_twelve_figures_of_any_file_equal_pycocotools(tmp_path, monkeypatch, backend, case):
-    pytest.importorskip(backend)
-    if backend == "pycocotools":
-        monkeypatch.setitem(sys.modules, "ultrafast_pycocotools", None)
+def test_the_twelve_figures_of_any_file_equal_pycocotools(tmp_path, case):
     truth, results = tmp_path / "truth.json", tmp_path / "results.json"
     truth.write_text(json.dumps(case[0]))
     results.write_text(json.dumps(case[1]))
@@ -116,7 +111,7 @@ def test_the_twelve_figures_of_any_file_equal_pycocotools(tmp_path, monkeypatch,
         assert [metrics[name] for name in METRICS] == [None if v < 0 else v for v in coco_stats(truth, results)]
 
 
-def test_other_limits_are_pycocotools_with_its_parameters_set(shared_data, monkeypatch):
+def test_other_limits_are_pycocotools_with_its_parameters_set(shared_data):
     """Its `summarize` gives all but AP with other numbers of detections, for which it looks at 100 only."""
     folder = shared_data / "coco2017_sub"
     index = open_source(folder).index("val", need_images=False)
@@ -135,8 +130,6 @@ def test_other_limits_are_pycocotools_with_its_parameters_set(shared_data, monke
         coco.summarize()
     limits = Limits((2, 50, 300), (50, 150.5))
     found = evaluate(index, results, limits)
-    monkeypatch.setitem(sys.modules, "ultrafast_pycocotools", None)
-    assert evaluate(index, results, limits) == found
     names = ("AP50", "AP75", "APs", "APm", "APl", "AR2", "AR50", "AR300", "ARs", "ARm", "ARl")
     assert [found.metrics[name] for name in names] == coco.stats[1:].tolist()
     precision = coco.eval["precision"][:, :, :, 0, 2]
@@ -174,18 +167,6 @@ def test_the_published_figures_of_the_coco_api(shared_data):
     assert [round(metrics[name], 3) for name in METRICS] == published
 
 
-def test_both_backends_give_the_same_figures(shared_data, monkeypatch):
-    pytest.importorskip("ultrafast_pycocotools")
-    folder = shared_data / "coco2017_sub"
-    index = open_source(folder).index("val", need_images=False)
-    results = read_results(folder / "detections" / "yolox_nano_raw.json", index)
-    fast = evaluate(index, results)
-    assert coco_backend()[0].__module__.startswith("ultrafast")
-    monkeypatch.setitem(sys.modules, "ultrafast_pycocotools", None)
-    assert coco_backend() == (COCO, COCOeval)
-    assert evaluate(index, results) == fast
-
-
 def test_what_is_found_on_an_image_does_not_depend_on_its_batch(tmp_path):
     """Images on end and on their side, in batches of one and of five."""
     draw_shapes(tmp_path, counts={"val": 8})
@@ -204,16 +185,7 @@ def test_what_is_found_on_an_image_does_not_depend_on_its_batch(tmp_path):
     np.testing.assert_allclose(found[0][:, 5], found[1][:, 5], atol=1e-6)
 
 
-@pytest.fixture(params=["pycocotools", "ultrafast_pycocotools"])
-def backend(request, monkeypatch):
-    """Each of the two packages that may compute the figures."""
-    pytest.importorskip(request.param)
-    if request.param == "pycocotools":
-        monkeypatch.setitem(sys.modules, "ultrafast_pycocotools", None)
-
-
-def test_perfect_and_empty_detections(squares, backend, capfd):
-    """And nothing is printed, as pycocotools does."""
+def test_perfect_and_empty_detections(squares):
     index = open_source(squares).index("val")
     ids = index.image_ids[index.image_of_boxes()]
     perfect = np.column_stack([ids, index.xywh, np.ones(len(ids)), index.category_ids[index.labels]])
@@ -223,7 +195,6 @@ def test_perfect_and_empty_detections(squares, backend, capfd):
     nothing = evaluate(index, np.zeros((0, 7)))
     assert nothing.metrics["AP"] == 0.0
     assert nothing.metrics["APl"] is None  # no large square
-    assert capfd.readouterr() == ("", "")
 
 
 def test_what_counts_detections_beyond_the_limit(make_index):
@@ -243,19 +214,25 @@ def test_what_counts_detections_beyond_the_limit(make_index):
 
 
 def test_misalignment_is_that_of_the_detections_as_they_came(scattered):
-    """In their order, so that a sum ends in the same digit as where they came from."""
-    index, results = scattered(40, 1)
-    o = overlaps(index, results)
-    match = o.match()
-    right = np.flatnonzero(match.correct)
-    came = right[np.argsort(o.row[right])]
-    assert len(came) > 30
-    assert agreement(np.column_stack([o.score[came], match.iou[came]])) != agreement(
-        np.column_stack([o.score[right], match.iou[right]])
-    )
-    found = evaluate_alone(index, results, Limits())
-    assert found.misalignment == agreement(np.column_stack([o.score[came], match.iou[came]]))
-    assert replace(found, misalignment=None) == evaluate(index, results)
+    """In their order, so that a sum ends in the same digit as where they came from: by score, some end in another."""
+    sums = []
+    for seed in range(8):
+        index, results = scattered(60, seed)
+        o = overlaps(index, results)
+        match = o.match()
+        right = np.flatnonzero(match.correct)
+        by_score, came = (
+            agreement(np.column_stack([o.score[i], match.iou[i]])) for i in (right, sort_by(o.row, right))
+        )
+        sums.append(by_score["kept_iou"] != came["kept_iou"])
+        found = evaluate_alone(index, results, Limits())
+        assert found.misalignment == came
+        assert replace(found, misalignment=None) == evaluate(index, results)
+    assert any(sums)
+
+
+def sort_by(key, chosen):
+    return chosen[np.argsort(key[chosen])]
 
 
 def test_a_split_without_boxes_has_no_figures(squares):

@@ -38,6 +38,39 @@ def test_what_json_takes_is_taken(index, tmp_path):
     assert read_results(file, index).tolist() == [[1, 1, 2, 3, 4, 0.5, 2]]
 
 
+ENTRY = '{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}'
+
+
+@pytest.mark.parametrize("part", [0, 1, 70, 200, 10**6])
+def test_a_file_is_read_the_same_in_parts_of_any_size(index, tmp_path, monkeypatch, part):
+    """Among the entries: an object within one, and strings that look like the end of one."""
+    monkeypatch.setattr("cledet.evaluation.results.PART", part)
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(0, 9, (9, 7))
+    rows[:, 0], rows[:, 6] = rng.integers(0, 2, 9), rng.integers(1, 3, 9)
+    file = tmp_path / "results.json"
+    for separator in (b",", b", ", b" ,\n\t"):
+        file.write_bytes(b"\n [" + separator.join(encode_results(rows[i : i + 1])[1:-1] for i in range(9)) + b"]\n")
+        np.testing.assert_array_equal(read_results(file, index), rows)
+    odd = ENTRY.replace("{", '{"a": [{"b": 1}, {"c": "}, {"}], "d": "[{},{},{", ')
+    file.write_text(f"[{', '.join([odd, ENTRY] * 5)}]")
+    assert read_results(file, index).tolist() == [[1, 1, 2, 3, 4, 0.5, 2]] * 10
+
+
+@pytest.mark.parametrize("part", [0, 1, 70, 200, 10**6])
+@pytest.mark.parametrize(
+    "text",
+    ["[{0},{0},]", "[{0},{0}", "[{0},{0}]]", "x[{0},{0}]", "[{0},,{0}]", "[{0}{0}]", "[{0},\f{0}]",
+     '{{"a": [{0},{0}]}}', "[[{0},{0}]]", "[[{0}],{0}]", "[{0},{0}]{0}", "[{0},{0}],{0}]", ""],
+)  # fmt: skip
+def test_what_is_no_list_as_a_whole_is_none_in_parts(index, tmp_path, monkeypatch, text, part):
+    monkeypatch.setattr("cledet.evaluation.results.PART", part)
+    file = tmp_path / "results.json"
+    file.write_text(text.format(ENTRY))
+    with pytest.raises(UserError, match="not in COCO's results format"):
+        read_results(file, index)
+
+
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [

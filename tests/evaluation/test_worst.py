@@ -42,6 +42,14 @@ def test_the_estimate_finds_the_worst(random_split):
     assert costs(index, results, 5, shortlist=15) == costs(index, results, 5, shortlist=60)
 
 
+@pytest.mark.parametrize("cells", [1, 250])
+def test_the_same_a_few_images_at_once(random_split, monkeypatch, cells):
+    index, results = random_split(5, images=30)
+    whole = costs(index, results)
+    monkeypatch.setattr("cledet.evaluation.worst.CELLS", cells)
+    assert costs(index, results) == whole
+
+
 def test_false_alarms_alone_cost(make_index):
     """An image without objects, whose detections stand before the only right one; a perfect image costs nothing."""
     index = make_index([(0, 0, 0, 20, 20)], [])

@@ -38,7 +38,7 @@ def validate(
     device: torch.device,
     dtype: torch.dtype | None,
 ) -> dict[str, Validation]:
-    """Run the network once over the split, and let pycocotools score what each NMS method of the settings keeps.
+    """Run the network once over the split, and score what each NMS method of the settings keeps.
 
     The settings of `val` also measure time and misalignment.
     """

@@ -6,6 +6,7 @@ import io
 import warnings
 from pathlib import Path
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cledet.engine.writing import write_whole
@@ -16,7 +17,8 @@ def png(figure: Figure) -> bytes:
     picture = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # names in scripts that the font lacks: boxes, and no news
-        figure.savefig(picture, format="png", dpi=110)
+        figure.set_dpi(110)
+        FigureCanvasAgg(figure).print_png(picture)  # savefig draws twice, once for the layout alone
     return picture.getvalue()
 
 

@@ -72,7 +72,8 @@ def errors_by_class(analysis: Analysis) -> Figure:
     axes.imshow(values, cmap="Blues", vmin=0, vmax=max(float(values.max(initial=0)), 0.05), aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         dark = value > 0.6 * max(float(values.max()), 0.05)
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color="w" if dark else "k")
+        text = axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color="w" if dark else "k")
+        text.set_in_layout(False)  # it lies within the axes, so the layout need not look
     names = [f"{_plain(analysis.index.classes[k])}  {analysis.errors.ap50[k]:.2f}" for k in shown]
     axes.set_yticks(range(len(shown)), names, fontsize=9.5)
     axes.set_xticks(range(len(KINDS)), ["classifi-\ncation", "locali-\nzation", *KINDS[2:]], fontsize=9.5)
@@ -173,7 +174,8 @@ def _numbers(axes: Axes, matrix: Ints, shares: Floats, font: float) -> None:
     for (row, column), value in np.ndenumerate(matrix):
         if value:
             color = "w" if shares[row, column] > 0.6 else "k"
-            axes.text(column, row, _short(int(value)), ha="center", va="center", fontsize=font - 1, color=color)
+            text = axes.text(column, row, _short(int(value)), ha="center", va="center", fontsize=font - 1, color=color)
+            text.set_in_layout(False)  # it lies within the axes, so the layout need not look
 
 
 def _reliability(axes: Axes, found: Calibration) -> None:

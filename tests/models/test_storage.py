@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import pickle
+import random
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,37 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, read):
         assert not (tmp_path / "pwned").exists()
     torch.load(tmp_path / "zip.pt", weights_only=False)
     assert (tmp_path / "pwned").exists()  # so it would have been run
+
+
+def saved(kind, path):
+    """A small file of weights: as torch.save writes it now, as it did, or a pickle of arrays."""
+    weights = {"a.weight": torch.arange(40) * 1.5, "b": torch.tensor(3)}
+    if kind == "arrays":
+        path.write_bytes(pickle.dumps({name: value.numpy() for name, value in weights.items()}))
+    else:
+        torch.save({"model": weights, "step": 3}, path, _use_new_zipfile_serialization=kind == "zip")
+    return path.read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("kind", ["zip", "older", "arrays"])
+def test_whatever_is_damaged_ends_in_a_sentence(kind, tmp_path):
+    """Cut short, or some bits turned; of a zip no number comes out that did not go in."""
+    path, rng, raised = tmp_path / "a.pt", random.Random(0), 0
+    whole = saved(kind, path)
+    wanted = read_file(path)
+    for case in range(300):
+        damaged = bytearray(whole)
+        for _ in range(rng.choice((1, 1, 2, 8))):
+            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged[: rng.randrange(len(damaged))] if case % 4 == 0 else damaged)
+        try:
+            found = read_file(path)
+        except UserError:
+            raised += 1
+        else:
+            assert kind != "zip" or torch.equal(found["model"]["a.weight"], wanted["model"]["a.weight"])
+    assert raised > 200
 
 
 def test_code_in_a_whole_file_is_no_damage(tmp_path):

@@ -14,7 +14,7 @@ from cledet.config import PredictSettings
 from cledet.engine.judging.candidates import from_results
 from cledet.engine.tuning.report import commands, conf_table, methods_table, sentences, to_document, to_recipe
 from cledet.engine.tuning.search import Bench
-from cledet.engine.tuning.tuner import tune
+from cledet.engine.tuning.tuner import open_candidates, tune
 from cledet.errors import Interrupted, UserError
 from cledet.eval_config import TuneSettings, ValSettings
 from cledet.models.decode import PostProcess
@@ -56,6 +56,19 @@ def chancy(make_index):
         score = rng.uniform(0.5, 1)
         found += [(image, x, y, SIDE, SIDE, score, 1), (image, *near, score - 0.01, 1)]
     return make_index(*truths), np.array(found)
+
+
+def test_candidates_of_a_file_are_those_over_conf_if_one_was_given(squares, tmp_path):
+    """And the default setting looks at all of them; components have no part in it."""
+    scores = (0.5, 0.02, 0.3)
+    rows = [{"image_id": 101, "category_id": 3, "bbox": [9 * i, 0, 9, 9], "score": s} for i, s in enumerate(scores)]
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    given = {"predictions": tmp_path / "r.json", "data": str(squares), "nms": "soft"}
+    for more, left, conf in (({}, [0.5, 0.3, 0.02], 0.0), ({"conf": 0.1}, [0.5, 0.3], 0.1)):
+        candidates, index, default = open_candidates(None, settings(**given, **more))
+        found = sorted((score for one in candidates for score in one.scores.tolist()), reverse=True)
+        assert found == pytest.approx(left)
+        assert (index.name, default.nms, default.conf) == (f"{squares.name}/val", "standard", conf)
 
 
 def test_where_duplicates_are_left_a_lower_iou_gains(doubled):

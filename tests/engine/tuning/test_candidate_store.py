@@ -101,16 +101,23 @@ def test_the_origin_tells_weights_images_and_ways_apart(tiny_run, squares, tmp_p
     assert len({home(of) for of in [plain, *others]}) == 4
 
 
-def test_the_network_runs_once_for_two_searches(tiny_run, monkeypatch):
-    """And its candidates are those that `val` chooses from."""
+def test_the_network_runs_once_for_two_searches(tiny_run, monkeypatch, capsys):
+    """And its candidates are those that `val` chooses from; what makes them others makes it run again."""
     calls = []
     forward = RetinaNet.forward
     monkeypatch.setattr(RetinaNet, "forward", lambda self, images: calls.append(1) or forward(self, images))
-    settings = resolve(TuneSettings, {"device": "cpu", "workers": 0, "batch": 4, "conf": 0.001}, environ={})
+    given = {"device": "cpu", "workers": 0, "batch": 4, "conf": 0.001, "amp": "off"}
+    settings = resolve(TuneSettings, given, environ={})
     model = Detector(tiny_run).model
     first, index, default = open_candidates(model, settings)
     second = open_candidates(model, settings)[0]
     assert len(calls) == 1
+    said = capsys.readouterr().err
+    assert said.count("4 images on cpu") == said.count("its candidates are taken from the cache") == 1
+    assert said.count(f"{sum(len(one.boxes) for one in first):,} candidates: {first.folder}") == 2
     assert sum(len(one.boxes) for one in first) == sum(len(one.boxes) for one in second) > 0
     assert (default.nms, default.iou, default.conf) == ("cl-balanced", 0.5, 0.001)
     assert len(first) == len(index) == 4
+    for number, other in enumerate(({"conf": 0.002}, {"imgsz": 96}, {"amp": "bf16"}), 2):
+        open_candidates(model, resolve(TuneSettings, given | other, environ={}))
+        assert len(calls) == number, other

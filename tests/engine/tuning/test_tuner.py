@@ -27,8 +27,8 @@ def settings(**given):
     return resolve(TuneSettings, {"bootstrap": 200, "predictions": "raw.json", "data": "set", **given}, environ={})
 
 
-def tuned(index, results, **given):
-    return tune(list(from_results(results)), index, PostProcess(conf=0.0), settings(**given))
+def tuned(index, results, default=PostProcess(conf=0.0), **given):  # noqa: B008
+    return tune(list(from_results(results)), index, default, settings(**given))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_candidates_of_a_file_are_those_over_conf_if_one_was_given(squares, tmp_
         assert (index.name, default.nms, default.conf) == (f"{squares.name}/val", "standard", conf)
 
 
-def test_where_duplicates_are_left_a_lower_iou_gains(doubled):
+def test_where_duplicates_are_left_a_lower_iou_gains(doubled, capsys):
     found = tuned(*doubled, nms="standard,soft-mean")
     assert found.best.post.nms == "standard"
     assert found.best.post.iou <= 0.425
@@ -81,6 +81,11 @@ def test_where_duplicates_are_left_a_lower_iou_gains(doubled):
     assert (found.held_out.better, found.held_out.halves) == (20, 20)
     assert not found.noise
     assert found.recommended == found.best
+    assert [trial.post.conf for trial in found.confs] == [0, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]
+    assert found.conf == 0.5  # no score of a first box is lower
+    assert found.seconds > 0
+    tried = sum(trial.post.nms == "standard" for trial in found.searched)
+    assert f"standard: best AP 1.0000 of {tried} settings\n" in capsys.readouterr().err
     said = sentences(found, settings())
     assert "the gain is beyond the noise" in said
     (line,) = commands(found, settings(), None)
@@ -103,7 +108,7 @@ def test_where_the_lead_is_chance_it_says_so(chancy):
 def test_where_all_settings_are_equal_the_default_is_best(doubled):
     """Without the duplicates nothing overlaps."""
     index, results = doubled
-    found = tuned(index, results[: len(results) // 2], nms="standard,weighted")
+    found = tuned(index, results[: len(results) // 2], nms="diou,weighted")
     assert found.best is found.default
     assert found.gain == (0, 0, 0)
     assert found.noise
@@ -160,6 +165,10 @@ def test_a_command_has_all_flags_that_matter_to_its_method(doubled):
         assert given == ["predictions", "data", *names, "conf"], method
 
 
+def test_by_default_the_method_of_the_model_is_searched(doubled):
+    assert set(tuned(*doubled, default=PostProcess(nms="soft-linear", conf=0.0), nms="auto").methods) == {"soft-linear"}
+
+
 def test_another_figure(doubled):
     """AP75 of the second boxes is 0, so at AP75 too they are in the way."""
     found = tuned(*doubled, nms="standard", metric="AP75")
@@ -178,8 +187,9 @@ def test_a_signal_keeps_what_was_found(doubled, monkeypatch):
         return call(self, post)
 
     monkeypatch.setattr(Bench, "__call__", interrupted)
-    found = tuned(*doubled, nms="standard,diou")
+    found = tuned(*doubled, default=PostProcess(conf=0.25), nms="standard,diou")
     assert found.stopped == signal.SIGINT
+    assert (found.conf, found.confs) == (0.25, [found.recommended])  # no conf is searched any more
     assert len(found.searched) == 4
     assert set(found.methods) == {"standard"}
     assert found.best.figure == max(trial.figure for trial in found.searched)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -104,9 +104,7 @@ def store(of: dict[str, Any], stream: Iterable[Candidates]) -> Stored:
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
         try:
             _write(draft, of, stream)
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(FileExistsError):  # another process was as far at this moment
-                draft.rename(folder)
+            _replace(folder, draft)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
@@ -116,6 +114,16 @@ def store(of: dict[str, Any], stream: Iterable[Candidates]) -> Stored:
     found = find(of)
     assert found is not None, "what was written cannot be read"
     return found
+
+
+def _replace(folder: Path, draft: Path) -> None:
+    """Put the draft in the folder's place, unless another process has done so at this moment."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        draft.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 def _write(folder: Path, of: dict[str, Any], stream: Iterable[Candidates]) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from cledet.engine.judging.candidates import Candidates
 from cledet.engine.tuning import candidate_store
 from cledet.engine.tuning.candidate_store import find, home, origin, store
 from cledet.engine.tuning.tuner import open_candidates
+from cledet.errors import UserError
 from cledet.eval_config import TuneSettings
 from cledet.models.network import RetinaNet
 from cledet.resolve import resolve
@@ -63,10 +67,43 @@ def test_only_whole_ones_of_the_same_origin_are_found():
     folder = store({"of": "a"}, iter([made(1, 4)])).folder
     assert find({"of": "a"}) is not None
     assert find({"of": "b"}) is None
-    (folder / "scores").write_bytes(b"\0" * 12)
+    header = (folder / "header.json").read_text()
+    others = {
+        "scores": [b"\0" * 12, b"\0" * 20],  # a score too few, one too many
+        "counts": [np.array([3]).tobytes()],
+        "header.json": [b"{}", header.replace('"of": "a"', '"of": "b"').encode(), b"no JSON"],
+    }
+    for name, contents in others.items():
+        whole = (folder / name).read_bytes()
+        for content in contents:
+            (folder / name).write_bytes(content)
+            assert find({"of": "a"}) is None, content
+        (folder / name).write_bytes(whole)
+        assert find({"of": "a"}) is not None
+    (folder / "labels").unlink()
     assert find({"of": "a"}) is None
-    (folder / "header.json").write_text("{}")
-    assert find({"of": "a"}) is None
+    assert len(next(iter(store({"of": "a"}, iter([made(1, 4)])))).boxes) == 4  # in the damaged one's place
+
+
+def test_of_two_processes_one_finds_what_the_other_stored(monkeypatch):
+    """The other was as far between the moments at which this one cleared the place and took it."""
+    first = store({"of": "a"}, iter([made(1, 4)]))
+    remove = shutil.rmtree
+
+    def kept(path, **how):
+        if path != first.folder:
+            remove(path, **how)
+
+    monkeypatch.setattr(shutil, "rmtree", kept)
+    assert store({"of": "a"}, iter([made(1, 4)])).folder == first.folder
+    assert list(first.folder.parent.iterdir()) == [first.folder]
+
+
+def test_a_cache_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CLEDET_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="could not be written: Not a directory"):
+        store({"of": "a"}, iter([made(1, 1)]))
 
 
 def test_a_pass_that_breaks_off_leaves_nothing():
@@ -80,14 +117,17 @@ def test_a_pass_that_breaks_off_leaves_nothing():
 
 
 def test_the_one_not_used_for_longest_goes_first(monkeypatch):
-    monkeypatch.setattr(candidate_store, "KEPT", 2)
-    for time, name in enumerate("ab"):
+    monkeypatch.setattr(candidate_store, "KEPT", 3)
+    names = sorted("abcd", key=lambda name: home({"of": name}))
+    for time, name in enumerate((names[3], names[0], names[1])):  # the last by name is the oldest
         os.utime(store({"of": name}, iter([made(1, 1)])).folder, (time, time))
-    assert find({"of": "a"}) is not None  # and so used now
-    store({"of": "c"}, iter([made(1, 1)]))
-    assert find({"of": "b"}) is None
-    assert find({"of": "a"}) is not None
-    assert find({"of": "c"}) is not None
+    store({"of": names[2]}, iter([made(1, 1)]))
+    assert [find({"of": name}) is None for name in names] == [False, False, False, True]
+    os.utime(home({"of": names[0]}), (1, 1))
+    os.utime(home({"of": names[1]}), (2, 2))
+    assert find({"of": names[0]}) is not None  # and so used now
+    store({"of": names[3]}, iter([made(1, 1)]))
+    assert [find({"of": name}) is None for name in names] == [False, True, False, False]
 
 
 def test_the_origin_tells_weights_images_and_ways_apart(tiny_run, squares, tmp_path):
@@ -96,9 +136,23 @@ def test_the_origin_tells_weights_images_and_ways_apart(tiny_run, squares, tmp_p
     assert plain == origin(Detector(tiny_run).model, index, imgsz=64)
     assert plain == json.loads(json.dumps(plain))
     others = [origin(model, index, imgsz=96), origin(model, index.subset([0, 1]), imgsz=64)]
-    model.model["head.cls.bias"] = torch.zeros(3)
-    others.append(origin(model, index, imgsz=64))
-    assert len({home(of) for of in [plain, *others]}) == 4
+    others += [origin(model, replace(index, **part), imgsz=64) for part in (
+        {"classes": ("blue", "green")}, {"category_ids": index.category_ids + 1}, {"image_ids": index.image_ids + 1}
+    )]  # fmt: skip
+    anchors = model.architecture.model_copy(update={"anchors_from_image": True})
+    others.append(origin(replace(model, architecture=anchors), index, imgsz=64))
+    first = next(iter(model.model))
+    bit = {**model.model, first: model.model[first].clone()}
+    bit[first][0] += 2**-10
+    name = {one if one != first else f"{one}_": value for one, value in model.model.items()}
+    others += [origin(replace(model, model=weights), index, imgsz=64) for weights in (bit, name)]
+    photos = tmp_path / "val"
+    shutil.copytree(squares / "val", photos)
+    moved = replace(index, paths=np.array([str(photos / Path(path).name) for path in index.paths.tolist()]))
+    others.append(origin(model, moved, imgsz=64))
+    os.utime(moved.paths[0], (1, 1))
+    others.append(origin(model, moved, imgsz=64))
+    assert len({home(of) for of in [plain, *others]}) == 1 + len(others) == 11
 
 
 def test_the_network_runs_once_for_two_searches(tiny_run, monkeypatch, capsys):

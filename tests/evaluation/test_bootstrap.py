@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from cledet.data.index import DetectionIndex
 from cledet.data.source import open_source
 from cledet.evaluation import bootstrap
-from cledet.evaluation.bootstrap import FIGURES, ap_samples, interval, match, resamples, weighted_ap
+from cledet.evaluation.bootstrap import FIGURES, ap_samples, interval, match, resamples, simultaneous, weighted_ap
 from cledet.evaluation.coco import evaluate
 from cledet.evaluation.results import read_results
 from cledet.ops.nms import batched_nms
@@ -238,3 +238,45 @@ def test_the_interval_cuts_the_same_share_off_both_ends():
     for level in (0, 1, 95):
         with pytest.raises(ValueError, match="level"):
             interval(samples, level)
+
+
+def test_intervals_that_hold_at_once_by_hand():
+    """Four resamples of differences that deviate by 1 and the root of 5."""
+    samples = np.array([[1.0, -1.0, 1.0, -1.0], [3.0, -1.0, -3.0, 1.0]]) + 7
+    deviation = np.array([1, np.sqrt(5)])
+    farthest = [3 / np.sqrt(5), 1, 3 / np.sqrt(5), 1]
+    low, high = simultaneous(np.array([0.5, 0.25]), samples, level=0.5)
+    np.testing.assert_allclose(low, [0.5, 0.25] - np.median(farthest) * deviation)
+    np.testing.assert_allclose(high, [0.5, 0.25] + np.median(farthest) * deviation)
+
+
+def test_differences_that_move_together_count_as_one():
+    """And one that never moves does not count, however many there are."""
+    one = np.random.default_rng(0).normal(size=(1, 2000))
+    alone = simultaneous(np.array([0.3]), one)
+    low, high = simultaneous(np.array([0.3, 0.6, -3, 0]), np.concatenate([one, 2 * one, -10 * one, 0 * one]))
+    assert alone == pytest.approx((0.3 - 1.96, 0.3 + 1.96), abs=0.15)
+    np.testing.assert_allclose((low[:1], high[:1]), alone)
+    np.testing.assert_allclose(high - [0.3, 0.6, -3, 0], (alone[1][0] - 0.3) * np.array([1, 2, 10, 0]))
+    np.testing.assert_allclose(low + high, [0.6, 1.2, -6, 0], atol=1e-9)
+
+
+def test_the_largest_of_many_accidents_leaves_its_interval_seldom():
+    """Of 400 worlds of 20 differences that are 0 in truth, some 5 % hold one whose interval leaves 0 out."""
+    rng = np.random.default_rng(1)
+    found, apart = 0, 0
+    for _ in range(400):
+        truth = rng.normal(size=(20, 1))
+        samples = truth + rng.normal(size=(20, 200))
+        low, high = simultaneous(truth[:, 0], samples)
+        found += bool(((low > 0) | (high < 0)).any())
+        apart += any(lowest > 0 or highest < 0 for lowest, highest in map(interval, samples))
+    assert found < 0.1 * 400 < apart
+
+
+def test_intervals_that_hold_at_once_without_samples():
+    nan = np.full((2, 3), np.nan)
+    assert np.isnan(simultaneous(np.zeros(2), nan)).all()
+    with_one = np.concatenate([nan, [[1.0], [5.0]]], axis=1)
+    assert [ends.tolist() for ends in simultaneous(np.array([0.5, 2]), with_one)] == [[0.5, 2], [0.5, 2]]
+    assert [len(ends) for ends in simultaneous(np.zeros(0), np.zeros((0, 5)))] == [0, 0]

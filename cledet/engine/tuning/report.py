@@ -58,18 +58,31 @@ def sentences(tuned: Tuned, settings: TuneSettings) -> list[str]:
     else:
         said.append(
             f"{best} has {gain.gain:+.4f} {metric} over the default ({default}) on these images, "
-            f"95 % interval {gain.low:+.4f} to {gain.high:+.4f}"
+            f"95 % interval {_interval(gain)} (of all {len(tuned.searched)} settings at once)"
         )
     if held.halves:
         said.append(
             f"chosen on half of the images, the best of {len(tuned.searched)} settings has {held.gain:+.4f} on the "
             f"other half (mean of {held.halves}, ahead in {held.better})"
         )
-    end = "the gain is inside the noise: keep the default" if tuned.noise else "the gain is beyond the noise"
-    said += [end, *_conf_sentences(tuned, settings)]
+    said += [_verdict(tuned), *_conf_sentences(tuned, settings)]
     if tuned.stopped:
         said.append("the search was stopped before its end")
     return said
+
+
+def _verdict(tuned: Tuned) -> str:
+    if tuned.noise:
+        return "the gain is inside the noise: keep the default"
+    if tuned.recommended.post == tuned.best.post:
+        return "the gain is beyond the noise"
+    gain = tuned.gains[tuned.recommended.post.nms]
+    less = f"{gain.gain:+.4f}, {_interval(gain)}"
+    return f"that is inside the noise; beyond it is {written(flags(tuned.recommended.post))}: {less}"
+
+
+def _interval(gain: Gain) -> str:
+    return f"{gain.low:+.4f} to {gain.high:+.4f}"
 
 
 def _conf_sentences(tuned: Tuned, settings: TuneSettings) -> list[str]:

@@ -44,6 +44,8 @@ class Trial:
     """The figure that is to be raised, of all images."""
     halves: Floats
     """[2 * repeats] the same of each half of the images."""
+    samples: Floats
+    """[R] the same of each resample of the images."""
     boxes: float
     """Detections an image."""
     nms_ms: float
@@ -59,14 +61,17 @@ class Bench:
         index: DetectionIndex,
         figure: str,
         halves: Weights,
+        resamples: Weights,
         step: Callable[[], object] = lambda: None,
     ) -> None:
-        """Candidates that can be gone through again and again; `halves` as from `cledet.evaluation.holdout`.
+        """Candidates that can be gone through again and again; the images' weights in halves and resamples of them, as
+        from `cledet.evaluation.holdout` and `cledet.evaluation.bootstrap`.
 
         `step` is called before each setting that was not tried yet.
         """
         self.candidates, self.index, self.figure, self.step = candidates, index, figure, step
-        self.weights = np.concatenate([np.ones((len(index), 1), dtype=np.int32), halves], axis=1)
+        self.weights = np.concatenate([np.ones((len(index), 1), dtype=np.int32), halves, resamples], axis=1)
+        self.halves = halves.shape[1]
         self.tried: dict[PostProcess, Trial] = {}
 
     def __call__(self, post: PostProcess) -> Trial:
@@ -75,8 +80,9 @@ class Bench:
             self.step()
             results, seconds = self.detections(post)
             figures = weighted_ap(match(self.index, results, self.figure), self.weights)
+            halves, samples = np.split(figures[1:], [self.halves])
             images = max(1, len(self.index))
-            trial = Trial(post, float(figures[0]), figures[1:], len(results) / images, 1000 * seconds / images)
+            trial = Trial(post, float(figures[0]), halves, samples, len(results) / images, 1000 * seconds / images)
             self.tried[post] = trial
         return self.tried[post]
 

@@ -23,7 +23,7 @@ from cledet.engine.tuning import candidate_store
 from cledet.engine.tuning.search import Bench, Trial, expected, raise_conf, search, within
 from cledet.errors import Interrupted, UserError
 from cledet.eval_config import TuneSettings
-from cledet.evaluation.bootstrap import interval, match, resamples, weighted_ap
+from cledet.evaluation.bootstrap import Weights, resamples, simultaneous
 from cledet.evaluation.confidence import OperatingPoint, operating_point
 from cledet.evaluation.holdout import HeldOut, halves, held_out
 from cledet.evaluation.results import read_results
@@ -31,7 +31,7 @@ from cledet.models.decode import PostProcess
 
 
 class Gain(NamedTuple):
-    """A figure less that of the default setting, and its 95 % interval over images; nan where there is none."""
+    """A figure less that of the default setting, and its 95 % interval over images, see `simultaneous`."""
 
     gain: float
     low: float
@@ -74,13 +74,19 @@ class Tuned:
         return NONE if self.best is self.default else self.gains[self.best.post.nms]
 
     @property
+    def sure(self) -> Trial | None:
+        """The best of those whose interval lies above 0."""
+        above = [trial for name, trial in self.methods.items() if self.gains[name].low > 0]
+        return max(above, key=lambda trial: trial.figure, default=None)
+
+    @property
     def noise(self) -> bool:
-        """Whether the gain may be an accident of the images: its interval holds 0, or other halves show none."""
-        return not (self.gain.low > 0 and self.held_out.gain > 0)
+        """Whether all gains may be accidents of the images: their intervals hold 0, or other halves show none."""
+        return self.sure is None or not self.held_out.gain > 0
 
     @property
     def recommended(self) -> Trial:
-        """The best setting, or the default where the gain is inside the noise."""
+        """The best setting that is `sure`, or the default where the gain is inside the noise."""
         return self.confs[0]
 
 
@@ -131,7 +137,7 @@ def tune(
     began = time.perf_counter()
     found: dict[str, Trial] = {}
     with interrupts() as caught, Steps("tuning", expected(methods)) as steps:
-        bench = Bench(candidates, index, settings.metric, halves(len(index), settings.repeats), steps.advance)
+        bench = Bench(candidates, index, settings.metric, *weights(index, settings), steps.advance)
         try:
             with caught.abandoning():
                 for trial in search(bench, default, methods):
@@ -144,9 +150,14 @@ def tune(
         raise Interrupted(caught.number)
     if np.isnan(bench(default).figure):
         raise UserError(f"{index.name} has no objects that count for {settings.metric}", "tune on another split")
-    judged = _judged(bench, default, found, settings)
+    judged = judge(bench, default, found)
     judged = replace(judged, seconds=time.perf_counter() - began, stopped=caught.number)
     return judged if judged.stopped else _with_conf(judged, bench, settings.tolerance)
+
+
+def weights(index: DetectionIndex, settings: TuneSettings) -> tuple[Weights, Weights]:
+    """The halves and the resamples of the images that every setting is measured on."""
+    return halves(len(index), settings.repeats), resamples(len(index), settings.bootstrap, seed=0)
 
 
 def _line(trial: Trial, metric: str, bench: Bench) -> str:
@@ -154,23 +165,18 @@ def _line(trial: Trial, metric: str, bench: Bench) -> str:
     return f"{trial.post.nms}: best {metric} {trial.figure:.4f} of {count} settings"
 
 
-def _judged(bench: Bench, default: PostProcess, found: dict[str, Trial], settings: TuneSettings) -> Tuned:
-    """The best of each method, those that a signal broke off too, with intervals and the held-out gain."""
+def judge(bench: Bench, default: PostProcess, found: dict[str, Trial]) -> Tuned:
+    """The best of each method, `found` and what a signal broke off, with intervals and the held-out gain."""
     trials, base = list(bench.tried.values()), bench.tried[default]
     broken_off = [trial for trial in trials if trial.post.nms not in found]
     for trial in sorted(broken_off, key=lambda trial: trial.figure):
         found[trial.post.nms] = trial
-    weights = resamples(len(bench.index), settings.bootstrap, seed=0)
-    samples = {
-        trial.post: weighted_ap(match(bench.index, bench.detections(trial.post)[0], settings.metric), weights)
-        for trial in (base, *found.values())
-    }
-    gains = {
-        name: Gain(trial.figure - base.figure, *interval(samples[trial.post] - samples[default]))
-        for name, trial in found.items()
-    }
-    tuned = Tuned(base, found, gains, held_out(np.stack([trial.halves for trial in trials])), trials)
-    chosen = base if tuned.noise else tuned.best
+    gains = np.array([trial.figure - base.figure for trial in trials])
+    ends = simultaneous(gains, np.stack([trial.samples - base.samples for trial in trials]))
+    of = {trial.post: Gain(*map(float, one)) for trial, *one in zip(trials, gains, *ends)}
+    by_method = {name: of[trial.post] for name, trial in found.items()}
+    tuned = Tuned(base, found, by_method, held_out(np.stack([trial.halves for trial in trials])), trials)
+    chosen = base if tuned.noise or tuned.sure is None else tuned.sure
     point = operating_point(bench.index, bench.detections(chosen.post)[0])
     return replace(tuned, confs=[chosen], conf=chosen.post.conf, operating=point)
 

@@ -21,9 +21,14 @@ from cledet.engine.tuning.search import (
     search_method,
     within,
 )
+from cledet.evaluation.bootstrap import match, resamples, weighted_ap
 from cledet.evaluation.coco import evaluate
 from cledet.evaluation.holdout import halves
 from cledet.models.decode import PostProcess
+
+
+def weights(images):
+    return halves(images, 1), resamples(images, 2, seed=0)
 
 
 class Mountain:
@@ -35,7 +40,7 @@ class Mountain:
     def __call__(self, post):
         if post not in self.tried:
             self.tried.append(post)
-        return Trial(post, self.height(post), np.zeros(2), 0, 0)
+        return Trial(post, self.height(post), np.zeros(2), np.zeros(2), 0, 0)
 
 
 def test_every_method_has_its_parameters():
@@ -116,9 +121,9 @@ def test_a_higher_conf_may_be_better():
 
 def test_a_trial_is_pycocotools_on_the_split_and_on_its_halves(scattered):
     index, results = scattered(9, 3)
-    parts = halves(9, 2)
+    parts, drawn = halves(9, 2), resamples(9, 3, seed=0)
     steps = []
-    bench = Bench(list(from_results(results)), index, "AP", parts, lambda: steps.append(1))
+    bench = Bench(list(from_results(results)), index, "AP", parts, drawn, lambda: steps.append(1))
     post = PostProcess(conf=0.3, iou=0.4, nms="diou")
     trial = bench(post)
     left = bench.detections(post)[0]
@@ -129,6 +134,7 @@ def test_a_trial_is_pycocotools_on_the_split_and_on_its_halves(scattered):
         some = index.subset(np.flatnonzero(half))
         shown = left[np.isin(left[:, 0], some.image_ids)]
         assert figure == pytest.approx(evaluate(some, shown).metrics["AP"], abs=1e-12)
+    np.testing.assert_array_equal(trial.samples, weighted_ap(match(index, left), drawn))
     assert bench(post) is trial
     assert len(steps) == 1
 
@@ -150,10 +156,10 @@ def test_a_trial_counts_nms_and_nothing_else(scattered, make_index, monkeypatch)
     monkeypatch.setattr("cledet.engine.tuning.search.over", slow(50, over))
     candidates = list(from_results(results))
     assert len(candidates) == 4
-    assert Bench(candidates, index, "AP", halves(4, 1))(PostProcess(conf=0.0)).nms_ms == 3000
-    trial = Bench(candidates[:1], index.subset([0]), "AP", halves(1, 1))(PostProcess(conf=0.0, iou=1.0))
+    assert Bench(candidates, index, "AP", *weights(4))(PostProcess(conf=0.0)).nms_ms == 3000
+    trial = Bench(candidates[:1], index.subset([0]), "AP", *weights(1))(PostProcess(conf=0.0, iou=1.0))
     assert (trial.nms_ms, trial.boxes) == (3000, len(candidates[0].boxes))
-    nothing = Bench([], make_index(), "AP", halves(0, 1))(PostProcess())
+    nothing = Bench([], make_index(), "AP", *weights(0))(PostProcess())
     assert (nothing.nms_ms, nothing.boxes) == (0, 0)
     assert np.isnan(nothing.figure)
 
@@ -171,6 +177,6 @@ def test_conf_leaves_out_candidates_before_nms(scattered):
 def test_classes_that_the_split_lacks_are_left_out(scattered):
     index, results = scattered(3, 0)
     results[::2, 6] = 77
-    bench = Bench(list(from_results(results)), index, "AP50", halves(3, 1))
+    bench = Bench(list(from_results(results)), index, "AP50", *weights(3))
     found = bench.detections(PostProcess(conf=0.0, iou=1.0))[0]
     np.testing.assert_array_equal(np.sort(found[:, 5]), np.sort(results[results[:, 6] != 77, 5]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from cledet.config import PredictSettings
 from cledet.engine.judging.candidates import from_results
 from cledet.engine.tuning.report import commands, conf_table, methods_table, sentences, to_document, to_recipe
 from cledet.engine.tuning.search import Bench
-from cledet.engine.tuning.tuner import open_candidates, tune
+from cledet.engine.tuning.tuner import Gain, open_candidates, tune
 from cledet.errors import Interrupted, UserError
 from cledet.eval_config import TuneSettings, ValSettings
 from cledet.models.decode import PostProcess
@@ -103,6 +104,21 @@ def test_where_the_lead_is_chance_it_says_so(chancy):
     assert found.recommended == found.default
     assert "the gain is inside the noise: keep the default" in sentences(found, settings())
     assert "--nms standard --iou 0.5" in commands(found, settings(), None)[0]
+
+
+def test_a_smaller_gain_may_be_the_surer_one(doubled):
+    """Then it is what is recommended, unless other halves show nothing."""
+    found = tuned(*doubled, nms="standard,soft")
+    best, other = found.methods["standard"], found.methods["soft"]
+    assert best.figure > other.figure > found.default.figure
+    unsure = replace(found, gains={**found.gains, "standard": Gain(0.2, -0.1, 0.5)})
+    nowhere_else = replace(unsure, held_out=found.held_out._replace(gain=0))
+    assert (found.sure, unsure.sure) == (best, other)
+    assert [one.noise for one in (found, unsure, nowhere_else)] == [False, False, True]
+    gain = found.gains["soft"]
+    assert sentences(replace(unsure, confs=[other]), settings())[2] == (
+        f"that is inside the noise; beyond it is --nms soft: {gain.gain:+.4f}, {gain.low:+.4f} to {gain.high:+.4f}"
+    )
 
 
 def test_where_all_settings_are_equal_the_default_is_best(doubled):

@@ -1,0 +1,73 @@
+"""How often `cledet tune` says "beyond the noise" where nothing is to be gained: `python benchmarks/false_alarms.py`.
+
+Each made-up setting takes the detections of a photo from one of two NMS methods, by the toss of a coin. So all
+settings, the default too, are worth the same on photos not yet seen, and every gain that is found is an accident of the
+photos. Their accidents are independent, which those of real settings, of IoU 0.5 and 0.55 say, are not: so this is the
+worst case.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from cledet.data.index import DetectionIndex
+from cledet.data.source import open_source
+from cledet.engine.judging.candidates import from_results
+from cledet.engine.tuning.search import Bench
+from cledet.engine.tuning.tuner import Tuned, judge, weights
+from cledet.eval_config import TuneSettings
+from cledet.evaluation.results import Results, read_results
+from cledet.models.decode import PostProcess
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco2017_sub"
+TWO = (PostProcess(nms="standard", conf=0), PostProcess(nms="weighted", conf=0))
+
+
+class Tossed(Bench):
+    """Settings, numbered by their IoU threshold, each of which tosses a coin for every photo."""
+
+    def __init__(self, two: tuple[Results, ...], index: DetectionIndex, seed: int, settings: TuneSettings) -> None:
+        super().__init__([], index, settings.metric, *weights(index, settings))
+        self.two, self.seed = two, seed
+
+    def detections(self, post: PostProcess) -> tuple[Results, float]:
+        of_first = np.random.default_rng((self.seed, int(post.iou))).random(len(self.index)) < 0.5
+        parts = [
+            results[np.isin(results[:, 0], self.index.image_ids[chosen])]
+            for results, chosen in zip(self.two, (of_first, ~of_first))
+        ]
+        return np.concatenate(parts), 0.0
+
+
+def world(two: tuple[Results, ...], index: DetectionIndex, seed: int, others: int) -> Tuned:
+    """A default and so many other settings, judged as `cledet tune` judges them."""
+    settings = TuneSettings()
+    bench = Tossed(two, index, seed, settings)
+    default = PostProcess(iou=0)
+    trials = [bench(PostProcess(iou=number)) for number in range(others + 1)]
+    best = max(trials[1:], key=lambda trial: trial.figure)
+    return judge(bench, default, {default.nms: best})
+
+
+def main() -> None:
+    """Print how many worlds gave a false alarm, for several numbers of settings."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--worlds", type=int, default=200)
+    parser.add_argument("--settings", type=int, nargs="*", default=[1, 4, 16])
+    args = parser.parse_args()
+    index = open_source(REAL).index("val", need_images=False)
+    raw = list(from_results(read_results(REAL / "detections" / "yolox_nano_raw.json", index)))
+    bench = Bench(raw, index, "AP", *weights(index, TuneSettings()))
+    two = tuple(bench.detections(post)[0] for post in TWO)
+    print(f"{'settings':>8} {'worlds':>6} {'interval over 0':>15} {'other halves too':>16}")
+    for others in args.settings:
+        found = [world(two, index, seed, others) for seed in range(args.worlds)]
+        over = sum(one.gain.low > 0 for one in found)
+        print(f"{others:>8} {args.worlds:>6} {over:>15} {sum(not one.noise for one in found):>16}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -39,7 +39,7 @@ def _evaluate(index: DetectionIndex, results: Results, limits: Limits) -> tuple[
         return Evaluation(nothing, dict.fromkeys(index.classes, nothing | NOWHERE), NOWHERE), np.zeros((0, 2))
     o = overlaps(index, results, most=None)
     voc = dict(zip(("VOC07", "VOC12"), voc_aps(o, o.same)))
-    o = o.best(max(limits.max_dets))
+    o = o.best(limits.max_dets[-1])
     coco = coco_figures(o, limits)
     match = o.match()
     whole, best = best_confidences(o, match)
@@ -72,7 +72,7 @@ def precision_and_recall(o: Overlaps, limits: Limits) -> tuple[Floats, Floats]:
 
     T IoU thresholds from 0.50 to 0.95, R recalls, C classes.
     """
-    who, most = contenders(o), sorted(limits.max_dets)
+    who, most = contenders(o), limits.max_dets
     precisions, recalls = [], []
     for number, (low, high) in enumerate(limits.ranges):
         objects, detections = ((low <= area) & (area <= high) for area in (o.index.area, o.area))

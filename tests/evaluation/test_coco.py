@@ -240,6 +240,31 @@ def test_a_split_without_boxes_has_no_figures(squares):
     found = evaluate(index, np.zeros((0, 7)))
     assert set(found.metrics.values()) == set(found.per_class["red"].values()) == {None}
     assert found.metrics.keys() == {*METRICS, "VOC07", "VOC12"}
+    some = np.array([[index.image_ids[0], 0, 0, 9, 9, 0.5, 3]])
+    assert evaluate_alone(index, some, Limits()) == replace(found, misalignment={"spearman": None, "kept_iou": None})
+    assert set(found.best.values()) == {None}
+
+
+def test_figures_do_not_depend_on_the_order_of_the_classes(shared_data):
+    """To the last digit: they are summed up in the order of the ids, as pycocotools does."""
+    folder = shared_data / "coco2017_sub"
+    index = open_source(folder).index("val", need_images=False).subset(range(60))
+    results = read_results(folder / "detections" / "yolox_nano_raw.json", open_source(folder).index("val"))
+    results = results[np.isin(results[:, 0], index.image_ids)]
+    last = len(index.classes) - 1
+    turned = {"classes": index.classes[::-1], "category_ids": index.category_ids[::-1], "labels": last - index.labels}
+    found, other = evaluate(index, results), evaluate(replace(index, **turned), results)
+    assert [found.metrics[name] for name in METRICS] == [other.metrics[name] for name in METRICS]
+    assert found.per_class == other.per_class
+
+
+def test_an_object_on_the_bound_of_two_sizes_is_of_both(make_index):
+    """As pycocotools has it; one of 32x32 px is small and medium, one of 96x96 medium and large."""
+    for side, wanted in ((31, "APs"), (32, "APs APm"), (33, "APm"), (96, "APm APl"), (97, "APl")):
+        index = make_index([(0, 1, 1, side, side)])
+        metrics = evaluate(index, np.array([[0, 1, 1, side, side, 0.5, 1]])).metrics
+        assert [name for name in ("APs", "APm", "APl") if metrics[name] is not None] == wanted.split()
+        assert all(metrics[name] == pytest.approx(1) for name in wanted.split())
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,7 @@ def test_a_signal_saves_and_the_run_goes_on(tiny, tmp_path, number, code):
         process.send_signal(number)
         rest = process.stderr.read()
         assert process.wait(timeout=60) == code, rest
+    assert len(re.findall("^epoch ", rest, re.MULTILINE)) < 20, rest  # at once: of hundreds
     assert "go on with: cledet train --resume runs/train/squares" in rest
     assert "Traceback" not in rest
     folder = next((tmp_path / "runs" / "train").iterdir())
@@ -327,6 +328,7 @@ def test_check_shows_progress_and_leaves_at_once(tmp_path):
         assert process.stdout.read() == ""
         assert process.wait(timeout=60) == 130
     os.close(main)
+    assert max(map(int, re.findall(rb"(\d+)/3000", shown))) < 1000
     assert b"Traceback" not in shown
 
 

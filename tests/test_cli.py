@@ -215,7 +215,10 @@ def test_every_command_ends_alike_when_nobody_reads(args):
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "cledet", *args.split()]
-    process = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.run(
+        command, env=env, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
     os.close(writer)
     assert (process.returncode, process.stderr) == (141, "")
 

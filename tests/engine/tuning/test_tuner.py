@@ -14,8 +14,8 @@ import yaml
 from cledet.config import PredictSettings
 from cledet.engine.judging.candidates import from_results
 from cledet.engine.tuning.report import commands, conf_table, methods_table, sentences, to_document, to_recipe
-from cledet.engine.tuning.search import Bench
-from cledet.engine.tuning.tuner import Gain, open_candidates, tune
+from cledet.engine.tuning.search import Bench, Trial
+from cledet.engine.tuning.tuner import Gain, judge, open_candidates, tune
 from cledet.errors import Interrupted, UserError
 from cledet.eval_config import TuneSettings, ValSettings
 from cledet.models.decode import PostProcess
@@ -119,6 +119,35 @@ def test_a_smaller_gain_may_be_the_surer_one(doubled):
     assert sentences(replace(unsure, confs=[other]), settings())[2] == (
         f"that is inside the noise; beyond it is --nms soft: {gain.gain:+.4f}, {gain.low:+.4f} to {gain.high:+.4f}"
     )
+
+
+class Made:
+    """A bench of made-up trials; all detections are the same."""
+
+    def __init__(self, case, *trials):
+        (self.index, self.results), self.tried = case, {trial.post: trial for trial in trials}
+
+    def detections(self, post):
+        return self.results, 0.0
+
+
+def test_intervals_are_of_differences_and_the_surest_is_recommended(doubled):
+    """All settings move by 0.2 with the images, which says nothing; of what is left soft has little, weighted much."""
+    rng = np.random.default_rng(0)
+    easy, other = 0.2 * rng.normal(size=(2, 500))
+    half = np.tile([0.5, 0.6, 0.7], (4, 1)).T
+    figures = {"standard": (0.5, easy), "soft": (0.6, easy + 0.1 * other), "weighted": (0.7, easy + other)}
+    trials = [
+        Trial(PostProcess(nms=name), figure, half[i], figure + moved, boxes=1, nms_ms=1)
+        for i, (name, (figure, moved)) in enumerate(figures.items())
+    ]
+    default, sure, best = trials
+    found = judge(Made(doubled, *trials), default.post, {trial.post.nms: trial for trial in trials})
+    assert (found.best, found.sure, found.recommended, found.noise) == (best, sure, sure, False)
+    one = found.gains["soft"]
+    assert (one.gain, one.low, one.high) == pytest.approx((0.1, 0.1 - 1.96 * 0.02, 0.1 + 1.96 * 0.02), abs=0.006)
+    assert found.gains["weighted"].low < 0
+    assert found.gains["standard"] == (0, 0, 0)
 
 
 def test_where_all_settings_are_equal_the_default_is_best(doubled):

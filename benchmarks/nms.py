@@ -3,8 +3,8 @@
     python benchmarks/nms.py [--device cuda] [--classes 80] [--threads 1]
 
 Two kinds of boxes: "objects", what a detector gives (twelve boxes about each object, of one class), and "scattered",
-of random class and place, which hardly overlap. Timed in inference mode, as a detector calls them, and by turns, so
-that what else the machine does burdens both.
+of random class and place, which hardly overlap. Timed in inference mode, as a detector calls them, on other boxes each
+time, so that no branch is foreseen, and by turns, so that what else the machine does burdens both.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import cycle, islice
 
 import torch
 import torchvision
 from torch import Tensor
 
 from cledet.ops.nms import NMS, suppress
+
+SAMPLES = 40
+"""Images whose boxes are taken in turn."""
 
 
 def boxes_about_objects(n: int, classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -40,14 +44,21 @@ def scattered_boxes(n: int, classes: int, generator: torch.Generator) -> tuple[T
     return boxes, scores, torch.randint(classes, (n,), generator=generator)
 
 
-def median_ms(calls: list[Callable[[], object]], seconds: float, device: str) -> list[float]:
-    """Median time of each call in milliseconds, of as many as fit into so many seconds a call, at least five."""
+def median_ms(
+    calls: list[Callable[..., object]], samples: list[list[Tensor]], seconds: float, device: str
+) -> list[float]:
+    """Median time of each call on those samples in milliseconds, of as many as fit into so many seconds a call.
+
+    At least five. The calls are on different samples, so that none finds its boxes in the cache.
+    """
     times: list[list[float]] = [[] for _ in calls]
+    turns = [islice(cycle(samples), i * len(samples) // len(calls), None) for i in range(len(calls))]
     end = time.perf_counter() + seconds * len(calls)
     while time.perf_counter() < end or len(times[0]) < 7:
-        for call, took in zip(calls, times):
+        for call, turn, took in zip(calls, turns, times):
+            sample = next(turn)
             start = time.perf_counter()
-            call()
+            call(*sample)
             if device == "cuda":
                 torch.cuda.synchronize()
             took.append(time.perf_counter() - start)
@@ -67,22 +78,24 @@ def main() -> None:
     print(f"{'boxes':>6} {'kind':<10} {'method':<12} {'kept':>6} {'ms':>8} {'ratio':>6}   {args.device}")
     for n in (1000, 5000, 10000):
         for kind, make in (("objects", boxes_about_objects), ("scattered", scattered_boxes)):
-            sample = make(n, args.classes, torch.Generator().manual_seed(n))
+            generator = torch.Generator().manual_seed(n)
+            samples = [[part.to(args.device) for part in make(n, args.classes, generator)] for _ in range(SAMPLES)]
             with torch.inference_mode():
-                compare(n, kind, [part.to(args.device) for part in sample], args.seconds)
+                compare(n, kind, samples, args.seconds)
 
 
-def compare(n: int, kind: str, sample: list[Tensor], seconds: float) -> None:
+def compare(n: int, kind: str, samples: list[list[Tensor]], seconds: float) -> None:
     """Print a row for torchvision and one for each method, each timed by turns with torchvision."""
-    device = sample[0].device.type
-    base = partial(torchvision.ops.batched_nms, *sample, 0.5)
-    print(
-        f"{n:>6} {kind:<10} {'torchvision':<12} {len(base()):>6} {median_ms([base], seconds, device)[0]:8.2f} {1:6.2f}"
-    )
+    device = samples[0][0].device.type
+    base = partial(torchvision.ops.batched_nms, iou_threshold=0.5)
+    kept = statistics.mean(len(base(*sample)) for sample in samples)
+    took = median_ms([base], samples, seconds, device)[0]
+    print(f"{n:>6} {kind:<10} {'torchvision':<12} {kept:6.0f} {took:8.2f} {1:6.2f}")
     for method in NMS:
-        call = partial(suppress, *sample, 0.5, method=method)
-        beside, took = median_ms([base, call], seconds, device)
-        print(f"{'':>6} {'':<10} {method:<12} {len(call().keep):>6} {took:8.2f} {took / beside:6.2f}", flush=True)
+        call = partial(suppress, iou_threshold=0.5, method=method)
+        kept = statistics.mean(len(call(*sample).keep) for sample in samples)
+        beside, took = median_ms([base, call], samples, seconds, device)
+        print(f"{'':>6} {'':<10} {method:<12} {kept:6.0f} {took:8.2f} {took / beside:6.2f}", flush=True)
 
 
 if __name__ == "__main__":

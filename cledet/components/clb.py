@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from cledet.components.clusters import owners
-from cledet.ops.boxes import centers
 
 
 def cl_balanced_nms(
@@ -32,10 +31,10 @@ def cl_balanced_nms(
     """
     owner = owners(boxes, scores, labels, iou_threshold)
     exact = _exact(boxes)
-    box, score = boxes.to(exact), scores.to(exact)
-    center = centers(box)
+    score, box = scores.to(exact), boxes.t().to(exact, memory_format=torch.contiguous_format)
+    center = (box[:2] + box[2:]) * 0.5
     agreed = agreed_centers(center, score, owner)
-    distance = torch.linalg.vector_norm(center - agreed.index_select(0, owner), dim=-1)
+    distance = torch.hypot(*(center - agreed.gather(1, owner.expand(2, -1))))
     length = CL_NORM[cl_norm](distance, box, owner).clamp(min=torch.finfo(exact).tiny)
     relative = distance / length.index_select(0, owner)
     keep = _first_best(score + LOCALIZATION[localization](relative), owner)
@@ -44,13 +43,13 @@ def cl_balanced_nms(
 
 
 def agreed_centers(centers: Tensor, scores: Tensor, owner: Tensor) -> Tensor:
-    """Approximate centre c^ [N, 2] of each cluster, Eq. 8, at the index of its keeper.
+    """Approximate centre c^ [2, N] of each cluster, Eq. 8, at the index of its keeper.
 
-    centers [N, 2] of the boxes, scores [N], owner [N] int64 as from `clusters`. The softmax over a cluster is taken
-    of scores less its keeper's, which is the same and cannot overflow.
+    centers [2, N] of the boxes, a row of x and one of y; scores [N], owner [N] int64 as from `clusters`. The softmax
+    over a cluster is taken of scores less its keeper's, which is the same and cannot overflow.
     """
     weight = (scores - scores.index_select(0, owner)).exp()
-    return _sum(weight[:, None] * centers, owner) / _sum(weight, owner)[:, None]
+    return _sum(weight * centers, owner) / _sum(weight, owner)
 
 
 def _exact(boxes: Tensor) -> torch.dtype:
@@ -59,8 +58,8 @@ def _exact(boxes: Tensor) -> torch.dtype:
 
 
 def _sum(values: Tensor, owner: Tensor) -> Tensor:
-    """Sum of values [N, ...] over each cluster, at the index of its keeper."""
-    return torch.zeros_like(values).index_add_(0, owner, values)
+    """Sum of values [..., N] over each cluster, at the index of its keeper."""
+    return torch.zeros_like(values).index_add_(-1, owner, values)
 
 
 def _first_best(value: Tensor, owner: Tensor) -> Tensor:
@@ -68,22 +67,21 @@ def _first_best(value: Tensor, owner: Tensor) -> Tensor:
     value = value.float()  # the order in which a cluster was summed must not break a tie
     top = value.scatter_reduce(0, owner, value, "amax").index_select(0, owner)
     place = torch.arange(len(owner), device=owner.device)
-    first = place.masked_fill(value < top, len(owner))
+    first = torch.add(place, value < top, alpha=len(owner))  # those that are not best come behind all
     first = first.scatter_reduce(0, owner, first, "amin").index_select(0, owner)
     return (first == place).nonzero().squeeze(1)
 
 
-def _farthest(distance: Tensor, boxes: Tensor, owner: Tensor) -> Tensor:
+def _farthest(distance: Tensor, box: Tensor, owner: Tensor) -> Tensor:
     """The largest distance in each cluster, at the index of its keeper."""
     return distance.scatter_reduce(0, owner, distance, "amax")
 
 
-def _enclosing_diagonal(distance: Tensor, boxes: Tensor, owner: Tensor) -> Tensor:
-    """The diagonal of the box that encloses each cluster, at the index of its keeper."""
-    index = owner[:, None].expand(-1, 2)
-    low = boxes[:, :2].scatter_reduce(0, index, boxes[:, :2], "amin")
-    high = boxes[:, 2:].scatter_reduce(0, index, boxes[:, 2:], "amax")
-    return torch.linalg.vector_norm(high - low, dim=-1)
+def _enclosing_diagonal(distance: Tensor, box: Tensor, owner: Tensor) -> Tensor:
+    """The diagonal of the box that encloses each cluster, at the index of its keeper; of rows box [4, N]."""
+    low, high = box.split(2)
+    index = owner.expand(2, -1)
+    return torch.hypot(*(high.scatter_reduce(1, index, high, "amax") - low.scatter_reduce(1, index, low, "amin")))
 
 
 LOCALIZATION = {"proximity": lambda distance: 1 - distance, "literal": lambda distance: distance}

@@ -30,10 +30,10 @@ def clusters(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float
 def owners(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
     """The keeper of every box, owner [N] int64, see `clusters`; a keeper is its own.
 
-    In order by class and score the keeper is some places back: `_places_back` finds how many for some small
-    classes at once, `_places_back_after_nms` for one large class.
+    In order by class and score: `_owners_in_small_classes` finds those of some classes at once,
+    `_owners_in_large_class` those of one after NMS.
     """
-    boxes, scores = upcast(boxes.detach()), upcast(scores)
+    boxes, scores = upcast(boxes.detach()), upcast(scores.detach())
     pairs, large = PAIRS[boxes.is_cuda], LARGE[boxes.is_cuda]
     labels, order = by_class(scores, labels)
     boxes, place = boxes.index_select(0, order), torch.arange(len(order), device=order.device)
@@ -41,20 +41,27 @@ def owners(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) 
     margin = min(large, len(boxes))
     rows = _rows(boxes, margin)
     threshold = _at_most(iou_threshold, boxes.dtype)
-    back = []
+    owner = torch.empty_like(order)
     for begin, end, k in _groups(rank, pairs, large):
         if k < large:
             window = rows[:, margin + begin - k : margin + end]
-            back.append(_places_back(window, rank[begin:end], k, threshold))
+            own = _owners_in_small_classes(window, rank[begin:end], place[: end - begin], threshold)
         else:
             kept = nms(boxes[begin:end], scores.index_select(0, order[begin:end]).to(boxes.dtype), iou_threshold)
-            back.append(_places_back_after_nms(rows[:, margin + begin : margin + end], kept, pairs, threshold))
-    owner = place.sub_(back[0] if len(back) == 1 else torch.cat(back)) if back else place
+            own = _owners_in_large_class(rows[:, margin + begin : margin + end], kept, pairs, threshold)
+        torch.add(own, begin, out=owner[begin:end])
     return torch.empty_like(order).scatter_(0, order, order.index_select(0, owner))
 
 
 def by_class(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The labels [N] in order, and that order of boxes: by class, then score from high to low, then index."""
+    """The labels [N] in order, and that order of boxes: by class, then score from high to low, then index.
+
+    labels [N] int64, between -2^31 and 2^31. Few things here take as long as a sort, so class and score are sorted as
+    one number where they can be: the bits of a float32 that is not negative, as an integer, are in the same order.
+    """
+    if scores.dtype == torch.float32 and not torch.signbit(scores).any():
+        order = (labels << 32).sub_(scores.view(torch.int32)).argsort(stable=True)
+        return labels.index_select(0, order), order
     order = scores.argsort(descending=True, stable=True)
     labels, place = labels.index_select(0, order).sort(stable=True)
     return labels, order.index_select(0, place)
@@ -98,40 +105,48 @@ def _groups(rank: Tensor, pairs: int, large: int) -> Iterator[tuple[int, int, in
     yield begin, n, k
 
 
-def _places_back(rows: Tensor, rank: Tensor, k: int, threshold: float) -> Tensor:
-    """How many places before each box its keeper is, [n] int64, 0 if it is kept; of rows [5, k + n] and rank [n].
+def _owners_in_small_classes(rows: Tensor, rank: Tensor, place: Tensor, threshold: float) -> Tensor:
+    """The place [n] int64 of each box's keeper; of rows [5, k + n], rank [n] up to k, and place [n]: 0 to n - 1.
 
     All pairs are compared, and more: each box with the k before it, those of other classes too, which then do not
     count. That takes several times the pairs, but no index: the k are views of the rows, each shifted by one more.
-    A box is kept if no kept box before it overlaps it. Who is kept is guessed, and guessed again from that guess until
-    it repeats itself: a round decides for good the first undecided box of every class, and all that depend on decided
-    ones only.
+
+    A box is kept for sure if none that may be kept takes it away, and taken for sure if the first of those that may
+    is kept for sure. That one is its keeper. The rest may be kept: look again, until there is no rest. Each look
+    decides at least the first undecided box of every class.
     """
-    windows = rows.unfold(1, len(rank), 1)  # [5, k + 1, n]: of each box those k, ..., 1 places before, and itself
-    reach = torch.arange(k, 0, -1, dtype=rows.dtype, device=rows.device)[:, None]
-    hit = _overlap(windows[:, :k], windows[:, k:], threshold).mul_(reach)
-    taking = torch.empty_like(hit)
-    hit.mul_(torch.le(hit, rank.to(hit.dtype), out=taking))
-    padded = hit.new_zeros(k + len(rank))
-    others, kept = padded.unfold(0, len(rank), 1)[:k], padded[k:]
-    back, guess = hit.amax(0), torch.empty_like(kept)
-    while not torch.equal(torch.eq(back, 0, out=guess), kept):
-        kept.copy_(guess)
-        torch.amax(torch.mul(hit, others, out=taking), 0, out=back)
-    return back.long()
+    n, k = len(rank), rows.shape[1] - len(rank)
+    windows = rows.unfold(1, n, 1)  # [5, k + 1, n]: of each box those k, ..., 1 places before, and itself
+    places = torch.uint8 if k < 256 else torch.int16
+    reach = torch.arange(k, 0, -1, dtype=places, device=rows.device)[:, None]
+    hit = _overlap(windows[:, :k], windows[:, k:], threshold).bool().view(torch.uint8).to(places).mul_(reach)
+    hit.mul_(torch.le(hit, rank.to(places), out=torch.empty_like(hit)))
+    padded = hit.new_zeros(k + n)
+    before, possible = padded.unfold(0, n, 1)[:k], padded[k:]
+    while True:
+        back = hit.amax(0)  # how many places before a box is the first that takes it away, 0 if none
+        first = place - back
+        doubt = back.index_select(0, first)  # not 0 if that one may be taken away itself
+        if not doubt.any():
+            return first
+        torch.logical_not(torch.logical_xor(back, doubt), out=possible)
+        hit.mul_(before)
 
 
-def _places_back_after_nms(rows: Tensor, kept: Tensor, pairs: int, threshold: float) -> Tensor:
-    """The same for one class, rows [5, n], of which NMS kept some: the others against these, `pairs` at a time."""
+def _owners_in_large_class(rows: Tensor, kept: Tensor, pairs: int, threshold: float) -> Tensor:
+    """The same for one class, rows [5, n], of which NMS kept some: the others against these, `pairs` at a time.
+
+    A box that NMS took away and none of these would, as its IoU is rounded otherwise on another device, stays its own.
+    """
     n = rows.shape[1]
+    owner = torch.arange(n, device=rows.device)
     is_kept = torch.zeros(n, dtype=torch.bool, device=rows.device).index_fill_(0, kept, True)
-    keepers, dropped = is_kept.nonzero().squeeze(1), (~is_kept).nonzero().squeeze(1)
+    keepers, dropped = owner[is_kept], owner[~is_kept]
     better, first = rows.index_select(1, keepers)[:, :, None], (n - keepers).to(rows.dtype)[:, None]
-    back = torch.zeros_like(is_kept, dtype=torch.long)
     for part in dropped.split(max(1, pairs // max(1, len(keepers)))):
         hit = _overlap(better, rows.index_select(1, part)[:, None], threshold)
-        back.index_copy_(0, part, (part - n + hit.mul_(first).amax(0).long()).clamp_(min=0))
-    return back
+        owner.index_copy_(0, part, torch.minimum(part, n - hit.mul_(first).amax(0).long()))
+    return owner
 
 
 def _overlap(a: Tensor, b: Tensor, threshold: float) -> Tensor:

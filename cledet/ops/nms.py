@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -33,8 +32,7 @@ class Kept(NamedTuple):
     boxes: Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(NamedTuple):
     """What the methods may be told besides the IoU threshold."""
 
     sigma: float

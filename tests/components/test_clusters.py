@@ -1,8 +1,12 @@
+import math
+
 import pytest
 import torch
 import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cledet.components.clusters import _at_most, _groups, by_class, clusters
+from cledet.components.clusters import _at_most, _groups, _owners_in_large_class, _rows, by_class, clusters
 
 
 def rank(*sizes: int) -> torch.Tensor:
@@ -48,6 +52,37 @@ def test_order_is_by_class_then_score_then_index(dtype: torch.dtype) -> None:
     labels, order = by_class(scores, torch.tensor([1, 0, 1, -3, -3, 1]))
     assert order.tolist() == [3, 4, 1, 5, 0, 2]
     assert labels.tolist() == [-3, -3, 0, 1, 1, 1]
+
+
+@given(st.lists(st.tuples(st.floats(width=32, allow_nan=False), st.integers(-3, 3))), st.booleans())
+def test_order_is_that_of_a_sort_by_class_and_score(boxes: list[tuple[float, int]], negative: bool) -> None:
+    scores = [score if negative else abs(score) for score, _ in boxes]
+    classes = [c for _, c in boxes]
+    labels, order = by_class(torch.tensor(scores), torch.tensor(classes, dtype=torch.long))
+    assert order.tolist() == sorted(range(len(boxes)), key=lambda i: (classes[i], -scores[i], i))
+    assert labels.tolist() == sorted(classes)
+
+
+def test_class_and_score_are_one_number_at_their_bounds() -> None:
+    scores = torch.tensor([0, 5e-324, 1e-45, 1e-38, 3e38, math.inf, math.inf, 1])
+    labels = torch.tensor([2**31 - 1, 0, 0, 0, 0, 1 - 2**31, 0, 2**31 - 1])
+    assert by_class(scores, labels)[1].tolist() == [5, 6, 4, 3, 2, 1, 7, 0]
+
+
+def test_a_box_that_no_keeper_takes_away_is_its_own() -> None:
+    boxes = torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 8], [50, 50, 59, 59]])
+    assert _owners_in_large_class(_rows(boxes, 0), torch.tensor([0]), 100, 0.5).tolist() == [0, 0, 2]
+
+
+@pytest.mark.parametrize("n", [255, 256, 257, 400])
+def test_places_are_counted_beyond_a_byte(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # all in one place, and every second one apart from all: the last is as far from its keeper as a class is large
+    monkeypatch.setattr("cledet.components.clusters.LARGE", {False: 1024})
+    boxes = torch.tensor([[0.0, 0, 9, 9]]).repeat(n + 1, 1)
+    boxes[1:-1:2] += torch.arange(len(boxes[1:-1:2]))[:, None] * 10 + 10
+    keepers, owner = clusters(boxes, torch.linspace(1, 0, n + 1), torch.zeros(n + 1, dtype=torch.long), 0.5)
+    assert keepers.tolist() == [0, *range(1, n, 2)]
+    assert owner.tolist() == [i if i % 2 and i < n else 0 for i in range(n + 1)]
 
 
 def test_a_threshold_in_float32_decides_as_the_double() -> None:

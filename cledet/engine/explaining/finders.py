@@ -79,7 +79,7 @@ def find_clusters(found: Detected, iou: float, *, localization: str = "proximity
     balanced = balanced[scores[owner[balanced]].argsort(descending=True, stable=True)]
     standard = owner[balanced]
     cluster = torch.empty_like(owner).index_put_((standard,), torch.arange(len(standard)))[owner]
-    agreed = agreed_centers(centers(boxes.double()), scores.double(), owner)[standard]
+    agreed = agreed_centers(centers(boxes.double()).t(), scores.double(), owner).t()[standard]
     return Clusters(boxes, scores, labels, cluster, agreed.float(), standard, balanced)
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from cledet.console import Steps
-from cledet.data.index import Bools, DetectionIndex, Floats
-from cledet.evaluation.bootstrap import class_ap, interval, match, mean_ap, resamples
+from cledet.data.index import Bools, DetectionIndex, Floats, Ints
+from cledet.evaluation.bootstrap import class_ap, interval, match, mean_ap, resamples, simultaneous
 from cledet.evaluation.coco import evaluate
 from cledet.evaluation.figures import Evaluation
 from cledet.evaluation.influence import leave_one_out
@@ -21,7 +21,10 @@ FEW = 10
 
 
 class Difference(NamedTuple):
-    """AP less the first one's, and its 95 % interval over images; None where there is nothing to measure."""
+    """AP less the first one's, and its 95 % interval over images; None where there is nothing to measure.
+
+    Intervals of classes hold all at once, see `simultaneous`: they are shown by how much they differ.
+    """
 
     ap: float | None
     low: float | None
@@ -78,19 +81,34 @@ def _side(index: DetectionIndex, results: Results, repeats: int, steps: Steps) -
 
 
 def _against(index: DetectionIndex, first: _Side, other: _Side) -> Against:
-    whole = [side.evaluation.metrics["AP"] for side in (other, first)]
     repeats = max(map(len, first.classes.values()), default=0)
     samples = [mean_ap(side.classes.values(), repeats) for side in (other, first)]
     held = images_of(index)
-    classes = {}
-    for label, name in enumerate(index.classes):
-        if label in first.classes:
-            aps = [side.evaluation.per_class[name]["AP"] for side in (other, first)]
-            moved = [side.classes[label] for side in (other, first)]
-            classes[name] = _difference(aps, moved, int(held[label].sum()))
-    one = _difference(whole, samples, int(held.any(axis=0).sum()))
-    influence = (one.ap or 0.0) - (other.without - first.without)
-    return Against(one, classes, influence)
+    ap = _less(other.evaluation.metrics["AP"], first.evaluation.metrics["AP"])
+    whole = _difference(ap, interval(samples[0] - samples[1]), int(held.any(axis=0).sum()))
+    influence = (whole.ap or 0.0) - (other.without - first.without)
+    return Against(whole, _classes(index, first, other, held.sum(axis=1)), influence)
+
+
+def _classes(index: DetectionIndex, first: _Side, other: _Side, images: Ints) -> dict[str, Difference]:
+    """The difference on each class that has objects, on so many images [C]."""
+    gains = {}
+    for label in sorted(first.classes):
+        aps = [side.evaluation.per_class[index.classes[label]]["AP"] for side in (other, first)]
+        gains[label] = _less(*aps)
+    judged = {label: gain for label, gain in gains.items() if gain is not None and images[label] >= FEW}
+    ends: dict[int, tuple[float, float]] = {}
+    if judged:
+        samples = np.stack([other.classes[label] - first.classes[label] for label in judged])
+        ends = dict(zip(judged, zip(*simultaneous(np.array(list(judged.values())), samples))))
+    return {
+        index.classes[label]: _difference(gain, ends.get(label, (np.nan, np.nan)), int(images[label]))
+        for label, gain in gains.items()
+    }
+
+
+def _less(ap: float | None, base: float | None) -> float | None:
+    return None if ap is None or base is None else ap - base
 
 
 def images_of(index: DetectionIndex) -> Bools:
@@ -100,15 +118,12 @@ def images_of(index: DetectionIndex) -> Bools:
     return held
 
 
-def _difference(aps: Sequence[float | None], samples: Sequence[Floats], images: int) -> Difference:
-    """From AP, and AP [R] over the resamples, of one side and of the first."""
-    ap, base = aps
-    if ap is None or base is None:
-        return Difference(None, None, None, images)
-    low, high = interval(samples[0] - samples[1])
-    if images < FEW or np.isnan(low):
-        return Difference(ap - base, None, None, images)
-    return Difference(ap - base, low, high, images)
+def _difference(ap: float | None, ends: tuple[float, float], images: int) -> Difference:
+    """From what AP differs by, and the ends of its interval, nan if there is none."""
+    low, high = ends
+    if ap is None or images < FEW or np.isnan(low):
+        return Difference(ap, None, None, images)
+    return Difference(ap, float(low), float(high), images)
 
 
 def movers(against: Against, most: int = 10) -> dict[str, Difference]:

@@ -9,8 +9,6 @@ from cledet.data.index import DetectionIndex
 from cledet.engine.comparing.contest import FEW, Contest, Difference, movers, strongest
 from cledet.evaluation.tables import SIZES, Table, to_markdown
 
-BY_CHANCE = "of twenty such intervals one leaves out 0 by chance"
-
 
 def main_table(found: Contest) -> Table:
     """A row an entry: its figures, and what AP is over that of the first."""
@@ -50,10 +48,11 @@ def notes(found: Contest) -> list[str]:
     """What to know to read the figures."""
     said = []
     if len(found.against) > 1:
-        said.append(f"{len(found.against)} entries are compared with the first: {BY_CHANCE}")
+        several = f"{len(found.against)} entries are compared with the first"
+        said.append(f"{several}: of twenty such intervals one leaves out 0 by chance")
     judged = max((sum(c.low is not None for c in one.classes.values()) for one in found.against.values()), default=0)
     if judged > 1:
-        said.append(f"the classes shown are the extremes of {judged} with an interval: {BY_CHANCE}")
+        said.append(f"the classes shown are the extremes of {judged}, whose intervals hold all at once")
     if any(one.verdict == "too few images" for a in found.against.values() for one in (a.whole, *a.classes.values())):
         said.append(f"an interval needs objects on {FEW} images or more")
     return said

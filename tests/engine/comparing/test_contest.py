@@ -12,7 +12,7 @@ from cledet.data.source import open_source
 from cledet.engine.comparing.contest import FEW, Against, Difference, contest, images_of, movers, strongest
 from cledet.engine.comparing.report import main_table, movers_table, notes, sections, to_document, to_page
 from cledet.engine.comparing.side_by_side import save_side_by_side
-from cledet.evaluation.bootstrap import interval, resamples
+from cledet.evaluation.bootstrap import interval, resamples, simultaneous
 from cledet.evaluation.coco import evaluate
 
 
@@ -45,9 +45,10 @@ def test_intervals_are_those_of_pycocotools_on_resamples(two):
         for name in index.classes:
             samples[name].append(good.per_class[name]["AP"] - worse.per_class[name]["AP"])
     assert (found.whole.low, found.whole.high) == pytest.approx(interval(np.array(samples["all"])), abs=1e-12)
-    for name in index.classes:
-        wanted = interval(np.array(samples[name]))
-        assert (found.classes[name].low, found.classes[name].high) == pytest.approx(wanted, abs=1e-12)
+    gains = [found.classes[name].ap for name in index.classes]
+    wanted = simultaneous(np.array(gains), np.array([samples[name] for name in index.classes]))
+    assert [found.classes[name].low for name in index.classes] == pytest.approx(wanted[0].tolist(), abs=1e-12)
+    assert [found.classes[name].high for name in index.classes] == pytest.approx(wanted[1].tolist(), abs=1e-12)
 
 
 def test_differences_and_influence_are_pycocotools(two):
@@ -91,6 +92,25 @@ def test_few_images_have_no_interval(two):
     assert found.against["good"].whole.ap > 0
     assert found.against["good"].whole.verdict == "too few images"
     assert f"an interval needs objects on {FEW} images or more" in notes(found)
+
+
+def test_a_class_on_few_images_does_not_touch_the_intervals_of_others(make_index):
+    # the rare one is missing in some resamples, where it has no AP
+    truths = [[(0, 0, 0, 20, 20)] for _ in range(20)]
+    truths[3].append((1, 30, 30, 50, 50))
+    index = make_index(*truths)
+    rng = np.random.default_rng(0)
+    rows = [
+        (image, 0, 0, *size, rng.random(), index.category_ids[0]) for image in index.image_ids for size in ((20, 20),)
+    ]
+    first, other = (np.array(rows, dtype=float) for _ in range(2))
+    first[:, 1:3] += rng.normal(0, 2, (20, 2))
+    with_rare = contest(index, {"a": first, "b": other}, 50).against["b"]
+    rare, common = index.classes[1], index.classes[0]
+    assert with_rare.classes[rare].verdict == "too few images"
+    alone = contest(make_index(*[[truth[0]] for truth in truths]), {"a": first, "b": other}, 50).against["b"]
+    assert with_rare.classes[common] == alone.classes[common]
+    assert with_rare.classes[common].low is not None
 
 
 def test_crowds_hold_no_images(make_index):
@@ -138,6 +158,7 @@ def test_the_report(two):
     assert cells["good"] - cells["worse"] == pytest.approx(cells["difference"])
     assert "2 entries are compared with the first" in notes(found)[0]
     assert "one leaves out 0 by chance" in to_page(found, index)
+    assert "The classes shown are the extremes of 2, whose intervals hold all at once." in to_page(found, index)
     document = to_document(found, index, 5)
     assert document["differences"]["good"]["AP"] == found.against["good"].whole.ap
     assert len(document["differences"]["good"]["images"]) == len(strongest(found.against["good"], 99))

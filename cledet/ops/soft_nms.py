@@ -9,8 +9,10 @@ from torch import Tensor
 
 from cledet.ops.boxes import upcast
 
+PAIRS = {False: 1 << 18, True: 1 << 22}
+"""Up to so many pairs of boxes, off or on CUDA, all are compared once; else the best are, again in each round."""
 AHEAD = 32
-"""Boxes of each class, the best left, that are looked at in a round."""
+"""Boxes of each larger class, the best left, that are looked at in a round."""
 
 
 def soften(
@@ -23,20 +25,41 @@ def soften(
     left (ties: the lower index) gets its final score and decays those left.
 
     This is sequential at heart: what a box may decay depends on what has decayed it. But a box whose score none
-    of the better ones left would change is final as well, so in each round all such boxes among the AHEAD best
-    are, of all classes at once. The result is that of the loop; there are fewer rounds, not other ones. Source:
-    Bodla et al., arXiv 1704.04503, figure 2.
+    of the better ones left would change is final as well, so in each round all such boxes are, of all classes at
+    once; in large classes those among the AHEAD best. The result is that of the loop; there are fewer rounds, not
+    other ones. Source: Bodla et al., arXiv 1704.04503, figure 2.
     """
     exact, value = upcast(boxes), upcast(scores)
     final = torch.full_like(value, -1)
     for group in by_class(labels):
         real = group >= 0
-        final[group[real]] = _rounds(exact[group], value[group].where(real, -1), factor, min_score)[real]
+        rounds = _rounds if group.numel() * group.shape[1] <= PAIRS[boxes.is_cuda] else _rounds_of_the_best
+        final[group[real]] = rounds(exact[group], value[group].where(real, -1), factor, min_score)[real]
     return final.to(scores.dtype)
 
 
 def _rounds(boxes: Tensor, scores: Tensor, factor: Callable[[Tensor, Tensor], Tensor], min_score: float) -> Tensor:
     """Final scores [C, L] of boxes [C, L, 4] and scores [C, L], each row a class."""
+    decay = factor(boxes[:, :, None], boxes[:, None])  # [C, L, L]: of each box (last) by each
+    touches = (decay < 1).to(scores.dtype)
+    place = torch.arange(scores.shape[1], dtype=scores.dtype, device=scores.device).expand_as(scores)
+    final = torch.full_like(scores, -1)
+    gone, better = scores < 0, torch.empty_like(touches)
+    while bool((left := scores >= min_score).any()):
+        order = scores.argsort(dim=1, descending=True, stable=True)
+        rank = torch.empty_like(scores).scatter_(1, order, place)
+        waits = torch.lt(rank[:, :, None], rank[:, None], out=better).mul_(touches).amax(1)
+        done = left & (waits == 0)
+        final = torch.where(done, scores, final)
+        gone = gone | done
+        scores = (scores * decay.where(done[:, :, None], 1).prod(1)).masked_fill(gone, -1)
+    return final
+
+
+def _rounds_of_the_best(
+    boxes: Tensor, scores: Tensor, factor: Callable[[Tensor, Tensor], Tensor], min_score: float
+) -> Tensor:
+    """The same, in less memory: each round compares the best left with each other, and those final with all."""
     final = torch.full_like(scores, -1)
     gone = scores < 0
     while bool((scores >= min_score).any()):

@@ -64,13 +64,24 @@ def assert_equal_to_loop(sample: Scene, method: str, threshold: float, least: fl
     assert order == sorted(order)
 
 
-@pytest.mark.parametrize("ahead", [1, 4, 32])
+@pytest.mark.parametrize(("pairs", "ahead"), [(0, 1), (0, 4), (0, 32), (10**6, 4)])
 @pytest.mark.parametrize("classes", [1, 3, 80])
 @pytest.mark.parametrize("method", ["soft", "soft-linear", "diou"])
-def test_equals_the_loop(monkeypatch: pytest.MonkeyPatch, method: str, classes: int, ahead: int) -> None:
+def test_equals_the_loop(monkeypatch: pytest.MonkeyPatch, method: str, classes: int, pairs: int, ahead: int) -> None:
+    # only the best of each class compared, in every round, or all, once
+    monkeypatch.setattr(soft_nms, "PAIRS", {False: pairs})
     monkeypatch.setattr(soft_nms, "AHEAD", ahead)
     for seed in range(6):
         assert_equal_to_loop(scene(seed, 60, classes), method, 0.37)
+
+
+def test_a_small_and_a_large_class_in_one_call() -> None:
+    # with the limit that is used: a class of 600 boxes is too large to compare all, one of 30 is not
+    boxes, scores, _ = scene(4, 630, 1)
+    boxes += torch.arange(630)[:, None] // 30 * 25.0
+    labels = (torch.arange(630) >= 600).long()
+    assert 30**2 < soft_nms.PAIRS[False] < 600**2
+    assert_equal_to_loop((boxes, scores, labels), "soft", 0.5)
 
 
 @settings(max_examples=25, deadline=None)

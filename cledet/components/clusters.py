@@ -60,7 +60,7 @@ def by_class(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     one number where they can be: the bits of a float32 that is not negative, as an integer, are in the same order.
     """
     if scores.dtype == torch.float32 and not torch.signbit(scores).any():
-        order = (labels << 32).sub_(scores.view(torch.int32)).argsort(stable=True)
+        order = (labels.long() << 32).sub_(scores.view(torch.int32)).argsort(stable=True)
         return labels.index_select(0, order), order
     order = scores.argsort(descending=True, stable=True)
     labels, place = labels.index_select(0, order).sort(stable=True)

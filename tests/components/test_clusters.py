@@ -63,9 +63,10 @@ def test_order_is_that_of_a_sort_by_class_and_score(boxes: list[tuple[float, int
     assert labels.tolist() == sorted(classes)
 
 
-def test_class_and_score_are_one_number_at_their_bounds() -> None:
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_class_and_score_are_one_number_at_their_bounds(dtype: torch.dtype) -> None:
     scores = torch.tensor([0, 5e-324, 1e-45, 1e-38, 3e38, math.inf, math.inf, 1])
-    labels = torch.tensor([2**31 - 1, 0, 0, 0, 0, 1 - 2**31, 0, 2**31 - 1])
+    labels = torch.tensor([2**31 - 1, 0, 0, 0, 0, 1 - 2**31, 0, 2**31 - 1], dtype=dtype)
     assert by_class(scores, labels)[1].tolist() == [5, 6, 4, 3, 2, 1, 7, 0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -101,6 +102,14 @@ class DetectionIndex:
         counts = np.bincount(self.labels[~self.ignore], minlength=len(self.classes))
         return dict(zip(self.classes, counts.tolist()))
 
+    def digests(self) -> dict[str, str]:
+        """Hash `images` (ids and sizes, in order) and `boxes` (with labels); file paths have no part in it."""
+        parts = {
+            "images": (self.image_ids, self.sizes),
+            "boxes": (self.starts, self.xywh, self.labels, self.ignore),
+        }
+        return {name: _digest(columns) for name, columns in parts.items()}
+
     def subset(self, images: Sequence[int] | Ints) -> DetectionIndex:
         """The index of these image positions, in this order."""
         chosen = np.asarray(images, dtype=np.int64)
@@ -143,6 +152,13 @@ class DetectionIndex:
             ],
             "annotations": [{"id": row, **dict(zip(keys, values))} for row, values in enumerate(columns, 1)],
         }
+
+
+def _digest(columns: Sequence[npt.NDArray[Any]]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for column in columns:
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()
 
 
 def group_by_image(images: Ints, count: int) -> tuple[Ints, Ints]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -108,6 +111,28 @@ def _check_areas(sides: tuple[float, float]) -> tuple[float, float]:
     return sides
 
 
+def check_name(name: str) -> str:
+    """Return a run's name, one component of a path. Raises ValueError for one that is more or less than that."""
+    if name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f-\x9f]", name):
+        raise ValueError("a name is one folder's, without / or \\ or control characters")
+    if len(_encoded(name)) > 255:
+        raise ValueError("a name has at most 255 bytes")
+    return name
+
+
+def _check_folder(folder: Path) -> Path:
+    if b"\0" in _encoded(str(folder)):
+        raise ValueError("a folder's path holds no NUL character")
+    return folder
+
+
+def _encoded(path: str) -> bytes:
+    try:
+        return os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ValueError("it holds a character that file names cannot have") from None
+
+
 Ablation = Annotated[tuple[Component, ...], BeforeValidator(parse_ablation)]
 Ablations = Annotated[Subsets, BeforeValidator(parse_subsets)]
 Milestones = Annotated[tuple[float | str, ...], BeforeValidator(parse_milestones)]
@@ -115,6 +140,8 @@ Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
 PixelRange = Annotated[tuple[int, int], BeforeValidator(_pair), AfterValidator(_check_pixels)]
 MaxDets = Annotated[tuple[int, int, int], BeforeValidator(_counts), AfterValidator(_check_counts)]
 Areas = Annotated[tuple[float, float], BeforeValidator(_pair), AfterValidator(_check_areas)]
+RunName = Annotated[str, AfterValidator(check_name)]
+Project = Annotated[Path, AfterValidator(_check_folder)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Batch = Annotated[int, BeforeValidator(parse_batch), Field(ge=AUTO)]

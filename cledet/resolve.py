@@ -57,7 +57,20 @@ def resolve(
     except ValidationError as error:
         raise _explain(error, kind, origins) from None
     settings._origins.update(origins)
+    _refuse_reach(settings, recipe)
     return settings
+
+
+def _refuse_reach(settings: Settings, recipe: str | Path | None) -> None:
+    """Raise UserError where a recipe, which may be anybody's, imports code or writes out of the current folder."""
+    taken = {key: value for key, value in settings if settings.origins[key] == "recipe"}
+    if taken.get("callback") is not None:
+        hint = f"if you trust it, pass --callback {taken['callback']}"
+        raise UserError(f"{recipe} names a callback, and a recipe cannot run code", hint)
+    project = os.path.normpath(taken.get("project", "."))
+    if os.path.isabs(project) or project.split(os.sep)[0] == "..":
+        message = f"{recipe} has project {project}, and a recipe cannot write outside of the current folder"
+        raise UserError(message, "leave it out and pass --project")
 
 
 def read_recipe(recipe: str | Path, kind: type[Settings] = TrainSettings) -> dict[str, Any]:
@@ -99,8 +112,15 @@ def _explain_note(error: ValidationError, path: Path) -> UserError:
 
 
 def reopen(path: Path, kind: type[S], given: Mapping[str, Any]) -> S:
-    """The settings that a run wrote into its folder, each with the origin it had; `given` ones are flags."""
+    """The settings that a run wrote into its folder, each with the origin it had; `given` ones are flags.
+
+    Raises UserError for a callback in a file that is another user's.
+    """
     settings = resolve(kind, {**read_recipe(path, kind), **given}, environ={})
+    code = getattr(settings, "callback", None)
+    if code is not None and "callback" not in given and path.stat().st_uid != os.geteuid():
+        message = f"{path} names a callback, and the file is another user's"
+        raise UserError(message, f"if you trust it, pass --callback {code}")
     for line in path.read_text().splitlines():
         key, origin = line.partition(":")[0], line.rpartition("  # ")[2]
         if key not in given and key in settings._origins:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import yaml
 
-from cledet.choices import Subsets, ablation_name, parse_ablation
+from cledet.choices import Subsets, ablation_name, check_name, parse_ablation
 from cledet.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +21,14 @@ S = TypeVar("S", "ValSettings", "GridSettings")
 
 
 def new_run(project: Path, command: str, name: str) -> Path:
-    """Make and return a fresh `project/command/name`; a second one of the name gets -2."""
+    """Make and return a fresh `project/command/name`; a second one of the name gets -2.
+
+    Raises UserError for a name that is not one folder's, and where the folder cannot be made.
+    """
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise UserError(f"a run cannot be called {name!r}: {error}", "choose another --name") from None
     for number in range(1, 100_000):
         folder = project / command / (name if number == 1 else f"{name}-{number}")
         try:

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from cledet.config import Settings
 from cledet.errors import UserError, nearest
 from cledet.recipe_config import RecipeNotes
+from cledet.safe_yaml import read_yaml
 from cledet.train_config import TrainSettings
 
 RECIPE_FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parent.parent / "recipes")
@@ -85,10 +85,7 @@ def read_notes(recipe: str | Path, kind: type[Settings] = TrainSettings) -> Reci
 
 def _read(path: Path, kind: type[Settings]) -> tuple[dict[str, Any], RecipeNotes]:
     """A recipe's settings and notes; raises UserError for a key that is neither and for notes that make no sense."""
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    content = read_yaml(path) or {}
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings", "write one `key: value` a line")
     content = {str(key).replace("-", "_"): value for key, value in content.items()}
@@ -136,7 +133,7 @@ def recipes() -> dict[str, Path]:
 
 def _find_recipe(recipe: str | Path) -> Path:
     path = Path(recipe)
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     shipped = recipes()
     if str(recipe) in shipped:
@@ -151,7 +148,7 @@ def _explain(error: ValidationError, kind: type[Settings], origins: Mapping[str,
     if not first["loc"]:
         return UserError(message)
     key = str(first["loc"][0])
-    shown = f"--{key.replace('_', '-')} {first['input']}"
+    shown = f"--{key.replace('_', '-')} {first['input']!s:.100}"
     if first["type"] == "literal_error":
         expected = first.get("ctx", {}).get("expected", "")
         choices = [word for word in expected.replace(" or ", ", ").replace("'", "").split(", ") if word]

@@ -201,7 +201,7 @@ def test_a_wrong_key_in_a_recipe_names_the_file_and_the_nearest(tmp_path):
 @pytest.mark.parametrize("content", ["- a\n- b\n", "just text", "a: [unclosed"])
 def test_what_is_no_recipe_is_refused(tmp_path, content):
     (tmp_path / "r.yaml").write_text(content)
-    with pytest.raises(UserError, match=r"r\.yaml (is not YAML|holds no settings)"):
+    with pytest.raises(UserError, match=r"r\.yaml (is not valid YAML|holds no settings)"):
         read_recipe(tmp_path / "r.yaml")
 
 

@@ -20,6 +20,8 @@ Bools = npt.NDArray[np.bool_]
 
 COLUMNS = ("category_ids", "paths", "image_ids", "sizes", "starts", "xywh", "labels", "ignore", "area")
 """The fields of an index that are arrays."""
+FARTHEST = 1e9
+"""Pixels; a box that reaches farther is of no image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,14 +86,15 @@ class DetectionIndex:
         return (width, height) if width > 0 and height > 0 else None
 
     def degenerate(self, rows: slice = slice(None)) -> Bools:
-        """Which of these box rows, [B] by default, have no width or height, or are not numbers."""
+        """Which of these box rows, [B] by default, have no width or height, or are not numbers up to FARTHEST."""
         xywh = self.xywh[rows]
-        return np.logical_not(np.isfinite(xywh).all(axis=1) & (xywh[:, 2:] > 0).all(axis=1))
+        return np.logical_not((np.abs(xywh) <= FARTHEST).all(axis=1) & (xywh[:, 2:] > 0).all(axis=1))
 
     def boxes(self, image: int) -> npt.NDArray[np.float32]:
         """The boxes of one image, [n, 4] xyxy."""
         xywh = self.xywh[self.rows(image)]
-        return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # of boxes that are degenerate
+            return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32)
 
     def image_of_boxes(self) -> Ints:
         """[B] the image position of every box."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import yaml
-
 from cledet.choices import Subsets, ablation_name, check_name, parse_ablation
 from cledet.errors import UserError
+from cledet.safe_yaml import read_yaml
 
 if TYPE_CHECKING:
     from cledet.eval_config import ValSettings
@@ -70,9 +70,9 @@ def _newest_first(weights: Iterable[Path]) -> list[Path]:
 def components_of(run: Path) -> tuple[str, ...] | None:
     """The components a run was trained with, from its config.yaml."""
     try:
-        settings = yaml.safe_load((run / "config.yaml").read_text())
+        settings = read_yaml(run / "config.yaml")
         return tuple(parse_ablation(settings["ablation"]))
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+    except (UserError, KeyError, TypeError, ValueError):
         return None
 
 
@@ -100,5 +100,5 @@ def from_anywhere(settings: S) -> S:
     """The same with the absolute path of their data set, so that the run can be used and resumed from any folder."""
     data = settings.data
     return (
-        settings.model_copy(update={"data": str(Path(data).absolute())}) if data and Path(data).exists() else settings
+        settings.model_copy(update={"data": str(Path(data).absolute())}) if data and os.path.exists(data) else settings
     )

@@ -118,7 +118,7 @@ def test_what_lacks_a_key_is_named_by_its_place(tmp_path: Path) -> None:
     data = {**content(), "images": [{"id": 7}, *content()["images"]], "annotations": [{"image_id": 7}, "x"]}
     index = read_coco(write(tmp_path, data))
     image, box, word = (example for fault in index.faults for example in fault.examples)
-    assert image == "annotation 7: object missing required field file_name"
+    assert image == "image 7: object missing required field file_name"
     assert box == "annotations[0]: object missing required field category_id"
     assert word == "annotations[1]: expected object, got str"
 

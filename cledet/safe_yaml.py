@@ -11,7 +11,7 @@ import yaml
 from cledet.errors import UserError
 
 LONGEST, DEEPEST, DIGITS = 1_000_000, 50, 100
-"""Characters of a file, what aliases repeat included; levels of nesting; characters of a number."""
+"""Bytes of a file, and nearly as much again for what aliases repeat; levels of nesting; characters of a number."""
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 TAG = "tag:yaml.org,2002:"
 
@@ -43,28 +43,34 @@ def _parse(text: str) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
-        _check(loader, node)
+        _measure(loader, node, {})
         return loader.construct_document(node)
     finally:
         loader.dispose()
 
 
-def _check(loader: Any, root: yaml.Node) -> None:
-    """Raise ValueError for what cannot be constructed, or not within the bounds; aliases count as what they repeat."""
-    left, waiting = LONGEST, [(root, 1)]
-    while waiting:
-        node, depth = waiting.pop()
-        left -= 1
-        if isinstance(node, yaml.ScalarNode):
-            left -= len(node.value)
-            _check_scalar(loader, node)
-        else:
-            children = [part for pair in node.value for part in pair] if node.id == "mapping" else node.value
-            waiting += [(child, depth + 1) for child in children]
-        if depth > DEEPEST:
-            raise ValueError(f"it is nested more than {DEEPEST} levels deep")
-        if left < 0:
-            raise ValueError(f"its aliases make more than {LONGEST:,} characters of it")
+def _measure(loader: Any, node: yaml.Node, measured: dict[int, tuple[int, int]], depth: int = 1) -> tuple[int, int]:
+    """Return the characters and the levels of a node, counting an alias as what it repeats.
+
+    Raises ValueError for a node that is out of bounds or cannot be constructed.
+    """
+    if id(node) in measured:
+        return measured[id(node)]
+    size, height = 1, 0
+    if isinstance(node, yaml.ScalarNode):
+        _check_scalar(loader, node)
+        size += len(node.value)
+    elif depth <= DEEPEST:  # else the node may hold itself
+        children = [part for pair in node.value for part in pair] if node.id == "mapping" else node.value
+        for child in children:
+            more, below = _measure(loader, child, measured, depth + 1)
+            size, height = size + more, max(height, below)
+    if depth + height > DEEPEST:
+        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+    if size > 2 * LONGEST:
+        raise ValueError("its aliases make too much of it")
+    measured[id(node)] = size, height + 1
+    return measured[id(node)]
 
 
 def _check_scalar(loader: Any, node: yaml.ScalarNode) -> None:

@@ -284,3 +284,32 @@ def test_nms_follows_the_components_unless_chosen(components, nms, method):
 def test_help_and_settings_import_no_torch():
     code = "import sys, cledet.cli, cledet.config; sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ablation: [1]", "ablation: [[1]]", "ablation: [{a: b}]", "ablation: 3", "lr_steps: [[1]]",
+        "lr_steps: {a: 1}",
+        "lr_steps: null", "nms: 3", "nms: {a: b}", "logger: 3", "logger: [[wandb]]", "head: [gfl]", "head: {a: b}",
+        "batch: [1]", "scale_jitter: 5", "multi_scale: {a: 1, b: 2}", "name: 2", "name: [a]", "project: 3",
+        "seed: 1e400", "lr: 2020-01-01", "epochs: .nan", "paper: 3", "about: [a]", "measured: [~]", "2020-01-01: 3",
+    ],
+)  # fmt: skip
+def test_a_value_of_another_kind_in_a_recipe_is_one_sentence(line, tmp_path):
+    (tmp_path / "r.yaml").write_text(line)
+    with pytest.raises(UserError):
+        resolve(GridSettings, recipe=tmp_path / "r.yaml", environ={})
+
+
+def test_a_long_value_is_cut_in_the_sentence(tmp_path):
+    (tmp_path / "r.yaml").write_text(f"optimizer: {'x' * 5000}")
+    with pytest.raises(UserError, match=r"--optimizer x{100} .* is not a choice") as refused:
+        resolve(TrainSettings, recipe=tmp_path / "r.yaml", environ={})
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("recipe", ["x" * 300, "a\0b"])
+def test_a_recipe_that_no_file_can_be_is_unknown(recipe):
+    with pytest.raises(UserError, match="no recipe"):
+        resolve(TrainSettings, recipe=recipe, environ={})

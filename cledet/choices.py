@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -20,7 +23,7 @@ EVERY: Subsets = (*TABLE_2[:2], ("dc",), ("clb",), ("iac", "dc"), ("iac", "clb")
 
 def parse_ablation(value: Any) -> Any:
     """`none`, or some of iac, dc and clb (comma-separated) -> the components that are on, in that order."""
-    if not isinstance(value, str | list | tuple):
+    if not isinstance(value, str | list | tuple) or not all(isinstance(word, str) for word in value):
         return value
     words = value.split(",") if isinstance(value, str) else list(value)
     words = [word.strip().lower() for word in words if word.strip().lower() not in ("", "none")]
@@ -35,11 +38,12 @@ def parse_subsets(value: Any) -> Any:
     if isinstance(value, str):
         named = {"all": TABLE_2, "every": EVERY}.get(value.strip().lower())
         return named or parse_subsets([part.split(",") for part in value.split(";")])
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple) or not all(isinstance(part, str | list | tuple) for part in value):
         return value
     if all(isinstance(part, str) and part in COMPONENTS for part in value):
         value = [value]  # one subset, as a list
-    return tuple(dict.fromkeys(parse_ablation(part) for part in value))
+    subsets = [parse_ablation(part) for part in value]
+    return tuple(dict.fromkeys(subsets)) if all(isinstance(one, tuple) for one in subsets) else subsets
 
 
 def ablation_name(components: tuple[str, ...]) -> str:
@@ -54,6 +58,8 @@ def _split(value: Any) -> Any:
 def parse_milestones(value: Any) -> Any:
     """Fractions or iterations as numbers, epochs as they are: `8e` (comma-separated, or a list)."""
     words = _split(str(value)) if isinstance(value, str | int | float) else value
+    if not isinstance(words, list | tuple) or not all(isinstance(word, str | int | float) for word in words):
+        return value
     return tuple(
         word if isinstance(word, str) and word.endswith("e") and float(word[:-1]) > 0 else float(word) for word in words
     )
@@ -108,6 +114,28 @@ def _check_areas(sides: tuple[float, float]) -> tuple[float, float]:
     return sides
 
 
+def check_name(name: str) -> str:
+    """Return a run's name, one component of a path. Raises ValueError for one that is more or less than that."""
+    if name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f-\x9f]", name):
+        raise ValueError("a name is one folder's, without / or \\ or control characters")
+    if len(_encoded(name)) > 255:
+        raise ValueError("a name has at most 255 bytes")
+    return name
+
+
+def _check_folder(folder: Path) -> Path:
+    if b"\0" in _encoded(str(folder)):
+        raise ValueError("a folder's path holds no NUL character")
+    return folder
+
+
+def _encoded(path: str) -> bytes:
+    try:
+        return os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ValueError("it holds a character that file names cannot have") from None
+
+
 Ablation = Annotated[tuple[Component, ...], BeforeValidator(parse_ablation)]
 Ablations = Annotated[Subsets, BeforeValidator(parse_subsets)]
 Milestones = Annotated[tuple[float | str, ...], BeforeValidator(parse_milestones)]
@@ -115,6 +143,8 @@ Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
 PixelRange = Annotated[tuple[int, int], BeforeValidator(_pair), AfterValidator(_check_pixels)]
 MaxDets = Annotated[tuple[int, int, int], BeforeValidator(_counts), AfterValidator(_check_counts)]
 Areas = Annotated[tuple[float, float], BeforeValidator(_pair), AfterValidator(_check_areas)]
+RunName = Annotated[str, AfterValidator(check_name)]
+Project = Annotated[Path, AfterValidator(_check_folder)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Batch = Annotated[int, BeforeValidator(parse_batch), Field(ge=AUTO)]
@@ -125,6 +155,8 @@ NMS_METHODS: tuple[str, ...] = get_args(NMSName)
 
 def parse_methods(value: Any) -> Any:
     """`auto`, `all`, or NMS methods (comma-separated, or a list) -> the same, each name checked and there once."""
+    if not isinstance(value, str | list | tuple):
+        return value
     words = [word.strip() for word in value.split(",")] if isinstance(value, str) else list(value)
     if words in (["auto"], ["all"]):
         return words[0]
@@ -139,6 +171,8 @@ LOGGERS = ("tensorboard", "wandb", "mlflow")
 
 def parse_loggers(value: Any) -> Any:
     """`none`, or loggers (comma-separated, or a list) -> the same, each name checked."""
+    if not isinstance(value, str | list | tuple):
+        return value
     words = [word.strip() for word in value.split(",")] if isinstance(value, str) else list(value)
     words = [word for word in words if word not in ("", "none")]
     for word in words:

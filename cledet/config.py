@@ -16,6 +16,8 @@ from cledet.choices import (
     AmpName,
     NMSName,
     Positive,
+    Project,
+    RunName,
     Unit,
 )
 
@@ -45,8 +47,8 @@ class Settings(BaseModel):
 class RunSettings(Settings):
     """What every command has that leaves a run's folder."""
 
-    project: Path = Field(Path("runs"), description="the folder that holds the runs")
-    name: str | None = Field(None, description="the run's name; a second run of the name gets -2")
+    project: Project = Field(Path("runs"), description="the folder that holds the runs")
+    name: RunName | None = Field(None, description="the run's name; a second run of the name gets -2")
 
 
 class SuppressionSettings(RunSettings):

@@ -43,10 +43,15 @@ class ProcessFailed(Exception):
     """One of several processes crashed, and ended them all: which, and its traceback."""
 
 
+COMPARABLE = 100
+"""Characters of a choice that is compared with a misspelt word, and shown."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The hint for a misspelt word: the nearest choice if one is near, else all of them."""
     known = [str(choice) for choice in choices]
-    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
+    short = [choice for choice in known if len(choice) <= COMPARABLE]  # the time is quadratic in the length
+    close = difflib.get_close_matches(str(word)[: 2 * COMPARABLE], short, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]}?"
-    return f"choose from: {', '.join(known[:20])}{' ...' if len(known) > 20 else ''}"
+    return f"choose from: {', '.join(choice[:COMPARABLE] for choice in known[:20])}{' ...' if len(known) > 20 else ''}"

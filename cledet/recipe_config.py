@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cledet.choices import NMSName, Unit
+from cledet.choices import NMSName, Project, Unit
 from cledet.config import Settings
 
 PAPER_TABLES = ("table1", "table2", "table3")
@@ -65,7 +65,7 @@ class RecipeNotes(BaseModel):
 class ReproduceSettings(Settings):
     """`cledet reproduce`."""
 
-    project: Path = Field(Path("runs"), description="the folder that holds the runs; the table's go to reproduce/TABLE")
+    project: Project = Field(Path("runs"), description="the folder of the runs; the table's go to reproduce/TABLE")
     gpu_tflops: float = Field(
         989, gt=0, description="for --dry-run: a GPU's peak in teraFLOPS; that of an H100 in bf16"
     )

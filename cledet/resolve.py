@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from cledet.config import Settings
 from cledet.errors import UserError, nearest
 from cledet.recipe_config import RecipeNotes
+from cledet.safe_yaml import read_yaml
 from cledet.train_config import TrainSettings
 
 RECIPE_FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parent.parent / "recipes")
@@ -57,7 +57,20 @@ def resolve(
     except ValidationError as error:
         raise _explain(error, kind, origins) from None
     settings._origins.update(origins)
+    _refuse_reach(settings, recipe)
     return settings
+
+
+def _refuse_reach(settings: Settings, recipe: str | Path | None) -> None:
+    """Raise UserError where a recipe, which may be anybody's, imports code or writes out of the current folder."""
+    taken = {key: value for key, value in settings if settings.origins[key] == "recipe"}
+    if taken.get("callback") is not None:
+        hint = f"if you trust it, pass --callback {taken['callback']}"
+        raise UserError(f"{recipe} names a callback, and a recipe cannot run code", hint)
+    project = os.path.normpath(taken.get("project", "."))
+    if os.path.isabs(project) or project.split(os.sep)[0] == "..":
+        message = f"{recipe} has project {project}, and a recipe cannot write outside of the current folder"
+        raise UserError(message, "leave it out and pass --project")
 
 
 def read_recipe(recipe: str | Path, kind: type[Settings] = TrainSettings) -> dict[str, Any]:
@@ -72,10 +85,7 @@ def read_notes(recipe: str | Path, kind: type[Settings] = TrainSettings) -> Reci
 
 def _read(path: Path, kind: type[Settings]) -> tuple[dict[str, Any], RecipeNotes]:
     """A recipe's settings and notes; raises UserError for a key that is neither and for notes that make no sense."""
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    content = read_yaml(path) or {}
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings", "write one `key: value` a line")
     content = {str(key).replace("-", "_"): value for key, value in content.items()}
@@ -99,8 +109,15 @@ def _explain_note(error: ValidationError, path: Path) -> UserError:
 
 
 def reopen(path: Path, kind: type[S], given: Mapping[str, Any]) -> S:
-    """The settings that a run wrote into its folder, each with the origin it had; `given` ones are flags."""
+    """The settings that a run wrote into its folder, each with the origin it had; `given` ones are flags.
+
+    Raises UserError for a callback in a file that is another user's.
+    """
     settings = resolve(kind, {**read_recipe(path, kind), **given}, environ={})
+    code = getattr(settings, "callback", None)
+    if code is not None and "callback" not in given and path.stat().st_uid != os.geteuid():
+        message = f"{path} names a callback, and the file is another user's"
+        raise UserError(message, f"if you trust it, pass --callback {code}")
     for line in path.read_text().splitlines():
         key, origin = line.partition(":")[0], line.rpartition("  # ")[2]
         if key not in given and key in settings._origins:
@@ -116,7 +133,7 @@ def recipes() -> dict[str, Path]:
 
 def _find_recipe(recipe: str | Path) -> Path:
     path = Path(recipe)
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     shipped = recipes()
     if str(recipe) in shipped:
@@ -131,7 +148,7 @@ def _explain(error: ValidationError, kind: type[Settings], origins: Mapping[str,
     if not first["loc"]:
         return UserError(message)
     key = str(first["loc"][0])
-    shown = f"--{key.replace('_', '-')} {first['input']}"
+    shown = f"--{key.replace('_', '-')} {first['input']!s:.100}"
     if first["type"] == "literal_error":
         expected = first.get("ctx", {}).get("expected", "")
         choices = [word for word in expected.replace(" or ", ", ").replace("'", "").split(", ") if word]

@@ -178,7 +178,7 @@ class TrainingSettings(DetectionSettings):
     def _default_ablation(cls, values: dict[str, Any]) -> dict[str, Any]:
         """All components that are possible, where none are named."""
         head, assign = values.get("head", "retinanet"), values.get("assign", "auto")
-        by_iou = assign == "iou" or (assign == "auto" and HEADS.get(head, {}).get("assign") == "iou")
+        by_iou = assign == "iou" or (assign == "auto" and HEADS.get(str(head), {}).get("assign") == "iou")
         return values if by_iou or "ablation" in values else values | {"ablation": "dc,clb"}
 
     def _refuse_impossible(self, subsets: Subsets) -> None:

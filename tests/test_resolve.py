@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -34,6 +35,70 @@ def test_config_yaml_reads_back_the_same(tmp_path):
     assert "batch: 8  # default" in path.read_text()
     again = resolve(TrainSettings, recipe=path, environ={})
     assert again.model_dump() == settings.model_dump()
+
+
+BAD_NAMES = ["../../x", "a/b", "/x", "a\\b", ".", "..", "a\0b", "a\nb", "a\x7f", "\ud800", "x" * 256, "é" * 128]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_runs_name_is_one_folders_wherever_it_comes_from(name, tmp_path):
+    sentence = r"--name .*\(from the flag\): (a name (is one folder's|has at most 255)|it holds a character)"
+    with pytest.raises(UserError, match=f"(?s){sentence}"):
+        resolve(TrainSettings, {"name": name}, environ={})
+    with pytest.raises(UserError, match=r"from the environment"):
+        resolve(ValSettings, environ={"CLEDET_NAME": name})
+    with pytest.raises(ValueError, match="name"):
+        PredictSettings(name=name)
+
+
+def test_names_that_folders_can_have_are_taken(tmp_path):
+    for name in ("x" * 255, "é" * 127, "a b", ".a", "...", "-1"):
+        assert resolve(TrainSettings, {"name": name}, environ={}).name == name
+    with pytest.raises(UserError, match=r"--project a\0b \(from the flag\): a folder's path holds no NUL"):
+        resolve(TrainSettings, {"project": "a\0b"}, environ={})
+
+
+def test_a_recipe_cannot_run_code(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("callback: mine:hear\nlr: 0.1\n")
+    sentence = r"r\.yaml names a callback, and a recipe cannot run code \(if you trust it, pass --callback mine:hear\)"
+    for kind in (TrainSettings, GridSettings):
+        with pytest.raises(UserError, match=sentence):
+            resolve(kind, recipe=recipe, environ={})
+    assert resolve(GridSettings, {"callback": "own:f"}, recipe=recipe, environ={}).callback == "own:f"
+    assert resolve(GridSettings, recipe=recipe, environ={"CLEDET_CALLBACK": "own:f"}).callback == "own:f"
+    recipe.write_text("callback: null\n")
+    assert resolve(GridSettings, recipe=recipe, environ={}).callback is None
+
+
+@pytest.mark.parametrize("project", ["/tmp/x", "..", "../x", "a/../../x", "./../x"])
+def test_a_recipe_cannot_write_outside_of_the_current_folder(project, tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"project: {project}\nname: ../../x\n")
+    with pytest.raises(UserError, match=r"--name \.\./\.\./x \(from the recipe\): a name is one folder's"):
+        resolve(ValSettings, recipe=recipe, environ={})
+    recipe.write_text(f"project: {project}\n")
+    with pytest.raises(UserError, match=r"r\.yaml has project .*, and a recipe cannot write outside .*pass --project"):
+        resolve(ValSettings, recipe=recipe, environ={})
+    assert str(resolve(ValSettings, {"project": project}, recipe=recipe, environ={}).project) == str(Path(project))
+
+
+@pytest.mark.parametrize("project", ["runs", ".", "a/b", "./a/../b", "..a"])
+def test_a_recipe_may_name_a_folder_in_the_current_one(project, tmp_path):
+    (tmp_path / "r.yaml").write_text(f"project: {project}\n")
+    assert resolve(ValSettings, recipe=tmp_path / "r.yaml", environ={}).project == Path(project)
+
+
+def test_a_run_keeps_its_callback_for_the_user_who_made_it(tmp_path, monkeypatch):
+    path = tmp_path / "config.yaml"
+    path.write_text(resolve(GridSettings, {"callback": "mine:hear"}, environ={}).to_yaml())
+    assert reopen(path, GridSettings, {}).callback == "mine:hear"
+    monkeypatch.setattr("os.geteuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(UserError, match=r"config\.yaml names a callback, and the file is another user's"):
+        reopen(path, GridSettings, {})
+    assert reopen(path, GridSettings, {"callback": "mine:hear"}).callback == "mine:hear"
+    path.write_text(resolve(GridSettings, {}, environ={}).to_yaml())
+    assert reopen(path, GridSettings, {}).callback is None
 
 
 @pytest.mark.parametrize(
@@ -136,7 +201,7 @@ def test_a_wrong_key_in_a_recipe_names_the_file_and_the_nearest(tmp_path):
 @pytest.mark.parametrize("content", ["- a\n- b\n", "just text", "a: [unclosed"])
 def test_what_is_no_recipe_is_refused(tmp_path, content):
     (tmp_path / "r.yaml").write_text(content)
-    with pytest.raises(UserError, match=r"r\.yaml (is not YAML|holds no settings)"):
+    with pytest.raises(UserError, match=r"r\.yaml (is not valid YAML|holds no settings)"):
         read_recipe(tmp_path / "r.yaml")
 
 
@@ -219,3 +284,32 @@ def test_nms_follows_the_components_unless_chosen(components, nms, method):
 def test_help_and_settings_import_no_torch():
     code = "import sys, cledet.cli, cledet.config; sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ablation: [1]", "ablation: [[1]]", "ablation: [{a: b}]", "ablation: 3", "lr_steps: [[1]]",
+        "lr_steps: {a: 1}",
+        "lr_steps: null", "nms: 3", "nms: {a: b}", "logger: 3", "logger: [[wandb]]", "head: [gfl]", "head: {a: b}",
+        "batch: [1]", "scale_jitter: 5", "multi_scale: {a: 1, b: 2}", "name: 2", "name: [a]", "project: 3",
+        "seed: 1e400", "lr: 2020-01-01", "epochs: .nan", "paper: 3", "about: [a]", "measured: [~]", "2020-01-01: 3",
+    ],
+)  # fmt: skip
+def test_a_value_of_another_kind_in_a_recipe_is_one_sentence(line, tmp_path):
+    (tmp_path / "r.yaml").write_text(line)
+    with pytest.raises(UserError):
+        resolve(GridSettings, recipe=tmp_path / "r.yaml", environ={})
+
+
+def test_a_long_value_is_cut_in_the_sentence(tmp_path):
+    (tmp_path / "r.yaml").write_text(f"optimizer: {'x' * 5000}")
+    with pytest.raises(UserError, match=r"--optimizer x{100} .* is not a choice") as refused:
+        resolve(TrainSettings, recipe=tmp_path / "r.yaml", environ={})
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("recipe", ["x" * 300, "a\0b"])
+def test_a_recipe_that_no_file_can_be_is_unknown(recipe):
+    with pytest.raises(UserError, match="no recipe"):
+        resolve(TrainSettings, recipe=recipe, environ={})

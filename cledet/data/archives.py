@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from cledet.data.datafile import load_datafile
-from cledet.data.paths import absolute, cache_folder
+from cledet.data.paths import absolute, cache_folder, path_fault
 from cledet.errors import UserError, nearest
 
 SETS = Path(__file__).parent / "sets"
@@ -41,6 +41,13 @@ class Archive(BaseModel):
         if not re.search(r"^[^/\\:]+" + KINDS, _file_name(url)):
             raise ValueError("it must end in .zip, .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz")
         return url
+
+    @field_validator("folder")
+    @classmethod
+    def _check_folder(cls, folder: str) -> str:
+        if fault := path_fault(folder):
+            raise ValueError(fault)
+        return folder
 
     @model_validator(mode="after")
     def _check_digest(self) -> Archive:
@@ -87,7 +94,7 @@ class DataSet:
     @property
     def complete(self) -> bool:
         """Whether all that the splits name is there."""
-        return all(path.exists() for path in self.wanted)
+        return all(os.path.exists(path) for path in self.wanted)
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON says of it."""
@@ -109,7 +116,7 @@ def open_set(name: str, to: Path | None = None) -> DataSet:
     content = load_datafile(file)
     if to is not None:
         home = absolute(to)
-    root = absolute(home / Path(str(content.get("path", "."))).expanduser())
+    root = absolute(home / os.path.expanduser(str(content.get("path", "."))))
     if to is not None and not _within(root, home):
         raise UserError(f"{file}: 'path' leads out of its folder, so --to cannot move it", "leave --to out")
     drawn = file == SETS / "shapes.yaml"
@@ -127,7 +134,7 @@ def open_set(name: str, to: Path | None = None) -> DataSet:
 def _find(name: str) -> tuple[Path, Path]:
     """The YAML file that is meant, and the folder its path is relative to."""
     path = absolute(Path(name))
-    if name not in SHIPPED and path.is_file():
+    if name not in SHIPPED and os.path.isfile(path):
         return path, path.parent
     stem = name.removesuffix(".yaml")
     if stem not in SHIPPED:

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
 
 from cledet.data.faults import Faults
 from cledet.data.index import Bools, DetectionIndex, Ints, group_by_image
-from cledet.data.paths import lies_in, missing, place
+from cledet.data.paths import lies_in, missing, path_fault, place
 from cledet.errors import UserError, nearest
+
+Id = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+Side = Annotated[int, msgspec.Meta(ge=-(10**9), le=10**9)]
 
 
 class Image(msgspec.Struct, gc=False):
     """What is read of an image's entry."""
 
-    id: int
+    id: Id
     file_name: str
-    width: int | None = None
-    height: int | None = None
+    width: Side | None = None
+    height: Side | None = None
 
 
 class Category(msgspec.Struct, gc=False):
     """What is read of a category's entry."""
 
-    id: int
+    id: Id
     name: str
     supercategory: str | None = None
 
@@ -37,8 +41,8 @@ class Category(msgspec.Struct, gc=False):
 class Annotation(msgspec.Struct, gc=False):
     """What is read of a box's entry; masks are skipped."""
 
-    image_id: int
-    category_id: int
+    image_id: Id
+    category_id: Id
     bbox: tuple[float, float, float, float]
     id: int | str | None = None
     area: float | None = None
@@ -113,8 +117,9 @@ def read_coco(
     """
     faults = Faults()
     content = _load(file, faults)
-    folder = images if images is not None else find_images(file, [i.file_name for i in content.images[:256]], split)
-    records, paths = _allowed(content.images, folder, root, faults)
+    named = _named(content.images, faults)
+    folder = images if images is not None else find_images(file, [i.file_name for i in named[:256]], split)
+    records, paths = _allowed(named, folder, root, faults)
     image_ids = np.array([record.id for record in records], dtype=np.int64)
     _refuse_duplicates(image_ids, file)
 
@@ -127,6 +132,8 @@ def read_coco(
     order, starts = group_by_image(position[kept], len(image_ids))
     rows = kept[order]
     xywh = np.array([box.bbox for box in boxes], dtype=np.float64).reshape(-1, 4)[rows]
+    with np.errstate(over="ignore", invalid="ignore"):  # of boxes that are degenerate
+        whole = xywh[:, 2] * xywh[:, 3]
     area = np.array([np.nan if box.area is None else box.area for box in boxes], dtype=np.float64)[rows]
     return DetectionIndex(
         name=split or file.stem,
@@ -139,7 +146,7 @@ def read_coco(
         xywh=xywh,
         labels=by_category[label[rows]],
         ignore=np.array([bool(box.iscrowd) for box in boxes], dtype=np.bool_)[rows],
-        area=np.where(np.isnan(area), xywh[:, 2] * xywh[:, 3], area),
+        area=np.where(np.isnan(area), whole, area),
         notes=_notes(content, file, int((position < 0).sum())),
         faults=faults.all(),
     )
@@ -156,7 +163,7 @@ def find_images(file: Path, names: Sequence[str], split: str = "") -> Path:
     likely = [home, *(root / name for root in roots for name in (stem, split, "images") if name)]
     likely += [home.parent, home.parent / "images" / stem, home.parent / "images" / split]
     likely += [entry for root in roots for entry in sorted(root.iterdir()) if entry.is_dir()]
-    return max(likely, key=lambda folder: sum(Path(path).is_file() for path in place(folder, sample)))
+    return max(likely, key=lambda folder: sum(os.path.isfile(path) for path in place(folder, sample)))
 
 
 def _load(file: Path, faults: Faults) -> Content:
@@ -166,7 +173,7 @@ def _load(file: Path, faults: Faults) -> Content:
     data = file.read_bytes()
     try:
         return DECODER.decode(data)
-    except msgspec.DecodeError:  # what is wrong, and where, takes a second, slower look
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # what is wrong, and where, takes a second look
         return _salvage(file, data, faults)
 
 
@@ -175,6 +182,8 @@ def _salvage(file: Path, data: bytes, faults: Faults) -> Content:
         content = json.loads(data)
     except ValueError as error:
         raise UserError(f"{file} is not valid JSON: {error}") from error
+    except RecursionError:
+        raise UserError(f"{file} is not a COCO annotation file: it is nested too deeply") from None
     if isinstance(content, list):
         raise UserError(f"{file} is a list, as detections are", "a COCO annotation file is an object")
     if not isinstance(content, dict):
@@ -195,12 +204,25 @@ def _convert(entries: list[Any], kind: type[Record], place: str, faults: Faults)
     records = []
     for row, entry in enumerate(entries):
         try:
-            records.append(msgspec.convert(entry, kind, strict=False))
-        except msgspec.ValidationError as error:
-            fault = "box" if "$.bbox" in str(error) or "`bbox`" in str(error) else "entry"
-            name = f"annotation {entry['id']}" if isinstance(entry, dict) and "id" in entry else f"{place}[{row}]"
-            faults.add(fault, f"{name}: {str(error).lower().replace('`', '')}")
+            record = msgspec.convert(entry, kind, strict=False)
+            getattr(record, "name", "").encode()
+            records.append(record)
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:
+            said = "a lone surrogate in its name" if isinstance(error, UnicodeEncodeError) else str(error)
+            fault = "box" if "$.bbox" in said or "`bbox`" in said else "entry"
+            name = f"{place}[{row}]"
+            if isinstance(entry, dict) and isinstance(entry.get("id", []), int | str | None):
+                name = f"{kind.__name__.lower()} {entry['id']!s:.40}"
+            faults.add(fault, f"{name}: {said.lower().replace('`', '')}")
     return records
+
+
+def _named(images: list[Image], faults: Faults) -> list[Image]:
+    """The images whose name a file can have."""
+    strange = {row: fault for row, image in enumerate(images) if (fault := path_fault(image.file_name))}
+    for row, fault in strange.items():
+        faults.add("entry", f"images[{row}]: file_name {images[row].file_name[:40]!r}: {fault}")
+    return [image for row, image in enumerate(images) if row not in strange] if strange else images
 
 
 def _allowed(images: list[Image], folder: Path, root: Path | None, faults: Faults) -> tuple[list[Image], list[str]]:
@@ -230,14 +252,16 @@ def _classes(content: Content, names: Sequence[str], file: Path) -> tuple[tuple[
     by_id = {category.id: category.name for category in sorted(_real(content), key=lambda category: category.id)}
     if not by_id:
         raise UserError(f"{file} has no categories")
-    id_of = {name: category for category, name in by_id.items()}
+    id_of, expected = {name: category for category, name in by_id.items()}, set(names)
     for category, name in by_id.items():
         if id_of[name] != category:
             raise UserError(f"{file}: categories {category} and {id_of[name]} are both called '{name}'", "rename one")
-        if names and name not in names:
+        if names and name not in expected:
             raise UserError(f"{file} has a class '{name}' that `names` lacks", nearest(name, names))
+    free = max(by_id) + 1
     for name in names:
-        id_of.setdefault(name, max(id_of.values()) + 1)
+        if name not in id_of:
+            id_of[name], free = free, free + 1
     classes = tuple(names) or tuple(by_id.values())
     ids = np.array([id_of[name] for name in classes], dtype=np.int64)
     return classes, ids, np.argsort(ids)
@@ -262,8 +286,8 @@ def _find(numbers: Ints, wanted: Ints) -> Ints:
 
 
 def _blame_classes(boxes: Sequence[Annotation], strange: Bools, category_ids: Ints, faults: Faults) -> None:
+    known = ", ".join(map(str, np.sort(category_ids)[:20]))
     for row in np.flatnonzero(strange).tolist():
-        known = ", ".join(map(str, np.sort(category_ids)[:20]))
         faults.add("class", f"annotation {boxes[row].id} has class {boxes[row].category_id}, of {known}")
 
 

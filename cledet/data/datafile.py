@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cledet.data.coco import CocoFiles
-from cledet.data.paths import absolute, missing
+from cledet.data.paths import absolute, missing, path_fault
 from cledet.data.voc import VocFolder, find_voc
-from cledet.data.yolo import YoloFolder
+from cledet.data.yolo import MOST_CLASSES, YoloFolder
 from cledet.errors import UserError, nearest
+from cledet.safe_yaml import read_yaml
 
 SPLITS = ("train", "val", "test")
 Reader = CocoFiles | VocFolder | YoloFolder
@@ -23,12 +23,16 @@ Reader = CocoFiles | VocFolder | YoloFolder
 def _listed(value: object) -> object:
     """One name as a list of one; names by number as a list; names that look like numbers as words."""
     if isinstance(value, dict):
+        if not all(isinstance(number, int | str) for number in value):
+            raise ValueError("the numbers of the names are not numbers")
         numbered = {int(number): name for number, name in value.items()}
         if sorted(numbered) != list(range(len(numbered))):
             raise ValueError(f"numbers from 0 to {len(numbered) - 1} are expected, one a name")
         value = [numbered[number] for number in range(len(numbered))]
     if isinstance(value, list) and any(isinstance(name, bool) for name in value):
         raise ValueError("YAML reads yes, no, on and off as true and false: put quotes around them")
+    if isinstance(value, list) and not all(isinstance(name, str | int | float) for name in value):
+        raise ValueError("a name is a word: put quotes around null, and no lists into the list")
     return [str(name) for name in value] if isinstance(value, list) else [value] if isinstance(value, str) else value
 
 
@@ -102,7 +106,7 @@ class YoloFile(DataFile):
     train: Names | None = None
     val: Names | None = None
     test: Names | None = None
-    nc: int | None = None
+    nc: Annotated[int, Field(ge=0, le=MOST_CLASSES)] | None = None
     kpt_shape: list[int] | None = None
 
     @model_validator(mode="after")
@@ -133,9 +137,9 @@ def read_datafile(file: Path, home: Path | None = None) -> tuple[Reader, tuple[s
     """
     content = load_datafile(file)
     root, notes = _root(home or file.parent, content)
-    kind = content.get("format", _guess(content, root))
+    kind = str(content.get("format", _guess(content, root)))
     if kind not in FORMATS:
-        raise UserError(f"{file}: unknown format '{kind}'", nearest(str(kind), FORMATS))
+        raise UserError(f"{file}: unknown format '{kind[:40]}'", nearest(kind, FORMATS))
     if kind == "yolo":
         content = _as_yolo(file, content)
     try:
@@ -147,35 +151,38 @@ def read_datafile(file: Path, home: Path | None = None) -> tuple[Reader, tuple[s
 def load_datafile(file: Path) -> dict[str, Any]:
     """What is written in a data set's YAML file.
 
-    Raises UserError for what is not YAML, or holds no keys.
+    Raises UserError for what is not YAML, holds no keys, or names a path that no file can have.
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(file)
     if not isinstance(content, dict):
         keys = ", ".join(CocoFile.model_fields)
         raise UserError(f"{file} describes no data set", f"expected the keys {keys}")
+    for key in ("path", *SPLITS, "valid", "validation"):
+        entry = content.get(key)
+        entries = entry if isinstance(entry, list) else entry.values() if isinstance(entry, dict) else [entry]
+        for path in entries:
+            if isinstance(path, str) and (fault := path_fault(path)):
+                raise UserError(f"{file}: '{key}' names {path[:40]!r}: {fault}")
     return content
 
 
 def _root(home: Path, content: dict[str, Any]) -> tuple[Path, tuple[str, ...]]:
     """The data set's folder, or the YAML's own where `path` is not there, as on another machine; and what to note."""
-    root = absolute(home / Path(_slashes(str(content.get("path") or "."))).expanduser())
-    if root.is_dir():
+    root = absolute(home / os.path.expanduser(_slashes(str(content.get("path") or "."))))
+    if os.path.isdir(root):
         return root, ()
     splits = [content[name] for name in SPLITS if content.get(name)]
     first = next(iter(splits[0]), None) if splits and isinstance(splits[0], list) else next(iter(splits), None)
-    if isinstance(first, str) and _find(home, first).exists():
+    if isinstance(first, str) and os.path.exists(_find(home, first)):
         return absolute(home), (f"`path` is not there, {root}: taken as {absolute(home)}.",)
     raise missing("the data set's `path`", root)
 
 
 def _find(root: Path, entry: str) -> Path:
     """A split's entry; Roboflow writes ../train/images for train/images."""
-    path = absolute(root / Path(_slashes(entry)).expanduser())
+    path = absolute(root / os.path.expanduser(_slashes(entry)))
     nearer = absolute(root / _slashes(entry).removeprefix("../"))
-    return nearer if nearer.exists() and not path.exists() else path
+    return nearer if os.path.exists(nearer) and not os.path.exists(path) else path
 
 
 def _slashes(path: str) -> str:
@@ -188,7 +195,7 @@ def _guess(content: dict[str, Any], root: Path) -> str:
     if any(isinstance(split, dict) or (isinstance(split, str) and split.endswith(".json")) for split in splits):
         return "coco"
     entries = [entry for split in splits for entry in (split if isinstance(split, list) else [split])]
-    seen = any(isinstance(entry, str) and _find(root, entry).exists() for entry in entries)
+    seen = any(isinstance(entry, str) and os.path.exists(_find(root, entry)) for entry in entries)
     return "yolo" if seen or "nc" in content or not find_voc(root) else "voc"
 
 

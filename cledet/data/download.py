@@ -10,13 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cledet.data.archives import SHIPPED, Archive, DataSet, open_set
 from cledet.data.fetch import Phase, fetch, verify
 from cledet.data.shapes import shapes_folder
 from cledet.data.unpack import refuse_full_disk, unpack
 from cledet.errors import UserError
+from cledet.safe_yaml import read_yaml
 
 try:
     import fcntl
@@ -219,8 +218,8 @@ def _refuse_other_yaml(chosen: DataSet) -> None:
     if chosen.copy is None or not chosen.copy.exists():
         return
     try:
-        same = yaml.safe_load(chosen.copy.read_bytes()) == yaml.safe_load(chosen.file.read_bytes())
-    except (OSError, yaml.YAMLError):
+        same = read_yaml(chosen.copy) == read_yaml(chosen.file)
+    except UserError:
         same = False
     if not same:
         raise UserError(f"{chosen.copy} is there and is not {chosen.file}", f"move it away, or {ELSEWHERE}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 EXAMPLES = 5
+LONGEST_EXAMPLE = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,13 @@ class Faults:
 
     def add(self, kind: str, example: str) -> None:
         """One more of a kind of FAULTS."""
+        if self.wants(kind):
+            self._found.setdefault(kind, []).append(example[:LONGEST_EXAMPLE])
         self._counts[kind] = self._counts.get(kind, 0) + 1
-        if self._counts[kind] <= EXAMPLES:
-            self._found.setdefault(kind, []).append(example)
+
+    def wants(self, kind: str) -> bool:
+        """Whether the next one of a kind will be an example."""
+        return self._counts.get(kind, 0) < EXAMPLES
 
     def all(self) -> tuple[Fault, ...]:
         """Those found, in the order in which their kinds first came up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -19,6 +20,8 @@ Bools = npt.NDArray[np.bool_]
 
 COLUMNS = ("category_ids", "paths", "image_ids", "sizes", "starts", "xywh", "labels", "ignore", "area")
 """The fields of an index that are arrays."""
+FARTHEST = 1e9
+"""Pixels; a box that reaches farther is of no image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,14 +86,15 @@ class DetectionIndex:
         return (width, height) if width > 0 and height > 0 else None
 
     def degenerate(self, rows: slice = slice(None)) -> Bools:
-        """Which of these box rows, [B] by default, have no width or height, or are not numbers."""
+        """Which of these box rows, [B] by default, have no width or height, or are not numbers up to FARTHEST."""
         xywh = self.xywh[rows]
-        return np.logical_not(np.isfinite(xywh).all(axis=1) & (xywh[:, 2:] > 0).all(axis=1))
+        return np.logical_not((np.abs(xywh) <= FARTHEST).all(axis=1) & (xywh[:, 2:] > 0).all(axis=1))
 
     def boxes(self, image: int) -> npt.NDArray[np.float32]:
         """The boxes of one image, [n, 4] xyxy."""
         xywh = self.xywh[self.rows(image)]
-        return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # of boxes that are degenerate
+            return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32)
 
     def image_of_boxes(self) -> Ints:
         """[B] the image position of every box."""
@@ -100,6 +104,14 @@ class DetectionIndex:
         """How many boxes every class has, ignored ones left out."""
         counts = np.bincount(self.labels[~self.ignore], minlength=len(self.classes))
         return dict(zip(self.classes, counts.tolist()))
+
+    def digests(self) -> dict[str, str]:
+        """Hash `images` (ids and sizes, in order) and `boxes` (with labels); file paths have no part in it."""
+        parts = {
+            "images": (self.image_ids, self.sizes),
+            "boxes": (self.starts, self.xywh, self.labels, self.ignore),
+        }
+        return {name: _digest(columns) for name, columns in parts.items()}
 
     def subset(self, images: Sequence[int] | Ints) -> DetectionIndex:
         """The index of these image positions, in this order."""
@@ -143,6 +155,13 @@ class DetectionIndex:
             ],
             "annotations": [{"id": row, **dict(zip(keys, values))} for row, values in enumerate(columns, 1)],
         }
+
+
+def _digest(columns: Sequence[npt.NDArray[Any]]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for column in columns:
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()
 
 
 def group_by_image(images: Ints, count: int) -> tuple[Ints, Ints]:

@@ -11,6 +11,8 @@ from cledet.errors import UserError, nearest
 
 EVERYTHING = "all"
 """The one split of a folder that is not divided."""
+LONGEST = 1024
+"""Characters of a path; an index holds each path at the length of the longest."""
 _SYNONYMS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 
 
@@ -21,6 +23,28 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "cledet"
 
 
+def path_fault(path: str) -> str:
+    """The reason why no file can have this path, in words; empty where one can."""
+    try:
+        parts = path.encode().replace(b"\\", b"/").split(b"/")
+    except UnicodeEncodeError:
+        return "it holds a character that file names cannot have"
+    if "\0" in path:
+        return "it holds a NUL character"
+    return "it is longer than a path can be" if len(path) > LONGEST or max(map(len, parts)) > 255 else ""
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file that hold anything, stripped. Raises UserError for one that is not UTF-8."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
 def missing(what: str, path: Path) -> UserError:
     """The error for a path that is not there: the path tried and what lies beside it."""
     return UserError(f"{what} not found: {path}", _neighbours(path))
@@ -28,7 +52,7 @@ def missing(what: str, path: Path) -> UserError:
 
 def _neighbours(path: Path, limit: int = 8) -> str:
     """What lies in the nearest folder above a path that does exist."""
-    folder = next((parent for parent in path.parents if parent.is_dir()), Path("/"))
+    folder = next((parent for parent in path.parents if os.path.isdir(parent)), Path("/"))
     names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     close = nearest(path.name, names) if folder == path.parent and names else ""
     if close.startswith("did you mean"):
@@ -39,7 +63,7 @@ def _neighbours(path: Path, limit: int = 8) -> str:
 
 def absolute(path: Path) -> Path:
     """The path without `~`, `.` and `..`, links left as they are."""
-    return Path(os.path.abspath(path.expanduser()))
+    return Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def place(folder: Path, names: Iterable[str]) -> list[str]:

@@ -77,11 +77,11 @@ def open_source(data: str | Path) -> DataSource:
     Raises UserError where there is nothing of the kind, naming the path tried and what lies beside it.
     """
     path = absolute(Path(data))
-    if not path.exists() and str(data).removesuffix(".yaml") in SHIPPED:
+    if not os.path.exists(path) and str(data).removesuffix(".yaml") in SHIPPED:
         return _open_shipped(str(data).removesuffix(".yaml"))
-    if path.is_dir():
+    if os.path.isdir(path):
         return _open_folder(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         error = missing("data set", path)
         raise UserError(error.message, f"{error.hint}; ships with the package: {', '.join(SHIPPED)}")
     if path.suffix.lower() == ".json":

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from cledet.data.faults import Faults
-from cledet.data.index import DetectionIndex, image_numbers
-from cledet.data.paths import EVERYTHING, lies_in, missing, place
+from cledet.data.index import FARTHEST, DetectionIndex, image_numbers
+from cledet.data.paths import EVERYTHING, lies_in, missing, path_fault, place, read_lines
 from cledet.errors import nearest
 
 # fmt: off
@@ -85,7 +85,7 @@ def find_voc(folder: Path) -> dict[str, tuple[str, ...]]:
 
 def find_lists(folder: Path) -> dict[str, tuple[str, ...]]:
     """The splits of a VOC folder: its lists, without those of a single class; or one with everything."""
-    stems = {file.stem for file in (folder / "ImageSets" / "Main").glob("*.txt")}
+    stems = {file.stem for file in (folder / "ImageSets" / "Main").glob("*.txt") if file.is_file()}
     whole = sorted(stem for stem in stems if "_" not in stem or stem.rpartition("_")[2] not in stems)
     return {stem: (stem,) for stem in whole} or {EVERYTHING: (EVERYTHING,)}
 
@@ -96,16 +96,17 @@ def read_xml(file: Path, classes: Sequence[str], faults: Faults) -> VocImage | N
     None where it is missing or no XML; that, objects without a box and those of other classes are faults.
     """
     try:
-        root = ElementTree.parse(file).getroot()
+        root = _parse(file)
         size = _size(root)
-    except (OSError, ElementTree.ParseError, ValueError) as error:
-        faults.add("annotation", f"{file}: {error.strerror if isinstance(error, OSError) else error}")
+    except ValueError as error:
+        faults.add("annotation", f"{file}: {error}")
         return None
     labels, corners, difficult = [], [], []
     for item in root.findall("object"):
         name = _name(item)
         if name not in classes:
-            faults.add("class", f"{file}: '{name}' ({nearest(name, classes)})")
+            hint = nearest(name, classes) if faults.wants("class") else ""
+            faults.add("class", f"{file}: '{name[:40]}' ({hint})")
             continue
         try:
             corners.append(_corners(item))
@@ -125,6 +126,16 @@ def pixel_box(corners: Sequence[float]) -> tuple[float, float, float, float]:
     xmin, ymin, xmax, ymax = corners
     width, height = (extent + 1 if extent > 0 else extent for extent in (xmax - xmin, ymax - ymin))
     return xmin - 1, ymin - 1, width, height
+
+
+def _parse(file: Path) -> ElementTree.Element:
+    """The root of an XML file. Raises ValueError where there is none, saying why."""
+    try:
+        return ElementTree.parse(file).getroot()
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from None
+    except (ElementTree.ParseError, LookupError) as error:  # LookupError: an encoding that Python does not know
+        raise ValueError(str(error)) from None
 
 
 def _name(item: ElementTree.Element) -> str:
@@ -147,7 +158,10 @@ def _number(element: ElementTree.Element, key: str) -> float:
     text = element.findtext(key)
     if text is None:
         raise ValueError(f"{key} is missing")
-    return float(text)
+    number = float(text)
+    if not abs(number) <= FARTHEST:
+        raise ValueError(f"{key} is {number:g}")
+    return number
 
 
 def _home(folder: Path, name: str) -> Path:
@@ -167,11 +181,12 @@ def _annotations(folder: Path, name: str, faults: Faults) -> list[Path]:
         return sorted(home.glob("*.xml"))
     if not file.is_file():
         raise missing(f"list '{name}'", file)
-    lines = file.read_text(encoding="utf-8-sig").splitlines()
-    stems = [line.split()[0] for line in lines if line.strip()]
+    stems = [line.split()[0] for line in read_lines(file)]
     found = []
     for stem, path in zip(stems, place(home, stems)):
-        if lies_in(path, (home,)):
+        if fault := path_fault(f"{stem}.xml"):
+            faults.add("entry", f"{file}: {stem[:40]!r}: {fault}")
+        elif lies_in(path, (home,)):
             found.append(Path(f"{path}.xml"))
         else:
             faults.add("outside", f"{file}: {stem}")
@@ -183,8 +198,8 @@ def _classes(files: Iterable[Path]) -> tuple[str, ...]:
     found: set[str] = set()
     for file in files:
         try:
-            found |= {_name(item) for item in ElementTree.parse(file).getroot().findall("object")}
-        except ElementTree.ParseError:
+            found |= {_name(item) for item in _parse(file).findall("object")}
+        except ValueError:
             continue  # a fault of the split that it belongs to
     return VOC_CLASSES if found <= set(VOC_CLASSES) else tuple(sorted(found))
 

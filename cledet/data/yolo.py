@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from cledet.data.faults import Faults
 from cledet.data.index import DetectionIndex, Floats, image_numbers
-from cledet.data.paths import EVERYTHING, lies_in, missing, place
+from cledet.data.paths import EVERYTHING, lies_in, missing, path_fault, place, read_lines
 from cledet.errors import UserError
 
+MOST_CLASSES = 2**15
+"""More classes than any data set has: a number beyond is a mistake, and would cost memory for each class below it."""
 SLACK = 0.5
 """By how much of the image a box may reach out of it; farther, and the numbers are no fractions."""
 
@@ -58,6 +60,8 @@ class YoloFolder:
         return list(dict.fromkeys(found))
 
     def _images_of(self, entry: Path, faults: Faults) -> list[str]:
+        if entry == entry.parent:
+            raise UserError(f"a split is the whole file system, {entry}", "name the folder of its images")
         if entry.is_dir():
             files = (os.path.join(folder, name) for folder, _, names in os.walk(entry) for name in names)
             return sorted(file for file in files if _is_image(file))
@@ -69,8 +73,12 @@ class YoloFolder:
 
     def _listed(self, file: Path, faults: Faults) -> list[str]:
         """The images in a list, relative to the list's folder, else to the data set's."""
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-        names = [line.strip() for line in lines if line.strip()]
+        names = []
+        for name in read_lines(file):
+            if fault := path_fault(name):
+                faults.add("entry", f"{file}: {name[:40]!r}: {fault}")
+            else:
+                names.append(name)
         homes = [file.parent, *([self.root] if self.root is not None else [])]
         home = next((home for home in homes if names and os.path.isfile(place(home, names[:1])[0])), file.parent)
         paths = place(home, names)
@@ -140,8 +148,7 @@ def _names_beside(folder: Path) -> tuple[str, ...]:
     """The class names in classes.txt or obj.names, as labelling tools leave them."""
     for file in (folder / "classes.txt", folder / "labels" / "classes.txt", folder / "obj.names"):
         if file.is_file():
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-            return tuple(line.strip() for line in lines if line.strip())
+            return tuple(read_lines(file))
     return ()
 
 
@@ -184,8 +191,8 @@ def _row(line: str, where: str, keypoints: bool, faults: Faults) -> tuple[float,
     except ValueError as error:
         faults.add("box", f"{where}: {error}")
         return None
-    if not number.is_integer() or number < 0:
-        faults.add("class", f"{where}: class {words[0]}")
+    if not number.is_integer() or not 0 <= number < MOST_CLASSES:
+        faults.add("class", f"{where}: class {words[0][:40]}")
         return None
     return number, *box
 

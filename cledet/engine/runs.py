@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import yaml
-
-from cledet.choices import Subsets, ablation_name, parse_ablation
+from cledet.choices import Subsets, ablation_name, check_name, parse_ablation
 from cledet.errors import UserError
+from cledet.safe_yaml import read_yaml
 
 if TYPE_CHECKING:
     from cledet.eval_config import ValSettings
@@ -21,7 +21,14 @@ S = TypeVar("S", "ValSettings", "GridSettings")
 
 
 def new_run(project: Path, command: str, name: str) -> Path:
-    """Make and return a fresh `project/command/name`; a second one of the name gets -2."""
+    """Make and return a fresh `project/command/name`; a second one of the name gets -2.
+
+    Raises UserError for a name that is not one folder's, and where the folder cannot be made.
+    """
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise UserError(f"a run cannot be called {name!r}: {error}", "choose another --name") from None
     for number in range(1, 100_000):
         folder = project / command / (name if number == 1 else f"{name}-{number}")
         try:
@@ -63,9 +70,9 @@ def _newest_first(weights: Iterable[Path]) -> list[Path]:
 def components_of(run: Path) -> tuple[str, ...] | None:
     """The components a run was trained with, from its config.yaml."""
     try:
-        settings = yaml.safe_load((run / "config.yaml").read_text())
+        settings = read_yaml(run / "config.yaml")
         return tuple(parse_ablation(settings["ablation"]))
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+    except (UserError, KeyError, TypeError, ValueError):
         return None
 
 
@@ -93,5 +100,5 @@ def from_anywhere(settings: S) -> S:
     """The same with the absolute path of their data set, so that the run can be used and resumed from any folder."""
     data = settings.data
     return (
-        settings.model_copy(update={"data": str(Path(data).absolute())}) if data and Path(data).exists() else settings
+        settings.model_copy(update={"data": str(Path(data).absolute())}) if data and os.path.exists(data) else settings
     )

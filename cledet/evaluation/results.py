@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -48,16 +48,19 @@ def read_results(path: Path, index: DetectionIndex) -> Results:
         results = _decode(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"there is no predictions file {path}", "check the path") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise UserError(f"the predictions file {path} cannot be read: {error.strerror}", "check the path") from None
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(
-            f"{path} is not in COCO's results format ({type(error).__name__}: {error})",
+            f"{path} is not in COCO's results format ({type(error).__name__}: {error!s:.200})",
             'a list of {"image_id", "category_id", "bbox": [x, y, w, h], "score"}',
         ) from None
     if not np.isfinite(results).all():
         strange = np.flatnonzero(~np.isfinite(results).all(axis=1))
         raise UserError(f"{path}: {len(strange)} detections hold numbers that are not finite, entry {strange[0]} first")
     for what, column, known in (("image", 0, index.image_ids), ("category", 6, index.category_ids)):
-        ids = results[:, column].astype(np.int64)
+        with np.errstate(invalid="ignore"):  # beyond int64; the second comparison finds those
+            ids = results[:, column].astype(np.int64)
         unknown = ~np.isin(ids, known) | (ids != results[:, column])
         if unknown.any():
             first = [f"{one:.17g}" for one in dict.fromkeys(results[unknown, column].tolist())][:5]
@@ -69,10 +72,28 @@ def _decode(content: bytes) -> Results:
     """The detections of a file's content."""
     try:
         parts = _without_collector(lambda: [_columns(DECODER.decode(part)) for part in _parts(content)])
-    except msgspec.DecodeError:  # what json takes besides, 7.0 for an id say; or its account of what is wrong
-        rows = [(d["image_id"], *d["bbox"], d["score"], d["category_id"]) for d in json.loads(content)]
-        return np.array(rows, dtype=np.float64).reshape(-1, 7)
+    except (msgspec.DecodeError, RecursionError):  # what json takes besides, 7.0 for an id; or its account of the fault
+        return np.array([_row(entry) for entry in _listed(json.loads(content))], dtype=np.float64).reshape(-1, 7)
     return np.concatenate(parts)
+
+
+def _listed(content: Any) -> list[Any]:
+    if not isinstance(content, list):
+        raise TypeError("it is no list")
+    return content
+
+
+def _row(entry: Any) -> tuple[float, ...]:
+    """An entry's seven numbers. Raises KeyError for one that it lacks, TypeError for what is none."""
+    if not isinstance(entry, dict):
+        raise TypeError("an entry is no object")
+    box = entry["bbox"]
+    if not isinstance(box, list) or len(box) != 4:
+        raise TypeError("a bbox is not four numbers")
+    row = (entry["image_id"], *box, entry["score"], entry["category_id"])
+    if not all(type(value) in (int, float) for value in row):
+        raise TypeError("an entry has something else for a number")
+    return row
 
 
 def _parts(content: bytes) -> Iterator[bytes]:

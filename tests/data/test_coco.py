@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def test_what_lacks_a_key_is_named_by_its_place(tmp_path: Path) -> None:
     data = {**content(), "images": [{"id": 7}, *content()["images"]], "annotations": [{"image_id": 7}, "x"]}
     index = read_coco(write(tmp_path, data))
     image, box, word = (example for fault in index.faults for example in fault.examples)
-    assert image == "annotation 7: object missing required field file_name"
+    assert image == "image 7: object missing required field file_name"
     assert box == "annotations[0]: object missing required field category_id"
     assert word == "annotations[1]: expected object, got str"
 
@@ -255,3 +256,76 @@ def test_the_official_subset(shared_data: Path) -> None:
     assert int(index.ignore.sum()) == 21
     assert int(source.index("train").ignore.sum()) == 19
     assert index.notes == ()
+
+
+BIG, LONG = 2**70, "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "words"),
+    [
+        ("images", {"id": BIG}, "image "),
+        ("images", {"id": 2**63 - 1}, "image 9223372036854775807: expected int <="),
+        ("images", {"id": 1.5}, "image 1.5|images"),
+        ("images", {"width": 2**31}, "image 7: expected int <= 1000000000"),
+        ("images", {"height": -BIG}, "image 7: "),
+        ("images", {"file_name": LONG}, "images.0.: file_name 'xxx.*it is longer than a path can be"),
+        ("images", {"file_name": "a/" * 700}, "it is longer than a path can be"),
+        ("images", {"file_name": "a\0b"}, "it holds a NUL character"),
+        ("images", {"file_name": "\ud800"}, "it holds a character that file names cannot have"),
+        ("categories", {"name": "\ud800"}, "category 90: a lone surrogate in its name"),
+        ("categories", {"id": BIG}, "category "),
+        ("annotations", {"image_id": BIG}, "annotation 1: "),
+        ("annotations", {"image_id": -(2**63)}, "annotation 1: "),
+        ("annotations", {"category_id": BIG}, "annotation 1: "),
+        ("annotations", {"id": [["x" * 5000]], "bbox": 3}, r"annotations\[0\]: expected int"),
+        ("annotations", {"id": "x" * 5000, "image_id": None}, "annotation x{40}: expected int"),
+    ],
+)
+def test_what_the_columns_cannot_hold_is_a_fault(
+    tmp_path: Path, place: str, change: dict[str, Any], words: str
+) -> None:
+    data = content()
+    data[place][0].update(change)
+    index = open_source(write(tmp_path, data)).index("val", need_images=False, faulty=True)
+    first = index.faults[0]
+    assert first.kind in ("entry", "box")
+    assert re.search(words, first.examples[0])
+    assert len(first.examples[0]) <= 300
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" * 100_000,
+        b'{"images": ' + b"[" * 100_000,
+        b'{"images": [{"id": 1, "file_name": "\xff"}]}',
+        b'{"images": [{"id": 1, "file_name": "\xed\xa0\x80"}]}',
+        b'{"images": [' + b"9" * 5000 + b"]}",
+        b'{"images"',
+        b"\0",
+        b"\xff\xfe",
+        b"",
+    ],
+)
+def test_what_is_no_json_is_one_sentence(tmp_path: Path, data: bytes) -> None:
+    file = tmp_path / "a.json"
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.json is not (valid JSON|a COCO annotation file)"):
+        open_source(file).index("train")
+
+
+@pytest.mark.filterwarnings("error")
+def test_boxes_beyond_every_image_are_degenerate(tmp_path: Path) -> None:
+    boxes = [[0, 0, 1e308, 1e308], [1e308, 0, 1e308, 5], [-2e9, 0, 4, 4], [0, 0, 9e8, 4]]
+    index = read_coco(write(tmp_path, {**content(), "annotations": [{**GOOD, "bbox": box} for box in boxes]}))
+    assert index.degenerate().tolist() == [True, True, True, False]
+    assert index.boxes(0).shape == (4, 4)
+
+
+def test_a_name_without_category_beside_the_largest_id(tmp_path: Path) -> None:
+    data = content()
+    data["categories"][0]["id"] = 2**62
+    data["annotations"][0]["category_id"] = 2**62
+    index = read_coco(write(tmp_path, data), names=("zebra", "ant", "bee", "cow"))
+    assert index.category_ids.tolist() == [2**62, 4, 2**62 + 1, 2**62 + 2]

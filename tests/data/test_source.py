@@ -112,3 +112,37 @@ def test_nothing_is_written_beside_the_data(squares: Path) -> None:
     before = sorted(squares.rglob("*"))
     open_source(squares).index("train")
     assert sorted(squares.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train: images\nnc: 2000000000", "'nc' is wrong: .*less than or equal to 32768"),
+        ("train: images\nnc: -1", "'nc' is wrong"),
+        ("train: images\nnames: {2020-01-01: a}", "'names' is wrong: .*invalid literal"),
+        ("train: images\nnames: {~: a}", "'names' is wrong: .*the numbers of the names are not numbers"),
+        ("train: images\nnames: {.inf: a}", "'names' is wrong: .*the numbers of the names are not numbers"),
+        ("train: images\nnames: [a, ~]", "'names' is wrong: .*a name is a word: put quotes around null"),
+        ("train: images\nnames: [[a]]", "'names' is wrong: .*a name is a word"),
+        ("train: images\nformat: [yolo]", r"unknown format '\['yolo'\]'"),
+        ("train: images\nformat: {a: b}", "unknown format"),
+        (f"train: {'x' * 300}\nnc: 1", "'train' names 'xxx.*it is longer than a path can be"),
+        (f"val: {'x/' * 700}", "'val' names .*it is longer than a path can be"),
+        (f"val: {{images: {'x' * 300}, annotations: b.json}}", "'val' names .*it is longer than a path can be"),
+        (f"path: {'x' * 300}\nval: images", "'path' names .*it is longer than a path can be"),
+        ("path: ~nosuchuser/x\nval: pictures", "the data set's `path` not found: .*~nosuchuser/x"),
+        ("path: [a]\nval: images", "'path' is wrong: Input should be a valid string"),
+        ("path: [a]\nval: pictures", "the data set's `path` not found"),
+        ("path: 2020-01-01\nval: 2020-01-01", "the data set's `path` not found"),
+    ],
+)
+def test_values_that_are_nothing_of_the_kind(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    with pytest.raises(UserError, match=words):
+        open_source(write(tmp_path / "d.yaml", text)).index("train")
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "x/" * 3000, "a\0b", "~nosuchuser/x", "\ud800"])
+def test_a_path_that_no_file_has_is_not_found(path: str) -> None:
+    with pytest.raises(UserError, match="data set not found"):
+        open_source(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -195,3 +196,63 @@ def test_voc2012(shared_data: Path) -> None:
     index = open_source(shared_data / "voc2012_sub").index("val")
     assert index.classes == VOC_CLASSES
     assert (len(index), index.num_boxes, int(index.ignore.sum())) == (100, 273, 38)
+
+
+def first_fault(folder: Path) -> tuple[str, str]:
+    fault = open_source(folder).index("train", faulty=True).faults[0]
+    return fault.kind, fault.examples[0]
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    ["xyz", "utf-7", "rot13", "base64", "zip", "idna", "undefined", "hex", "big5", "utf-16"],
+)
+def test_an_encoding_that_is_none_is_a_fault(voc: Path, encoding: str) -> None:
+    text = f"<?xml version='1.0' encoding='{encoding}'?><annotation>{SIZE}</annotation>"
+    (voc / "Annotations" / "im_1.xml").write_text(text)
+    kind, said = first_fault(voc)
+    assert kind == "annotation"
+    assert re.search(r"im_1\.xml: .*(encoding|decoding)", said)
+
+
+@pytest.mark.parametrize("number", ["1e300", "inf", "-inf", "nan", "9" * 5000])
+def test_sizes_and_corners_beyond_every_image_are_faults(voc: Path, number: str) -> None:
+    file = voc / "Annotations" / "im_1.xml"
+    text = file.read_text()
+    file.write_text(text.replace("<width>40<", f"<width>{number}<"))
+    kind, said = first_fault(voc)
+    assert (kind, said.partition("im_1.xml: ")[2][:9]) == ("annotation", "width is ")
+    file.write_text(text.replace("<xmin>1<", f"<xmin>{number}<", 1))
+    kind, said = first_fault(voc)
+    assert (kind, said.partition("im_1.xml: ")[2][:13]) == ("box", "nut: xmin is ")
+
+
+def test_entities_that_multiply_are_a_fault(voc: Path) -> None:
+    laughs = "".join(f"<!ENTITY e{i} '{f'&e{i - 1};' * 10}'>" for i in range(1, 10))
+    text = f"<!DOCTYPE a [<!ENTITY e0 'lol'>{laughs}]><annotation>{SIZE}{thing('&e9;')}</annotation>"
+    (voc / "Annotations" / "im_1.xml").write_text(text)
+    kind, said = first_fault(voc)
+    assert kind == "annotation"
+    assert "amplification" in said
+
+
+def test_folders_in_the_place_of_files(voc: Path) -> None:
+    (voc / "Annotations" / "b.xml").mkdir()
+    (voc / "ImageSets" / "Main" / "more.txt").mkdir()
+    source = open_source(voc)
+    assert source.splits == ("test", "train")
+    assert source.index("train").classes == ("bolt", "nut")
+    (voc / "ImageSets" / "Main" / "train.txt").write_text("im_1\nb\n")
+    assert first_fault(voc) == ("annotation", f"{voc}/Annotations/b.xml: Is a directory")
+
+
+def test_a_list_that_is_not_utf_8_is_refused_and_names_that_no_file_has_are_faults(voc: Path) -> None:
+    file = voc / "ImageSets" / "Main" / "train.txt"
+    file.write_bytes(b"im_1\nim_2\xff\n")
+    with pytest.raises(UserError, match=r"train\.txt is not UTF-8 text: invalid start byte at byte 9"):
+        open_source(voc).index("train")
+    file.write_text(f"im_1\n{'x' * 300}\na\0b\n")
+    fault = open_source(voc).index("train", faulty=True).faults[0]
+    assert (fault.kind, fault.count) == ("entry", 2)
+    assert fault.examples[0].endswith("it is longer than a path can be")
+    assert fault.examples[1].endswith("'a\\x00b': it holds a NUL character")

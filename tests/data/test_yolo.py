@@ -224,3 +224,55 @@ def test_labels_in_another_encoding_are_a_fault(yolo: Path) -> None:
     (yolo / "labels/train/deep/12.txt").write_bytes(b"\xff\xfe0 0.5")
     with pytest.raises(UserError, match=r"1 annotation files cannot be read.*12\.txt"):
         open_source(yolo).index("train")
+
+
+@pytest.mark.parametrize("number", ["1e300", "300000000", "32768", "inf", "9" * 400])
+def test_a_class_number_beyond_every_data_set_is_a_fault(yolo: Path, number: str) -> None:
+    label(yolo / "labels/train/deep/12.txt", f"{number} 0.5 0.5 0.1 0.1\n")
+    index = open_source(yolo).index("train", faulty=True)
+    assert index.classes == ("0", "1")
+    assert (index.faults[0].kind, index.faults[0].count) == ("class", 1)
+    assert index.faults[0].examples[0].endswith(f"12.txt:1: class {number[:40]}")
+
+
+def test_the_highest_class_that_there_may_be(yolo: Path) -> None:
+    label(yolo / "labels/train/deep/12.txt", "32767 0.5 0.5 0.1 0.1\n")
+    assert len(open_source(yolo).index("train").classes) == 32768
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "words"),
+    [(b"0 .5 .5 .1 .1\n\xff", "annotation", "12.txt: 'utf-8' codec"), (b"0 .5 .5 .1 \0", "box", "12.txt:1: could not")],
+)
+def test_labels_that_are_no_text_are_faults(yolo: Path, data: bytes, kind: str, words: str) -> None:
+    (yolo / "labels/train/deep/12.txt").write_bytes(data)
+    fault = open_source(yolo).index("train", faulty=True).faults[0]
+    assert fault.kind == kind
+    assert words in fault.examples[0]
+
+
+def test_a_folder_in_the_place_of_labels_is_a_fault(yolo: Path) -> None:
+    (yolo / "labels/train/deep/12.txt").unlink()
+    (yolo / "labels/train/deep/12.txt").mkdir()
+    fault = open_source(yolo).index("train", faulty=True).faults[0]
+    assert (fault.kind, "Is a directory" in fault.examples[0]) == ("annotation", True)
+
+
+def test_lists_and_class_names_that_are_not_utf_8(yolo: Path) -> None:
+    (yolo / "classes.txt").write_bytes(b"cat\n\xe9\n")
+    with pytest.raises(UserError, match=r"classes\.txt is not UTF-8 text"):
+        open_source(yolo)
+    (yolo / "classes.txt").unlink()
+    (yolo / "list.txt").write_bytes(b"images/train/deep/12.png\n\xff")
+    (yolo / "data.yaml").write_text("train: list.txt\nnames: [a, b]")
+    with pytest.raises(UserError, match=r"list\.txt is not UTF-8 text"):
+        open_source(yolo).index("train")
+    (yolo / "list.txt").write_bytes(b"images/train/deep/12.png\na\0.png\n" + b"x" * 2000)
+    fault = open_source(yolo).index("train", faulty=True).faults[0]
+    assert (fault.kind, fault.count) == ("entry", 2)
+
+
+def test_the_whole_file_system_is_no_split(yolo: Path) -> None:
+    (yolo / "data.yaml").write_text("train: /\nnames: [a, b]")
+    with pytest.raises(UserError, match="a split is the whole file system, /"):
+        open_source(yolo).index("train")

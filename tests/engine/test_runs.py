@@ -5,11 +5,19 @@ from __future__ import annotations
 import pytest
 
 from cledet.engine.runs import new_run, whole_run
+from cledet.errors import UserError
 
 
 def test_a_second_run_of_a_name_gets_a_number(tmp_path):
     names = [new_run(tmp_path, "val", "a").name for _ in range(3)]
     assert names == ["a", "a-2", "a-3"]
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/b", "a\0b", "x" * 256])
+def test_a_run_is_a_folder_in_its_commands(tmp_path, name):
+    with pytest.raises(UserError, match="a run cannot be called"):
+        new_run(tmp_path, "val", name)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])

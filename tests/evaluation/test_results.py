@@ -96,3 +96,40 @@ def test_numbers_that_are_not_finite_are_refused(index, tmp_path):
     )
     with pytest.raises(UserError, match="1 detections hold numbers that are not finite, entry 1 first"):
         read_results(file, index)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 100_000, "RecursionError|too deep|not in COCO"),
+        ('[{"a": ' * 50_000, "not in COCO's results format"),
+        ("[" + ENTRY.replace('"score": 0.5', f'"score": {10**400}') + "]", "not in COCO|not finite"),
+        ("[" + ENTRY.replace('"image_id": 1', f'"image_id": {10**400}') + "]", "not in COCO's results format"),
+        ("[" + ENTRY.replace('"image_id": 1', f'"image_id": {2**70}') + "]", "names image ids that set/train does not"),
+        ("[" + ENTRY.replace('"image_id": 1', '"image_id": 1e300') + "]", "names image ids .*1e"),
+        (
+            "[" + ENTRY.replace("[1, 2, 3, 4]", "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]") + "]",
+            "a bbox is not four numbers",
+        ),
+        ("[" + ", ".join([ENTRY.replace("[1, 2, 3, 4]", "[1, 2, 3]")] * 7) + "]", "a bbox is not four numbers"),
+        ("[" + ENTRY.replace("[1, 2, 3, 4]", '{"a": 1, "b": 2, "c": 3, "d": 4}') + "]", "a bbox is not four numbers"),
+        ("[" + ENTRY.replace("0.5", '"0.5"') + "]", "an entry has something else for a number"),
+        ("[" + ENTRY.replace("0.5", "true") + "]", "an entry has something else for a number"),
+        ("[" + ENTRY.replace("0.5", "null") + "]", "an entry has something else for a number"),
+        ('["abc"]', "an entry is no object"),
+        ('{"image_id": 1}', "it is no list"),
+        ("3", "it is no list"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_no_detection_is_made_of_is_refused(index, tmp_path, text, words):
+    file = tmp_path / "results.json"
+    file.write_text(text)
+    with pytest.raises(UserError, match=words) as refused:
+        read_results(file, index)
+    assert len(str(refused.value)) < 600
+
+
+def test_a_folder_is_no_results_file(index, tmp_path):
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        read_results(tmp_path, index)

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from cledet.data.paths import missing
 from cledet.errors import UserError
+from cledet.safe_yaml import read_yaml
 
 DETECTIONS = "detections.json"
 WEIGHTS = (".pt", ".pth", ".safetensors")
@@ -96,12 +95,12 @@ def _of_run(path: Path, folder: Path) -> Entry:
     """The detections of a run of `val`, with what its config.yaml says they were made on."""
     config = folder / "config.yaml"
     try:
-        said = yaml.safe_load(config.read_text()) if config.is_file() else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{config} cannot be read: {str(error).splitlines()[0]}", "name --data and --split") from None
+        said = read_yaml(config) if config.is_file() else None
+    except UserError as error:
+        raise UserError(error.message, "name --data and --split") from None
     said = said if isinstance(said, dict) else {}
-    of_model = bool(said) and said.get("predictions") is None
-    return Entry(path, folder / DETECTIONS, said.get("data"), said.get("split"), of_model)
+    data, split = (None if said.get(key) is None else str(said[key]) for key in ("data", "split"))
+    return Entry(path, folder / DETECTIONS, data, split, bool(said) and said.get("predictions") is None)
 
 
 def _agreed(entries: Sequence[Entry], data: str | None, split: str | None) -> tuple[str | None, str | None]:

@@ -29,7 +29,7 @@ from cledet.train_config import GridSettings, TrainingSettings, TrainSettings
 
 CONFIG = "config.yaml"
 LAST = Path("weights") / "last.pt"
-HOW = ("device", "workers", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts")
+HOW = ("device", "workers", "callback", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts")
 """Settings of how a run is run, which may change when it is resumed."""
 JOB = "job"
 """A file in a run's folder: which job of torch's launcher started it."""
@@ -131,8 +131,9 @@ def _launch(settings: TrainingSettings, run: Path) -> None:
     picked = pick_devices(settings.device)
     if picked.reason:
         say(picked.reason)
+    heard = [] if settings.callback is None else ["--callback", settings.callback]
     launch(
-        ["train", "--resume", str(run), "--device", str(picked), "--workers", str(settings.workers)],
+        ["train", "--resume", str(run), "--device", str(picked), "--workers", str(settings.workers), *heard],
         len(picked.devices),
         nnodes=settings.nnodes,
         node_rank=settings.node_rank,

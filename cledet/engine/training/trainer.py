@@ -30,6 +30,7 @@ from cledet.engine.training.gallery import save_batch, save_gallery
 from cledet.engine.training.history import History, Meter
 from cledet.engine.training.learner import Learner, NotFinite
 from cledet.engine.training.loggers import callback, open_loggers
+from cledet.engine.training.same_data import require_same_data
 from cledet.engine.training.setup import build_augment, build_criterion, frozen_stages, make_deterministic, summary
 from cledet.errors import Interrupted, UserError
 from cledet.train_config import TrainSettings
@@ -68,7 +69,9 @@ class Trainer:
     """A run in progress."""
 
     def __init__(self, settings: TrainSettings, task: Task, model: Checkpoint, run: Path) -> None:
+        require_same_data(model, task.train)
         self.settings, self.task, self.model, self.run = settings, task, model, run
+        self.digests = task.train.digests()
         if settings.deterministic:
             make_deterministic()
         self.device = own_device(pick_devices(settings.device).devices, distributed.local_rank())
@@ -273,16 +276,11 @@ class Trainer:
         self.saved = time.monotonic()
 
     def _state(self) -> dict[str, Any]:
-        here = {**vars(self.at), "meter": self.meter.state(), "images": len(self.task.train)}
+        data = {"images": len(self.task.train), "digests": self.digests}
+        here = {**vars(self.at), "meter": self.meter.state(), **data}
         return {**self.learner.state(), **here, "finished": self.at.concluded and self._finished()}
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if state["images"] != len(self.task.train):
-            raise UserError(
-                f"the run was trained on {state['images']} images and {self.task.train.name} now has "
-                f"{len(self.task.train)}",
-                "restore the data set, or start a new run with --weights",
-            )
         self.learner.restore(state)
         self.at = Progress(**{name: state[name] for name in vars(self.at) if name in state})
         if "meter" in state:

@@ -43,8 +43,9 @@ def assert_same_run(killed: Path, whole: Path) -> None:
 def whole(tiny, tmp_path_factory) -> Path:
     """A run of nine steps, three epochs, never interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    (folder / "recipe.yaml").write_text(yaml.safe_dump({**LONGER(tiny), "project": str(folder), "name": "run"}))
-    subprocess.run(command("--recipe", folder / "recipe.yaml"), env=environ(), check=True, capture_output=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({**LONGER(tiny), "name": "run"}))
+    arguments = ("--recipe", folder / "recipe.yaml", "--project", folder)
+    subprocess.run(command(*arguments), env=environ(), check=True, capture_output=True)
     return folder / "train" / "run"
 
 
@@ -55,10 +56,10 @@ def LONGER(tiny: dict[str, object]) -> dict[str, object]:  # noqa: N802
 def test_a_run_killed_at_random_moments_and_resumed_ends_bit_identical(tiny, whole, tmp_path):
     """SIGKILL wherever it is: in a step, in a checkpoint's writing, in validation; until it gets to its end."""
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({**LONGER(tiny), "project": str(tmp_path), "name": "run"}))
+    recipe.write_text(yaml.safe_dump({**LONGER(tiny), "name": "run"}))
     run = tmp_path / "train" / "run"
     rng, kills = random.Random(0), 0
-    arguments: tuple[object, ...] = ("--recipe", recipe)
+    arguments: tuple[object, ...] = ("--recipe", recipe, "--project", tmp_path)
     while True:
         process = subprocess.Popen(command(*arguments), env=environ(), stderr=subprocess.DEVNULL)
         wait_for_more(process, run, rng.uniform(0, 1.5) if kills < 5 else 3600)
@@ -87,8 +88,9 @@ def wait_for_more(process: subprocess.Popen[bytes], run: Path, seconds: float) -
 def test_a_signal_saves_and_leaves_at_once(tiny, tmp_path, number):
     """A few steps later, that is, of a hundred thousand: in seconds only where nothing else runs."""
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({**tiny, "iters": 100_000, "project": str(tmp_path), "name": "run"}))
-    process = subprocess.Popen(command("--recipe", recipe), env=environ(), stderr=subprocess.PIPE, text=True)
+    recipe.write_text(yaml.safe_dump({**tiny, "iters": 100_000, "name": "run"}))
+    arguments = ("--recipe", recipe, "--project", tmp_path)
+    process = subprocess.Popen(command(*arguments), env=environ(), stderr=subprocess.PIPE, text=True)
     rows = tmp_path / "train" / "run" / "results.csv"
     while not rows.exists():
         assert process.poll() is None
@@ -104,7 +106,7 @@ def test_a_signal_saves_and_leaves_at_once(tiny, tmp_path, number):
 
 def test_two_processes_killed_and_started_again_by_their_launcher_end_bit_identical(tiny, tmp_path):
     """A process of two is killed in its third step; --max-restarts starts both again from the last checkpoint."""
-    settings = {**LONGER(tiny), "device": "cpu,cpu", "project": str(tmp_path), "max_restarts": 1, "val_every": 9}
+    settings = {**LONGER(tiny), "device": "cpu,cpu", "project": ".", "max_restarts": 1, "val_every": 9}
     (tmp_path / "killing.py").write_text(
         "import os, signal\n"
         "from pathlib import Path\n"
@@ -115,11 +117,16 @@ def test_two_processes_killed_and_started_again_by_their_launcher_end_bit_identi
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     runs = {}
-    for name, extra in (("whole", {}), ("killed", {"callback": "killing:hear"})):
+    for name, flags in (("whole", ()), ("killed", ("--callback", "killing:hear"))):
         recipe = tmp_path / f"{name}.yaml"
-        recipe.write_text(yaml.safe_dump({**settings, "name": name, **extra}))
+        recipe.write_text(yaml.safe_dump({**settings, "name": name}))
         done = subprocess.run(
-            command("--recipe", recipe), env=environ(), cwd=tmp_path, capture_output=True, text=True, timeout=500
+            command("--recipe", recipe, *flags),
+            env=environ(),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=500,
         )
         assert done.returncode == 0, done.stderr
         runs[name] = tmp_path / "train" / name
@@ -134,11 +141,15 @@ def test_a_process_that_crashes_ends_the_other_and_its_traceback_is_seen_once(ti
         "    if event == 'step' and os.environ['RANK'] == '1':\n"
         "        raise ArithmeticError('seven times six')\n"
     )
-    settings = {**tiny, "device": "cpu,cpu", "project": str(tmp_path), "name": "run", "callback": "crashing:hear"}
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(settings))
+    recipe.write_text(yaml.safe_dump({**tiny, "device": "cpu,cpu", "project": ".", "name": "run"}))
     done = subprocess.run(
-        command("--recipe", recipe), env=environ(), cwd=tmp_path, capture_output=True, text=True, timeout=300
+        command("--recipe", recipe, "--callback", "crashing:hear"),
+        env=environ(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 1
     assert done.stderr.count("ArithmeticError: seven times six") == 1

@@ -11,7 +11,7 @@ import numpy as np
 
 from cledet.data.faults import Faults
 from cledet.data.index import DetectionIndex, image_numbers
-from cledet.data.paths import EVERYTHING, lies_in, missing, place
+from cledet.data.paths import EVERYTHING, lies_in, missing, place, plain_file
 from cledet.errors import nearest
 
 # fmt: off
@@ -96,7 +96,7 @@ def read_xml(file: Path, classes: Sequence[str], faults: Faults) -> VocImage | N
     None where it is missing or no XML; that, objects without a box and those of other classes are faults.
     """
     try:
-        root = ElementTree.parse(file).getroot()
+        root = _root(file)
         size = _size(root)
     except (OSError, ElementTree.ParseError, ValueError) as error:
         faults.add("annotation", f"{file}: {error.strerror if isinstance(error, OSError) else error}")
@@ -183,10 +183,15 @@ def _classes(files: Iterable[Path]) -> tuple[str, ...]:
     found: set[str] = set()
     for file in files:
         try:
-            found |= {_name(item) for item in ElementTree.parse(file).getroot().findall("object")}
-        except ElementTree.ParseError:
+            found |= {_name(item) for item in _root(file).findall("object")}
+        except (OSError, ElementTree.ParseError):
             continue  # a fault of the split that it belongs to
     return VOC_CLASSES if found <= set(VOC_CLASSES) else tuple(sorted(found))
+
+
+def _root(file: Path) -> ElementTree.Element:
+    with open(file, "rb", opener=plain_file) as content:
+        return ElementTree.parse(content).getroot()
 
 
 def _build(split: str, parsed: list[VocImage], classes: tuple[str, ...], faults: Faults) -> DetectionIndex:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cledet.data.faults import Faults
 from cledet.data.index import DetectionIndex, Floats, image_numbers
-from cledet.data.paths import EVERYTHING, lies_in, missing, place
+from cledet.data.paths import EVERYTHING, lies_in, missing, place, plain_file
 from cledet.errors import UserError
 
 SLACK = 0.5
@@ -122,7 +122,7 @@ def read_labels(file: str, keypoints: bool, faults: Faults) -> Floats:
     these is a fault.
     """
     try:
-        with open(file, encoding="utf-8-sig") as lines:
+        with open(file, encoding="utf-8-sig", opener=plain_file) as lines:
             rows = [_row(line, f"{file}:{number}", keypoints, faults) for number, line in enumerate(lines, 1)]
     except FileNotFoundError:
         rows = []

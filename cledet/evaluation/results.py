@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cledet.data.index import DetectionIndex
+from cledet.data.paths import plain_file
 from cledet.errors import UserError
 
 Results = NDArray[np.float64]
@@ -45,9 +46,12 @@ def read_results(path: Path, index: DetectionIndex) -> Results:
     of which it names the first.
     """
     try:
-        results = _decode(path.read_bytes())
+        with open(path, "rb", opener=plain_file) as file:
+            results = _decode(file.read())
     except FileNotFoundError:
         raise UserError(f"there is no predictions file {path}", "check the path") from None
+    except OSError as error:
+        raise UserError(f"the predictions file {path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is not in COCO's results format ({type(error).__name__}: {error})",

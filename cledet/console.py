@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -30,6 +30,8 @@ from cledet.group import rank
 T = TypeVar("T")
 BAR = 12
 """Characters of a full bar in a table."""
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal obeys or cannot show: control characters, marks that turn the direction of text, half characters."""
 
 
 class Bar(NamedTuple):
@@ -46,33 +48,47 @@ class _Console(Console):
 
 def _console(stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else 160
+    width = None if _is_terminal(stream) else 160
     # no markup and no emoji: "[red]" and ":cat:" are names like others
     return _Console(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False, width=width)
 
 
-def say(text: str) -> None:
-    """A line of news."""
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
+def printable(text: object) -> str:
+    """Write control characters as escapes, so that names in the text cannot start lines, move or recolour others."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def say(*lines: str) -> None:
+    """News on stderr, each argument in a line."""
     if rank() == 0:
-        _console(stderr=True).print(text)
+        _print_lines(lines)
 
 
-def warn(text: str) -> None:
-    """A line of news that the user should not miss."""
+def warn(text: str, *more: str) -> None:
+    """News that the user should not miss, each argument in a line."""
     if rank() == 0:
-        _console(stderr=True).print(f"warning: {text}", style="yellow")
+        _print_lines((f"warning: {text}", *more), style="yellow")
 
 
-def fail(text: str) -> None:
+def fail(text: str, *more: str) -> None:
     """The sentence that ends a command; of a process that is not the first, with its number."""
     who = f"rank {rank()}: " if rank() else ""
-    _console(stderr=True).print(f"{who}error: {text}", style="bold red")
+    _print_lines((f"{who}error: {text}", *more), style="bold red")
 
 
-def show(text: object) -> None:
-    """A result in one line, on stdout."""
+def _print_lines(lines: Iterable[str], style: str | None = None) -> None:
+    _console(stderr=True).print("\n".join(map(printable, lines)), style=style)
+
+
+def show(*lines: object) -> None:
+    """Results on stdout, each argument in a line."""
     if rank() == 0:
-        print(text)
+        for line in lines:
+            print(printable(line))
 
 
 def show_json(document: Any) -> None:
@@ -85,10 +101,10 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
     """A result for people: a table on stdout; numbers are set to the right, fractions with four digits."""
     rows = [tuple(row) for row in rows]
     console = _console(stderr=False)
-    table = Table(title=title or None, title_justify="left", title_style="bold")
+    table = Table(title=printable(title) or None, title_justify="left", title_style="bold")
     for i, name in enumerate(columns):
         numbers = all(is_number(row[i]) for row in rows)
-        table.add_column(name, justify="right" if numbers else "left", no_wrap=numbers)
+        table.add_column(printable(name), justify="right" if numbers else "left", no_wrap=numbers)
     for row in rows:
         table.add_row(*(_cell(value, console.encoding) for value in row))
     if rank() == 0:
@@ -99,9 +115,9 @@ def show_finding(severity: str, text: str, examples: Sequence[str], more: int = 
     """A result for people: a sentence on stdout, and below it examples."""
     console = _console(stderr=False)
     style = {"error": "bold red", "warning": "yellow"}.get(severity, "bold")
-    console.print(Text.assemble((f"{severity:<8}", style), text))
+    console.print(Text.assemble((f"{severity:<8}", style), printable(text)))
     for example in examples:
-        console.print(" " * 10 + example)
+        console.print(" " * 10 + printable(example))
     if more:
         console.print(f"{'':10}... and {more:,} more")
 
@@ -116,7 +132,7 @@ def _cell(value: Any, encoding: str) -> str:
         return "-"
     if isinstance(value, Bar):
         return ("█" if encoding.startswith("utf") else "#") * round(BAR * value.share)
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else printable(value)
 
 
 class Steps:
@@ -133,10 +149,10 @@ class Steps:
             TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}", markup=False),
             console=_console(stderr=True),
-            disable=rank() > 0 or not sys.stderr.isatty(),
+            disable=rank() > 0 or not _is_terminal(sys.stderr),
             transient=True,
         )
-        self._task = self._bar.add_task(title, total=total, completed=done, figures="")
+        self._task = self._bar.add_task(printable(title), total=total, completed=done, figures="")
 
     def __enter__(self) -> Steps:
         self._bar.start()
@@ -147,7 +163,7 @@ class Steps:
 
     def advance(self, figures: str = "") -> None:
         """One step further."""
-        self._bar.update(self._task, advance=1, figures=figures)
+        self._bar.update(self._task, advance=1, figures=printable(figures))
 
     def set(self, done: int, total: int) -> None:
         """So many steps of so many."""
@@ -155,7 +171,7 @@ class Steps:
 
     def note(self, text: str) -> None:
         """A line of news that stays above the bar."""
-        self._bar.console.print(text, markup=False)
+        self._bar.console.print(printable(text), markup=False)
 
 
 def transfer(title: str, total: int) -> Steps:

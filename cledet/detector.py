@@ -26,7 +26,7 @@ from cledet.engine.judging.scoring import predictions_split
 from cledet.engine.judging.validator import post_process, validate, validate_results
 from cledet.engine.predicting.predictor import Detections, Predictor
 from cledet.engine.predicting.torchvision_detector import TorchvisionDetector, TorchvisionPredictor
-from cledet.engine.runs import new_run, newest_run
+from cledet.engine.runs import newest_run, whole_run
 from cledet.engine.splits import load_index
 from cledet.engine.training import session
 from cledet.errors import UserError, nearest
@@ -171,7 +171,7 @@ class Detector:
         settings = settings or resolve(ExportSettings, {"format": format, **given})
         model = self._trained()
         name = settings.name or Path(model.data or model.architecture.backbone).stem
-        return exporter.export(model, lambda: new_run(settings.project, "export", name), settings)
+        return exporter.export(model, lambda: whole_run(settings.project, "export", name), settings)
 
     def _trained(self) -> Checkpoint:
         if self.foreign is not None:

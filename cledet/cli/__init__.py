@@ -5,8 +5,6 @@ Every flag is a field of the command's settings; no file here imports torch befo
 
 from __future__ import annotations
 
-import io
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from types import FrameType
 
 from cledet.cli import models, judges, datasets, recipes, machine  # isort: skip  # noqa: F401 - in the order of --help
 from cledet.cli.app import app
+from cledet.cli.streams import prepare_streams
 from cledet.console import fail
 from cledet.errors import Interrupted, ProcessFailed, Terminated, UserError
 
@@ -23,8 +22,7 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run the command line: 0 done, 1 a bug, 2 a user's mistake, 130 and 143 interrupted."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
-        sys.stdout.reconfigure(errors="backslashreplace")
+    prepare_streams()
     try:
         with _terminable():
             _run()
@@ -32,13 +30,12 @@ def main() -> None:
         fail(str(error))
         sys.exit(2)
     except BrokenPipeError:  # the reader, say `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Interrupted as error:
         fail(str(error))
         sys.exit(128 + error.signal_number)
     except ProcessFailed as error:
-        fail(str(error))
+        fail(*str(error).split("\n"))
         sys.exit(1)
 
 
@@ -47,8 +44,7 @@ def _run() -> None:
     try:
         app()
     finally:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
 
 
 @contextmanager

@@ -13,7 +13,11 @@ from typer.core import TyperGroup
 from cledet import __version__
 from cledet.choices import ablation_name
 from cledet.config import Settings
+from cledet.console import printable
 from cledet.errors import interruption
+
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+"""Click's UsageError, which newer versions of typer bring along and older ones import."""
 
 
 class Commands(TyperGroup):
@@ -33,13 +37,16 @@ class Commands(TyperGroup):
 
 @contextmanager
 def _own_ends() -> Iterator[None]:
-    """Raise what typer lets pass: Interrupted, and a BrokenPipeError without a number."""
+    """Raise what typer lets pass: Interrupted, and a BrokenPipeError without a number; escape what it prints."""
     try:
         yield
     except KeyboardInterrupt as error:
         raise interruption(error) from None
     except BrokenPipeError:
         raise BrokenPipeError from None
+    except USAGE_ERROR as error:
+        error.message = "\n".join(map(printable, error.message.split("\n")))
+        raise
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # rich's way, in the text of --help
             raise BrokenPipeError from None

@@ -10,7 +10,7 @@ import typer
 
 from cledet.cli.app import Json, app, command
 from cledet.config import CheckSettings
-from cledet.console import Steps, fail, say, show_finding, show_json, show_table, transfer
+from cledet.console import Steps, fail, say, show, show_finding, show_json, show_table, transfer
 from cledet.errors import interruption
 from cledet.resolve import resolve
 
@@ -57,7 +57,7 @@ def _show_report(report: Any) -> None:
         more = finding.count - len(lines) if lines else 0
         show_finding(finding.severity, f"{finding.split}: {finding.text}", lines, more)
     if not report.findings:
-        print("nothing is wrong with it")
+        show("nothing is wrong with it")
 
 
 @data_app.command("download")
@@ -81,7 +81,7 @@ def data_download(
         raise typer.Exit(128 + stopped.signal_number) from None
     if not fetched:
         say(f"{chosen.name} is there already")
-    show_json(chosen.to_dict()) if json else print(chosen.root)
+    show_json(chosen.to_dict()) if json else show(chosen.root)
     say(f"train on it: cledet train --data {shlex.quote(str(chosen.copy or name))}")
 
 

@@ -85,7 +85,7 @@ def _show_val(run: Path, found: Mapping[str, Validation], settings: ValSettings,
     files = [str(run / name) for name in submissions(found, settings).values()]
     if files:
         say(f"{next(iter(found.values())).unlabelled} has no annotations: no figures, but what COCO's server takes")
-        show_json({"submissions": files}) if json else show("\n".join(files))
+        show_json({"submissions": files}) if json else show(*files)
         return
     figures = {name: one.evaluation for name, one in found.items()}
     if json:
@@ -115,7 +115,7 @@ def predict(
     for document in documents:
         names = [found["name"] for found in document["detections"]]
         counts = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
-        print(f"{document['file']}: {counts or 'nothing'}")
+        show(f"{document['file']}: {counts or 'nothing'}")
     say(f"pictures and predictions.json: {run}")
 
 
@@ -130,7 +130,7 @@ def explain(
     from cledet.commands import explain_to_folder, newest_detector
 
     run, document = explain_to_folder(newest_detector(settings), image, settings)
-    show_json(document) if json else print(run / "explain.png")
+    show_json(document) if json else show(run / "explain.png")
 
 
 @command(ExportSettings)
@@ -140,4 +140,4 @@ def export(flags: dict[str, Any], recipe: Recipe = None, json: Json = False) -> 
     from cledet.commands import newest_detector
 
     result = newest_detector(settings).export(settings=settings)
-    show_json(result.to_dict()) if json else print(result.path)
+    show_json(result.to_dict()) if json else show(result.path)

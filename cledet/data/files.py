@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from cledet.data.images import Damage, ImageError, decode_image
 from cledet.data.index import DetectionIndex, Ints
+from cledet.data.paths import plain_file
 
 Digests = npt.NDArray[np.bytes_]
 Item = TypeVar("Item")
@@ -70,7 +71,7 @@ def _read(file: tuple[str, list[int]]) -> tuple[tuple[int, int], bytes, tuple[Da
     """Width and height, the content's hash, and what is wrong."""
     path, (width, height) = file
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb", opener=plain_file) as stream:
             data = stream.read()
     except FileNotFoundError:
         return (0, 0), b"", ("missing", "")

@@ -8,19 +8,21 @@ import re
 import struct
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from cledet.data.paths import missing
+from cledet.data.paths import missing, plain_file
 from cledet.errors import UserError
 
 Pixels = npt.NDArray[np.uint8]
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+"""The formats that are decoded, whatever a file's name; of Pillow's others EPS would start Ghostscript."""
 MAX_PIXELS = 178_956_970
 """Most pixels of an image, Pillow's own limit; a larger one is refused before it fills the memory."""
 _ORIENTATION_TAG = 274
@@ -53,7 +55,8 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Pixels:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        with open(path, "rb", opener=plain_file) as file:
+            data = file.read()
     except FileNotFoundError:
         error = missing("image", path)
         raise ImageError(error.message, error.hint, "missing") from None
@@ -86,11 +89,12 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises UserError naming the file if it cannot be read.
     """
     try:
-        with Image.open(path) as header:
+        with open(path, "rb", opener=plain_file) as file, _open(file) as header:
             turned = int(header.getexif().get(_ORIENTATION_TAG, 1)) >= 5
             return (header.height, header.width) if turned else (header.width, header.height)
     except _UNREADABLE as error:
-        raise UserError(f"cannot read image {path}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise UserError(f"cannot read image {path}: {reason or error}") from error
 
 
 def image_files(source: str | Path) -> list[Path]:
@@ -123,17 +127,21 @@ def _decode(data: bytes) -> tuple[Pixels, int]:
     """RGB pixels as stored, and the EXIF orientation, 1 to 8."""
     if not data:
         raise ValueError("the file is empty")
-    try:
-        header = Image.open(io.BytesIO(data))
-    except UnidentifiedImageError:
-        raise ValueError("it is no image, or of a kind that is not read") from None
-    with header:
+    with _open(io.BytesIO(data)) as header:
         width, height = header.size
         if width * height > MAX_PIXELS:
             raise ValueError(f"it is {width}x{height}, more than {MAX_PIXELS} pixels")
         jpeg = header.format in ("JPEG", "MPO") and header.mode in ("RGB", "L")
         pixels = _decode_jpeg(data, header) if jpeg else _to_rgb(header)
         return pixels, _orientation(header)
+
+
+def _open(file: IO[bytes]) -> Image.Image:
+    """The head of an image; raises ValueError for what is none of FORMATS."""
+    try:
+        return Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError("it is no image, or of a kind that is not read") from None
 
 
 def _decode_jpeg(data: bytes, header: Image.Image) -> Pixels:

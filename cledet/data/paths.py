@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -45,8 +47,29 @@ def read_lines(file: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
+def plain_file(path: str, flags: int) -> int:
+    """Open as `open` does, for its `opener`, but refuse named pipes, sockets and devices, which may never end.
+
+    Raises OSError, whose `strerror` says what the path is.
+    """
+    at_once = getattr(os, "O_NONBLOCK", 0)  # a pipe would wait for its writer; Windows has none
+    handle = os.open(path, flags | at_once)
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        if at_once:
+            os.set_blocking(handle, True)
+        return handle
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    kind = "named pipe" if stat.S_ISFIFO(mode) else "device"
+    raise OSError(errno.EINVAL, f"it is a {kind}, not a file", path)
+
+
 def missing(what: str, path: Path) -> UserError:
-    """The error for a path that is not there: the path tried and what lies beside it."""
+    """The error for a path that is not there, or neither file nor folder: the path tried and what lies beside it."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        return UserError(f"{what} cannot be read: {path} is a named pipe, socket or device", "pass a file")
     return UserError(f"{what} not found: {path}", _neighbours(path))
 
 

@@ -29,20 +29,19 @@ def shapes_folder(home: Path | None = None) -> Path:
     folder = (home or cache_folder()) / f"shapes-{VERSION}"
     if folder.is_dir():
         return folder
+    draft = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".shapes-", dir=folder.parent))
-    except OSError as error:
-        hint = "set CLEDET_CACHE to a folder that can be written"
-        raise UserError(f"cannot write to the cache {folder.parent}: {error.strerror}", hint) from error
-    try:
         draw_shapes(draft)
         draft.rename(folder)
-    except OSError:
+    except OSError as error:
         if not folder.is_dir():  # else another process was first, with the same pictures
-            raise
+            hint = "set CLEDET_CACHE to a folder that can be written"
+            raise UserError(f"cannot write to the cache {folder.parent}: {error.strerror}", hint) from error
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 

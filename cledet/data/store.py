@@ -70,9 +70,9 @@ def open_stored(folder: Path, name: str | None = None, notes: tuple[str, ...] | 
 
 def _digest(files: Iterable[Path], options: str) -> str:
     """A name for the content of the files, where they are, and the options."""
-    digest = hashlib.blake2b(f"{VERSION}\0{options}".encode(errors="surrogateescape"), digest_size=20)
+    digest = hashlib.blake2b(f"{VERSION}\0{options}".encode("utf-8", "surrogatepass"), digest_size=20)
     for file in files:
-        digest.update(f"\0{file}\0{file.stat().st_size}\0".encode(errors="surrogateescape"))
+        digest.update(f"\0{file}\0{file.stat().st_size}\0".encode("utf-8", "surrogatepass"))
         with file.open("rb") as content:
             while block := content.read(1 << 20):
                 digest.update(block)

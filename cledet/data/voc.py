@@ -11,7 +11,7 @@ import numpy as np
 
 from cledet.data.faults import Faults
 from cledet.data.index import FARTHEST, DetectionIndex, image_numbers
-from cledet.data.paths import EVERYTHING, lies_in, missing, path_fault, place, read_lines
+from cledet.data.paths import EVERYTHING, lies_in, missing, path_fault, place, plain_file, read_lines
 from cledet.errors import nearest
 
 # fmt: off
@@ -131,7 +131,8 @@ def pixel_box(corners: Sequence[float]) -> tuple[float, float, float, float]:
 def _parse(file: Path) -> ElementTree.Element:
     """The root of an XML file. Raises ValueError where there is none, saying why."""
     try:
-        return ElementTree.parse(file).getroot()
+        with open(file, "rb", opener=plain_file) as content:
+            return ElementTree.parse(content).getroot()
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
     except (ElementTree.ParseError, LookupError) as error:  # LookupError: an encoding that Python does not know

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cledet.data.faults import Faults
 from cledet.data.index import DetectionIndex, Floats, image_numbers
-from cledet.data.paths import EVERYTHING, lies_in, missing, path_fault, place, read_lines
+from cledet.data.paths import EVERYTHING, lies_in, missing, path_fault, place, plain_file, read_lines
 from cledet.errors import UserError
 
 MOST_CLASSES = 2**15
@@ -130,7 +130,7 @@ def read_labels(file: str, keypoints: bool, faults: Faults) -> Floats:
     these is a fault.
     """
     try:
-        with open(file, encoding="utf-8-sig") as lines:
+        with open(file, encoding="utf-8-sig", opener=plain_file) as lines:
             rows = [_row(line, f"{file}:{number}", keypoints, faults) for number, line in enumerate(lines, 1)]
     except FileNotFoundError:
         rows = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from cledet.errors import UserError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """A full disk, and a user's share of it that is used up."""
+NAME_MAX = 255
+"""Bytes of a file's name that common filesystems take."""
 
 
 def previous(path: Path) -> Path:
@@ -61,8 +64,11 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def write_whole(path: Path, content: str | bytes, *, sync: bool = True) -> None:
-    """Write a file so that readers see the old one or the whole new one, and a full disk leaves the old one."""
-    data = content.encode() if isinstance(content, str) else content
+    """Write a file so that readers see the old one or the whole new one, and a full disk leaves the old one.
+
+    Half characters, as names of files that are not UTF-8 hold them, are written as escapes.
+    """
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     write_file(path, lambda file: file.write(data), sync=sync)
 
 
@@ -106,4 +112,7 @@ def unwritable(path: Path, error: OSError) -> UserError:
 
 
 def _part(path: Path) -> Path:
+    name = os.fsencode(path.name)
+    if len(name) > NAME_MAX - len(".part"):
+        return path.with_name(hashlib.blake2b(name, digest_size=16).hexdigest() + ".part")
     return path.with_name(path.name + ".part")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cledet.data.index import DetectionIndex
+from cledet.data.paths import plain_file
 from cledet.errors import UserError
 
 Results = NDArray[np.float64]
@@ -45,7 +46,8 @@ def read_results(path: Path, index: DetectionIndex) -> Results:
     of which it names the first.
     """
     try:
-        results = _decode(path.read_bytes())
+        with open(path, "rb", opener=plain_file) as file:
+            results = _decode(file.read())
     except FileNotFoundError:
         raise UserError(f"there is no predictions file {path}", "check the path") from None
     except OSError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import io
+import os
+import signal
 import struct
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cledet.data.images import MAX_PIXELS, ImageError, decode_image, image_files, read_image
+from cledet.data.images import MAX_PIXELS, ImageError, decode_image, image_files, image_size, read_image
 from cledet.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # as images.py does; pytest sets its own filters
@@ -275,10 +277,10 @@ def test_what_is_no_image_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> bytes:
+    def refuse(*_: object) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("cledet.data.images.plain_file", refuse)
     with pytest.raises(UserError, match=r"cannot read image .*a\.jpg: Permission denied"):
         read_image(tmp_path / "a.jpg")
 
@@ -325,3 +327,64 @@ def test_damage_in_the_middle_is_no_missing_end(tmp_path: Path) -> None:
     with pytest.raises(ImageError) as caught:
         decode_image(bytes(content), "a.png")
     assert caught.value.kind == "unreadable"
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 10 10
+%%EndComments
+showpage
+%%EOF
+"""
+DDS = b"DDS " + struct.pack("<7I44x", 124, 0x1007, 4, 4, 0, 0, 0) + struct.pack("<2I4s5I", 32, 4, b"DX10", *[0] * 5)
+AVIF = struct.pack(">I4s4sI4s4s", 24, b"ftyp", b"avif", 0, b"avif", b"mif1") + b"\0" * 64
+
+
+@pytest.mark.parametrize("read", [read_image, image_size])
+@pytest.mark.parametrize(
+    "content", [EPS, DDS.ljust(200, b"\0"), AVIF, b"P6 1 1 255 abc"], ids=["eps", "dds", "avif", "ppm"]
+)
+def test_other_formats_are_refused_whatever_the_name_and_start_no_program(tmp_path, monkeypatch, content, read) -> None:
+    ran = tmp_path / "ran"
+    for name in ("gs", "gswin32c", "gswin64c"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {ran}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # looked for once a process
+    file = tmp_path / "x.jpg"
+    file.write_bytes(content)
+    with pytest.raises(UserError) as raised:
+        read(file)
+    assert raised.value.message.endswith(f"image {file}: it is no image, or of a kind that is not read")
+    assert not ran.exists()
+
+
+def test_a_jpeg_of_several_pictures_is_a_jpeg(tmp_path: Path) -> None:
+    picture = Image.fromarray(quarters())
+    picture.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[picture])
+    assert corners(read_image(tmp_path / "a.jpg")) == ["red", "green", "white", "blue"]
+    assert image_size(tmp_path / "a.jpg") == (40, 20)
+
+
+@pytest.fixture
+def soon():
+    """Ends a test that waits, for a pipe's writer say, instead of the whole session."""
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits"))
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such files")
+@pytest.mark.parametrize("read", [read_image, image_size])
+def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path: Path, soon, read) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    for name, kind in (("pipe.jpg", "named pipe"), ("zero.jpg", "device")):
+        with pytest.raises(UserError) as raised:
+            read(tmp_path / name)
+        assert str(raised.value) == f"cannot read image {tmp_path / name}: it is a {kind}, not a file"
+    with pytest.raises(UserError, match=r"pipe\.jpg is a named pipe, socket or device"):
+        image_files(tmp_path / "pipe.jpg")
+    with pytest.raises(UserError, match="no images"):
+        image_files(tmp_path)

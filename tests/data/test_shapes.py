@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -112,3 +113,23 @@ def test_a_shape_is_whole_and_as_long_as_asked(name: str) -> None:
         assert not mask[[0, -1]].any()
         assert not mask[:, [0, -1]].any()
         assert 70 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 102
+
+
+def test_a_disk_that_fills_while_drawing_is_one_sentence_and_leaves_nothing(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = shapes._draw_image
+
+    def full(file: Path, seed: tuple[int, int, int]):
+        if seed[-1] == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(file))
+        return draw(file, seed)
+
+    monkeypatch.setattr(shapes, "_draw_image", full)
+    with pytest.raises(UserError) as raised:
+        shapes.shapes_folder()
+    words = (
+        f"cannot write to the cache {cache}: No space left on device (set CLEDET_CACHE to a folder that can be written)"
+    )
+    assert str(raised.value) == words
+    assert not list(cache.iterdir())

@@ -132,3 +132,15 @@ def test_part_of_an_index_is_no_longer_the_cached_one(cache: Path, copy: Path) -
     again = pickle.loads(pickle.dumps(part))
     assert again.store is None
     assert same(part, again)
+
+
+def test_names_that_are_not_utf8_are_kept_too(cache: Path, copy: Path) -> None:
+    image = copy / "val" / "0.png"
+    image.rename(image.with_name("caf\udce9.png"))
+    file = copy / "annotations" / "instances_val.json"
+    file.write_text(file.read_text().replace('"0.png"', r'"caf\udce9.png"'))
+    folder = copy.rename(copy.with_name("\udce9"))
+    first, again = (open_source(folder).index("val") for _ in range(2))
+    assert again.store is not None
+    assert same(first, again)
+    assert Path(again.paths[0]).name == "caf\udce9.png"

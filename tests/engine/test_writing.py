@@ -244,3 +244,14 @@ def test_a_folder_that_is_a_file_is_said(small, tmp_path):
     (tmp_path / "weights").touch()
     with pytest.raises(UserError, match=r"last\.pt could not be written: (File exists|Not a directory)"):
         small(1).save(tmp_path / "weights" / "last.pt")
+
+
+def test_the_longest_name_and_one_that_is_not_utf8_are_written(tmp_path):
+    longest = tmp_path / ("x" * 251 + ".jpg")
+    for _ in range(2):
+        write_file(longest, lambda file: file.write(b"a"))
+    write_whole(tmp_path / "a.csv", "caf\udce9.jpg \u732b\n")
+    assert (tmp_path / "a.csv").read_bytes() == b"caf\\udce9.jpg \xe7\x8c\xab\n"
+    with pytest.raises(UserError, match="File name too long"):
+        write_whole(tmp_path / ("x" * 256), "")
+    assert {path.name for path in tmp_path.iterdir()} == {longest.name, "a.csv"}

@@ -20,6 +20,7 @@ def evaluation(**more):
 def test_markdown_and_csv():
     columns, rows = ["NMS", "AP", "n"], [["a", 0.123456, 3], ["b", None, 4]]
     assert to_markdown(columns, rows) == "| NMS | AP | n |\n| --- | --: | --: |\n| a | 0.1235 | 3 |\n| b | - | 4 |\n"
+    assert to_markdown(["class"], [["a|b\nc"]]) == "| class |\n| --- |\n| a\\|b\\nc |\n"
     assert to_csv(columns, rows) == "NMS,AP,n\na,0.123456,3\nb,,4\n"
 
 

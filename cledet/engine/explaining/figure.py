@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from cledet.choices import ablation_name
+from cledet.console import printable
 from cledet.engine.explaining.explanation import IAC_OPTIONS, SHOWN_SCORE, Explanation
 from cledet.engine.pictures.plots import save_figure
 
@@ -178,10 +179,10 @@ def _note(axes: Axes, found: Explanation) -> None:
             "From where an object is classified best to where it is localized best (4, 5) it is on average "
             f"{float(apart.mean()):.2f} times the object's size (the square root of its area)."
         )
-    text = "\n\n".join(textwrap.fill(line, 62) for line in lines)
+    text = "\n\n".join(textwrap.fill(printable(line), 62) for line in lines)
     axes.text(0, 1, text, va="top", fontsize=11, linespacing=1.3, parse_math=False, transform=axes.transAxes)
     title = found.path.name if found.path is not None else "The image"
-    axes.set_title(textwrap.fill(title, 50), fontsize=12, fontweight="bold", loc="left", parse_math=False)
+    axes.set_title(textwrap.fill(printable(title), 50), fontsize=12, fontweight="bold", loc="left", parse_math=False)
 
 
 def _photo(axes: Axes, found: Explanation) -> None:
@@ -229,7 +230,7 @@ def _objects(axes: Axes, found: Explanation) -> LineCollection:
 def _names(axes: Axes, found: Explanation) -> None:
     """The class of each object, inside its upper left corner."""
     for (x, y, _, _), label in zip(found.objects.boxes.tolist(), found.objects.labels.tolist()):
-        text = axes.annotate(found.names[label], (max(x, 0), max(y, 0)), (2, -2), textcoords="offset points")
+        text = axes.annotate(printable(found.names[label]), (max(x, 0), max(y, 0)), (2, -2), textcoords="offset points")
         text.set(va="top", fontsize=8, color="white", clip_on=True, parse_math=False)
 
 

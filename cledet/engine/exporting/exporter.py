@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,12 @@ from cledet.engine.exporting.proof import Proof, pictures, prove_detections, pro
 from cledet.engine.exporting.runtimes import FORMATS, Open, Plan, write_suppression
 from cledet.engine.judging.validator import post_process
 from cledet.engine.safe_weights import FACTS, as_bytes, pack
-from cledet.engine.writing import write_whole
+from cledet.engine.writing import write_file, write_whole
 from cledet.errors import UserError
 from cledet.models.decode import PostProcess
 
+NewFolder = Callable[[], AbstractContextManager[Path]]
+"""Makes a folder that is taken away again if filling it breaks off."""
 MAX_BOX_ERROR, MAX_SCORE_ERROR = 0.5, 1e-3
 """What a runtime's boxes (pixels) and scores may differ by."""
 
@@ -43,7 +48,7 @@ class Export:
         return {**asdict(self), "path": str(self.path)}
 
 
-def export(model: Checkpoint, folder: Callable[[], Path], settings: ExportSettings) -> Export:
+def export(model: Checkpoint, folder: NewFolder, settings: ExportSettings) -> Export:
     """Write the file into a folder, made when all is proved, and compare the runtime's outputs with PyTorch's.
 
     Without NMS it takes any number of images of one size, with NMS one image. Raises UserError where the outputs
@@ -57,8 +62,8 @@ def export(model: Checkpoint, folder: Callable[[], Path], settings: ExportSettin
     short = settings.imgsz or model.imgsz
     size = (_multiple(short), _multiple(long_side(short)))
     plan = Plan(model.network().eval(), size, post, facts(model, size, post))
-    with tempfile.TemporaryDirectory(dir=_existing(settings.project)) as draft:
-        path = Path(draft) / f"model{suffixes[0]}"
+    with _draft() as draft:
+        path = draft / f"model{suffixes[0]}"
         try:
             write(plan, path)
         except torch.onnx.errors.OnnxExporterError as error:
@@ -66,27 +71,25 @@ def export(model: Checkpoint, folder: Callable[[], Path], settings: ExportSettin
             raise UserError(f"{reason}: {str(error).strip().splitlines()[-1]}", "try a newer torch") from None
         proof = prove(plan, model, short, open_file, path)
         judge(proof, settings.format, post)
-        target = folder()
-        for suffix in suffixes:
-            path.with_suffix(suffix).replace(target / f"model{suffix}")
+        target = _keep([path.with_suffix(suffix) for suffix in suffixes], folder)
     name, images = (post.nms, 1) if post else ("none", -1)
     inputs = (images, 3, *size)
     return Export(target / path.name, inputs, proof.max_box_error, proof.max_score_error, name, proof.detections)
 
 
-def export_weights(model: Checkpoint, folder: Callable[[], Path], settings: ExportSettings) -> Export:
+def export_weights(model: Checkpoint, folder: NewFolder, settings: ExportSettings) -> Export:
     """Write the weights alone, with classes and architecture, as safetensors; read back, they are the same bits."""
     idle = {*SuppressionSettings.model_fields, "imgsz"} - {"project", "name"}
     given = [key for key, origin in settings.origins.items() if origin == "flag" and key in idle]
     if given:
         flag = f"--{given[0].replace('_', '-')}"
         raise UserError(f"{flag} does nothing with --format safetensors, which holds weights alone", "leave it out")
-    with tempfile.TemporaryDirectory(dir=_existing(settings.project)) as draft:
-        path = Path(draft) / "model.safetensors"
+    with _draft() as draft:
+        path = draft / "model.safetensors"
         write_whole(path, pack(model.content()))
         if not same_weights(model, load_checkpoint(path)):
             raise UserError("what safetensors gives back differs from the model")
-        path = path.replace(folder() / path.name)
+        path = _keep([path], folder) / path.name
     say(f"safetensors gives back all {len(model.model)} tensors bit by bit")
     return Export(path, (), 0.0, 0.0)
 
@@ -179,6 +182,24 @@ def _multiple(side: int, of: int = 32) -> int:
     return -(-side // of) * of
 
 
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
+@contextmanager
+def _draft() -> Iterator[Path]:
+    """Make a folder among the machine's temporary ones, so that a kill leaves nothing beside the user's files.
+
+    Raises UserError for what cannot be written within it.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="cledet-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+    except OSError as error:
+        reason = f"the file's draft could not be written: {error.strerror or error}"
+        raise UserError(reason, "free some space, or set TMPDIR to another folder") from None
+
+
+def _keep(files: Sequence[Path], folder: NewFolder) -> Path:
+    """Copy the files into the folder, all or none, and return it."""
+    with folder() as target:
+        for file in files:
+            with file.open("rb") as content:
+                write_file(target / file.name, partial(shutil.copyfileobj, content))
+    return target

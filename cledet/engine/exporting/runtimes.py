@@ -141,7 +141,8 @@ def open_onnx(path: Path, names: Sequence[str]) -> Runner:
 def write_openvino(plan: Plan, path: Path) -> None:
     """Write OpenVINO's .xml and .bin, by way of ONNX; weights stay float32.
 
-    Raises UserError for deformable convolutions, which OpenVINO (2026.4) does not read from ONNX: it crashes on them.
+    Raises UserError for deformable convolutions, which OpenVINO (2026.4) does not read from ONNX: it crashes on them;
+    OSError where it cannot write.
     """
     import openvino
 
@@ -152,7 +153,10 @@ def write_openvino(plan: Plan, path: Path) -> None:
     converted = openvino.convert_model(str(onnx_path))
     for key, value in plan.facts.items():
         converted.set_rt_info(value, ["cledet", key])
-    openvino.save_model(converted, str(path), compress_to_fp16=False)
+    try:
+        openvino.save_model(converted, str(path), compress_to_fp16=False)
+    except RuntimeError as error:  # its only one, for a full disk too, where it says "iostream error"
+        raise OSError(f"OpenVINO reports {str(error).strip().splitlines()[-1]}") from None
 
 
 def open_openvino(path: Path, names: Sequence[str]) -> Runner:

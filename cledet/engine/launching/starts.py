@@ -84,7 +84,8 @@ class Starts(LogsSpecs):
             raise ended
         crashes = [record for record in records if "interrupted" not in record and "lost" not in record]
         trace = min(crashes, key=lambda record: record["moment"])["py_callstack"].rstrip() if crashes else ""
-        warn(f"a process failed; start {self.count + 1} of at most {self.max_restarts + 1}\n{trace}".rstrip())
+        lines = trace.rstrip().split("\n") if trace.strip() else []
+        warn(f"a process failed; start {self.count + 1} of at most {self.max_restarts + 1}", *lines)
 
     def interrupted(self) -> Interrupted | None:
         """The interruption that ended all processes of the last start, if one did."""

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
+from cledet.console import printable
 from cledet.data.index import Floats, Ints
 from cledet.engine.pictures.plots import png
 from cledet.evaluation.analysis import Analysis
@@ -263,7 +264,7 @@ def _plain(name: str, most: int = 18) -> str:
     """A class name as matplotlib shows it, not as a formula; the middle of a long one is left out."""
     half = most // 2
     short = name if len(name) <= most else f"{name[:half]}…{name[-half + 1 :]}"
-    return short.replace("$", r"\$")
+    return printable(short).replace("$", r"\$")
 
 
 def _two_lines(name: str) -> str:

@@ -61,7 +61,7 @@ def train_grid(settings: GridSettings, group: Path, train: Callable[[TrainSettin
         write_whole(group / GRID, settings.to_yaml())
     for number, run in enumerate(runs, 1):
         folder, twin = group / run_name(run), _without_clb(run)
-        say(f"\n[{number}/{len(runs)}] {folder}")
+        say("", f"[{number}/{len(runs)}] {folder}")
         try:
             if twin.ablation != run.ablation and twin.ablation in settings.ablation:
                 if distributed.leads() and not (folder / "config.yaml").is_file():  # written last

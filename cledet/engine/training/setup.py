@@ -133,7 +133,9 @@ def frozen_stages(settings: TrainSettings, backbone: str) -> int:
     return 2 if pretrained(settings) and not backbone.startswith("timm:") else 0
 
 
-def summary(settings: TrainSettings, index: DetectionIndex, model: Checkpoint, learner: Learner, run: Path) -> str:
+def summary(
+    settings: TrainSettings, index: DetectionIndex, model: Checkpoint, learner: Learner, run: Path
+) -> list[str]:
     """What is about to be trained, on what, and how, in three lines."""
     trained = sum(p.numel() for p in learner.network.parameters() if p.requires_grad) / 1e6
     precision = str(learner.dtype or torch.float32).removeprefix("torch.")
@@ -142,11 +144,12 @@ def summary(settings: TrainSettings, index: DetectionIndex, model: Checkpoint, l
     left_out = "" if "iac" in settings.possible else f" (iac has no part in --assign {settings.of_head('assign')})"
     head = "" if model.architecture.head == "retinanet" else f" with the head {model.architecture.head}"
     scaled = "" if settings.lr is not None else f" = {settings.base_lr:g} x {settings.batch}/16"
-    return (
+    return [
         f"{model.architecture.backbone}{head} on {describe(learner.device)}{processes}, {precision}; "
         f"{trained:.1f}M trained parameters; components on: {ablation_name(settings.ablation)}"
-        f"{left_out if settings.origins.get('ablation') == 'default' else ''}\n"
+        f"{left_out if settings.origins.get('ablation') == 'default' else ''}",
         f"{index.name}: {len(index)} images, {index.num_boxes} boxes, {len(index.classes)} classes; "
         f"{learner.total} steps of {settings.batch}{parts} at {settings.imgsz} px, "
-        f"lr {settings.learning_rate:g}{scaled}\nrun folder: {run}"
-    )
+        f"lr {settings.learning_rate:g}{scaled}",
+        f"run folder: {run}",
+    ]

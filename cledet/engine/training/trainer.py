@@ -90,7 +90,7 @@ class Trainer:
 
     def fit(self) -> Path:
         """Train to the end, evaluate and save after each epoch; returns the run's folder."""
-        say(summary(self.settings, self.task.train, self.model, self.learner, self.run))
+        say(*summary(self.settings, self.task.train, self.model, self.learner, self.run))
         with interrupts() as stop:
             try:
                 self._fit(stop)

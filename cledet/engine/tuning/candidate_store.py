@@ -64,7 +64,7 @@ def origin(model: Checkpoint, index: DetectionIndex, **how: Any) -> dict[str, An
     images = hashlib.blake2b(digest_size=20)
     for path, image_id in zip(index.paths.tolist(), index.image_ids.tolist()):
         stat = os.stat(path)
-        images.update(f"{path}\0{image_id}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        images.update(f"{path}\0{image_id}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode("utf-8", "surrogatepass"))
     classes = [list(pair) for pair in zip(index.classes, index.category_ids.tolist())]
     same = {"version": VERSION, "weights": weights.hexdigest(), "images": images.hexdigest(), "classes": classes}
     return {**same, "data": index.name, "model_classes": list(model.classes), **how}

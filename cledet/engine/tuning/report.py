@@ -6,6 +6,7 @@ import json
 import shlex
 from typing import Any
 
+from cledet.console import printable
 from cledet.engine.tuning.search import PARAMETERS, Trial, within
 from cledet.engine.tuning.tuner import Gain, Tuned
 from cledet.eval_config import TuneSettings
@@ -126,7 +127,7 @@ def to_recipe(tuned: Tuned, lines: list[str]) -> str:
     """
     post = tuned.recommended.post
     values = "".join(f"{name}: {json.dumps(getattr(post, name))}\n" for name in ("nms", *PARAMETERS[post.nms]))
-    return "".join(f"# {line}\n" for line in lines) + values
+    return "".join(f"# {printable(line)}\n" for line in lines) + values
 
 
 def to_document(tuned: Tuned, settings: TuneSettings, lines: list[str]) -> dict[str, Any]:

@@ -77,6 +77,64 @@ def test_a_file_that_computes_something_else_is_not_kept(tiny_run, tmp_path, mon
     assert not list(tmp_path.rglob("*"))
 
 
+@pytest.mark.parametrize("format", ["onnx", "openvino", "safetensors"])
+def test_a_full_disk_under_the_draft_is_one_sentence(tiny_run, tmp_path, monkeypatch, disk, format):
+    monkeypatch.setattr(exporter.tempfile, "tempdir", str(disk("64k")))
+    monkeypatch.setattr(runtimes, "write_onnx", lambda plan, path: None)
+    model = openvino_model() if format == "openvino" else None
+    monkeypatch.setattr("openvino.convert_model", lambda path: model)
+    full = ((), (".onnx",), lambda _, path: path.write_bytes(bytes(10**6)), runtimes.open_onnx)
+    monkeypatch.setitem(exporter.FORMATS, "onnx", full)
+    with pytest.raises(UserError) as raised:
+        Detector(tiny_run).export(format, project=tmp_path / "runs")
+    reason = "OpenVINO reports basic_ios::clear: iostream error" if format == "openvino" else "No space left on device"
+    assert reason in str(raised.value)
+    assert "free some space" in str(raised.value)
+    assert not list((tmp_path / "disk").iterdir())
+    assert not (tmp_path / "runs").exists()
+
+
+def openvino_model():
+    """One matrix of 4 MB."""
+    import openvino
+    from openvino import opset13
+
+    given = opset13.parameter([1, 1000], np.float32)
+    matrix = opset13.constant(np.random.default_rng(0).random((1000, 1000), np.float32))
+    return openvino.Model([opset13.matmul(given, matrix, False, False)], [given])
+
+
+def test_a_full_disk_under_the_run_leaves_no_half_of_one(tiny_run, disk):
+    project = disk("64k")
+    with pytest.raises(UserError, match=r"model\.safetensors could not be written: No space left .*free some space"):
+        Detector(tiny_run).export("safetensors", project=project)
+    assert not list(project.rglob("model*"))
+    assert not list((project / "export").iterdir())
+
+
+def test_a_folder_that_takes_no_files_is_one_sentence(tiny_run, disk):
+    project = disk("64k,ro")
+    with pytest.raises(UserError, match=r"the run folder .* could not be made: Read-only file system"):
+        Detector(tiny_run).export("safetensors", project=project)
+
+
+def test_a_kill_leaves_nothing_beside_the_users_files(tiny_run, tmp_path, monkeypatch):
+    """While the file is written there is nothing of it in the working folder or the project."""
+    seen = []
+
+    def write(plan, path):
+        path.write_bytes(b"half")
+        seen.extend([path.is_file(), list(tmp_path.rglob("*"))])
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(exporter.tempfile, "tempdir", None)
+    monkeypatch.setitem(exporter.FORMATS, "onnx", ((), (".onnx",), write, runtimes.open_onnx))
+    with pytest.raises(KeyboardInterrupt):
+        Detector(tiny_run).export()
+    assert seen == [True, []]
+
+
 def test_a_torch_that_cannot_write_onnx_is_one_sentence(tiny_run, tmp_path, monkeypatch):
     """As torch 2.6 with onnxscript 0.7."""
 

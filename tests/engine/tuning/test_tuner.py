@@ -175,8 +175,8 @@ def test_the_tables_recipe_and_document_agree(doubled, tmp_path):
     assert rows[0][0] == "--nms standard --iou 0.5 (the default)"
     assert sum(row[-1] or 0 for row in rows) == len(found.searched)
     assert conf_table(found, "AP")[1][0][:2] == ["0", found.recommended.figure]
-    (tmp_path / "tuned.yaml").write_text(to_recipe(found, ["a", "b"]))
-    assert (tmp_path / "tuned.yaml").read_text().startswith("# a\n# b\nnms: ")
+    (tmp_path / "tuned.yaml").write_text(to_recipe(found, ["a", "b --data 'c\niou: 0.99'"]))
+    assert (tmp_path / "tuned.yaml").read_text().startswith("# a\n# b --data 'c\\niou: 0.99'\nnms: ")
     for kind in (ValSettings, PredictSettings):
         read = resolve(kind, {}, recipe=tmp_path / "tuned.yaml", environ={})
         assert (read.nms, read.iou) == (found.best.post.nms, found.best.post.iou)

@@ -46,10 +46,10 @@ class Checkpoint:
     written: str = ""  # when: the local time, ISO 8601
 
     def network(self) -> RetinaNet:
-        """The network with these weights."""
+        """The network with these weights, in evaluation mode."""
         network = build_network(self.architecture)
         network.load_state_dict(self.model)
-        return network
+        return network.eval()
 
     def content(self) -> dict[str, Any]:
         """All of it as tensors and plain data, with what writes it now, and when."""

@@ -194,6 +194,10 @@ def test_what_is_saved_is_what_is_loaded(tiny_run, tmp_path):
     assert torch.equal(a.logits, b.logits)
 
 
+def test_a_network_of_a_checkpoint_is_in_evaluation_mode(tiny_run):
+    assert not any(module.training for module in load_checkpoint(tiny_run).network().modules())
+
+
 OLD = ("architecture", "model", "classes", "category_ids", "components", "imgsz", "data", "step", "metrics", "settings",
        "training")  # fmt: skip
 """The fields that cledet 0.1.0 wrote, beside `format`, `versions` of torch alone, and `written`."""

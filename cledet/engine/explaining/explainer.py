@@ -129,5 +129,5 @@ def _run(model: Checkpoint, resized: NDArray[np.uint8], device_name: str) -> Raw
     """Raw outputs of one image in the network's size, in float32, on the CPU."""
     device = pick_device(device_name)
     tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-    raw = model.network().to(device).eval()(pad_images([tensor]).to(device))
+    raw = model.network().to(device)(pad_images([tensor]).to(device))
     return raw._replace(**{name: part.float().cpu() for name, part in raw._asdict().items() if torch.is_tensor(part)})

@@ -56,7 +56,7 @@ def export(model: Checkpoint, folder: Callable[[], Path], settings: ExportSettin
     need(packages)
     short = settings.imgsz or model.imgsz
     size = (_multiple(short), _multiple(long_side(short)))
-    plan = Plan(model.network().eval(), size, post, facts(model, size, post))
+    plan = Plan(model.network(), size, post, facts(model, size, post))
     with tempfile.TemporaryDirectory(dir=_existing(settings.project)) as draft:
         path = Path(draft) / f"model{suffixes[0]}"
         try:

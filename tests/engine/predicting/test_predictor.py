@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -24,6 +25,19 @@ from cledet.resolve import resolve
 
 def settings(**given):
     return resolve(PredictSettings, {"device": "cpu", "amp": "off", "conf": 0.0, **given}, environ={})
+
+
+@pytest.mark.parametrize("network", ["as loaded", "in training"])
+def test_a_predictor_is_in_evaluation_mode_from_the_start(tiny_run, squares, network):
+    detector, image = Detector(tiny_run), read_image(squares / "val" / "1.png")
+    predictor = detector.predictor(settings())
+    if network == "in training":
+        predictor = replace(predictor, network=predictor.network.train())
+    (wanted,) = detector.predictor(settings()).stream([image])
+    found = predictor.predict(image, None)
+    assert not any(module.training for module in predictor.network.modules())
+    assert len(found) == 100
+    assert torch.equal(found.scores, wanted.scores)
 
 
 @torch.inference_mode()

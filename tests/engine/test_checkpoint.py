@@ -12,6 +12,7 @@ import torch
 
 from cledet import Detector
 from cledet.engine.checkpoint import load_checkpoint
+from cledet.engine.safe_weights import pack
 from cledet.engine.writing import previous
 from cledet.errors import UserError
 
@@ -149,6 +150,20 @@ def test_other_weights_are_refused(tmp_path):
     torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "resnet.pth")
     with pytest.raises(UserError, match="neither a cledet checkpoint nor a detector of torchvision"):
         load_checkpoint(tmp_path / "resnet.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_weights_that_are_not_finite_are_refused(small, tmp_path, suffix, value):
+    model, path = small(1), tmp_path / f"a{suffix}"
+    model.model |= {"c": torch.ones(3), "d": torch.tensor([1, float(value)]), "e": torch.tensor(float(value))}
+    path.write_bytes(pack(model.content())) if suffix == ".safetensors" else model.save(path)
+    with pytest.raises(UserError) as error:
+        load_checkpoint(path)
+    assert str(error.value) == (
+        f"{path} holds NaN or infinity in 2 of its 5 tensors, first d, and detects nothing "
+        "(the run diverged: take an earlier checkpoint, or train with a lower --lr)"
+    )
 
 
 def test_a_missing_file_says_what_is_there(tmp_path):

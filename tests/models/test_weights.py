@@ -125,7 +125,8 @@ def test_without_a_net_one_sentence_says_what_to_do(hub):
         fetch("http://127.0.0.1:1/x-0676ba61.pth", lambda _: None, "the ImageNet weights of r50")
     assert error.value.message.startswith("the ImageNet weights of r50 could not be fetched from http://127.0.0.1:1/x-")
     assert error.value.hint == (
-        f"put that file into {hub} as x-0676ba61.pth, or pass --backbone-weights FILE, or --backbone-weights none to start afresh"
+        f"put that file into {hub} as x-0676ba61.pth, or pass --backbone-weights FILE, "
+        "or --backbone-weights none to start afresh"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cledet.config import ExplainSettings, ExportSettings, PredictSettings
 from cledet.console import say
-from cledet.data.images import image_files
+from cledet.data.images import image_files, rgb_arrays
 from cledet.data.index import DetectionIndex
 from cledet.data.source import open_source
 from cledet.engine.checkpoint import Checkpoint, load_checkpoint
@@ -140,7 +140,10 @@ class Detector:
         settings: PredictSettings | None = None,
         **given: Any,
     ) -> Iterator[Detections]:
-        """Detections of a file, a folder, a glob, an RGB array [H, W, 3], or several of these, one by one."""
+        """Detections of a file, a folder, a glob, an array of uint8, or several of these, one by one.
+
+        An array is RGB [H, W, 3], gray [H, W], RGBA [H, W, 4], whose alpha is dropped, or a batch [N, H, W, 3].
+        """
         settings = settings or resolve(PredictSettings, given)
         return self.predictor(settings).stream(_images(source))
 
@@ -183,11 +186,12 @@ class Detector:
 
 def _images(source: Any) -> Iterator[Path | NDArray[np.uint8]]:
     if isinstance(source, np.ndarray):
-        yield source
-    elif isinstance(source, torch.Tensor):
-        raise UserError("predict takes files and RGB arrays [H, W, 3] of uint8, not tensors")
+        yield from rgb_arrays(source)
     elif isinstance(source, str | Path):
         yield from image_files(source)
-    else:
+    elif isinstance(source, Iterable) and not isinstance(source, torch.Tensor | bytes | Mapping):
         for one in source:
             yield from _images(one)
+    else:
+        hint = "numpy.asarray makes an array of a picture, tensor.permute(1, 2, 0).numpy() of a tensor [3, H, W]"
+        raise UserError(f"predict takes files and RGB arrays [H, W, 3] of uint8, not {type(source).__name__}", hint)

@@ -16,6 +16,9 @@ LARGE = {False: 256, True: 1024}
 PAIRS = {False: 1 << 18, True: 1 << 22}
 """Pairs of boxes, off or on CUDA, that are compared at a time: what a cache holds, what fills a GPU."""
 
+LOW = 2**32 - 1
+"""The lower half of an int64: added to a class in the upper half less a score, which then does not change the class."""
+
 
 def clusters(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> tuple[Tensor, Tensor]:
     """The clusters behind class-by-class NMS: keepers [K], by index, and for every box its keeper, owner [N].
@@ -56,12 +59,15 @@ def owners(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) 
 def by_class(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The labels [N] in order, and that order of boxes: by class, then score from high to low, then index.
 
-    labels [N] int64, between -2^31 and 2^31. Few things here take as long as a sort, so class and score are sorted as
-    one number where they can be: the bits of a float32 that is not negative, as an integer, are in the same order.
+    labels [N] of any integer type. Few things here take as long as a sort, so class and score are sorted as one number
+    where both fit: the bits of a float32 that is not negative, as an integer, are in the same order.
     """
-    if scores.dtype == torch.float32 and not torch.signbit(scores).any():
-        order = (labels.long() << 32).sub_(scores.view(torch.int32)).argsort(stable=True)
-        return labels.index_select(0, order), order
+    if scores.dtype == torch.float32:
+        wide = labels.long()
+        both = (wide << 32).sub_(scores.view(torch.int32)).add_(LOW)
+        if torch.equal(both >> 32, wide):  # no label is too large, no score negative
+            order = both.argsort(stable=True)
+            return labels.index_select(0, order), order
     order = scores.argsort(descending=True, stable=True)
     labels, place = labels.index_select(0, order).sort(stable=True)
     return labels, order.index_select(0, place)

@@ -83,6 +83,27 @@ def decode_image(data: bytes, path: str | Path, size: tuple[int, int] | None = N
     return np.ascontiguousarray(pixels)
 
 
+def rgb_arrays(array: npt.NDArray[np.generic]) -> list[Pixels]:
+    """RGB images [H, W, 3] of an array of uint8: one image, or of a batch [N, H, W, C] each.
+
+    An image is [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]. As in files, gray becomes three channels, alpha is dropped.
+    Raises UserError for another shape or type, and for an image without pixels.
+    """
+    shape = f"{array.dtype} {list(array.shape)}"
+    if array.dtype != np.uint8:
+        known = "numbers from 0 to 1 become that by (255 * image).round().astype('uint8')"
+        raise UserError(f"an image is an array of uint8, 0 to 255, not {shape}", known)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim not in (3, 4) or array.shape[-1] not in (1, 3, 4):
+        hint = "channels first become last by image.transpose(1, 2, 0)"
+        raise UserError(f"an image is an array [H, W, 3], [H, W] or [H, W, 4], a batch [N, H, W, 3], not {shape}", hint)
+    if 0 in array.shape[-3:]:
+        raise UserError(f"an image of {shape} has no pixels", "leave it out")
+    images = [array] if array.ndim == 3 else list(array)
+    return [np.ascontiguousarray(np.broadcast_to(one[..., :3], (*one.shape[:2], 3)), dtype=np.uint8) for one in images]
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """Width and height of an image as it is seen, by its EXIF orientation; only its head is read.
 

@@ -46,10 +46,10 @@ class Checkpoint:
     written: str = ""  # when: the local time, ISO 8601
 
     def network(self) -> RetinaNet:
-        """The network with these weights."""
+        """The network with these weights, in evaluation mode."""
         network = build_network(self.architecture)
         network.load_state_dict(self.model)
-        return network
+        return network.eval()
 
     def content(self) -> dict[str, Any]:
         """All of it as tensors and plain data, with what writes it now, and when."""
@@ -114,8 +114,17 @@ def _fallback(path: Path, trouble: str) -> Checkpoint:
 
 def _read(path: Path) -> Checkpoint:
     content = unpack(path) if is_safetensors(path) else read_file(path)
-    if str(content.get("format", "")).startswith("cledet "):
-        return _ours(path, content)
+    found = _ours(path, content) if str(content.get("format", "")).startswith("cledet ") else _others(path, content)
+    wrong = [name for name, value in found.model.items() if not value.isfinite().all()]
+    if wrong:
+        count = f"{len(wrong)} of its {len(found.model)} tensors, first {wrong[0]}"
+        hint = "the run diverged: take an earlier checkpoint, or train with a lower --lr"
+        raise UserError(f"{path} holds NaN or infinity in {count}, and detects nothing", hint)
+    return found
+
+
+def _others(path: Path, content: dict[str, Any]) -> Checkpoint:
+    """A checkpoint from the content of another project's file."""
     found = from_elsewhere(content)
     if found is None:
         known = ", ".join(ORIGINS)

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from cledet.errors import UserError
+from cledet.models.pickle_limits import check_content
 
 NUMBERS = "fiub"
 """Kinds of numpy's types that an array may be of."""
@@ -58,7 +59,7 @@ class _Array:
     """Stands for numpy.ndarray while a pickle is read; its state is its version, shape, type, order and bytes."""
 
     def __init__(self, *_: Any) -> None:
-        self.value = np.zeros(0)
+        self.value = torch.zeros(0)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, data = state
@@ -72,14 +73,15 @@ class _Buffered(_Array):
         self.value = _numbers(data, kind, shape, order)
 
 
-def _numbers(data: Any, kind: _Type, shape: tuple[int, ...], order: str) -> NDArray[Any]:
-    """An array from its bytes."""
+def _numbers(data: Any, kind: _Type, shape: tuple[int, ...], order: str) -> Tensor:
+    """A tensor from an array's bytes."""
     data = data.data if isinstance(data, _Bytes) else data
     if isinstance(data, str):  # a string of Python 2, read as latin1
         data = data.encode("latin1")
     if not isinstance(data, bytes | bytearray):
         raise Forbidden("arrays of objects")
-    return np.frombuffer(bytes(data), kind.real()).reshape(shape, order="F" if order == "F" else "C")
+    found = np.frombuffer(bytes(data), kind.real()).reshape(shape, order="F" if order == "F" else "C")
+    return torch.from_numpy(found.astype(found.dtype.newbyteorder("="), order="C").copy())
 
 
 KNOWN: dict[tuple[str, str], type] = {
@@ -118,6 +120,7 @@ def read_arrays(path: Path) -> Any:
     """
     try:
         content = ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        check_content(content)
         return _plain(content)
     except pickle.UnpicklingError as error:
         raise ValueError(str(error)) from None
@@ -129,8 +132,7 @@ def read_arrays(path: Path) -> Any:
 def _plain(value: Any) -> Any:
     """The same with tensors for arrays."""
     if isinstance(value, _Array):
-        native = value.value.astype(value.value.dtype.newbyteorder("="), order="C")
-        return torch.from_numpy(native.copy())
+        return value.value
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

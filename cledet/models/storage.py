@@ -13,7 +13,12 @@ from torch import Tensor
 
 from cledet.errors import UserError
 from cledet.models.arrays import is_pickle, read_arrays
+from cledet.models.pickle_limits import TooLarge, check_content, check_opcodes
 
+UNPACKED = 4
+"""A zip's entries have at most so many times its size; torch.save does not compress them."""
+LEGACY_PICKLES = 5
+"""What a file of torch before 1.6 begins with: a number, a version, a machine's facts, the content, names."""
 DIRECTORY = 0x10
 """The attribute that makes a zip's entry a folder: of no CRC's concern, and torch.load takes such an entry as empty."""
 
@@ -38,16 +43,19 @@ def read_file(path: Path) -> dict[str, Any]:
 
     Raises DamagedFile for one that is not as it was written, UserError for one with code in it, which is not run.
     """
-    zipped = _head(path, 4) == b"PK\3\4"
+    zipped, arrays = _head(path, 4) == b"PK\3\4", is_pickle(_head(path, 4))
     try:
         if zipped:
             _check_zip(path)
-        if is_pickle(_head(path, 4)):
-            content = read_arrays(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            _check_pickles(path, 1 if arrays else LEGACY_PICKLES)
+        content = read_arrays(path) if arrays else torch.load(path, map_location="cpu", weights_only=True)
+        check_content(content)
     except UserError:
         raise
+    except TooLarge:
+        message = f"{path} asks for more memory or time than weights take, and is not read"
+        raise UserError(message, "ask whoever wrote it for its state_dict alone") from None
     except pickle.UnpicklingError:
         if zipped:
             message = f"{path} holds code or objects beside tensors and plain data, and is not read"
@@ -69,10 +77,23 @@ def _check_zip(path: Path) -> None:
     if not zipfile.is_zipfile(path):
         raise zipfile.BadZipFile("its end is missing")
     with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > UNPACKED * path.stat().st_size:
+            raise TooLarge
+        for name in archive.namelist():
+            if name.endswith("data.pkl"):
+                with archive.open(name) as file:
+                    check_opcodes(file)
         folders = [entry.filename for entry in archive.infolist() if entry.external_attr & DIRECTORY]
         wrong = archive.testzip() or next(iter(folders), None)
     if wrong is not None:
         raise zipfile.BadZipFile(f"{wrong} does not match its checksum")
+
+
+def _check_pickles(path: Path, count: int) -> None:
+    """Check the opcodes of the pickles that a file begins with."""
+    with path.open("rb") as file:
+        for _ in range(count):
+            check_opcodes(file)
 
 
 def is_safetensors(path: Path) -> bool:

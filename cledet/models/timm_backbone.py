@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from torch import Tensor, nn
 
 from cledet.errors import UserError, nearest
 from cledet.models.stages import Staged
+
+SOURCE = re.compile(r"[^\w.-]")
+"""What no name of a timm model has, but a folder, and a repository (`hf-hub:`) that timm would ask the network for."""
 
 
 class TimmBody(Staged):
@@ -53,6 +57,9 @@ def timm_url(name: str) -> str:
 
 def _create(name: str, pretrained: bool = False) -> Any:
     timm = _timm()
+    if SOURCE.search(name):
+        hint = "models of other sources are not built; take a name like timm:convnext_tiny"
+        raise UserError(f"timm:{name} is no name of timm's own models", hint)
     try:
         return timm.create_model(name, features_only=True, pretrained=pretrained)
     except RuntimeError:

@@ -63,7 +63,7 @@ def fetch(url: str, say: Callable[[str], None], what: str) -> Path:
     If the name carries a hash, the content is compared with it, also where the file was there already.
     """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / Path(urlparse(url).path).name
+    path = folder / cache_name(url)
     if not path.is_file():
         say(f"fetching {what} from {url} into {folder}")
         expected = HASHED.search(path.name)
@@ -72,10 +72,19 @@ def fetch(url: str, say: Callable[[str], None], what: str) -> Path:
             torch.hub.download_url_to_file(url, str(path), expected and expected[1], progress=False)
         except (OSError, RuntimeError, ValueError) as error:  # no network; another hash; no URL
             reason = str(error).partition("\n")[0]
-            hint = f"put that file into {folder}, or {OTHERWISE}"
+            hint = f"put that file into {folder} as {path.name}, or {OTHERWISE}"
             raise UserError(f"{what} could not be fetched from {url}: {reason}", hint) from None
     check_hash(path)
     return path
+
+
+def cache_name(url: str) -> str:
+    """Name the URL's file in the cache: as torch.hub does if the name carries a hash, else with a hash of the URL.
+
+    Two servers may have different files of one name.
+    """
+    name = Path(urlparse(url).path).name
+    return name if HASHED.search(name) else f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.{name[-50:]}"
 
 
 def check_hash(path: Path) -> None:

@@ -66,6 +66,15 @@ def loop(boxes, scores, labels, threshold=0.5, localization="proximity", cl_norm
     return [i for i, _ in kept], [s for _, s in kept]
 
 
+@pytest.mark.parametrize("shift", [2**31, 2**40, -(2**31), -(2**62)])
+def test_equals_loop_with_labels_beyond_32_bits(shift: int) -> None:
+    for seed in range(20):
+        boxes, scores, labels = scene(seed)
+        for moved in (labels + shift, labels * 2**32 + shift, torch.where(labels % 2 == 0, labels, labels + shift)):
+            keep, kept = cl_balanced_nms(boxes, scores, moved)
+            assert (keep.tolist(), kept.tolist()) == loop(boxes, scores, moved)
+
+
 @pytest.mark.parametrize("large", [0, 12, 10**6])
 def test_equals_loop_on_a_thousand_scenes(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # 12: classes of up to 12 boxes by windows, some at a time, the crowded one by NMS

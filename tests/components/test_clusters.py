@@ -70,6 +70,26 @@ def test_class_and_score_are_one_number_at_their_bounds(dtype: torch.dtype) -> N
     assert by_class(scores, labels)[1].tolist() == [5, 6, 4, 3, 2, 1, 7, 0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_labels_of_any_size_are_classes(dtype: torch.dtype) -> None:
+    # 0, 2^32 and 2^33 are the same in 32 bits, and the halves' ends overflow with a score
+    some = [0, 2**32, -(2**32), 2**33, 2**31, -(2**31), 2**31 - 1, 2**63 - 1, -(2**63), -1]
+    generator = torch.Generator().manual_seed(0)
+    scores = (torch.rand(400, generator=generator) * 20).round().div(20).to(dtype)
+    labels = torch.tensor(some)[torch.randint(len(some), (400,), generator=generator)]
+    classes, value = labels.tolist(), scores.tolist()
+    found, order = by_class(scores, labels)
+    assert order.tolist() == sorted(range(400), key=lambda i: (classes[i], -value[i], i))
+    assert found.tolist() == sorted(classes)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.int8, torch.uint8])
+def test_the_ends_of_narrow_types_are_classes(dtype: torch.dtype) -> None:
+    low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+    labels, order = by_class(torch.tensor([0.0, 1, 0.5, 2]), torch.tensor([low, low, high, high], dtype=dtype))
+    assert (labels.tolist(), order.tolist()) == ([low, low, high, high], [1, 0, 3, 2])
+
+
 def test_a_box_that_no_keeper_takes_away_is_its_own() -> None:
     boxes = torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 8], [50, 50, 59, 59]])
     assert _owners_in_large_class(_rows(boxes, 0), torch.tensor([0]), 100, 0.5).tolist() == [0, 0, 2]

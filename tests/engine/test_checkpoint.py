@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from cledet import Detector
-from cledet.engine.checkpoint import load_checkpoint
+from cledet.engine.checkpoint import Checkpoint, load_checkpoint
+from cledet.engine.safe_weights import pack
 from cledet.engine.writing import previous
 from cledet.errors import UserError
+from cledet.models.network import Architecture, build_network
 
 
 def same(a, b):
@@ -151,6 +156,20 @@ def test_other_weights_are_refused(tmp_path):
         load_checkpoint(tmp_path / "resnet.pth")
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_weights_that_are_not_finite_are_refused(small, tmp_path, suffix, value):
+    model, path = small(1), tmp_path / f"a{suffix}"
+    model.model |= {"c": torch.ones(3), "d": torch.tensor([1, float(value)]), "e": torch.tensor(float(value))}
+    path.write_bytes(pack(model.content())) if suffix == ".safetensors" else model.save(path)
+    with pytest.raises(UserError) as error:
+        load_checkpoint(path)
+    assert str(error.value) == (
+        f"{path} holds NaN or infinity in 2 of its 5 tensors, first d, and detects nothing "
+        "(the run diverged: take an earlier checkpoint, or train with a lower --lr)"
+    )
+
+
 def test_a_missing_file_says_what_is_there(tmp_path):
     (tmp_path / "last.pt").touch()
     with pytest.raises(UserError, match=r"no weights at .*best\.pt \(.* holds last\.pt\)"):
@@ -192,6 +211,51 @@ def test_what_is_saved_is_what_is_loaded(tiny_run, tmp_path):
     x = torch.rand(1, 3, 64, 64) * 255
     a, b = model.network().eval()(x), again.network().eval()(x)
     assert torch.equal(a.logits, b.logits)
+
+
+def test_a_network_of_a_checkpoint_is_in_evaluation_mode(tiny_run):
+    assert not any(module.training for module in load_checkpoint(tiny_run).network().modules())
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Where anything called out to; nothing gets there."""
+    found = []
+
+    def refuse(*where, **_):
+        found.append(where)
+        raise OSError("no network")
+
+    for owner, name in ((socket, "getaddrinfo"), (socket.socket, "connect"), (socket.socket, "connect_ex")):
+        monkeypatch.setattr(owner, name, refuse)
+    return found
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    ["timm:hf-hub:timm/resnet18.a1_in1k", "timm:hf_hub:timm/resnet18.a1_in1k", "timm:HF-HUB:a/b@c", "timm:a/resnet18",
+     "timm:local-dir:/tmp", "timm:https://example.org/resnet18", "timm:resnet18\n"],
+)  # fmt: skip
+def test_a_backbone_from_elsewhere_is_refused_and_nothing_calls_out(small, tmp_path, calls, backbone):
+    pytest.importorskip("timm")
+    model = small(1)
+    replace(model, architecture=model.architecture.model_copy(update={"backbone": backbone})).save(tmp_path / "a.pt")
+    with pytest.raises(UserError, match=rf"^{re.escape(backbone)} is no name of timm's own models"):
+        load_checkpoint(tmp_path / "a.pt").network()
+    assert calls == []
+
+
+@pytest.mark.parametrize("backbone", ["r18", "lite0", "timm:resnet18", "timm:resnet18.a1_in1k"])
+def test_loading_calls_nobody(tmp_path, calls, backbone):
+    if backbone.startswith("timm"):
+        pytest.importorskip("timm")
+    arch = Architecture(backbone=backbone, classes=1, fpn_channels=8)
+    weights = build_network(arch).state_dict()
+    path = tmp_path / "a.pt"
+    Checkpoint(architecture=arch, model=weights, classes=("x",), category_ids=(1,)).save(path)
+    found = load_checkpoint(path).network().state_dict()
+    assert all(torch.equal(found[name], value) for name, value in weights.items())
+    assert calls == []
 
 
 OLD = ("architecture", "model", "classes", "category_ids", "components", "imgsz", "data", "step", "metrics", "settings",

@@ -13,7 +13,7 @@ import torch
 from cledet.errors import UserError
 from cledet.models.backbones import BACKBONES
 from cledet.models.network import Architecture, build_network
-from cledet.models.weights import fetch, load_imagenet
+from cledet.models.weights import HASHED, cache_name, fetch, load_imagenet
 
 
 @pytest.fixture
@@ -69,6 +69,30 @@ def test_a_url_is_fetched_once_and_said(hub, server, published):
     assert [path.name for path in hub.iterdir()] == [right]
 
 
+def test_files_of_one_name_at_different_urls_are_different(hub, server, published):
+    """Not by their names: the second of /a/w.pt and /b/w.pt would be the first."""
+    folder, _, state = published
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        (folder / name).mkdir()
+        torch.save({**state, "bn1.bias": torch.full((64,), value)}, folder / name / "w.pt")
+    for name, value in (("a", 1.0), ("b", 2.0), ("a", 1.0)):
+        found = network()
+        load_imagenet(found, "r18", f"{server}/{name}/w.pt", print)
+        assert found.backbone.bn1.bias.eq(value).all()
+    assert len(list(hub.iterdir())) == 2
+    for name in "ab":
+        (folder / name / "w.pt").unlink()
+        load_imagenet(network(), "r18", f"{server}/{name}/w.pt", pytest.fail)  # from the cache
+
+
+@pytest.mark.parametrize("name", ["w.pt", "deadbeef.pth", "", "\U0001f600" * 300 + ".pth"])
+def test_a_name_without_hash_is_kept_under_a_hash_of_the_url(name):
+    found = [cache_name(f"http://{host}/{name}") for host in ("a", "b")]
+    assert found[0] != found[1]
+    assert all(HASHED.search(one) is None and one.endswith(name[-50:]) and len(one.encode()) < 256 for one in found)
+    assert cache_name("http://a/x-0676ba61.pth?v=2") == "x-0676ba61.pth"
+
+
 def test_a_deformable_backbone_takes_the_plain_ones_weights(hub, server, published):
     found = network("r18-dcn-c4c5")
     load_imagenet(found, "r18-dcn-c4c5", f"{server}/plain.pth", print)
@@ -101,7 +125,8 @@ def test_without_a_net_one_sentence_says_what_to_do(hub):
         fetch("http://127.0.0.1:1/x-0676ba61.pth", lambda _: None, "the ImageNet weights of r50")
     assert error.value.message.startswith("the ImageNet weights of r50 could not be fetched from http://127.0.0.1:1/x-")
     assert error.value.hint == (
-        f"put that file into {hub}, or pass --backbone-weights FILE, or --backbone-weights none to start afresh"
+        f"put that file into {hub} as x-0676ba61.pth, or pass --backbone-weights FILE, "
+        "or --backbone-weights none to start afresh"
     )
 
 

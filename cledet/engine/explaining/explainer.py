@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cledet.config import ExplainSettings, long_side
 from cledet.console import say
 from cledet.data.dataset import DetectionDataset, pad_images
-from cledet.data.images import read_image
+from cledet.data.images import Pixels, read_image, rgb_arrays
 from cledet.data.index import DetectionIndex
 from cledet.data.paths import absolute
 from cledet.data.source import DataSource, open_source
@@ -38,12 +38,12 @@ class Annotated:
 
 @torch.no_grad()
 def explain_image(model: Checkpoint, image: Path | NDArray[np.uint8], settings: ExplainSettings) -> Explanation:
-    """Explain one image: a file, or an RGB array [H, W, 3] of uint8, which has no annotations."""
+    """Explain one image: a file, or an array as `predict` takes it, which has no annotations."""
     path = image if isinstance(image, Path) else None
     trained, imgsz = as_trained(model, settings), settings.imgsz or model.imgsz
     found, reason = _look_up(path, settings.data, model.data)
     size_of = found.index.size(0) if found else None
-    pixels = image if isinstance(image, np.ndarray) else read_image(image, size_of)
+    pixels = _only(rgb_arrays(image)) if isinstance(image, np.ndarray) else read_image(image, size_of)
     if found is not None and found.by_name and size_of not in (None, pixels.shape[1::-1]):
         reason = f"the image of that name in {found.index.name} has another size"
         found = None
@@ -59,6 +59,12 @@ def explain_image(model: Checkpoint, image: Path | NDArray[np.uint8], settings: 
         objects = detected_objects(raw, size, trained)
         say(f"{reason}: the model's own detections, of score {SHOWN_SCORE:g} or more, stand in for the objects")
     return explain(raw, size, objects, trained, image=pixels, path=path, names=model.classes)
+
+
+def _only(images: list[Pixels]) -> Pixels:
+    if len(images) != 1:
+        raise UserError(f"explain takes one image, not a batch of {len(images)}", "explain them one by one")
+    return images[0]
 
 
 def as_trained(model: Checkpoint, settings: ExplainSettings) -> TrainSettings:
@@ -129,5 +135,5 @@ def _run(model: Checkpoint, resized: NDArray[np.uint8], device_name: str) -> Raw
     """Raw outputs of one image in the network's size, in float32, on the CPU."""
     device = pick_device(device_name)
     tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-    raw = model.network().to(device).eval()(pad_images([tensor]).to(device))
+    raw = model.network().to(device)(pad_images([tensor]).to(device))
     return raw._replace(**{name: part.float().cpu() for name, part in raw._asdict().items() if torch.is_tensor(part)})

@@ -61,7 +61,7 @@ def export(model: Checkpoint, folder: NewFolder, settings: ExportSettings) -> Ex
     need(packages)
     short = settings.imgsz or model.imgsz
     size = (_multiple(short), _multiple(long_side(short)))
-    plan = Plan(model.network().eval(), size, post, facts(model, size, post))
+    plan = Plan(model.network(), size, post, facts(model, size, post))
     with _draft() as draft:
         path = draft / f"model{suffixes[0]}"
         try:

@@ -65,7 +65,7 @@ class Detections:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """A network made ready for single images."""
+    """A network made ready for single images, in evaluation mode."""
 
     network: RetinaNet
     post: PostProcess
@@ -75,9 +75,11 @@ class Predictor:
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        self.network.eval()
+
     def stream(self, images: Iterable[Path | NDArray[np.uint8]]) -> Iterator[Detections]:
         """Detections of each image: a file, or an RGB array [H, W, 3] of uint8."""
-        self.network.eval()
         for image in images:
             if isinstance(image, Path):
                 yield self.predict(read_image(image), image)

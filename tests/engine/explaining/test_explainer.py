@@ -112,3 +112,8 @@ def test_a_run_folder_with_picture_and_figures(tiny_run, squares, tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         explain_to_folder(Detector(tiny_run), "nowhere.png", settings)
     assert [path.name for path in Path(tmp_path, "explain").iterdir()] == ["2"]
+
+
+def test_a_batch_is_not_explained(tiny_run):
+    with pytest.raises(UserError, match=r"explain takes one image, not a batch of 2 \(explain them one by one\)"):
+        Detector(tiny_run).explain(np.zeros((2, 32, 32, 3), np.uint8), device="cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -24,6 +25,19 @@ from cledet.resolve import resolve
 
 def settings(**given):
     return resolve(PredictSettings, {"device": "cpu", "amp": "off", "conf": 0.0, **given}, environ={})
+
+
+@pytest.mark.parametrize("network", ["as loaded", "in training"])
+def test_a_predictor_is_in_evaluation_mode_from_the_start(tiny_run, squares, network):
+    detector, image = Detector(tiny_run), read_image(squares / "val" / "1.png")
+    predictor = detector.predictor(settings())
+    if network == "in training":
+        predictor = replace(predictor, network=predictor.network.train())
+    (wanted,) = detector.predictor(settings()).stream([image])
+    found = predictor.predict(image, None)
+    assert not any(module.training for module in predictor.network.modules())
+    assert len(found) == 100
+    assert torch.equal(found.scores, wanted.scores)
 
 
 @torch.inference_mode()
@@ -52,6 +66,51 @@ def test_every_kind_of_source(tiny_run, squares):
     from_array, from_file = (next(detector.predict(s, conf=0.01)) for s in (array, folder / "1.png"))
     assert torch.equal(from_array.boxes, from_file.boxes)
     assert from_array.path is None
+
+
+@pytest.mark.parametrize("kind", ["gray", "gray with channel", "RGBA", "batch", "list", "flipped twice"])
+def test_arrays_of_every_kind_are_seen_as_their_rgb(tiny_run, squares, kind):
+    rgb = read_image(squares / "val" / "1.png")
+    gray = rgb[..., 1]
+    if kind.startswith("gray"):
+        rgb = np.stack([gray] * 3, 2)
+    array = {
+        "gray": gray,
+        "gray with channel": gray[..., None],
+        "RGBA": np.dstack([rgb, gray]),
+        "batch": np.stack([rgb, rgb[::-1]]),
+        "list": [rgb, rgb[::-1]],
+        "flipped twice": rgb[::-1].copy()[::-1],
+    }[kind]
+    found = list(Detector(tiny_run).predict(array, conf=0.0, device="cpu"))
+    wanted = list(Detector(tiny_run).predict([rgb, rgb[::-1]], conf=0.0, device="cpu"))
+    assert len(found) == (2 if kind in ("batch", "list") else 1)
+    for one, other in zip(found, wanted):
+        assert len(one) == 100
+        assert torch.equal(one.boxes, other.boxes)
+        assert torch.equal(one.scores, other.scores)
+        assert one.draw().shape == (80, 96, 3)
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [(np.zeros((8, 8, 3), np.float32), r"0 to 255, not float32 \[8, 8, 3\] \(numbers from 0 to 1 become that by"),
+     (np.zeros((8, 8), np.uint16), r"not uint16 \[8, 8\]"),
+     (np.zeros((8, 8), object), r"not object \[8, 8\]"),
+     (np.zeros((3, 8, 8), np.uint8), r"not uint8 \[3, 8, 8\] \(channels first become last by"),
+     (np.zeros((2, 3, 8, 8), np.uint8), r"not uint8 \[2, 3, 8, 8\]"),
+     (np.zeros((8,), np.uint8), r"not uint8 \[8\]"),
+     (np.zeros((0, 8, 3), np.uint8), r"an image of uint8 \[0, 8, 3\] has no pixels"),
+     (np.zeros((8, 0), np.uint8), r"an image of uint8 \[8, 0\] has no pixels"),
+     (torch.zeros(3, 8, 8), r"not Tensor \(numpy\.asarray"), (None, "not NoneType"),
+     (b"x.jpg", "not bytes"), ([5], "not int"), ({"image": 1}, "not dict")],
+)  # fmt: skip
+def test_what_is_no_image_is_one_sentence(tiny_run, source, sentence):
+    with pytest.raises(UserError, match=sentence):
+        list(Detector(tiny_run).predict(source, device="cpu"))
+    if isinstance(source, np.ndarray):
+        with pytest.raises(UserError, match=sentence):
+            Detector(tiny_run).explain(source, device="cpu")
 
 
 @pytest.mark.parametrize(("source", "sentence"), [("nowhere.jpg", "nowhere.jpg"), ("empty", "empty"), ("*.xyz", "xyz")])

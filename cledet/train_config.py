@@ -92,7 +92,7 @@ class TrainingSettings(DetectionSettings):
         description="box regression loss: smooth_l1, giou, diou, ciou, or dfl (2 giou + 0.25 distribution focal loss); "
         "auto: smooth_l1, with gfl dfl, with fcos giou",
     )
-    epochs: Positive = Field(12, description="passes over the training split")
+    epochs: Positive = Field(12, description="passes over the training split, a step each at least")
     iters: int | None = Field(None, ge=1, description="optimizer steps; goes before epochs")
     batch: Batch = Field(8, description="images a step, of all devices together; auto: as many as fit into memory")
     accumulate: Positive = Field(1, description="parts that a step's batch is computed in, one after the other")
@@ -171,7 +171,14 @@ class TrainingSettings(DetectionSettings):
 
     def steps(self, images: int) -> int:
         """Optimizer steps of the whole run over so many training images."""
-        return self.iters or max(1, -(-self.epochs * images // self.batch))
+        return self.iters or -(-self.epochs * self.epoch_images(images) // self.batch)
+
+    def epoch_images(self, images: int) -> int:
+        """Images of an epoch over a set of so many: all of them, or one step's batch if that is more.
+
+        A step is the shortest epoch that can be evaluated, so each of --epochs has an end, and a row in results.csv.
+        """
+        return max(images, self.batch)
 
     @model_validator(mode="before")
     @classmethod

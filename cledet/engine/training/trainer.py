@@ -190,7 +190,7 @@ class Trainer:
 
     def _end_epoch(self, stop: Interrupts) -> None:
         """Evaluate, note the figures, keep the weights if they are the best; saved before, as evaluation takes long."""
-        epoch, at, val = max(1, round(self._epoch())), self.at, self.task.val
+        epoch, at, val = self._epoch_number(), self.at, self.task.val
         row = {"epoch": epoch, "step": at.step, "lr": self._lr()}
         row |= self.meter.means()
         metrics: dict[str, Any] = {}
@@ -251,11 +251,14 @@ class Trainer:
         return float(self.learner.optimizer.param_groups[-1]["lr"])
 
     def _epoch(self) -> float:
-        return self.at.step * self.settings.batch / len(self.task.train)
+        return self.at.step * self.settings.batch / self.settings.epoch_images(len(self.task.train))
+
+    def _epoch_number(self) -> int:
+        """The epoch, from 1, that the last step began in: no step ends more than one, so none is passed over."""
+        return (self.at.step - 1) * self.settings.batch // self.settings.epoch_images(len(self.task.train)) + 1
 
     def _epoch_ended(self) -> bool:
-        images, batch, step = len(self.task.train), self.settings.batch, self.at.step
-        return step == self.total or step * batch // images > (step - 1) * batch // images
+        return self.at.step == self.total or self._epoch() >= self._epoch_number()
 
     def _save_due(self) -> bool:
         steps, minutes = self.settings.save_steps, self.settings.save_minutes

@@ -31,7 +31,7 @@ from cledet.engine.training.history import History, Meter
 from cledet.engine.training.learner import Learner, NotFinite
 from cledet.engine.training.loggers import callback, open_loggers
 from cledet.engine.training.setup import build_augment, build_criterion, frozen_stages, make_deterministic, summary
-from cledet.errors import Interrupted, UserError
+from cledet.errors import Interrupted, ProcessFailed, UserError
 from cledet.train_config import TrainSettings
 
 DRAWN_BATCHES = 3
@@ -91,7 +91,7 @@ class Trainer:
         with interrupts() as stop:
             try:
                 self._fit(stop)
-            except (Stop, RuntimeError) as error:
+            except (Stop, RuntimeError, ProcessFailed) as error:
                 if stop.number is None:  # else another process stopped sooner, and this one waited for it
                     raise
                 self._save("last.pt")

@@ -7,11 +7,22 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from cledet.errors import nearest
 
 Component = Literal["iac", "dc", "clb"]
+LARGEST = 2**31 - 1
+"""Of a number that is counted: what all of torch, NumPy and the exported files hold."""
+LARGEST_SEED = 2**63 - 1
 Subsets = tuple[tuple[Component, ...], ...]
 COMPONENTS: tuple[Component, ...] = ("iac", "dc", "clb")
 """The paper's components, in the paper's order."""
@@ -60,20 +71,30 @@ def parse_milestones(value: Any) -> Any:
     words = _split(str(value)) if isinstance(value, str | int | float) else value
     if not isinstance(words, list | tuple) or not all(isinstance(word, str | int | float) for word in words):
         return value
-    return tuple(
-        word if isinstance(word, str) and word.endswith("e") and float(word[:-1]) > 0 else float(word) for word in words
-    )
+    return tuple(_milestone(word) for word in words)
+
+
+def _milestone(word: Any) -> float | str:
+    epochs = isinstance(word, str) and word.endswith("e")
+    number = float(word[:-1] if epochs else word)
+    if not (number > 0 if epochs else number >= 0) or number > LARGEST:
+        raise ValueError(f"{word} is no fraction of the run, number of iterations, or number of epochs as 8e")
+    return str(word) if epochs else number
 
 
 AUTO = -1
 """A batch as large as fits, which the engine replaces by its size before a run begins."""
+LARGEST_BATCH = 65536
 
 
-def parse_batch(value: Any) -> Any:
-    """`auto` -> AUTO."""
-    if str(value) == "0":
-        raise ValueError("give a number from 1 on, or auto")
-    return AUTO if value == "auto" else value
+def parse_batch(value: Any, check: ValidatorFunctionWrapHandler) -> int:
+    """A number of images, or `auto` -> AUTO, which is no number that can be given."""
+    if value == "auto":
+        return AUTO
+    try:
+        return int(check(value))
+    except ValidationError:
+        raise ValueError(f"give a number from 1 to {LARGEST_BATCH}, or auto") from None
 
 
 def _pair(value: Any) -> Any:
@@ -82,6 +103,12 @@ def _pair(value: Any) -> Any:
     if isinstance(value, tuple | list) and len(value) != 2:
         raise ValueError(f"expected LOW,HIGH, not {','.join(map(str, value))}")
     return value
+
+
+def _check_jitter(scales: tuple[float, float]) -> tuple[float, float]:
+    if not 0.1 <= scales[0] <= scales[1] <= 4:
+        raise ValueError("expected LOW,HIGH with 0.1 <= LOW <= HIGH <= 4")
+    return scales
 
 
 def _check_pixels(sides: tuple[int, int]) -> tuple[int, int]:
@@ -103,8 +130,8 @@ def _counts(value: Any) -> Any:
 
 
 def _check_counts(counts: tuple[int, int, int]) -> tuple[int, int, int]:
-    if not 0 < counts[0] < counts[1] < counts[2]:
-        raise ValueError("expected three numbers that rise from 1 on, as 1,10,100")
+    if not 0 < counts[0] < counts[1] < counts[2] <= LARGEST:
+        raise ValueError(f"expected three numbers that rise from 1 on, up to {LARGEST}, as 1,10,100")
     return counts
 
 
@@ -139,15 +166,25 @@ def _encoded(path: str) -> bytes:
 Ablation = Annotated[tuple[Component, ...], BeforeValidator(parse_ablation)]
 Ablations = Annotated[Subsets, BeforeValidator(parse_subsets)]
 Milestones = Annotated[tuple[float | str, ...], BeforeValidator(parse_milestones)]
-Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
+Jitter = Annotated[tuple[float, float], BeforeValidator(_pair), AfterValidator(_check_jitter)]
 PixelRange = Annotated[tuple[int, int], BeforeValidator(_pair), AfterValidator(_check_pixels)]
 MaxDets = Annotated[tuple[int, int, int], BeforeValidator(_counts), AfterValidator(_check_counts)]
 Areas = Annotated[tuple[float, float], BeforeValidator(_pair), AfterValidator(_check_areas)]
 RunName = Annotated[str, AfterValidator(check_name)]
 Project = Annotated[Path, AfterValidator(_check_folder)]
 Unit = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-Batch = Annotated[int, BeforeValidator(parse_batch), Field(ge=AUTO)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Resamples = Annotated[int, Field(ge=0, le=100_000)]
+"""Of the images of a split, all in memory at once."""
+Images = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
+Batch = Annotated[Images, WrapValidator(parse_batch), PlainSerializer(lambda batch: "auto" if batch == AUTO else batch)]
+Side = Annotated[int, Field(ge=32, le=16384)]
+"""A short side in pixels; OpenCV takes images of up to 2^31 bytes, which 16384 x 27299 in three colours are within."""
+AnchorScale = Annotated[float, Field(ge=0.01, le=1000)]
+Factor = Annotated[float, Field(ge=0, le=1e15)]
+"""A number that others are multiplied by: a product of two is a float32 still."""
+Workers = Annotated[int, Field(ge=0, le=1024)]
 AmpName = Literal["auto", "off", "bf16", "fp16"]
 NMSName = Literal["standard", "soft-linear", "soft", "diou", "weighted", "cl-balanced", "soft-mean"]
 NMS_METHODS: tuple[str, ...] = get_args(NMSName)

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from cledet.choices import (
     Ablations,
     AmpName,
+    AnchorScale,
     NMSName,
     Positive,
     Project,
     RunName,
+    Side,
     Unit,
+    Workers,
 )
 
 
@@ -30,7 +33,9 @@ def long_side(short: int) -> int:
 class Settings(BaseModel):
     """What every command has."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, protected_namespaces=()
+    )
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
@@ -106,7 +111,7 @@ class ModelSettings(RunSettings):
         description="take the newest run trained with exactly these components; val also takes all, every, or several "
         "with ; between, for the table of the newest grid",
     )
-    imgsz: int | None = Field(None, ge=32, description="short side in pixels; by default what was trained with")
+    imgsz: Side | None = Field(None, description="short side in pixels; by default what was trained with")
 
 
 class PredictSettings(DetectionSettings, ModelSettings):
@@ -154,12 +159,12 @@ class CheckSettings(Settings):
     """`cledet check`."""
 
     split: str | None = Field(None, description="the splits to check, as train,val; by default all")
-    imgsz: int = Field(800, ge=32, description="the --imgsz of `cledet train` that objects and anchors are measured at")
-    anchor_scale: float = Field(
-        4.0, gt=0, allow_inf_nan=False, description="the --anchor-scale of `cledet train` that is measured"
-    )
+    imgsz: Side = Field(800, description="the --imgsz of `cledet train` that objects and anchors are measured at")
+    anchor_scale: AnchorScale = Field(4.0, description="the --anchor-scale of `cledet train` that is measured")
     html: Path | None = Field(None, description="also write a page with pictures to this .html file")
-    workers: int | None = Field(None, ge=1, description="threads that read images; by default two a CPU")
+    workers: Annotated[Workers, Field(ge=1)] | None = Field(
+        None, description="threads that read images; by default two a CPU"
+    )
 
     @property
     def splits(self) -> tuple[str, ...]:

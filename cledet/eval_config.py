@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cledet.choices import COCO_MAX_DETS, NMS_METHODS, AmpName, Areas, MaxDets, MethodList, Positive, Unit
+from cledet.choices import (
+    COCO_MAX_DETS,
+    NMS_METHODS,
+    AmpName,
+    Areas,
+    Count,
+    Images,
+    MaxDets,
+    MethodList,
+    Resamples,
+    Unit,
+    Workers,
+)
 from cledet.config import DetectionSettings, ModelSettings, RunSettings
 
 
@@ -23,16 +35,16 @@ class ValSettings(DetectionSettings, ModelSettings):
     data: str | None = Field(None, description="data set; by default the one that was trained on")
     split: str = Field("val", description="the split to evaluate")
     predictions: Path | None = Field(None, description="score this COCO results file instead of a model")
-    bootstrap: int = Field(
-        0, ge=0, description="resamples of the images, for intervals of the gain over the first NMS method; 0: none"
+    bootstrap: Resamples = Field(
+        0, description="resamples of the images, for intervals of the gain over the first NMS method; 0: none"
     )
     eval_max_dets: MaxDets = Field(
         COCO_MAX_DETS, description="detections an image and class that AR is measured at; AP is at the last"
     )
     areas: Areas = Field((32, 96), description="the sides in pixels of the largest small and the largest medium object")
     report: bool = Field(True, description="write what went wrong, of one NMS method, as report.html and plots/*.png")
-    batch: Positive = Field(8, description="images a step")
-    workers: int = Field(2, ge=0, description="processes that load images")
+    batch: Images = Field(8, description="images a step")
+    workers: Workers = Field(2, description="processes that load images")
 
     @model_validator(mode="after")
     def _check_counts(self) -> ValSettings:
@@ -64,12 +76,12 @@ class CompareSettings(RunSettings):
 
     data: str | None = Field(None, description="data set to compare on; by default the one that the runs were made on")
     split: str | None = Field(None, description="the split; by default that of the runs, else val")
-    bootstrap: Positive = Field(1000, description="resamples of the images, for the intervals")
-    pictures: int = Field(10, ge=0, description="how many of the images that differ most to draw; 0: none")
+    bootstrap: Annotated[Resamples, Field(ge=1)] = Field(1000, description="resamples of the images, for the intervals")
+    pictures: Count = Field(10, description="how many of the images that differ most to draw; 0: none")
     conf: Unit = Field(0.3, description="pictures show no detections of lower score; figures count them all")
     device: str = Field("auto", description="where models run that are to be validated first: auto, cpu, cuda:1, mps")
-    batch: Positive = Field(8, description="images a step, there")
-    workers: int = Field(2, ge=0, description="processes that load images, there")
+    batch: Images = Field(8, description="images a step, there")
+    workers: Workers = Field(2, description="processes that load images, there")
 
 
 class TuneSettings(DetectionSettings, ModelSettings):
@@ -89,10 +101,12 @@ class TuneSettings(DetectionSettings, ModelSettings):
     )
     metric: Literal["AP", "AP50", "AP75", "APs", "APm", "APl"] = Field("AP", description="the figure to raise")
     tolerance: Unit = Field(0.001, description="of the best figure may be lost for a higher conf, so fewer boxes")
-    bootstrap: Positive = Field(1000, description="resamples of the images, for the intervals")
-    repeats: Positive = Field(10, description="times that the images are halved, to choose on one half, both ways")
-    batch: Positive = Field(8, description="images a step")
-    workers: int = Field(2, ge=0, description="processes that load images")
+    bootstrap: Annotated[Resamples, Field(ge=1)] = Field(1000, description="resamples of the images, for the intervals")
+    repeats: Annotated[Resamples, Field(ge=1)] = Field(
+        10, description="times that the images are halved, to choose on one half, both ways"
+    )
+    batch: Images = Field(8, description="images a step")
+    workers: Workers = Field(2, description="processes that load images")
 
     def nms_methods(self, components: tuple[str, ...]) -> tuple[str, ...]:
         """The methods to try."""

@@ -67,8 +67,8 @@ class ReproduceSettings(Settings):
 
     project: Project = Field(Path("runs"), description="the folder of the runs; the table's go to reproduce/TABLE")
     gpu_tflops: float = Field(
-        989, gt=0, description="for --dry-run: a GPU's peak in teraFLOPS; that of an H100 in bf16"
+        989, ge=1e-3, le=1e9, description="for --dry-run: a GPU's peak in teraFLOPS; that of an H100 in bf16"
     )
     utilization: float = Field(
-        0.11, gt=0, le=1, description="for --dry-run: the share of its peak that is reached; measured on an H100"
+        0.11, ge=1e-6, le=1, description="for --dry-run: the share of its peak that is reached; measured on an H100"
     )

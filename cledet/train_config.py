@@ -9,17 +9,23 @@ from pydantic import Field, model_validator
 from cledet.choices import (
     AUTO,
     COMPONENTS,
+    LARGEST_SEED,
     Ablation,
     Ablations,
+    AnchorScale,
     Batch,
     Component,
+    Count,
+    Factor,
+    Jitter,
     LoggerList,
     Milestones,
     PixelRange,
     Positive,
-    Range,
+    Side,
     Subsets,
     Unit,
+    Workers,
 )
 from cledet.config import DetectionSettings
 
@@ -47,20 +53,20 @@ class TrainingSettings(DetectionSettings):
         "retinanet",
         description="the detection head: retinanet, gfl (FCOS with generalized focal loss) or fcos (with centerness)",
     )
-    fpn_channels: Positive = Field(256, description="width of the pyramid and the head")
+    fpn_channels: Annotated[int, Field(ge=1, le=8192)] = Field(256, description="width of the pyramid and the head")
     head_init: Literal["normal", "he"] = Field(
         "normal", description="the head's first weights: normal (0.01, as published), or he, better for narrow ones"
     )
-    anchor_scale: float | None = Field(
-        None, gt=0, description="an anchor's smallest side in strides of its level; by default 4, of gfl and fcos 8"
+    anchor_scale: AnchorScale | None = Field(
+        None, description="an anchor's smallest side in strides of its level; by default 4, of gfl and fcos 8"
     )
     assign: Literal["auto", "iou", "atss", "fcos", "paa", "tal"] = Field(
         "auto",
         description="what anchors answer for: by iou, atss, fcos (points only), paa or tal (both by what the "
         "network says); auto: iou, with gfl atss, with fcos fcos",
     )
-    center_sampling: float = Field(
-        1.5, ge=0, description="assignment fcos: how near to an object's centre, in strides; 0: anywhere in it"
+    center_sampling: Factor = Field(
+        1.5, description="assignment fcos: how near to an object's centre, in strides; 0: anywhere in it"
     )
     cls_loss: Literal["auto", "focal", "ghm", "qfl", "varifocal"] = Field(
         "auto",
@@ -79,7 +85,7 @@ class TrainingSettings(DetectionSettings):
     score_threshold: Unit = Field(0.5, description="IAC: Eq. 7's threshold")
     recall_min_iou: Unit = Field(0.4, description="IAC: recalled anchors have a higher IoU; 0 is the paper's letter")
     recall_center: bool = Field(False, description="IAC: recalled anchors have their centre in the object")
-    recall_cap: int = Field(0, ge=0, description="IAC: most anchors recalled for an object; 0 for any number")
+    recall_cap: Count = Field(0, description="IAC: most anchors recalled for an object; 0 for any number")
     recall_start: Unit = Field(0.0, description="IAC: fraction of the run before which nothing is recalled")
     normalizer: Literal["positives", "matched"] = Field(
         "positives", description="what losses are divided by: all positives, or matched by IoU only"
@@ -92,14 +98,14 @@ class TrainingSettings(DetectionSettings):
         description="box regression loss: smooth_l1, giou, diou, ciou, or dfl (2 giou + 0.25 distribution focal loss); "
         "auto: smooth_l1, with gfl dfl, with fcos giou",
     )
-    epochs: Positive = Field(12, description="passes over the training split")
-    iters: int | None = Field(None, ge=1, description="optimizer steps; goes before epochs")
+    epochs: Positive = Field(12, description="passes over the training split, a step each at least")
+    iters: Positive | None = Field(None, description="optimizer steps; goes before epochs")
     batch: Batch = Field(8, description="images a step, of all devices together; auto: as many as fit into memory")
     accumulate: Positive = Field(1, description="parts that a step's batch is computed in, one after the other")
-    imgsz: int = Field(800, ge=32, description="short side in pixels; the long side is at most 1333/800 of it")
+    imgsz: Side = Field(800, description="short side in pixels; the long side is at most 1333/800 of it")
     flip: Unit = Field(0.5, description="probability of a horizontal flip")
     vflip: Unit = Field(0.0, description="probability of a vertical flip")
-    scale_jitter: Range = Field((1.0, 1.0), description="range of the random scale, as LOW,HIGH")
+    scale_jitter: Jitter = Field((1.0, 1.0), description="range of the random scale, as LOW,HIGH")
     photometric: Unit = Field(0.0, description="strength of random brightness, contrast, saturation and hue")
     multi_scale: PixelRange = Field(
         (0, 0), description="range of each training image's random short side, as LOW,HIGH in pixels; 0,0: imgsz"
@@ -108,14 +114,14 @@ class TrainingSettings(DetectionSettings):
     mosaic: Unit = Field(
         0.0, description="probability that parts of four images are joined, in place of crop and scale"
     )
-    copy_paste: int = Field(0, ge=0, description="the most objects of another image pasted onto each; 0: none")
+    copy_paste: Count = Field(0, description="the most objects of another image pasted onto each; 0: none")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd or adamw")
-    lr: float | None = Field(
-        None, gt=0, description="learning rate; by default 0.01 x batch/16 (sgd), 2e-4 x batch/16 (adamw)"
+    lr: Annotated[Factor, Field(gt=0)] | None = Field(
+        None, description="learning rate; by default 0.01 x batch/16 (sgd), 2e-4 x batch/16 (adamw)"
     )
-    backbone_lr: float = Field(1.0, ge=0, description="the backbone's learning rate, times lr")
+    backbone_lr: Factor = Field(1.0, description="the backbone's learning rate, times lr")
     momentum: Unit = Field(0.9, description="of sgd")
-    weight_decay: float = Field(1e-4, ge=0, description="of all weights but biases and norms")
+    weight_decay: Factor = Field(1e-4, description="of all weights but biases and norms")
     schedule: Literal["step", "cosine", "onecycle"] = Field(
         "step",
         description="step (a tenth at each of lr_steps), cosine, or onecycle (up for 30 %, then down, by cosines)",
@@ -123,26 +129,26 @@ class TrainingSettings(DetectionSettings):
     lr_steps: Milestones = Field(
         (0.75, 0.8333), description="where step decays: fractions of the run, iterations, or epochs written 8e"
     )
-    warmup: int | None = Field(
-        None, ge=0, description="iterations of linear warm-up; by default 500, at most a fifth of the run"
+    warmup: Count | None = Field(
+        None, description="iterations of linear warm-up; by default 500, at most a fifth of the run"
     )
-    clip: float = Field(10.0, ge=0, description="largest gradient norm; 0 for no clipping")
+    clip: Factor = Field(10.0, description="largest gradient norm; 0 for no clipping")
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="decay of the weights' moving average; 0: none")
-    patience: int = Field(0, ge=0, description="stop after so many epochs without a better AP; 0: never")
-    seed: int = Field(0, ge=0, description="of every random choice")
+    patience: Count = Field(0, description="stop after so many epochs without a better AP; 0: never")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="of every random choice")
     deterministic: bool = Field(False, description="only algorithms that repeat to the bit, on CUDA too; slower there")
     compile: bool = Field(False, description="compile the network with torch.compile; pays on long runs")
-    workers: int = Field(2, ge=0, description="processes that load images")
+    workers: Workers = Field(2, description="processes that load images")
     logger: LoggerList = Field("none", description="also write figures for: tensorboard, wandb, mlflow; one or several")
     callback: str | None = Field(
         None, description="module:function that is called with the name and the facts of each step, epoch and the end"
     )
-    save_steps: int = Field(0, ge=0, description="also save last.pt every so many iterations")
-    save_minutes: float = Field(10.0, ge=0, description="and every so many minutes; 0: not")
+    save_steps: Count = Field(0, description="also save last.pt every so many iterations")
+    save_minutes: Factor = Field(10.0, description="and every so many minutes; 0: not")
     nnodes: Positive = Field(1, description="machines that train together; start the same command on each")
-    node_rank: int = Field(0, ge=0, description="this machine's number among them, from 0, which leads")
+    node_rank: Count = Field(0, description="this machine's number among them, from 0, which leads")
     rdzv_endpoint: str = Field("", description="HOST or HOST:PORT where they meet: the machine of --node-rank 0")
-    max_restarts: int = Field(0, ge=0, description="new starts from the last checkpoint when a process has failed")
+    max_restarts: Count = Field(0, description="new starts from the last checkpoint when a process has failed")
 
     @property
     def learning_rate(self) -> float:
@@ -171,7 +177,14 @@ class TrainingSettings(DetectionSettings):
 
     def steps(self, images: int) -> int:
         """Optimizer steps of the whole run over so many training images."""
-        return self.iters or max(1, -(-self.epochs * images // self.batch))
+        return self.iters or -(-self.epochs * self.epoch_images(images) // self.batch)
+
+    def epoch_images(self, images: int) -> int:
+        """Images of an epoch over a set of so many: all of them, or one step's batch if that is more.
+
+        A step is the shortest epoch that can be evaluated, so each of --epochs has an end, and a row in results.csv.
+        """
+        return max(images, self.batch)
 
     @model_validator(mode="before")
     @classmethod
@@ -221,13 +234,6 @@ class TrainingSettings(DetectionSettings):
             raise ValueError(f"--node-rank {self.node_rank} is not under --nnodes {self.nnodes}: ranks count from 0")
         return self
 
-    @model_validator(mode="after")
-    def _check_jitter(self) -> TrainingSettings:
-        low, high = self.scale_jitter
-        if not 0.1 <= low <= high <= 4:
-            raise ValueError(f"scale_jitter: expected LOW,HIGH with 0.1 <= LOW <= HIGH <= 4, not {low:g},{high:g}")
-        return self
-
 
 class TrainSettings(TrainingSettings):
     """One run."""
@@ -249,11 +255,15 @@ class GridSettings(TrainingSettings):
         description="components that are on: none, or some of iac,dc,clb; a grid of runs: all (Table 2's four), every "
         "(all eight), or several with ; between",
     )
-    seeds: Positive = Field(1, description="runs of each, of the seeds --seed, --seed + 1 ...")
+    seeds: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="runs of each, of the seeds --seed, --seed + 1 ..."
+    )
 
     @model_validator(mode="after")
     def _check_ablation(self) -> GridSettings:
         self._refuse_impossible(self.ablation)
+        if self.seed + self.seeds - 1 > LARGEST_SEED:
+            raise ValueError(f"--seed {self.seed} and {self.seeds} --seeds go beyond the largest seed, {LARGEST_SEED}")
         return self
 
     def runs(self) -> list[TrainSettings]:

@@ -167,8 +167,8 @@ def test_a_grid_is_runs_that_differ_by_components_and_seed(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ({"batch": "abc"}, r"--batch abc \(from the flag\): input should be a valid integer"),
-        ({"batch": 0}, r"--batch 0 \(from the flag\): give a number from 1 on, or auto"),
+        ({"batch": "abc"}, r"--batch abc \(from the flag\): give a number from 1 to 65536, or auto"),
+        ({"batch": 0}, r"--batch 0 \(from the flag\): give a number from 1 to 65536, or auto"),
         ({"reg_loss": "gou"}, r"--reg-loss gou .* is not a choice \(did you mean giou\?\)"),
         ({"nms": "clbalanced"}, "did you mean cl-balanced"),
         ({"ablation": "iac,dcl"}, "unknown component 'dcl'"),

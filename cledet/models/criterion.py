@@ -127,7 +127,7 @@ class Criterion:
             return Losses(
                 classification=((weight * positive).sum() + background) / self.divisor(share),
                 regression=self.regression(raw, assigned, found, n),
-                positives=torch.tensor(len(found.gt)),
+                positives=(assigned.gt >= 0).sum(),
                 recalled=assigned.recalled.sum(),
                 coefficient=weight.mean(),
                 spread=(weight - weight.mean()).square().mean().sqrt(),

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import gc
 import os
+import re
+import shutil
 import signal
 import subprocess
+import sys
+import time
 from dataclasses import fields
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import pytest
 import torch
 
+from cledet.data import loader as loader_module
 from cledet.data.augment import Augment
 from cledet.data.dataset import Batch, DetectionDataset
 from cledet.data.loader import eval_loader, train_loader
 from cledet.data.source import open_source
+from cledet.errors import ProcessFailed, UserError
 
+ROOT = Path(__file__).resolve().parents[2]
+FULL = r"shared memory, /dev/shm, is too small .* \(use --workers 0, or .*--shm-size"
 ALL = Augment(
     vflip=0.5, scale_jitter=(0.6, 1.6), photometric=0.5, multi_scale=(48, 80), crop=0.4, mosaic=0.4, copy_paste=2
 )
@@ -152,9 +161,10 @@ def test_nothing_is_drawn_from_the_global_generators(dataset: DetectionDataset) 
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the system does not say who sent a signal")
 def test_workers_end_by_a_sigterm_of_the_main_process_only(dataset: DetectionDataset) -> None:
-    batches = iter(train_loader(dataset, batch=2, total_steps=6, workers=1))
+    loader = train_loader(dataset, batch=2, total_steps=6, workers=1)
+    batches = iter(loader)
     next(batches)  # the worker has started
-    (worker,) = batches._workers  # type: ignore[attr-defined]
+    (worker,) = loader._iterator._workers  # type: ignore[union-attr]
     subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
     assert len(list(batches)) == 5
     assert worker.is_alive()
@@ -177,3 +187,111 @@ def test_workers_may_be_spawned(dataset: DetectionDataset) -> None:
     (batch,) = loader
     (alone,) = train_loader(dataset, batch=2, total_steps=1)
     assert same(batch, alone)  # type: ignore[arg-type]
+
+
+def test_a_killed_worker_is_a_sentence(dataset: DetectionDataset) -> None:
+    loader = train_loader(dataset, batch=2, total_steps=1000, workers=1)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = loader._iterator._workers  # type: ignore[union-attr]
+    with pytest.raises(
+        ProcessFailed, match=r"loads images, \(pid \d+\) is killed by signal: Killed; .*--workers"
+    ) as it:
+        os.kill(worker.pid, signal.SIGKILL)
+        list(batches)
+    assert it.value.__suppress_context__  # so that there is no traceback of the loader's beside it
+    assert it.value.__cause__ is None
+
+
+def test_a_worker_that_ends_by_itself_is_a_sentence(dataset: DetectionDataset) -> None:
+    loader = train_loader(Ending(dataset.index, short=64, long=96), batch=2, total_steps=3, workers=1)
+    with pytest.raises(ProcessFailed, match="exited unexpectedly with exit code 3"):
+        list(loader)
+
+
+class Ending(DetectionDataset):
+    """Ends the process that loads an image."""
+
+    def __getitem__(self, key):  # type: ignore[no-untyped-def]
+        os._exit(3)
+
+
+def test_an_image_that_does_not_come_is_a_sentence(dataset: DetectionDataset, monkeypatch) -> None:
+    monkeypatch.setattr(loader_module, "PATIENCE", 1)
+    loader = train_loader(Sleeping(dataset.index, short=64, long=96), batch=2, total_steps=3, workers=1)
+    with pytest.raises(UserError, match=r"no image was loaded for 1 seconds \(.*--workers 0"):
+        list(loader)
+
+
+class Sleeping(DetectionDataset):
+    """Reads from a disk that does not answer."""
+
+    def __getitem__(self, key):  # type: ignore[no-untyped-def]
+        time.sleep(3)
+
+
+def test_an_error_of_an_image_comes_through_as_it_is(dataset: DetectionDataset) -> None:
+    loader = train_loader(Failing(dataset.index, short=64, long=96), batch=2, total_steps=3, workers=1)
+    with pytest.raises(RuntimeError, match="seven times six"):
+        list(loader)
+
+
+class Failing(DetectionDataset):
+    """Has a fault."""
+
+    def __getitem__(self, key):  # type: ignore[no-untyped-def]
+        raise RuntimeError("seven times six")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind", "sentence"),
+    [
+        ("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)", UserError, FULL),
+        ("cannot pickle it", ProcessFailed, "exited unexpectedly with exit code 1"),
+    ],
+)
+def test_a_batch_that_cannot_be_handed_over_is_a_sentence(dataset, monkeypatch, trouble, kind, sentence) -> None:
+    """Where Python's queue would drop it, and the main process wait for ever."""
+
+    def dumps(*_: object) -> bytes:
+        raise RuntimeError(trouble)
+
+    loader = train_loader(dataset, batch=2, total_steps=3, workers=1)
+    worker = loader.worker_init_fn
+
+    def start(number: int) -> None:
+        worker(number)
+        ForkingPickler.dumps = dumps
+
+    loader.worker_init_fn = start
+    with pytest.raises(kind, match=sentence):
+        list(loader)
+
+
+SMALL = """
+mount -t tmpfs -o size=64k tmpfs /dev/shm || exit 77
+exec "$@"
+"""
+PROGRAM = """
+import sys
+from cledet.data.dataset import DetectionDataset
+from cledet.data.loader import train_loader
+from cledet.data.source import open_source
+from cledet.errors import UserError
+dataset = DetectionDataset(open_source(sys.argv[1]).index("train"), short=320, long=400)
+try:
+    list(train_loader(dataset, batch=4, total_steps=3, workers=2))
+except UserError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="there is no unshare")
+def test_too_little_shared_memory_is_a_sentence(squares: Path) -> None:
+    """In a mount namespace of its own, with 64 kB of it; a process that imports torch, so some seconds."""
+    command = ["unshare", "-m", "sh", "-c", SMALL, "sh", sys.executable, "-c", PROGRAM, str(squares)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"nothing can be mounted here: {done.stderr}")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert re.match(FULL, done.stderr)

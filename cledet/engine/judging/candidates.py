@@ -87,7 +87,8 @@ def to_results(found: Candidates, kept: Kept) -> Results:
 
 def everything(found: Candidates) -> Results:
     """All candidates in pixels of the original image, in their order."""
-    return to_results(found, Kept(torch.arange(len(found.boxes)), found.scores, found.boxes))
+    every = torch.arange(len(found.boxes), device=found.boxes.device)
+    return to_results(found, Kept(every, found.scores, found.boxes))
 
 
 def to_original(boxes: Tensor, size: Tensor, original: Tensor) -> Tensor:

@@ -62,7 +62,9 @@ class History:
         """The newest epoch in a line."""
         row = self.rows[-1]
         text = f"epoch {row['epoch']}: cls {row['loss_cls']}, box {row['loss_reg']}, {row['positives']} positives"
-        if float(row["recalled"]):
+        if not row["loss_cls"]:
+            text = f"epoch {row['epoch']}: no step had a finite loss"
+        elif float(row["recalled"]):
             text += f" ({row['recalled']} recalled)"
         return text + (f", AP {row['AP']}, AP50 {row['AP50']}" if row["AP"] else "") + f" in {row['seconds']} s"
 

@@ -32,7 +32,7 @@ from cledet.engine.training.learner import Learner, NotFinite
 from cledet.engine.training.loggers import callback, open_loggers
 from cledet.engine.training.same_data import require_same_data
 from cledet.engine.training.setup import build_augment, build_criterion, frozen_stages, make_deterministic, summary
-from cledet.errors import Interrupted, UserError
+from cledet.errors import Interrupted, ProcessFailed, UserError
 from cledet.train_config import TrainSettings
 
 DRAWN_BATCHES = 3
@@ -94,7 +94,7 @@ class Trainer:
         with interrupts() as stop:
             try:
                 self._fit(stop)
-            except (Stop, RuntimeError) as error:
+            except (Stop, RuntimeError, ProcessFailed) as error:
                 if stop.number is None:  # else another process stopped sooner, and this one waited for it
                     raise
                 self._save("last.pt")
@@ -193,7 +193,7 @@ class Trainer:
 
     def _end_epoch(self, stop: Interrupts) -> None:
         """Evaluate, note the figures, keep the weights if they are the best; saved before, as evaluation takes long."""
-        epoch, at, val = max(1, round(self._epoch())), self.at, self.task.val
+        epoch, at, val = self._epoch_number(), self.at, self.task.val
         row = {"epoch": epoch, "step": at.step, "lr": self._lr()}
         row |= self.meter.means()
         metrics: dict[str, Any] = {}
@@ -254,11 +254,14 @@ class Trainer:
         return float(self.learner.optimizer.param_groups[-1]["lr"])
 
     def _epoch(self) -> float:
-        return self.at.step * self.settings.batch / len(self.task.train)
+        return self.at.step * self.settings.batch / self.settings.epoch_images(len(self.task.train))
+
+    def _epoch_number(self) -> int:
+        """The epoch, from 1, that the last step began in: no step ends more than one, so none is passed over."""
+        return (self.at.step - 1) * self.settings.batch // self.settings.epoch_images(len(self.task.train)) + 1
 
     def _epoch_ended(self) -> bool:
-        images, batch, step = len(self.task.train), self.settings.batch, self.at.step
-        return step == self.total or step * batch // images > (step - 1) * batch // images
+        return self.at.step == self.total or self._epoch() >= self._epoch_number()
 
     def _save_due(self) -> bool:
         steps, minutes = self.settings.save_steps, self.settings.save_minutes

@@ -1,0 +1,272 @@
+"""What is computed on a GPU stays on it: the code that a GPU runs, on a pretended one, where devices must not meet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from cledet.data.dataset import Batch
+from cledet.engine import distributed
+from cledet.engine.judging.candidates import everything, from_network, to_results
+from cledet.engine.predicting.predictor import Predictor
+from cledet.engine.training.learner import Learner, over_processes
+from cledet.engine.training.probe import worst_batch
+from cledet.engine.training.setup import build_criterion
+from cledet.models import criterion as criterion_module
+from cledet.models.criterion import Criterion, Losses
+from cledet.models.decode import PostProcess
+from cledet.models.network import Architecture, build_network
+from cledet.ops.nms import NMS
+from cledet.train_config import TrainSettings
+
+GPU = torch.device("cuda", 0)
+ATEN = torch.ops.aten
+TAKES_NUMBERS = (ATEN.where.self, ATEN.index_put_.default, ATEN.mul_.Tensor)
+"""Operations that torch itself gives a number as a tensor on the CPU: Python's, or what clipping multiplies by."""
+
+
+class OnGpu(torch.Tensor):
+    """A tensor that says it is on a GPU; its values are in `inner`, on the CPU, so control flow by values works.
+
+    For autograd it is on the CPU, as its engine has no queue for a GPU that is not there. No operation takes it
+    together with a tensor that is not of this class. That is stricter than CUDA, which takes numbers (tensors of no
+    dimension) from the CPU in some operations and not in others, and indices at the price of a copy.
+    """
+
+    inner: torch.Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, inner: torch.Tensor) -> OnGpu:
+        made = torch.Tensor._make_wrapper_subclass(
+            cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype
+        )
+        made.inner = inner
+        return made
+
+    device = property(lambda self: GPU)
+    is_cuda = property(lambda self: True)
+    is_cpu = property(lambda self: False)
+
+    def __repr__(self) -> str:
+        return f"OnGpu({self.inner})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        owners: dict[int, OnGpu] = {}
+
+        def enter(value: Any) -> Any:
+            if isinstance(value, OnGpu):
+                owners[id(value.inner)] = value
+                return value.inner
+            if isinstance(value, torch.Tensor) and not _is_of_torch(func, value):
+                raise RuntimeError(f"{func} was given {tuple(value.shape)} on the CPU beside tensors on the GPU")
+            return value
+
+        def leave(value: Any) -> Any:
+            if not isinstance(value, torch.Tensor):
+                return value
+            return owners[id(value)] if id(value) in owners else OnGpu(value)
+
+        return tree_map(leave, func(*tree_map(enter, args), **tree_map(enter, kwargs or {})))
+
+
+def _is_of_torch(func: Any, value: torch.Tensor) -> bool:
+    """Whether torch itself made this tensor on the CPU: a number, or in index_put's backward the zeros it puts."""
+    if func is ATEN.index_put.default:
+        return torch._C._current_graph_task_id() != -1 and not value.any()
+    return func in TAKES_NUMBERS and value.ndim == 0
+
+
+class PretendedGpu(TorchFunctionMode):
+    """Within it, what names the GPU as a device gets it, without CUDA."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in ("to", "cpu", "cuda", "numpy", "tolist") and isinstance(args[0], torch.Tensor):
+            return getattr(self, name)(*args, **kwargs)
+        if kwargs.get("device") is not None and torch.device(kwargs["device"]).type == "cuda":
+            return OnGpu(func(*args, **{**kwargs, "device": "cpu"}))
+        return func(*args, **kwargs)
+
+    def to(self, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Tensor.to, in which another tensor stands for its device and dtype."""
+        if args and isinstance(args[0], torch.Tensor):
+            args, kwargs = (), {"device": args[0].device, "dtype": args[0].dtype, **kwargs}
+        device, dtype, _, layout = torch._C._nn._parse_to(*args, **{k: v for k, v in kwargs.items() if k != "copy"})
+        given = {name: value for name, value in (("dtype", dtype), ("memory_format", layout)) if value is not None}
+        moved = tensor.to(**given) if given else tensor
+        if device is None or (device.type == "cuda") == isinstance(moved, OnGpu):
+            return moved
+        return moved.inner if isinstance(moved, OnGpu) else OnGpu(moved.detach())
+
+    def cpu(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.inner if isinstance(tensor, OnGpu) else tensor
+
+    def numpy(self, tensor: torch.Tensor) -> Any:
+        if isinstance(tensor, OnGpu):
+            raise TypeError("a tensor on the GPU has no numpy()")
+        return tensor.numpy()
+
+    def tolist(self, tensor: torch.Tensor) -> Any:
+        return self.cpu(tensor).tolist()
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
+    with PretendedGpu():
+        yield GPU
+
+
+@pytest.fixture
+def two_processes(monkeypatch):
+    """Two processes, the other of which holds the same values; what goes over NCCL must be on a GPU."""
+
+    def all_reduce(value: torch.Tensor) -> None:
+        value.mul_(2)
+
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "parallel", lambda network, device: network)  # DDP is torch's own
+
+
+def batch(images: int = 2) -> Batch:
+    """Images of 64x128 px with two objects and an ignored region each, but the first, which has none."""
+    made = worst_batch(images, 64, 2)
+    made.boxes = torch.tensor([[8.0, 8, 40, 44], [30, 4, 60, 60]]).repeat(images, 1, 1)
+    made.boxes[0] = 0
+    made.ignored = torch.tensor([[[70.0, 10, 90, 60]]]).repeat(images, 1, 1)
+    return made
+
+
+def learner(**settings: Any) -> Learner:
+    given = TrainSettings(amp="off", imgsz=64, backbone_weights="none", fpn_channels=32, batch=4, **settings)
+    torch.manual_seed(0)
+    arch = Architecture(backbone="r18", classes=2, fpn_channels=32, norm="batch", head=given.head)
+    return Learner(build_network(arch), build_criterion(given), given, GPU, 10)
+
+
+def test_the_pretended_gpu_refuses_what_cuda_refuses(gpu):
+    on_gpu = torch.ones(3, device=gpu)
+    assert on_gpu.device == gpu
+    assert on_gpu.is_cuda
+    assert (on_gpu * 2).sum().item() == 6
+    for wrong in (
+        lambda: on_gpu * torch.ones(3),
+        lambda: torch.stack([on_gpu.sum(), torch.tensor(0.0)]),
+        lambda: torch.cat([on_gpu, torch.zeros(1)]),
+        lambda: torch.arange(3)[on_gpu.long()],
+        lambda: on_gpu.index_select(0, torch.tensor([1])),
+        lambda: torch.zeros(3).index_put_((on_gpu.long(),), on_gpu),
+    ):
+        with pytest.raises(RuntimeError, match="on the CPU beside tensors on the GPU"):
+            wrong()
+    with pytest.raises(TypeError):
+        on_gpu.numpy()
+    assert type(on_gpu.cpu()) is torch.Tensor
+    assert torch.zeros(2).to(on_gpu).device == gpu
+
+
+@pytest.mark.parametrize("part", ["classification", "positives", "n"])
+def test_a_loss_on_the_cpu_is_found(gpu, two_processes, part):
+    losses = Losses(*(torch.ones((), device=gpu) for _ in Losses._fields))
+    assert all(value.device == gpu for value in over_processes(losses))
+    if part != "n":  # which is a sum over processes already
+        with pytest.raises(RuntimeError, match="on the CPU"):
+            over_processes(losses._replace(**{part: torch.tensor(0.0)}))
+
+
+HEADS = {
+    "retinanet": {},
+    "ghm": {"cls_loss": "ghm", "reg_loss": "giou"},
+    "matched": {"normalizer": "matched", "recall_cap": 2, "recall_center": True, "center_unit": "stride"},
+    "atss": {"assign": "atss", "cls_loss": "varifocal", "reg_loss": "diou", "ablation": "dc"},
+    "gfl": {"head": "gfl"},
+    "fcos": {"head": "fcos"},
+    "fcos-anywhere": {"head": "fcos", "center_sampling": 0, "reg_loss": "ciou"},
+    "paa": {"assign": "paa"},
+    "tal": {"assign": "tal", "cls_loss": "qfl"},
+}
+
+
+def test_a_training_step_in_one_part_stays_on_the_gpu(gpu):
+    check_step(1)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_training_step_of_two_processes_in_two_parts_stays_on_the_gpu(gpu, two_processes, head):
+    check_step(2, **HEADS[head])
+
+
+def check_step(accumulate: int, **settings: Any) -> None:
+    trained = learner(accumulate=accumulate, **settings)
+    parts = [batch() for _ in range(accumulate)]
+    assert all(parameter.device == GPU for parameter in trained.network.parameters())
+    losses = trained.gradients(parts, 5)
+    assert {name for name, value in losses._asdict().items() if value.device != GPU} == set()
+    assert all(torch.isfinite(value) for value in losses)
+    assert int(losses.positives) == int(losses.positives.cpu()) > 0
+    trained.update(5)
+
+
+def test_every_choice_of_the_criterion_is_among_them():
+    chosen = [TrainSettings(**given) for given in HEADS.values()]
+    for field, choices in (
+        ("assign", criterion_module.ASSIGNMENTS),
+        ("cls_loss", criterion_module.CLS_LOSSES),
+        ("reg_loss", criterion_module.REG_LOSSES),
+    ):
+        assert {one.of_head(field) for one in chosen} == set(choices)
+    assert {one.normalizer for one in chosen} == set(criterion_module.NORMALIZERS)
+
+
+def test_a_tensor_on_the_cpu_in_the_criterion_is_found(gpu, monkeypatch):
+    """As it was: the number of positives, made on the default device."""
+    original = Criterion.__call__
+
+    def as_before(self: Criterion, *args: Any) -> Losses:
+        losses = original(self, *args)
+        return losses._replace(positives=torch.tensor(int(losses.positives)))
+
+    monkeypatch.setattr(Criterion, "__call__", as_before)
+    with pytest.raises(RuntimeError, match="on the CPU beside tensors on the GPU"):
+        learner(accumulate=2).gradients([batch(), batch()], 5)
+
+
+@pytest.mark.parametrize("method", NMS)
+@pytest.mark.parametrize("head", ["retinanet", "fcos"])
+def test_prediction_stays_on_the_gpu(gpu, head, method):
+    trained = learner(head=head)
+    trained.network.requires_grad_(False)
+    post = PostProcess(nms=method, conf=0.0, cl_score="max", cl_norm="diagonal")
+    for found in from_network.__wrapped__(trained.network, [batch()], 0.0, (3, 7), gpu, None):
+        assert found.boxes.device == gpu
+        kept = post.keep(found.boxes, found.scores, found.labels)
+        assert {part.device for part in kept} == {gpu}
+        assert len(to_results(found, kept)) == len(kept.keep) > 0
+        assert len(everything(found)) == len(found.boxes)
+
+
+def test_an_image_is_predicted_on_the_gpu(gpu, monkeypatch):
+    monkeypatch.setattr(Predictor, "predict", torch.no_grad()(Predictor.predict.__wrapped__))
+    predictor = Predictor(
+        network=learner().network,
+        post=PostProcess(conf=0.0),
+        imgsz=64,
+        device=gpu,
+        dtype=None,
+        names=("a", "b"),
+        category_ids=(3, 7),
+    )
+    (found,) = predictor.stream([np.full((70, 90, 3), 99, np.uint8)])
+    assert len(found) == 100
+    assert len(found.to_dict()["detections"]) == 100
+    assert type(found.boxes) is torch.Tensor

@@ -61,7 +61,7 @@ def _measure(loader: Any, node: yaml.Node, measured: dict[int, tuple[int, int]],
         _check_scalar(loader, node)
         size += len(node.value)
     elif depth <= DEEPEST:  # else the node may hold itself
-        children = [part for pair in node.value for part in pair] if node.id == "mapping" else node.value
+        children = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
         for child in children:
             more, below = _measure(loader, child, measured, depth + 1)
             size, height = size + more, max(height, below)

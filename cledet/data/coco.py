@@ -210,9 +210,8 @@ def _convert(entries: list[Any], kind: type[Record], place: str, faults: Faults)
         except (msgspec.ValidationError, UnicodeEncodeError) as error:
             said = "a lone surrogate in its name" if isinstance(error, UnicodeEncodeError) else str(error)
             fault = "box" if "$.bbox" in said or "`bbox`" in said else "entry"
-            name = f"{place}[{row}]"
-            if isinstance(entry, dict) and isinstance(entry.get("id", []), int | str | None):
-                name = f"{kind.__name__.lower()} {entry['id']!s:.40}"
+            numbered = isinstance(entry, dict) and isinstance(entry.get("id", []), int | str | None)
+            name = f"{kind.__name__.lower()} {entry['id']!s:.40}" if numbered else f"{place}[{row}]"
             faults.add(fault, f"{name}: {said.lower().replace('`', '')}")
     return records
 

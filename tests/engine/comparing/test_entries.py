@@ -114,7 +114,7 @@ def test_what_is_nothing_to_compare_is_said(run_of_val, tmp_path):
     with pytest.raises(UserError, match=r"grid is a grid of runs"):
         opened(a, tmp_path / "grid")
     (a / "config.yaml").write_text("data: [")
-    with pytest.raises(UserError, match=r"config.yaml cannot be read"):
+    with pytest.raises(UserError, match=r"config.yaml is not valid YAML: .*name --data and --split"):
         opened(a)
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import fields
 from multiprocessing.reduction import ForkingPickler
@@ -194,10 +195,9 @@ def test_a_killed_worker_is_a_sentence(dataset: DetectionDataset) -> None:
     batches = iter(loader)
     next(batches)
     (worker,) = loader._iterator._workers  # type: ignore[union-attr]
-    with pytest.raises(
-        ProcessFailed, match=r"loads images, \(pid \d+\) is killed by signal: Killed; .*--workers"
-    ) as it:
-        os.kill(worker.pid, signal.SIGKILL)
+    os.kill(worker.pid, signal.SIGSTOP)  # so that the signal of its end comes while a batch is waited for
+    threading.Timer(0.5, os.kill, (worker.pid, signal.SIGKILL)).start()
+    with pytest.raises(ProcessFailed, match=r"failed: pid \d+ is killed by signal: Killed \(.* lower --workers") as it:
         list(batches)
     assert it.value.__suppress_context__  # so that there is no traceback of the loader's beside it
     assert it.value.__cause__ is None

@@ -183,3 +183,28 @@ def test_timm_names_that_do_not_fit_are_one_sentence(name, sentence):
     pytest.importorskip("timm")
     with pytest.raises(UserError, match=sentence):
         build_network(Architecture(backbone=f"timm:{name}", classes=2))
+
+
+def p7_of(network: nn.Module, side: int) -> tuple[torch.dtype, list[torch.Tensor]]:
+    """The type in which P7 is computed from an image in bfloat16, and its gradients."""
+    seen: list[torch.dtype] = []
+    handle = network.neck.extra_blocks.p7.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+    network.zero_grad()
+    image = torch.randint(0, 255, (1, 3, side, side), generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        raw = network(image)
+    raw.logits.float().square().sum().backward()
+    handle.remove()
+    return seen[0], [parameter.grad for parameter in network.neck.extra_blocks.p7.parameters()]
+
+
+def test_maps_of_one_row_are_in_float32_on_a_cpu():
+    """P6 of 64 px is one position, of 160 px two by two: what torch's bfloat16 does there was nan now and then."""
+    torch.manual_seed(0)
+    network = build_network(Architecture(backbone="r18", classes=2, fpn_channels=16, norm="batch")).train()
+    assert p7_of(network, 160)[0] == torch.bfloat16
+    for _ in range(2):
+        dtype, gradients = p7_of(network, 64)
+        assert dtype == torch.float32
+        assert all(gradient.isfinite().all() for gradient in gradients)
+    assert gradients[0][:, :, 1, 1].abs().max() > 0

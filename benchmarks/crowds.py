@@ -12,10 +12,10 @@ import argparse
 import torch
 
 from cledet.data.dataset import DetectionDataset
-from cledet.data.source import open_source
+from cledet.data.open import open_source
 from cledet.models.anchors import Anchors
 from cledet.models.network import STRIDES
-from cledet.ops.assign import assign_max_iou
+from cledet.ops.assigners.max_iou import assign_max_iou
 from cledet.ops.boxes import area, box_intersection
 
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
+from cledet.config.evaluate import TuneSettings
 from cledet.data.index import DetectionIndex
-from cledet.data.source import open_source
-from cledet.engine.judging.candidates import from_results
-from cledet.engine.tuning.search import Bench
-from cledet.engine.tuning.tuner import Tuned, judge, weights
-from cledet.eval_config import TuneSettings
-from cledet.evaluation.bootstrap import interval
-from cledet.evaluation.results import Results, read_results
-from cledet.models.decode import PostProcess
+from cledet.data.open import open_source
+from cledet.evaluation.candidates import from_results
+from cledet.evaluation.tune.search import Bench
+from cledet.evaluation.tune.tuner import Tuned, judge, weights
+from cledet.metrics.bootstrap import interval
+from cledet.metrics.results_file import Results, read_results
+from cledet.models.postprocess import PostProcess
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco2017_sub"
 TWO = (PostProcess(nms="standard", conf=0), PostProcess(nms="weighted", conf=0))

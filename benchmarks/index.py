@@ -57,7 +57,7 @@ def resident() -> dict[str, float]:
 
 def measure(title: str, file: Path, workers: int) -> None:
     """Print what reading the index takes in this process."""
-    from cledet.data.source import open_source
+    from cledet.data.open import open_source
 
     before, start = resident(), time.perf_counter()
     index = open_source(file).index("train")
@@ -75,7 +75,7 @@ def measure(title: str, file: Path, workers: int) -> None:
 
 def touch(sent: bytes) -> None:
     """Print how much more a worker that got the index holds after it looked at all of it."""
-    import cledet.data.source  # noqa: F401  what the index's columns are made of is no part of its memory
+    import cledet.data.open  # noqa: F401  what the index's columns are made of is no part of its memory
 
     before = resident()
     index = pickle.loads(sent)

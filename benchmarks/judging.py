@@ -17,16 +17,16 @@ from typing import TypeVar
 import numpy as np
 
 from cledet.data.index import DetectionIndex
-from cledet.data.source import open_source
-from cledet.engine.judging.candidates import from_results
-from cledet.engine.tuning.search import Bench
-from cledet.evaluation.bootstrap import match, resamples, weighted_ap
-from cledet.evaluation.coco import evaluate
-from cledet.evaluation.holdout import halves
-from cledet.evaluation.influence import leave_one_out
-from cledet.evaluation.results import Results, read_results
-from cledet.models.decode import PostProcess
-from cledet.ops.nms import NMS
+from cledet.data.open import open_source
+from cledet.evaluation.candidates import from_results
+from cledet.evaluation.tune.search import Bench
+from cledet.metrics.bootstrap import match, resamples, weighted_ap
+from cledet.metrics.coco import evaluate
+from cledet.metrics.holdout import halves
+from cledet.metrics.influence import leave_one_out
+from cledet.metrics.results_file import Results, read_results
+from cledet.models.nms import NMS
+from cledet.models.postprocess import PostProcess
 
 T = TypeVar("T")
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco2017_sub"

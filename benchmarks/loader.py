@@ -24,7 +24,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from cledet.config import long_side
+from cledet.config.base import long_side
 from cledet.data import Augment, DetectionDataset, DetectionIndex, collate, open_source
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -66,7 +66,7 @@ def linked(folder: Path, drawn: Path, times: int) -> Path:
 
 def validation(folder: Path, workers: int) -> None:
     """Peak memory of `cledet val`, with 100 detections on each of 400 and of 1,600 images."""
-    from cledet.data.shapes import draw_shapes
+    from cledet.data.shapes.dataset import draw_shapes
 
     cledet = [sys.executable, "-m", "cledet"]
     draw_shapes(folder / "drawn", counts={"train": 8, "val": 400})

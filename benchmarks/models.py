@@ -2,7 +2,7 @@
 
     python benchmarks/models.py [--size 800 1333] [r50 r50+gfl x101-32x4d-dcn ...]
 
-Nothing is computed: `cledet.models.costs` builds the networks on torch's meta device. torch.utils.flop_counter adds up
+Nothing is computed: `cledet.models.flops` builds the networks on torch's meta device. torch.utils.flop_counter adds up
 convolutions and matrix products (two operations each, so half of it is multiply-adds, which is what torchvision's
 tables call FLOPs); of a deformable convolution the product is counted, its interpolation is not. Memory is that of all
 tensors that autograd keeps of the network for going back, in float32, with the first two stages frozen; the losses and
@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import argparse
 
-from cledet.models.costs import costs
+from cledet.config.train import HEADS
+from cledet.models.backbones.resnet import PLAIN
+from cledet.models.flops import costs
 from cledet.models.network import Architecture
-from cledet.models.resnets import PLAIN
-from cledet.train_config import HEADS
 
 NAMES = [*PLAIN, *(f"{name}-dcn" for name in PLAIN), "r50-dcnv2", "x101-32x4d-dcn-c4c5", "lite0"]
 WITH_GFL = [f"{name}+gfl" for name in ("r50", "r101", "x101-32x4d", "x101-32x4d-dcn-c4c5")]

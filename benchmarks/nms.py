@@ -20,7 +20,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from cledet.ops.nms import NMS, suppress
+from cledet.models.nms import NMS, suppress
 
 SAMPLES = 40
 """Images whose boxes are taken in turn."""

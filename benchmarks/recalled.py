@@ -13,14 +13,14 @@ from pathlib import Path
 import torch
 
 from cledet.components.iac import Recall
-from cledet.config import long_side
+from cledet.config.base import long_side
 from cledet.data.dataset import DetectionDataset
 from cledet.data.loader import eval_loader
-from cledet.data.source import open_source
-from cledet.engine.checkpoint import load_checkpoint
-from cledet.engine.splits import load_index
+from cledet.data.open import open_source
+from cledet.evaluation.splits import load_index
+from cledet.models.checkpoint import load_checkpoint
 from cledet.models.criterion import Criterion, Targets
-from cledet.ops.assign import match
+from cledet.ops.assigners.max_iou import match
 from cledet.ops.boxes import area
 
 

@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from cledet.group import rank
+from cledet.distributed.environment import rank
 
 T = TypeVar("T")
 BAR = 12

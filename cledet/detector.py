@@ -10,32 +10,32 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cledet.config import ExplainSettings, ExportSettings, PredictSettings
+from cledet.config.base import ExplainSettings, ExportSettings, PredictSettings
+from cledet.config.evaluate import ValSettings
+from cledet.config.loading import resolve
+from cledet.config.train import GridSettings
 from cledet.console import say
 from cledet.data.images import image_files, rgb_arrays
 from cledet.data.index import DetectionIndex
-from cledet.data.source import open_source
-from cledet.engine.checkpoint import Checkpoint, load_checkpoint
-from cledet.engine.devices import amp_dtype, describe, pick_device
-from cledet.engine.explaining.explainer import explain_image
-from cledet.engine.explaining.explanation import Explanation
-from cledet.engine.exporting import exporter
-from cledet.engine.exporting.exporter import Export
-from cledet.engine.judging.comparison import with_gains
-from cledet.engine.judging.scoring import predictions_split
-from cledet.engine.judging.validator import post_process, validate, validate_results
-from cledet.engine.predicting.predictor import Detections, Predictor
-from cledet.engine.predicting.torchvision_detector import TorchvisionDetector, TorchvisionPredictor
-from cledet.engine.runs import newest_run, whole_run
-from cledet.engine.splits import load_index
-from cledet.engine.training import session
+from cledet.data.open import open_source
+from cledet.distributed.devices import amp_dtype, describe, pick_device
 from cledet.errors import UserError, nearest
-from cledet.eval_config import ValSettings
-from cledet.evaluation.figures import Evaluation, Validation
-from cledet.evaluation.results import read_results
-from cledet.models.backbones import BACKBONES, known_backbones
-from cledet.resolve import resolve
-from cledet.train_config import GridSettings
+from cledet.evaluation.evaluator import post_process, validate, validate_results
+from cledet.evaluation.nms_methods import with_gains
+from cledet.evaluation.score_file import predictions_split
+from cledet.evaluation.splits import load_index
+from cledet.explain.explainer import explain_image
+from cledet.explain.explanation import Explanation
+from cledet.export import exporter
+from cledet.export.exporter import Export
+from cledet.inference.predictor import Detections, Predictor
+from cledet.inference.torchvision_detector import TorchvisionDetector, TorchvisionPredictor
+from cledet.io.run_folders import newest_run, whole_run
+from cledet.metrics.evaluation import Evaluation, Validation
+from cledet.metrics.results_file import read_results
+from cledet.models.backbones.build import BACKBONES, known_backbones
+from cledet.models.checkpoint import Checkpoint, load_checkpoint
+from cledet.training import run as session
 
 __all__ = ["Detections", "Detector", "known_backbones"]
 

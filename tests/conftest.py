@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from cledet.data.archives import SETS
+from cledet.data.download.archives import SETS
 from cledet.data.index import DetectionIndex
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run side by side

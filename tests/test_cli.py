@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from cledet import cli
-from cledet.choices import NMS_METHODS
+from cledet.config.types import NMS_METHODS
 from cledet.errors import ProcessFailed
 
 
@@ -226,7 +226,7 @@ def test_every_command_ends_alike_when_nobody_reads(args):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_anywhere_ends_in_one_sentence(monkeypatch, capsys, number, code):
     """In a command that waits for none; and in one that is called from Python, all is as before."""
-    monkeypatch.setattr("cledet.cli.recipes.shipped", lambda: signal.raise_signal(number))
+    monkeypatch.setattr("cledet.commands.recipes.shipped", lambda: signal.raise_signal(number))
     monkeypatch.setattr(sys, "argv", ["cledet", "recipes"])
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as ended:

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from cledet import Detector
-from cledet.components.clusters import clusters
 from cledet.components.iac import assign_iac
-from cledet.engine.checkpoint import load_checkpoint
 from cledet.errors import UserError
+from cledet.models.checkpoint import load_checkpoint
 from cledet.models.criterion import Criterion, Targets
 from cledet.models.network import Architecture, build_network
-from cledet.ops.nms import NMS, suppress
+from cledet.models.nms import NMS, suppress
+from cledet.ops.nms_clusters import clusters
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,11 +147,11 @@ def test_batch_auto_fits_and_trains(tiny, tmp_path):
 PAIR = """
 import sys, torch, torch.distributed as dist
 from cledet.data.dataset import Batch
-from cledet.engine.training.learner import Learner
-from cledet.engine.training.probe import worst_batch
+from cledet.training.train_step import Learner
+from cledet.training.auto_batch import worst_batch
 from cledet.models.criterion import Criterion
 from cledet.models.network import Architecture, build_network
-from cledet.train_config import TrainSettings
+from cledet.config.train import TrainSettings
 
 rank, size, file, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 if size > 1:

@@ -10,11 +10,11 @@ import torch
 
 import cledet
 from cledet import Detector
-from cledet.commands import newest_detector
-from cledet.engine.checkpoint import load_checkpoint
+from cledet.commands.run_folders import newest_detector
+from cledet.config.evaluate import ValSettings
+from cledet.config.loading import resolve
 from cledet.errors import UserError
-from cledet.eval_config import ValSettings
-from cledet.resolve import resolve
+from cledet.models.checkpoint import load_checkpoint
 
 
 def val_settings(**given):

@@ -11,19 +11,19 @@ import torch.distributed as dist
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from cledet.config.train import TrainSettings
 from cledet.data.dataset import Batch
-from cledet.engine import distributed
-from cledet.engine.judging.candidates import everything, from_network, to_results
-from cledet.engine.predicting.predictor import Predictor
-from cledet.engine.training.learner import Learner, over_processes
-from cledet.engine.training.probe import worst_batch
-from cledet.engine.training.setup import build_criterion
+from cledet.distributed import collectives as distributed
+from cledet.evaluation.candidates import everything, from_network, to_results
+from cledet.inference.predictor import Predictor
 from cledet.models import criterion as criterion_module
 from cledet.models.criterion import Criterion, Losses
-from cledet.models.decode import PostProcess
 from cledet.models.network import Architecture, build_network
-from cledet.ops.nms import NMS
-from cledet.train_config import TrainSettings
+from cledet.models.nms import NMS
+from cledet.models.postprocess import PostProcess
+from cledet.training.auto_batch import worst_batch
+from cledet.training.init_model import build_criterion
+from cledet.training.train_step import Learner, over_processes
 
 GPU = torch.device("cuda", 0)
 ATEN = torch.ops.aten

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cledet.data.source import open_source
-from cledet.engine.runs import components_of
+from cledet.config.loading import read_recipe
+from cledet.data.open import open_source
 from cledet.errors import UserError
-from cledet.resolve import read_recipe
+from cledet.io.run_folders import components_of
 from cledet.safe_yaml import LONGEST, read_yaml
 
 LAUGHS = "a: &a [ha, ha]\n" + "".join(

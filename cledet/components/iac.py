@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cledet.ops.assign import Matches, assign_from, match
+from cledet.ops.assigners.max_iou import Matches, assign_from, match
 from cledet.ops.boxes import area, centers, contains, intersection, upcast
 
 

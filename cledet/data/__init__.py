@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from cledet.data.images import image_files, read_image
     from cledet.data.index import DetectionIndex
     from cledet.data.loader import eval_loader, train_loader
+    from cledet.data.open import DataSource, open_source
     from cledet.data.sampler import EpochBatches, sequential_batches
-    from cledet.data.source import DataSource, open_source
     from cledet.data.transforms import resize_short
 
 __all__ = [
@@ -35,7 +35,7 @@ __all__ = [
 _HOME = {
     "Augment": "cledet.data.augment",
     "Batch": "cledet.data.dataset",
-    "DataSource": "cledet.data.source",
+    "DataSource": "cledet.data.open",
     "DetectionDataset": "cledet.data.dataset",
     "DetectionIndex": "cledet.data.index",
     "EpochBatches": "cledet.data.sampler",
@@ -43,7 +43,7 @@ _HOME = {
     "collate": "cledet.data.dataset",
     "eval_loader": "cledet.data.loader",
     "image_files": "cledet.data.images",
-    "open_source": "cledet.data.source",
+    "open_source": "cledet.data.open",
     "read_image": "cledet.data.images",
     "resize_short": "cledet.data.transforms",
     "sequential_batches": "cledet.data.sampler",

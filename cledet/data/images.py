@@ -15,7 +15,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from cledet.data.paths import missing, plain_file
+from cledet.data.formats.paths import missing, plain_file
 from cledet.errors import UserError
 
 Pixels = npt.NDArray[np.uint8]

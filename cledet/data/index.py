@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cledet.data.faults import Fault
+from cledet.data.formats.annotation_errors import Fault
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -58,13 +58,13 @@ class DetectionIndex:
     faults: tuple[Fault, ...] = ()
     """What makes the split unfit to train on or to evaluate."""
     store: Path | None = None
-    """The folder of the cache that the columns are mapped from, if they are, see `cledet.data.store`."""
+    """The folder of the cache that the columns are mapped from, if they are, see `cledet.data.index_cache`."""
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         """Pickled for another process: where the columns are mapped from, or the columns."""
         if self.store is None:
             return DetectionIndex, tuple(getattr(self, column.name) for column in fields(self))
-        from cledet.data.store import open_stored
+        from cledet.data.index_cache import open_stored
 
         return open_stored, (self.store, self.name, self.notes)
 

@@ -1,1 +1,1 @@
-"""What detections are worth: figures, tables, intervals."""
+"""Evaluation of models and of any detector's results on a split."""

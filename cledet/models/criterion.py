@@ -17,11 +17,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from cledet.components.dc import center_unit, dynamic_coefficient, normalize_coefficient
 from cledet.components.iac import Recall, at_matched_class, recalled
 from cledet.models.network import RawOutputs
-from cledet.ops.assign import BACKGROUND, assign_from, ignore_regions, match
-from cledet.ops.atss import assign_atss
+from cledet.ops.assigners.atss import assign_atss
+from cledet.ops.assigners.fcos import assign_fcos, centerness
+from cledet.ops.assigners.max_iou import BACKGROUND, assign_from, ignore_regions, match
+from cledet.ops.assigners.paa import choose_paa
+from cledet.ops.assigners.tal import assign_tal
+from cledet.ops.box_coder import CODERS, distributions, encode, encode_distances
 from cledet.ops.boxes import elementwise_iou
-from cledet.ops.coder import CODERS, distributions, encode, encode_distances
-from cledet.ops.fcos import assign_fcos, centerness
 from cledet.ops.losses import (
     ciou_loss,
     diou_loss,
@@ -33,8 +35,6 @@ from cledet.ops.losses import (
     smooth_l1,
     varifocal_loss,
 )
-from cledet.ops.paa import choose_paa
-from cledet.ops.tal import assign_tal
 
 
 class Targets(NamedTuple):

@@ -118,7 +118,7 @@ class HeadSpec(NamedTuple):
 
     build: Callable[[int, int, int, bool], nn.Module]
     coder: str
-    """How it says where a box is: a key of `cledet.ops.coder.CODERS`."""
+    """How it says where a box is: a key of `cledet.ops.box_coder.CODERS`."""
     octaves: tuple[float, ...]
     ratios: tuple[float, ...]
     """Of its anchors; a head of points has one, a square, by which ATSS compares it with objects."""
@@ -132,4 +132,4 @@ HEADS = {
     "gfl": HeadSpec(GFLHead, "distances", (1.0,), (1.0,), relu_before_p7=False, normed=True),
     "fcos": HeadSpec(FCOSHead, "sides", (1.0,), (1.0,), relu_before_p7=True, normed=True),
 }
-"""What differs between the heads in the network; how they are trained differs by `cledet.train_config.HEADS`."""
+"""What differs between the heads in the network; how they are trained differs by `cledet.config.train.HEADS`."""

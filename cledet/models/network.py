@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from cledet.models.anchors import STRIDES, Anchors
-from cledet.models.backbones import build_backbone
+from cledet.models.backbones.build import build_backbone
+from cledet.models.backbones.stages import Staged
+from cledet.models.fpn import build_pyramid
 from cledet.models.heads import HEADS
-from cledet.models.pyramid import build_pyramid
-from cledet.models.stages import Staged
-from cledet.ops.coder import CODERS
+from cledet.ops.box_coder import CODERS
 
 
 class Architecture(BaseModel):

@@ -9,11 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cledet.ops.assign import assign_max_iou, ignore_regions, match
-    from cledet.ops.atss import assign_atss
+    from cledet.models.nms import Kept, batched_nms, suppress
+    from cledet.ops.assigners.atss import assign_atss
+    from cledet.ops.assigners.fcos import assign_fcos, centerness
+    from cledet.ops.assigners.max_iou import assign_max_iou, ignore_regions, match
+    from cledet.ops.assigners.paa import choose_paa
+    from cledet.ops.assigners.tal import assign_tal
+    from cledet.ops.box_coder import decode, decode_distances, encode, encode_distances
     from cledet.ops.boxes import box_iou, clip_boxes
-    from cledet.ops.coder import decode, decode_distances, encode, encode_distances
-    from cledet.ops.fcos import assign_fcos, centerness
     from cledet.ops.losses import (
         ciou_loss,
         diou_loss,
@@ -25,9 +28,6 @@ if TYPE_CHECKING:
         smooth_l1,
         varifocal_loss,
     )
-    from cledet.ops.nms import Kept, batched_nms, suppress
-    from cledet.ops.paa import choose_paa
-    from cledet.ops.tal import assign_tal
 
 __all__ = [
     "Kept",
@@ -62,34 +62,34 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+    return getattr(import_module(HOMES[name]), name)
 
 
 HOMES = {
-    "Kept": "nms",
-    "assign_atss": "atss",
-    "assign_fcos": "fcos",
-    "assign_max_iou": "assign",
-    "assign_tal": "tal",
-    "batched_nms": "nms",
-    "box_iou": "boxes",
-    "centerness": "fcos",
-    "choose_paa": "paa",
-    "ciou_loss": "losses",
-    "clip_boxes": "boxes",
-    "decode": "coder",
-    "decode_distances": "coder",
-    "diou_loss": "losses",
-    "distribution_focal_loss": "losses",
-    "encode": "coder",
-    "encode_distances": "coder",
-    "focal_loss": "losses",
-    "ghm_loss": "losses",
-    "giou_loss": "losses",
-    "ignore_regions": "assign",
-    "match": "assign",
-    "quality_focal_loss": "losses",
-    "smooth_l1": "losses",
-    "suppress": "nms",
-    "varifocal_loss": "losses",
+    "Kept": "cledet.models.nms",
+    "assign_atss": "cledet.ops.assigners.atss",
+    "assign_fcos": "cledet.ops.assigners.fcos",
+    "assign_max_iou": "cledet.ops.assigners.max_iou",
+    "assign_tal": "cledet.ops.assigners.tal",
+    "batched_nms": "cledet.models.nms",
+    "box_iou": "cledet.ops.boxes",
+    "centerness": "cledet.ops.assigners.fcos",
+    "choose_paa": "cledet.ops.assigners.paa",
+    "ciou_loss": "cledet.ops.losses",
+    "clip_boxes": "cledet.ops.boxes",
+    "decode": "cledet.ops.box_coder",
+    "decode_distances": "cledet.ops.box_coder",
+    "diou_loss": "cledet.ops.losses",
+    "distribution_focal_loss": "cledet.ops.losses",
+    "encode": "cledet.ops.box_coder",
+    "encode_distances": "cledet.ops.box_coder",
+    "focal_loss": "cledet.ops.losses",
+    "ghm_loss": "cledet.ops.losses",
+    "giou_loss": "cledet.ops.losses",
+    "ignore_regions": "cledet.ops.assigners.max_iou",
+    "match": "cledet.ops.assigners.max_iou",
+    "quality_focal_loss": "cledet.ops.losses",
+    "smooth_l1": "cledet.ops.losses",
+    "suppress": "cledet.models.nms",
+    "varifocal_loss": "cledet.ops.losses",
 }

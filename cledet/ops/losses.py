@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss, softplus
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
-from cledet.ops.assign import IGNORED
+from cledet.ops.assigners.max_iou import IGNORED
 from cledet.ops.boxes import upcast
 
 

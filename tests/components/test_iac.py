@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from cledet.components import assign_iac, iac_score
 from cledet.components.iac import Recall, at_matched_class, recalled
-from cledet.ops.assign import assign_from, assign_max_iou, match
+from cledet.ops.assigners.max_iou import assign_from, assign_max_iou, match
 
 
 def scene(seed: int, anchors: int = 60, gts: int = 5, classes: int = 3) -> tuple[torch.Tensor, ...]:

@@ -13,7 +13,7 @@ import torch
 from cledet.data.augment import Augment
 from cledet.data.dataset import PADDING, DetectionDataset, collate, pad_images
 from cledet.data.index import DetectionIndex
-from cledet.data.source import open_source
+from cledet.data.open import open_source
 from cledet.errors import UserError
 
 STRONG = Augment(

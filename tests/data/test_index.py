@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cledet.data.coco import read_coco
+from cledet.data.formats.coco import read_coco
 from cledet.data.index import DetectionIndex, group_by_image
 
 

@@ -22,7 +22,7 @@ from cledet.data import loader as loader_module
 from cledet.data.augment import Augment
 from cledet.data.dataset import Batch, DetectionDataset
 from cledet.data.loader import eval_loader, train_loader
-from cledet.data.source import open_source
+from cledet.data.open import open_source
 from cledet.errors import ProcessFailed, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -276,7 +276,7 @@ PROGRAM = """
 import sys
 from cledet.data.dataset import DetectionDataset
 from cledet.data.loader import train_loader
-from cledet.data.source import open_source
+from cledet.data.open import open_source
 from cledet.errors import UserError
 dataset = DetectionDataset(open_source(sys.argv[1]).index("train"), short=320, long=400)
 try:

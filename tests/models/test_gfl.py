@@ -11,11 +11,11 @@ from torchvision.ops import generalized_box_iou_loss
 from cledet.components.dc import dynamic_coefficient, normalize_coefficient
 from cledet.models.anchors import Anchors
 from cledet.models.criterion import Criterion, Targets, positives
-from cledet.models.decode import candidates
 from cledet.models.heads import GFLHead, he_initialize
 from cledet.models.network import Architecture, RawOutputs, build_network
-from cledet.ops.atss import assign_atss
-from cledet.ops.fcos import assign_fcos
+from cledet.models.postprocess import candidates
+from cledet.ops.assigners.atss import assign_atss
+from cledet.ops.assigners.fcos import assign_fcos
 
 GFL = Criterion(iac=None, dc=False, assignment="atss", cls_loss="qfl", reg_loss="dfl")
 LEVELS = [64, 16]

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from cledet.engine.training.setup import initial_model
 from cledet.errors import UserError
 from cledet.models.anchors import STRIDES, Anchors, cell_anchors
-from cledet.models.backbones import build_backbone
-from cledet.models.efficientnet import lite0_weights
+from cledet.models.backbones.build import build_backbone
+from cledet.models.backbones.efficientnet_lite import lite0_weights
+from cledet.models.backbones.norms import FrozenBatchNorm2d
 from cledet.models.heads import RetinaHead, he_initialize
 from cledet.models.network import Architecture, build_network
-from cledet.models.norms import FrozenBatchNorm2d
+from cledet.training.init_model import initial_model
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +151,9 @@ def coco_crops(folder, wanted):
 
 
 def test_imagenet_weights_reach_the_network(squares):
-    from cledet.data.source import open_source
-    from cledet.resolve import resolve
-    from cledet.train_config import TrainSettings
+    from cledet.config.loading import resolve
+    from cledet.config.train import TrainSettings
+    from cledet.data.open import open_source
 
     settings = resolve(TrainSettings, {"backbone": "lite0", "fpn_channels": 16}, environ={})
     model = initial_model(settings, open_source(squares).index("train"), None)

@@ -11,12 +11,12 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from cledet.models.anchors import Anchors
 from cledet.models.criterion import CLS_LOSSES, Criterion, Targets, positives
-from cledet.models.decode import candidates
 from cledet.models.network import Architecture, RawOutputs, build_network
-from cledet.ops.assign import assign_max_iou
+from cledet.models.postprocess import candidates
+from cledet.ops.assigners.max_iou import assign_max_iou
+from cledet.ops.assigners.paa import choose_paa
+from cledet.ops.assigners.tal import assign_tal
 from cledet.ops.losses import focal_loss, ghm_loss, quality_focal_loss, varifocal_loss
-from cledet.ops.paa import choose_paa
-from cledet.ops.tal import assign_tal
 
 FCOS = Criterion(iac=None, dc=False, assignment="fcos", reg_loss="giou")
 TWO = Targets(

@@ -1,0 +1,1 @@
+"""The subcommands: flags become settings, settings go to the Detector, results are shown."""

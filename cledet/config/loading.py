@@ -1,0 +1,157 @@
+"""Settings merged from defaults, a recipe, the environment and flags, each value's origin kept.
+
+A setting is written `--fpn-channels`, `fpn-channels:` in a recipe's YAML, or `CLEDET_FPN_CHANNELS`; a flag wins over
+the environment, which wins over the recipe.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from cledet.config.base import Settings
+from cledet.config.recipe import RecipeNotes
+from cledet.config.train import TrainSettings
+from cledet.errors import UserError, nearest
+from cledet.safe_yaml import read_yaml
+
+PACKAGE = Path(__file__).resolve().parents[1]
+RECIPE_FOLDERS = (PACKAGE / "recipes", PACKAGE.parent / "recipes")
+"""Where the shipped recipes lie: in an installed wheel, or in a checkout."""
+
+S = TypeVar("S", bound=Settings)
+
+
+def resolve(
+    kind: type[S],
+    flags: Mapping[str, Any] | None = None,
+    *,
+    recipe: str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> S:
+    """Merge defaults, recipe, environment and flags into checked settings.
+
+    `flags` holds what was given explicitly (None: not given). Raises UserError for an unknown key, naming the nearest
+    right one, and for a value out of range, naming where it came from.
+    """
+    environ = os.environ if environ is None else environ
+    keys = kind.model_fields
+    layers = {
+        "recipe": read_recipe(recipe, kind) if recipe is not None else {},
+        "environment": {key: environ[f"CLEDET_{key.upper()}"] for key in keys if f"CLEDET_{key.upper()}" in environ},
+        "flag": {key: value for key, value in (flags or {}).items() if value is not None},
+    }
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(keys, "default")
+    for origin, layer in layers.items():
+        for key in layer:
+            if key not in keys:
+                raise UserError(f"unknown setting {key!r}", nearest(key, keys))
+        values |= layer
+        origins |= dict.fromkeys(layer, origin)
+    try:
+        settings = kind(**values)
+    except ValidationError as error:
+        raise _explain(error, kind, origins) from None
+    settings._origins.update(origins)
+    _refuse_reach(settings, recipe)
+    return settings
+
+
+def _refuse_reach(settings: Settings, recipe: str | Path | None) -> None:
+    """Raise UserError where a recipe, which may be anybody's, imports code or writes out of the current folder."""
+    taken = {key: value for key, value in settings if settings.origins[key] == "recipe"}
+    if taken.get("callback") is not None:
+        hint = f"if you trust it, pass --callback {taken['callback']}"
+        raise UserError(f"{recipe} names a callback, and a recipe cannot run code", hint)
+    project = os.path.normpath(taken.get("project", "."))
+    if os.path.isabs(project) or project.split(os.sep)[0] == "..":
+        message = f"{recipe} has project {project}, and a recipe cannot write outside of the current folder"
+        raise UserError(message, "leave it out and pass --project")
+
+
+def read_recipe(recipe: str | Path, kind: type[Settings] = TrainSettings) -> dict[str, Any]:
+    """The settings in a recipe: a YAML file, or the name of one that ships with the package."""
+    return _read(_find_recipe(recipe), kind)[0]
+
+
+def read_notes(recipe: str | Path, kind: type[Settings] = TrainSettings) -> RecipeNotes:
+    """What a recipe says beside its settings: what it is about, the paper's figures, and ours."""
+    return _read(_find_recipe(recipe), kind)[1]
+
+
+def _read(path: Path, kind: type[Settings]) -> tuple[dict[str, Any], RecipeNotes]:
+    """A recipe's settings and notes; raises UserError for a key that is neither and for notes that make no sense."""
+    content = read_yaml(path) or {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no settings", "write one `key: value` a line")
+    content = {str(key).replace("-", "_"): value for key, value in content.items()}
+    notes = {key: content.pop(key) for key in RecipeNotes.model_fields if key in content}
+    for key in content:
+        if key not in kind.model_fields:
+            known = (*kind.model_fields, *RecipeNotes.model_fields)
+            raise UserError(f"unknown setting {key!r} in {path}", nearest(key, known))
+    try:
+        return content, RecipeNotes(**notes)
+    except ValidationError as error:
+        raise _explain_note(error, path) from None
+
+
+def _explain_note(error: ValidationError, path: Path) -> UserError:
+    """The first thing wrong with what a recipe says beside its settings."""
+    first = error.errors()[0]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
+    message = first["msg"]
+    return UserError(f"{path}: {place}: {message[0].lower()}{message[1:]}", "docs/recipes.md says what may stand there")
+
+
+def reopen(path: Path, kind: type[S], given: Mapping[str, Any]) -> S:
+    """The settings that a run wrote into its folder, each with the origin it had; `given` ones are flags.
+
+    Raises UserError for a callback in a file that is another user's.
+    """
+    settings = resolve(kind, {**read_recipe(path, kind), **given}, environ={})
+    code = getattr(settings, "callback", None)
+    if code is not None and "callback" not in given and path.stat().st_uid != os.geteuid():
+        message = f"{path} names a callback, and the file is another user's"
+        raise UserError(message, f"if you trust it, pass --callback {code}")
+    for line in path.read_text().splitlines():
+        key, origin = line.partition(":")[0], line.rpartition("  # ")[2]
+        if key not in given and key in settings._origins:
+            settings._origins[key] = origin
+    return settings
+
+
+def recipes() -> dict[str, Path]:
+    """The shipped recipes by name."""
+    found = [path for folder in RECIPE_FOLDERS if folder.is_dir() for path in sorted(folder.glob("*.yaml"))]
+    return {path.stem: path for path in found}
+
+
+def _find_recipe(recipe: str | Path) -> Path:
+    path = Path(recipe)
+    if os.path.isfile(path):
+        return path
+    shipped = recipes()
+    if str(recipe) in shipped:
+        return shipped[str(recipe)]
+    raise UserError(f"no recipe {str(recipe)!r}, neither a file nor one that ships", nearest(path.stem, shipped))
+
+
+def _explain(error: ValidationError, kind: type[Settings], origins: Mapping[str, str]) -> UserError:
+    """The first of pydantic's complaints as one sentence."""
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return UserError(message)
+    key = str(first["loc"][0])
+    shown = f"--{key.replace('_', '-')} {first['input']!s:.100}"
+    if first["type"] == "literal_error":
+        expected = first.get("ctx", {}).get("expected", "")
+        choices = [word for word in expected.replace(" or ", ", ").replace("'", "").split(", ") if word]
+        return UserError(f"{shown} (from the {origins[key]}) is not a choice", nearest(str(first["input"]), choices))
+    return UserError(f"{shown} (from the {origins[key]}): {message[0].lower()}{message[1:]}")

@@ -1,0 +1,1 @@
+"""Downloading and extracting the data sets that ship as YAML files."""

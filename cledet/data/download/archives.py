@@ -1,0 +1,195 @@
+"""What a data set's YAML says of the archives it is made of, and where they go."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from cledet.data.formats.data_yaml import load_datafile
+from cledet.data.formats.paths import absolute, cache_folder, path_fault
+from cledet.errors import UserError, nearest
+
+SETS = Path(__file__).parents[1] / "sets"
+"""The YAML files that ship."""
+SHIPPED = tuple(sorted(file.stem for file in SETS.glob("*.yaml")))
+KINDS = r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tar\.xz)$"
+
+
+class Archive(BaseModel):
+    """One file to be fetched and unpacked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    url: str
+    bytes: int = Field(gt=0)
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    md5: str | None = Field(default=None, pattern="^[0-9a-f]{32}$")
+    folder: str = "."
+    """Where it is unpacked, relative to the data set's root."""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or not re.fullmatch("[!-~]+", url):
+            raise ValueError("it must begin with https:// or http://, name a host, and have blanks written as %20")
+        if not re.search(r"^[^/\\:]+" + KINDS, _file_name(url)):
+            raise ValueError("it must end in .zip, .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz")
+        return url
+
+    @field_validator("folder")
+    @classmethod
+    def _check_folder(cls, folder: str) -> str:
+        if fault := path_fault(folder):
+            raise ValueError(fault)
+        return folder
+
+    @model_validator(mode="after")
+    def _check_digest(self) -> Archive:
+        if self.sha256 is None and self.md5 is None:
+            raise ValueError("it has no digest; add sha256: (`sha256sum FILE` prints it) or md5:")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The file's name, without the folders of its URL."""
+        return _file_name(self.url)
+
+    @property
+    def digest(self) -> tuple[str, str]:
+        """Which digest is checked, and what it must be."""
+        return ("sha256", self.sha256) if self.sha256 is not None else ("md5", str(self.md5))
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """A data set that can be fetched: `archives` are unpacked under `root`, then every path in `wanted` is there."""
+
+    name: str
+    file: Path
+    """Its YAML."""
+    home: Path
+    """The folder that the YAML's `path` is relative to; archives that the user already has are looked for here."""
+    root: Path
+    archives: tuple[Archive, ...]
+    wanted: tuple[Path, ...]
+    copy: Path | None = None
+    """Where a copy of the YAML belongs, so that it finds what is fetched to a folder of the user's choice."""
+
+    @property
+    def top(self) -> Path:
+        """The folder under which everything is unpacked."""
+        return Path(os.path.commonpath([self.root, *map(self.target, self.archives)]))
+
+    @property
+    def work(self) -> Path:
+        """The folder of a download that is not finished; on the same file system as what it will become."""
+        return self.top / f"{self.name}.part"
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that the splits name is there."""
+        return all(os.path.exists(path) for path in self.wanted)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON says of it."""
+        archives = [archive.model_dump(exclude_none=True) for archive in self.archives]
+        return {"name": self.name, "folder": str(self.root), "archives": archives, "yaml": str(self.copy or self.file)}
+
+    def target(self, archive: Archive) -> Path:
+        """Where an archive is unpacked."""
+        return absolute(self.root / archive.folder)
+
+
+def open_set(name: str, to: Path | None = None) -> DataSet:
+    """The data set that ships under this name or is described by this YAML file, with its root in the folder `to`.
+
+    Without `to`, shipped sets are in the cache, others where their YAML says. Raises UserError for an unknown name
+    and for a YAML that names no archives, no split, or a folder outside of its own.
+    """
+    file, home = _find(name)
+    content = load_datafile(file)
+    if to is not None:
+        home = absolute(to)
+    root = absolute(home / os.path.expanduser(str(content.get("path", "."))))
+    if to is not None and not _within(root, home):
+        raise UserError(f"{file}: 'path' leads out of its folder, so --to cannot move it", "leave --to out")
+    drawn = file == SETS / "shapes.yaml"
+    archives = () if drawn else _archives(file, content)
+    for archive in archives:
+        if not _within(absolute(root / archive.folder), home if _within(root, home) else root):
+            raise UserError(f"{file}: {archive.name} would be unpacked into '{archive.folder}', out of its folder")
+    wanted = tuple(path for path in (absolute(root / name) for name in _wanted(content)) if path != root)
+    if not wanted:
+        raise UserError(f"{file} names no split", "add train:, val: or test:")
+    copy = None if to is None else home / f"{file.stem}.yaml"
+    return DataSet(file.stem, file, home, root, archives, wanted, copy)
+
+
+def _find(name: str) -> tuple[Path, Path]:
+    """The YAML file that is meant, and the folder its path is relative to."""
+    path = absolute(Path(name))
+    if name not in SHIPPED and os.path.isfile(path):
+        return path, path.parent
+    stem = name.removesuffix(".yaml")
+    if stem not in SHIPPED:
+        raise UserError(f"{name} is neither a YAML file nor a data set that ships", nearest(Path(stem).name, SHIPPED))
+    return SETS / f"{stem}.yaml", absolute(cache_folder())
+
+
+def _archives(file: Path, content: dict[str, Any]) -> tuple[Archive, ...]:
+    listed = content.get("archives")
+    if not listed:
+        raise UserError(f"{file} names nothing to download", "add archives: with the url, bytes and sha256 of each")
+    try:
+        archives = TypeAdapter(tuple[Archive, ...]).validate_python(listed)
+    except ValidationError as error:
+        raise _explain(file, error) from error
+    names = [archive.name for archive in archives]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UserError(f"{file} names two archives {twice[0]}")
+    return archives
+
+
+def _explain(file: Path, error: ValidationError) -> UserError:
+    """The first thing wrong, in one sentence."""
+    first = error.errors()[0]
+    place = "archives" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return UserError(f"{file}: unknown key '{place}'", nearest(str(first["loc"][-1]), Archive.model_fields))
+    if first["type"] == "missing":
+        return UserError(f"{file}: '{place}' is missing")
+    return UserError(f"{file}: '{place}' is wrong: {first['msg'].removeprefix('Value error, ')}")
+
+
+def _wanted(content: dict[str, Any]) -> list[str]:
+    """The files and folders that the splits name, relative to the root."""
+    found: list[str] = []
+    for split in (content[name] for name in ("train", "val", "test") if content.get(name)):
+        if isinstance(split, dict):
+            found += [str(split[key]) for key in ("images", "annotations") if key in split]
+        elif isinstance(split, str) and split.endswith(".json"):
+            found.append(split)
+        elif isinstance(split, str | list):
+            found += [_voc_list(str(name)) for name in ([split] if isinstance(split, str) else split)]
+    return list(dict.fromkeys(found))
+
+
+def _voc_list(name: str) -> str:
+    """The file of a VOC split: "VOC2007/trainval" -> "VOC2007/ImageSets/Main/trainval.txt"."""
+    folder, _, stem = name.rpartition("/")
+    return os.path.join(folder, "ImageSets", "Main", f"{stem}.txt")
+
+
+def _file_name(url: str) -> str:
+    return unquote(urlsplit(url).path).rpartition("/")[2]
+
+
+def _within(path: Path, folder: Path) -> bool:
+    return path == folder or folder in path.parents

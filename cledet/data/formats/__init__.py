@@ -1,0 +1,1 @@
+"""Readers of annotation formats: COCO, Pascal VOC, YOLO and the data YAML."""

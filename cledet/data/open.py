@@ -1,0 +1,172 @@
+"""Opens a data set, whatever it is given as."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cledet.data.download.archives import SETS, SHIPPED
+from cledet.data.formats.coco import CocoFiles, find_coco
+from cledet.data.formats.data_yaml import SPLITS, Reader, load_datafile, read_datafile
+from cledet.data.formats.paths import absolute, cache_folder, match_split, missing
+from cledet.data.formats.voc import VocFolder, find_voc
+from cledet.data.formats.yolo import find_yolo
+from cledet.data.index import Bools, DetectionIndex
+from cledet.data.index_cache import cached
+from cledet.errors import UserError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """A data set, of which nothing but the list of splits has been read."""
+
+    name: str
+    reader: Reader
+    single: bool = False
+    """Whether the data set is one annotation file, which then serves as any split."""
+    notes: tuple[str, ...] = ()
+    """Sentences about anything odd."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits that exist."""
+        return tuple(self.reader.splits)
+
+    @property
+    def summary(self) -> str:
+        """What the data set was recognised as, in words."""
+        return f"{self.name}: {self.reader.format}, {', '.join(self.splits)}"
+
+    def find(self, split: str) -> str | None:
+        """The existing split that is meant ("val" also finds "valid" and "val2017"), if there is one.
+
+        A data set that is not divided is any split.
+        """
+        undivided = len(self.splits) == 1 and not any(match_split(kind, self.splits) for kind in SPLITS)
+        return self.splits[0] if self.single or undivided else match_split(split, self.splits)
+
+    def index(self, split: str, *, need_images: bool = True, faulty: bool = False) -> DetectionIndex:
+        """Read one split.
+
+        Images without a file are left out and noted; with need_images=False no file is looked for. With
+        faulty=True an index may have faults, which the doctor wants to list.
+
+        Raises UserError for an unknown split, bad annotations, and where no image has a file.
+        """
+        found = self.find(split)
+        if found is None:
+            raise UserError(f"{self.name} has no split '{split}'", nearest(split, self.splits))
+        options = f"{self.reader}\n{found}\n{self.reader.state(found)}"
+        files = self.reader.sources(found)
+        index = cached(files, options, lambda: self.reader.read(found), need_images=need_images)
+        index = replace(index, name=f"{self.name}/{index.name}", notes=(*self.notes, *index.notes))
+        if index.faults and not faulty:
+            fault = index.faults[0]
+            raise UserError(f"{index.name}: {fault.text}", HINTS.get(fault.kind, "`cledet check` lists what is wrong"))
+        if len(index) == 0:
+            raise UserError(f"{index.name} has no images")
+        return _note_degenerate(_with_files(index) if need_images else index)
+
+
+def open_source(data: str | Path) -> DataSource:
+    """Open a YAML file, a COCO annotation file, a COCO, VOC or YOLO folder, or a set that ships by name.
+
+    Raises UserError where there is nothing of the kind, naming the path tried and what lies beside it.
+    """
+    path = absolute(Path(data))
+    if not os.path.exists(path) and str(data).removesuffix(".yaml") in SHIPPED:
+        return _open_shipped(str(data).removesuffix(".yaml"))
+    if os.path.isdir(path):
+        return _open_folder(path)
+    if not os.path.isfile(path):
+        error = missing("data set", path)
+        raise UserError(error.message, f"{error.hint}; ships with the package: {', '.join(SHIPPED)}")
+    if path.suffix.lower() == ".json":
+        home = path.parents[1] if path.parent.name == "annotations" else path.parent
+        split = path.stem.removeprefix("instances_")
+        return DataSource(home.name, CocoFiles({split: (path, None)}, root=home), single=True)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return _open_yaml(path)
+    raise UserError(f"{path} is no data set", "expected a .yaml, a COCO .json, a folder, or a shipped name")
+
+
+def _open_shipped(name: str) -> DataSource:
+    """A shipped data set, in the cache; one that is drawn is drawn, one that is not downloaded is refused."""
+    if name == "shapes":
+        from cledet.data.shapes.dataset import shapes_folder  # OpenCV takes a moment to import
+
+        shapes_folder()
+    file = SETS / f"{name}.yaml"
+    root = cache_folder() / str(load_datafile(file)["path"])
+    if not root.is_dir():
+        hint = f"cledet data download {name}; or --data with the path of a YAML of your own"
+        raise UserError(f"the data set {name} is not on this machine: there is no {root}", hint)
+    return _open_yaml(file, cache_folder())
+
+
+def _open_yaml(file: Path, home: Path | None = None) -> DataSource:
+    reader, notes = read_datafile(file, home)
+    if not reader.splits:
+        raise UserError(f"{file} names no split", "add train:, val: or test:")
+    return DataSource(file.stem if file.stem != "data" else file.parent.name, reader, notes=notes)
+
+
+def _open_folder(folder: Path) -> DataSource:
+    for name in ("data.yaml", "data.yml"):
+        if (folder / name).is_file():
+            return _open_yaml(folder / name)
+    if lists := find_voc(folder):
+        return DataSource(folder.name, VocFolder(folder, lists))
+    if files := find_coco(folder):
+        return DataSource(folder.name, CocoFiles(files, root=folder))
+    if yolo := find_yolo(folder):
+        return DataSource(folder.name, yolo)
+    held = sorted(entry.name for entry in folder.iterdir())
+    raise UserError(
+        f"{folder} holds neither VOC's Annotations/*.xml, nor COCO's annotations/*.json, nor YOLO's images and labels",
+        f"it holds {', '.join(held[:8])}" if held else "it is empty",
+    )
+
+
+def _with_files(index: DetectionIndex) -> DetectionIndex:
+    """The index without the images that have no file, which its notes then name."""
+    there = _exist(index.paths.tolist())
+    if there.all():
+        return index
+    first = Path(str(index.paths[~there][0]))
+    if not there.any():
+        error = missing("image", first)
+        raise UserError(f"{index.name}: none of its {len(index)} images is there, {error.message}", error.hint)
+    note = f"{index.name}: {(~there).sum()} of {len(index)} images have no file, {first} first: left out."
+    return replace(index.subset(np.flatnonzero(there)), notes=(*index.notes, note))
+
+
+def _exist(paths: list[str]) -> Bools:
+    """Which files are there, by one look at each folder."""
+    held = {folder: _files(folder) for folder in {os.path.dirname(path) for path in paths}}
+    return np.array([os.path.basename(path) in held[os.path.dirname(path)] for path in paths], dtype=np.bool_)
+
+
+def _files(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except OSError:
+        return set()
+
+
+def _note_degenerate(index: DetectionIndex) -> DetectionIndex:
+    rows = np.flatnonzero(index.degenerate())
+    if len(rows) == 0:
+        return index
+    image = Path(str(index.paths[index.image_of_boxes()[rows[0]]])).name
+    what = f"{len(rows)} of {index.num_boxes} boxes without width or height, the first in {image}"
+    note = f"{index.name}: {what}: not trained on."
+    return replace(index, notes=(*index.notes, note))
+
+
+HINTS = {"outside": "if that is meant, write `outside: true` into the data set's YAML"}
+"""What to do about a kind of fault, if more than to look at it."""

@@ -1,0 +1,82 @@
+"""The embedded data set: irregular shapes, drawn into the cache on first use."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cledet.data.formats.paths import cache_folder
+from cledet.data.shapes.drawing import SHAPES, Thing, draw_scene
+from cledet.errors import UserError
+
+VERSION = 1
+"""To be raised when the pictures change."""
+COUNTS = {"train": 320, "val": 100}
+
+
+def shapes_folder(home: Path | None = None) -> Path:
+    """The folder of the data set, COCO layout, in `home` or the cache; drawn if it is not there yet.
+
+    It appears whole or not at all, also when several processes ask at once. Raises UserError where the cache
+    cannot be written.
+    """
+    folder = (home or cache_folder()) / f"shapes-{VERSION}"
+    if folder.is_dir():
+        return folder
+    draft = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".shapes-", dir=folder.parent))
+        draw_shapes(draft)
+        draft.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # else another process was first, with the same pictures
+            hint = "set CLEDET_CACHE to a folder that can be written"
+            raise UserError(f"cannot write to the cache {folder.parent}: {error.strerror}", hint) from error
+    finally:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def draw_shapes(folder: Path, counts: dict[str, int] = COUNTS, seed: int = 0) -> None:
+    """Draw the splits with these many images each into a folder: SPLIT/*.jpg, annotations/instances_SPLIT.json.
+
+    Each image is a function of (seed, split, its number).
+    """
+    (folder / "annotations").mkdir(parents=True)
+    for number, (split, count) in enumerate(counts.items()):
+        (folder / split).mkdir()
+        scenes = [_draw_image(folder / split / f"{i:04d}.jpg", (seed, number, i)) for i in range(count)]
+        annotations = folder / "annotations" / f"instances_{split}.json"
+        annotations.write_text(json.dumps(_coco(scenes)), encoding="utf-8")
+
+
+def _draw_image(file: Path, seed: tuple[int, int, int]) -> tuple[dict[str, Any], list[Thing]]:
+    """Draw one image; returns COCO's record of it and what is on it."""
+    rng = np.random.default_rng(seed)
+    width, height = (256, 320) if rng.random() < 0.25 else (320, 256)
+    picture, things = draw_scene(width, height, rng)
+    jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+    file.write_bytes(jpeg.tobytes())
+    return {"id": seed[-1] + 1, "file_name": file.name, "width": width, "height": height}, things
+
+
+def _coco(scenes: list[tuple[dict[str, Any], list[Thing]]]) -> dict[str, Any]:
+    ids = {name: number for number, name in enumerate(SHAPES, 1)}
+    boxes = [
+        {"image_id": image["id"], "category_id": ids[t.name], "bbox": t.box, "area": t.area, "iscrowd": 0}
+        for image, things in scenes
+        for t in things
+    ]
+    return {
+        "images": [image for image, _ in scenes],
+        "categories": [{"id": number, "name": name} for name, number in ids.items()],
+        "annotations": [{"id": number, **box} for number, box in enumerate(boxes, 1)],
+    }

@@ -1,0 +1,72 @@
+"""Small pictures of what a finding is about."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cledet.data.images import ImageError, read_image
+from cledet.data_check.findings import Box, Picture
+from cledet.visualization.draw import jpeg, near, resized
+
+SIDE = 480
+"""Pixels of a thumbnail's longer side."""
+ZOOM = 8.0
+"""How much a small picture is enlarged at most."""
+MARKED, OTHER, BESIDE = (236, 0, 110), (70, 190, 255), (128, 128, 128)
+"""RGB of the boxes in question, of the others, and of what lies beside the image."""
+CROWDED = 60
+"""More other boxes would hide what is there, and are not drawn."""
+SMALL = 14
+"""A box smaller than so many pixels gets a ring around it."""
+MARGIN = 0.5
+"""How much may be shown beside the image, in parts of its side, for a box that reaches there."""
+
+
+def thumbnail(picture: Picture) -> bytes | None:
+    """The picture with its boxes as JPEG; None where it cannot be read."""
+    pixels = _pixels(picture)
+    if pixels is None:
+        return None
+    pixels, (left, top) = _widen(pixels, picture.boxes)
+    scale = min(SIDE / max(pixels.shape[:2]), ZOOM)
+    canvas = resized(pixels, scale, cv2.INTER_NEAREST)
+    others = picture.others if len(picture.others) <= CROWDED else ()
+    for boxes, color, weight in ((others, OTHER, 1), (picture.boxes, MARKED, 2)):
+        for x, y, w, h in boxes:
+            if np.isfinite((x, y, w, h)).all():
+                _mark(canvas, ((x + left) * scale, (y + top) * scale, w * scale, h * scale), color, weight)
+    return jpeg(canvas, 80)
+
+
+def _pixels(picture: Picture) -> NDArray[np.uint8] | None:
+    width, height = picture.size
+    try:
+        return read_image(picture.path, (width, height) if width > 0 and height > 0 else None)
+    except ImageError:
+        return None
+
+
+def _widen(pixels: NDArray[np.uint8], boxes: tuple[Box, ...]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """The image with as much beside it as its boxes need, and how much that is left of it and above."""
+    height, width = pixels.shape[:2]
+    known = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    known = known[np.isfinite(known).all(axis=1)]
+    low, high = known[:, :2].min(0, initial=0), (known[:, :2] + known[:, 2:]).max(0, initial=0)
+    most = np.array([width, height]) * MARGIN
+    left, top = np.clip(np.ceil(-low), 0, most).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(high - (width, height)), 0, most).astype(int).tolist()
+    if not any((left, top, right, bottom)):
+        return pixels, (0, 0)
+    framed = cv2.copyMakeBorder(pixels, top, bottom, left, right, cv2.BORDER_CONSTANT, value=BESIDE)
+    return np.asarray(framed, dtype=np.uint8), (left, top)
+
+
+def _mark(canvas: NDArray[np.uint8], box: Box, color: tuple[int, int, int], weight: int) -> None:
+    """Draw a box, and around a marked one that is hard to see a ring."""
+    x, y, w, h = box
+    x1, y1, x2, y2 = (round(value) for value in near((x, y, x + w, y + h), SIDE).tolist())
+    cv2.rectangle(canvas, (x1, y1), (x2, y2), color, weight, cv2.LINE_AA)
+    if color == MARKED and max(abs(x2 - x1), abs(y2 - y1)) < SMALL:
+        cv2.circle(canvas, ((x1 + x2) // 2, (y1 + y2) // 2), 2 * SMALL, color, weight, cv2.LINE_AA)

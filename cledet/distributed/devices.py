@@ -1,0 +1,177 @@
+"""Which devices a command runs on, and in which precision."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cledet.distributed.environment import in_group
+from cledet.distributed.gpus import cuda_gpus, idle_gpus, idlest
+from cledet.errors import UserError
+
+CHOICES = "auto, cpu, mps, cuda, cuda:1, or 0,2 for two GPUs"
+
+
+@dataclass(frozen=True)
+class Picked:
+    """The devices of a run, a process each, and why these, in a sentence; nothing if there is nothing to say."""
+
+    devices: tuple[torch.device, ...]
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """As `--device` takes them."""
+        return ",".join(map(str, self.devices))
+
+
+def pick_devices(wanted: str) -> Picked:
+    """Devices to train on: `auto` (every idle CUDA GPU, else MPS, else the CPU), or names as `0,2` or `cpu,cpu`.
+
+    In a group that was started by others `auto` is every GPU that there is: how many are used is settled.
+    """
+    if wanted != "auto":
+        return Picked(_parse(wanted))
+    if not torch.cuda.is_available():
+        return Picked((_without_cuda(),))
+    if in_group():
+        return Picked(tuple(torch.device("cuda", i) for i in range(torch.cuda.device_count())))
+    gpus, reason = idle_gpus(cuda_gpus())
+    return Picked(tuple(torch.device("cuda", gpu.index) for gpu in gpus), reason)
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device of a command that uses one: `auto` (the idlest CUDA GPU, else MPS, else the CPU), or a name."""
+    if wanted == "auto":
+        if not torch.cuda.is_available():
+            return _without_cuda()
+        return torch.device("cuda", idlest(cuda_gpus()).index if torch.cuda.device_count() > 1 else 0)
+    device, *more = _parse(wanted)
+    if more:
+        raise UserError(f"--device {wanted}: only training uses several devices", f"name one, as --device {device}")
+    return device
+
+
+def own_device(devices: Sequence[torch.device], local_rank: int, local_size: int | None = None) -> torch.device:
+    """The device of a process, the `local_rank`-th of `local_size` (by default $LOCAL_WORLD_SIZE) on this machine.
+
+    `cuda:0` alone stands for all GPUs that are seen here, or for the one that each process sees as its own.
+    """
+    size = local_size or int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    kind = devices[0].type
+    if kind == "cpu" or size == 1:
+        return devices[0]
+    if kind == "mps":
+        raise UserError(f"{size} processes cannot share the MPS device", "train with one process, or --device cpu")
+    if list(devices) == [torch.device("cuda", 0)]:
+        seen = torch.cuda.device_count()
+        devices = [torch.device("cuda", i) for i in range(seen)] if seen > 1 else [devices[0]] * size
+    if size > len(devices):
+        raise UserError(f"{size} processes on this machine have {len(devices)} GPUs", "start as many as there are GPUs")
+    return devices[local_rank]
+
+
+def _without_cuda() -> torch.device:
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _parse(wanted: str) -> tuple[torch.device, ...]:
+    devices = tuple(_parse_one(name.strip(), wanted) for name in wanted.split(","))
+    if len({device.type for device in devices}) > 1:
+        raise UserError(f"--device {wanted} mixes kinds of devices", "name several of one kind")
+    for i, device in enumerate(devices):
+        if device.type != "cpu" and device in devices[:i]:
+            raise UserError(f"--device {wanted} names {device} twice", "a process needs a GPU of its own")
+    return devices
+
+
+def _parse_one(name: str, wanted: str) -> torch.device:
+    """A device that is there, CUDA's with its number."""
+    try:
+        device = torch.device(f"cuda:{name}" if name.isdecimal() else name)
+    except RuntimeError:
+        raise UserError(f"--device {wanted}: {name!r} names no device", CHOICES) from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"--device {wanted}: {name} is not supported", CHOICES)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {wanted}: this machine shows {torch.cuda.device_count()} CUDA GPUs", "try auto")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"--device {wanted}: this machine has no MPS device", "try auto")
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else torch.device(device.type)
+
+
+def describe(device: torch.device) -> str:
+    """The device in words: `cuda:0 (NVIDIA A100)`, `cpu (8 threads)`."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+def amp_dtype(device: torch.device, amp: str) -> torch.dtype | None:
+    """The precision of autocast, or None for plain float32; `auto` is bf16 where the device computes it natively."""
+    if amp == "auto":
+        return torch.bfloat16 if _has_bf16(device) else None
+    if amp == "fp16" and device.type != "cuda":
+        raise UserError(f"--amp fp16 needs a CUDA GPU, not {device.type}", "use --amp bf16 or off")
+    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[None]:
+    """Mixed precision of that dtype; nothing for None."""
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+@contextmanager
+def within_memory(device: torch.device, hint: str) -> Iterator[None]:
+    """Within it, that the device's memory is too small is a UserError with this hint."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError(f"the memory of {describe(device)} is too small for this", hint) from None
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether that is what it says: torch's allocator and CUDA itself raise different types."""
+    return "out of memory" in str(error)
+
+
+def default_workers(wanted: int) -> int:
+    """Loader processes: no more than the CPUs that this process may use."""
+    return min(wanted, cores())
+
+
+def cores() -> int:
+    """The CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_used(device: torch.device) -> int:
+    """Bytes of the device's memory that this process holds; on a CPU those of its own, 0 where that is not known."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

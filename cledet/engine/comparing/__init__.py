@@ -1,1 +1,0 @@
-"""Whether two sets of detections differ by more than chance, and on which images."""

@@ -1,1 +1,0 @@
-"""What the paper's components do on one image."""

@@ -1,1 +1,0 @@
-"""Networks as files of other runtimes, proved to compute the same."""

@@ -1,1 +1,0 @@
-"""What is shown: boxes on pictures, plots, and the pages that hold them."""

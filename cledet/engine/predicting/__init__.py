@@ -1,1 +1,0 @@
-"""Detections of single images."""

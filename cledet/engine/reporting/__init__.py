@@ -1,1 +1,0 @@
-"""What `cledet val` leaves in its run folder: the figures, and what went wrong."""

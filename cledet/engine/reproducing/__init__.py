@@ -1,1 +1,0 @@
-"""The paper's tables: what fills them, and theirs beside ours."""

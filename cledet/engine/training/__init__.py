@@ -1,1 +1,0 @@
-"""Training: from settings to a finished run, or a grid of them."""

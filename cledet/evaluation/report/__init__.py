@@ -1,0 +1,1 @@
+"""The run folder of `cledet val`: metrics, plots and report.html."""

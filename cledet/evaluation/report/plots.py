@@ -1,0 +1,277 @@
+"""The plots of what went wrong, each a figure of its own. Colours: Okabe and Ito's, safe for most eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from cledet.console import printable
+from cledet.data.index import Floats, Ints
+from cledet.metrics.analysis import Analysis
+from cledet.metrics.average_precision import RECALLS, mean
+from cledet.metrics.calibration import BINS, Calibration
+from cledet.metrics.slices import Slice
+from cledet.metrics.tide import KINDS, SPECIAL
+from cledet.visualization.plots import png
+
+BLUE, VERMILLION, ORANGE, GREEN, GREY, LIGHT = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#606060", "#c4c8cc"
+COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", ORANGE, "#56B4E9")
+STYLES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))
+MOST = 20
+"""Classes by name in a plot; of more those are shown that matter most."""
+FEW = 7
+"""Classes whose confusion matrix has large letters."""
+WIDTH, HEIGHT, TALL = 6.4, 4.4, 5.4
+"""Inches of a plot of half a page's width, and of one with a legend below."""
+
+
+def plots(analysis: Analysis) -> Iterator[tuple[str, bytes]]:
+    """The name and the PNG of every plot that there is something to draw for."""
+    classes = int((analysis.curves.objects[:-1] > 0).sum())
+    drawn: list[tuple[str, Callable[[Analysis], Figure]]] = [("errors", errors)]
+    if classes > 1:
+        drawn.append(("errors_by_class", errors_by_class))
+    drawn += [("precision_recall", precision_recall), ("f1", f1), ("size", size), ("shape", shape)]
+    if analysis.calibration is not None:
+        drawn.append(("reliability", reliability))
+    for name, draw in [*drawn, ("confusion", confusion)]:
+        yield name, png(draw(analysis))
+
+
+def errors(analysis: Analysis) -> Figure:
+    """What each kind of error costs."""
+    figure, axes = _figure()
+    costs, counts = analysis.errors.cost, analysis.errors.counts
+    names = [*KINDS, *SPECIAL]
+    places = [*range(len(KINDS)), *(len(KINDS) + 0.6 + i for i in range(len(SPECIAL)))]
+    values = [costs[name] for name in names]
+    axes.barh(places, values, color=[BLUE] * len(KINDS) + [GREY] * len(SPECIAL), height=0.72)
+    for place, name, value in zip(places, names, values):
+        many = f"  ({counts[name]:,})" if name in counts else ""
+        axes.text(value, place, f" {value:.3f}{many}", va="center", fontsize=10.5)
+    axes.set_yticks(places, [*KINDS, "all false positives", "all not found"])
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(1.32 * max(values), 0.01))
+    axes.set_xlabel("AP50 gained if all errors of the kind were put right (how many there are)")
+    return _titled(figure, axes, "What AP50 is lost to")
+
+
+def errors_by_class(analysis: Analysis) -> Figure:
+    """The same by class: those that lose most."""
+    cost = analysis.errors.class_cost()
+    known = np.flatnonzero(~np.isnan(analysis.errors.ap50))
+    lost = 1 - analysis.errors.ap50[known]
+    shown = known[np.argsort(-lost, kind="stable")][:MOST]
+    figure, axes = _figure(max(2.4, 0.27 * len(shown) + 1.6))
+    values = cost[:, shown].T
+    axes.imshow(values, cmap="Blues", vmin=0, vmax=max(float(values.max(initial=0)), 0.05), aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        dark = value > 0.6 * max(float(values.max()), 0.05)
+        text = axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color="w" if dark else "k")
+        text.set_in_layout(False)  # it lies within the axes, so the layout need not look
+    names = [f"{_plain(analysis.index.classes[k])}  {analysis.errors.ap50[k]:.2f}" for k in shown]
+    axes.set_yticks(range(len(shown)), names, fontsize=9.5)
+    axes.set_xticks(range(len(KINDS)), ["classifi-\ncation", "locali-\nzation", *KINDS[2:]], fontsize=9.5)
+    axes.tick_params(length=0)
+    few = f", the {len(shown)} of {len(known)} of lowest AP50" if len(known) > len(shown) else ""
+    axes.set_xlabel(f"AP50 of the class gained{few}")
+    return _titled(figure, axes, "Class and its AP50: what it loses to")
+
+
+def precision_recall(analysis: Analysis) -> Figure:
+    """Precision over recall at IoU 0.5."""
+    figure, axes = _figure(TALL)
+    precision = analysis.curves.precision_at[:-1]
+    known = precision[analysis.curves.objects[:-1] > 0]
+    whole = known.mean(axis=0) if len(known) else np.zeros(len(RECALLS))
+    _classes(axes, analysis, RECALLS, precision, analysis.errors.ap50)
+    ap50 = mean(analysis.errors.ap50) or 0.0
+    axes.plot(RECALLS, whole, color="k", linewidth=2.4, label=f"mean of classes  {ap50:.3f}")
+    _unit(axes, "recall", "precision at that recall or more")
+    _legend(axes, "AP50")
+    return _titled(figure, axes, "Precision and recall at IoU 0.5")
+
+
+def f1(analysis: Analysis) -> Figure:
+    """F1 over confidence; of all classes together also precision and recall."""
+    figure, axes = _figure(TALL)
+    found = analysis.curves
+    best, step = found.f1.max(axis=1), found.best()
+    _classes(axes, analysis, found.confidence, found.f1[:-1], best[:-1])
+    for values, style, name in ((found.precision, "--", "precision"), (found.recall, ":", "recall")):
+        axes.plot(
+            found.confidence, values[-1], color="k", linestyle=style, linewidth=1.4, label=f"{name}, all together"
+        )
+    axes.plot(found.confidence, found.f1[-1], color="k", linewidth=2.4, label=f"F1, all together  {best[-1]:.3f}")
+    axes.axvline(found.confidence[step], color=GREY, linewidth=1)
+    _unit(axes, f"confidence from which detections are shown; best {found.confidence[step]:.3g}", "F1")
+    axes.set_xlim(found.confidence[0], found.confidence[-1])
+    _legend(axes, "best F1")
+    return _titled(figure, axes, "F1 at IoU 0.5: where to cut")
+
+
+def size(analysis: Analysis) -> Figure:
+    """AP by size."""
+    return _slices(analysis.sizes, "square root of the object's area, in pixels", "AP by size")
+
+
+def shape(analysis: Analysis) -> Figure:
+    """AP by shape."""
+    return _slices(analysis.shapes, "the object's width to its height", "AP by shape")
+
+
+def reliability(analysis: Analysis) -> Figure:
+    """Confidence against precision, and how many detections there are."""
+    found = analysis.calibration
+    assert found is not None
+    figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    _reliability(above, found)
+    middles = (np.arange(BINS) + 0.5) / BINS
+    below.bar(middles, found.count, width=0.9 / BINS, color=LIGHT)
+    below.set_yscale("symlog", linthresh=1)
+    below.set_ylim(0, 12 * max(float(found.count.max()), 1))
+    below.yaxis.set_major_locator(LogLocator(10, numticks=4))
+    below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    below.tick_params(axis="y", labelsize=9)
+    for middle, count in zip(middles, found.count.tolist()):
+        below.text(middle, max(count, 0.3) * 1.15, _short(count), ha="center", fontsize=9)
+    below.set_ylabel("detections")
+    below.set_xlabel("confidence, in ten bins")
+    return _titled(figure, above, f"Reliability: expected calibration error {found.ece:.3f}")
+
+
+def confusion(analysis: Analysis) -> Figure:
+    """The confusion matrix; numbers in the cells where there is room."""
+    matrix, names = analysis.confusion.matrix, [*map(_plain, analysis.index.classes), "background"]
+    count = len(names)
+    numbers = count <= MOST + 1
+    side = 5.4 if count <= FEW + 1 else 8.6 if numbers else min(9.5 + 0.03 * max(count - 81, 0), 16)
+    figure, axes = _figure(side * 0.95, side * (0.96 if count > FEW + 1 else 1.1))
+    shares = matrix / np.maximum(matrix.sum(axis=0), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    font = 11 if count <= FEW + 1 else 9 if numbers else max(60 * (side - 2.2) / count, 3.5)
+    axes.set_xticks(range(count), names, fontsize=min(font, 10), rotation=90 if count > FEW else 20)
+    axes.set_yticks(range(count), names, fontsize=min(font, 10))
+    axes.set_xlabel("true class (background: nothing is there); colour: share of the column")
+    axes.set_ylabel("predicted class (background: missed)")
+    if numbers:
+        _numbers(axes, matrix, shares, font)
+    else:
+        edges = np.arange(1, count) - 0.5
+        axes.hlines(edges, -0.5, count - 0.5, color="#eeeeee", linewidth=0.4)
+        axes.vlines(edges, -0.5, count - 0.5, color="#eeeeee", linewidth=0.4)
+    return _titled(figure, axes, f"Confusion from confidence {analysis.confidence:.3g} on")
+
+
+def _numbers(axes: Axes, matrix: Ints, shares: Floats, font: float) -> None:
+    for (row, column), value in np.ndenumerate(matrix):
+        if value:
+            color = "w" if shares[row, column] > 0.6 else "k"
+            text = axes.text(column, row, _short(int(value)), ha="center", va="center", fontsize=font - 1, color=color)
+            text.set_in_layout(False)  # it lies within the axes, so the layout need not look
+
+
+def _reliability(axes: Axes, found: Calibration) -> None:
+    middles = (np.arange(BINS) + 0.5) / BINS
+    known = found.count > 0
+    axes.bar(middles[known], found.precision[known], width=0.9 / BINS, color=BLUE, label="precision")
+    for i in np.flatnonzero(known):
+        low, high = sorted((found.precision[i], found.confidence[i]))
+        axes.bar(
+            middles[i], high - low, bottom=low, width=0.9 / BINS, color="none", edgecolor=VERMILLION, hatch="////",
+            linewidth=0.8, label="gap to the mean confidence" if i == np.flatnonzero(known)[0] else None,
+        )  # fmt: skip
+    axes.plot([0, 1], [0, 1], color="k", linestyle="--", linewidth=1, label="precision = confidence")
+    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="precision at IoU 0.5")
+    axes.legend(fontsize=9.5, loc="upper left", frameon=False)
+
+
+def _slices(slices: Sequence[Slice], label: str, title: str) -> Figure:
+    """Bars of AP and AP50 for each bin, with its number of objects."""
+    figure, axes = _figure(3.8)
+    places = np.arange(len(slices))
+    for shift, name, color, hatch in ((-0.2, "AP", BLUE, ""), (0.2, "AP50", LIGHT, "//")):
+        values = [getattr(one, name) for one in slices]
+        height = [value or 0 for value in values]
+        axes.bar(places + shift, height, width=0.38, color=color, hatch=hatch, edgecolor="w", label=name)
+        for place, value in zip(places, values):
+            if value is not None:
+                axes.text(place + shift, value, f"{value:.2f}", ha="center", va="bottom", fontsize=9.5)
+    axes.set_xticks(places, [f"{_two_lines(one.name)}\n{one.objects:,} obj." for one in slices], fontsize=9.5)
+    axes.set_ylim(0, min(1.12, max([one.AP50 or 0 for one in slices]) * 1.25 + 0.05))
+    axes.set_xlabel(label)
+    axes.legend(fontsize=10, frameon=False, ncols=2, loc="upper left")
+    return _titled(figure, axes, title)
+
+
+def _classes(axes: Axes, analysis: Analysis, x: Floats, rows: Floats, figures: Floats) -> None:
+    """A line a class: all by name if they are few, else the three best and worst, and the others thin."""
+    known = np.flatnonzero(analysis.curves.objects[:-1])
+    order = known[np.argsort(-figures[known], kind="stable")].tolist()
+    if len(order) == 1:
+        return
+    few = len(order) <= len(COLORS)
+    named = order if few else [*order[:3], *order[-3:]]
+    for k in order:
+        if k not in named:
+            axes.plot(x, rows[k], color=LIGHT, linewidth=0.7)
+    for i, k in enumerate(named):
+        style: Any = STYLES[i % len(STYLES)] if few else ("-" if i < 3 else "--")
+        label = f"{_plain(analysis.index.classes[k])}  {figures[k]:.3f}"
+        axes.plot(x, rows[k], color=COLORS[i], linestyle=style, linewidth=1.5, label=label)
+    if not few:
+        axes.plot([], [], color=LIGHT, linewidth=0.7, label=f"{len(order) - len(named)} other classes")
+
+
+def _figure(height: float = HEIGHT, width: float = WIDTH) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _titled(figure: Figure, axes: Axes, text: str) -> Figure:
+    axes.set_title(text, fontsize=12, fontweight="bold", loc="left")
+    return figure
+
+
+def _unit(axes: Axes, x: str, y: str) -> None:
+    axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+
+
+def _legend(axes: Axes, title: str) -> None:
+    """Beside the curves, which may be anywhere."""
+    axes.legend(
+        fontsize=9,
+        frameon=False,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.16),
+        ncols=2,
+        title=title,
+        title_fontsize=9,
+    )
+
+
+def _plain(name: str, most: int = 18) -> str:
+    """A class name as matplotlib shows it, not as a formula; the middle of a long one is left out."""
+    half = most // 2
+    short = name if len(name) <= most else f"{name[:half]}…{name[-half + 1 :]}"
+    return printable(short).replace("$", r"\$")
+
+
+def _two_lines(name: str) -> str:
+    first, _, rest = name.partition(" ")
+    return f"{first}\n{rest}"
+
+
+def _short(count: int) -> str:
+    """A count in at most four characters."""
+    return f"{count}" if count < 10_000 else f"{count / 1000:.0f}k" if count < 1_000_000 else f"{count / 1e6:.0f}M"

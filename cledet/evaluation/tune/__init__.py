@@ -1,0 +1,1 @@
+"""Search for the NMS settings that suit a detector."""

@@ -1,0 +1,1 @@
+"""The effect of the paper's components on one image."""

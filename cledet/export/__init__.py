@@ -1,0 +1,1 @@
+"""Export to other runtimes, with a parity check against PyTorch."""

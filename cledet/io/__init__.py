@@ -1,0 +1,1 @@
+"""Files: atomic writes, weights read without running code, run folders, provenance."""

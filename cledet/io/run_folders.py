@@ -1,0 +1,104 @@
+"""Run folders: `runs/<command>/<name>/`, never overwritten, and how to find a run again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from cledet.config.types import Subsets, ablation_name, check_name, parse_ablation
+from cledet.errors import UserError
+from cledet.safe_yaml import read_yaml
+
+if TYPE_CHECKING:
+    from cledet.config.evaluate import ValSettings
+    from cledet.config.train import GridSettings
+
+S = TypeVar("S", "ValSettings", "GridSettings")
+
+
+def new_run(project: Path, command: str, name: str) -> Path:
+    """Make and return a fresh `project/command/name`; a second one of the name gets -2.
+
+    Raises UserError for a name that is not one folder's, and where the folder cannot be made.
+    """
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise UserError(f"a run cannot be called {name!r}: {error}", "choose another --name") from None
+    for number in range(1, 100_000):
+        folder = project / command / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UserError(f"the run folder {folder} could not be made: {reason}", "choose a --project") from None
+        return folder
+    raise UserError(f"{project / command} holds too many runs named {name}", "choose another --name")
+
+
+@contextmanager
+def whole_run(project: Path, command: str, name: str) -> Iterator[Path]:
+    """Within it a new run's folder is filled; it is taken away again if that breaks off, by a signal or a full disk."""
+    folder = new_run(project, command, name)
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def trained_runs(project: Path) -> list[Path]:
+    """Training runs that hold a best.pt, those of grids included, newest first."""
+    return _newest_first(p for depth in ("*", "*/*") for p in (project / "train").glob(f"{depth}/weights/best.pt"))
+
+
+def newest_run(folder: Path) -> Path:
+    """The folder itself if it is a run's, else the newest run in it."""
+    return folder if (folder / "weights").is_dir() else _newest_first(folder.glob("*/weights/best.pt"))[0]
+
+
+def _newest_first(weights: Iterable[Path]) -> list[Path]:
+    return [path.parent.parent for path in sorted(weights, key=lambda path: path.stat().st_mtime, reverse=True)]
+
+
+def components_of(run: Path) -> tuple[str, ...] | None:
+    """The components a run was trained with, from its config.yaml."""
+    try:
+        settings = read_yaml(run / "config.yaml")
+        return tuple(parse_ablation(settings["ablation"]))
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
+
+
+def find_weights(project: Path, weights: str | None, ablation: Subsets | None) -> Path:
+    """The checkpoint that a command means: the one given, else the newest run's, trained with those components."""
+    if ablation is not None and len(ablation) > 1:
+        raise UserError(f"--ablation names {len(ablation)} models and this command takes one", "try `cledet val`")
+    if weights is not None:
+        return Path(weights)
+    runs = trained_runs(project)
+    if not runs:
+        raise UserError(f"there is no trained run in {project / 'train'}", "run `cledet train`, or pass --weights FILE")
+    if ablation is None:
+        return runs[0] / "weights" / "best.pt"
+    for run in runs:
+        if components_of(run) == ablation[0]:
+            return run / "weights" / "best.pt"
+    there = "; ".join(
+        f"{run.relative_to(project / 'train')}: {ablation_name(components_of(run) or ())}" for run in runs[:10]
+    )
+    raise UserError(f"no run was trained with exactly {ablation_name(ablation[0])}", f"there is {there}")
+
+
+def from_anywhere(settings: S) -> S:
+    """The same with the absolute path of their data set, so that the run can be used and resumed from any folder."""
+    data = settings.data
+    return (
+        settings.model_copy(update={"data": str(Path(data).absolute())}) if data and os.path.exists(data) else settings
+    )

@@ -1,0 +1,1 @@
+"""Detection metrics in numpy: matching, AP, TIDE, curves, calibration and bootstrap. No torch."""

@@ -1,0 +1,73 @@
+"""AP by the size and by the shape of objects, as COCO computes AP by area.
+
+Of a bin, objects outside are ignored, and so are detections that are matched with none in it and lie outside
+themselves. Size is the square root of COCO's `area`, of a detection of width times height; shape is the box's width
+over its height. A bin holds its lower bound and not its upper one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cledet.data.index import Floats
+from cledet.metrics.average_precision import ap_of_classes, mean
+from cledet.metrics.matching import THRESHOLDS, Overlaps
+from cledet.metrics.tp_ranks import Part, contenders
+
+SIDES = (16, 32, 64, 96, 192)
+"""Pixels; 32 and 96 are COCO's bounds between small, medium and large."""
+SHAPES = (1 / 3, 2 / 3, 3 / 2, 3)
+SIDE_NAMES = ("under 16 px", "16 to 32", "32 to 64", "64 to 96", "96 to 192", "192 and over")
+SHAPE_NAMES = ("under 1:3", "1:3 to 1:1.5", "1:1.5 to 1.5:1", "1.5:1 to 3:1", "3:1 and over")
+
+
+class Slice(NamedTuple):
+    """The figures of one bin."""
+
+    name: str
+    objects: int
+    AP: float | None
+    AP50: float | None
+    found: float | None
+    """The share of the objects that a detection of any score finds at IoU 0.5."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain values."""
+        return self._asdict()
+
+
+def by_size(o: Overlaps) -> list[Slice]:
+    """The figures of objects by the square root of their area."""
+    sides, own = np.sqrt(np.maximum(o.index.area, 0)), np.sqrt(o.area)
+    return _slices(o, sides, own, SIDES, SIDE_NAMES)
+
+
+def by_shape(o: Overlaps) -> list[Slice]:
+    """The figures of objects by their width over their height."""
+    return _slices(o, _ratio(o.index.xywh), _ratio(o.xywh), SHAPES, SHAPE_NAMES)
+
+
+def _slices(o: Overlaps, gts: Floats, detections: Floats, bounds: Sequence[float], names: Sequence[str]) -> list[Slice]:
+    """A slice for each bin of a measure of ground truths [B] and detections [D]."""
+    of_gt, of_detection = np.digitize(gts, bounds), np.digitize(detections, bounds)
+    who = contenders(o)
+    return [_slice(who.part(of_gt == i, of_detection == i), name) for i, name in enumerate(names)]
+
+
+def _slice(part: Part, name: str) -> Slice:
+    """The figures of a bin's objects and detections."""
+    counts = part.of.o.counts(part.objects)
+    objects = int(counts.sum())
+    if not objects:
+        return Slice(name, 0, None, None, None)
+    found = [part.ranks(threshold) for threshold in THRESHOLDS]
+    aps = [mean(ap_of_classes(ranks.by_class(len(counts)), counts)) for ranks in found]
+    return Slice(name, objects, mean(np.array(aps, dtype=np.float64)), aps[0], len(found[0].rank) / objects)
+
+
+def _ratio(xywh: Floats) -> Floats:
+    """Width over height [N]; infinite where there is no height."""
+    return np.divide(xywh[:, 2], xywh[:, 3], out=np.full(len(xywh), np.inf), where=xywh[:, 3] > 0)

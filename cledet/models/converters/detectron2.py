@@ -1,0 +1,98 @@
+"""Detectron2's RetinaNet, as its model zoo publishes it (.pkl) and as its trainer saves it (.pth).
+
+What is not in a file is in the configuration that it was trained by; where the weights leave it open it is taken as in
+the published ones, and said. Differences from ours: P6 from C5; a position's anchors size by size, not ratio by ratio,
+and not rounded; images in BGR; in backbones that began at MSRA the stride is in a block's first 1x1 convolution.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import Tensor
+
+from cledet.errors import UserError
+from cledet.models.backbones.resnet import IMAGENET_STD, resnet_name
+from cledet.models.converters.imported import (
+    CAFFE_MEAN,
+    CAFFE_STD,
+    Imported,
+    halved,
+    imported,
+    reorder_anchors,
+    tensors_of,
+    to_our_images,
+)
+from cledet.models.network import Architecture
+
+ORDER = (0, 3, 6, 1, 4, 7, 2, 5, 8)
+"""Our anchor i of a position is the ORDER[i]-th there: three ratios of a size, then of the next."""
+STATE = ("pixel_mean", "pixel_std", "anchor_generator.")
+"""Beginnings of names that are no weights."""
+NAMES = (
+    (r"^backbone\.bottom_up\.stem\.conv1\.norm\.", "backbone.bn1."),
+    (r"^backbone\.bottom_up\.stem\.conv1\.", "backbone.conv1."),
+    (r"^backbone\.bottom_up\.res(\d)\.", lambda m: f"backbone.layer{int(m[1]) - 1}."),
+    (r"\.conv(\d)\.norm\.", r".bn\1."),
+    (r"\.conv2_offset\.", ".conv2.offset."),
+    (r"\.shortcut\.norm\.", ".downsample.1."),
+    (r"\.shortcut\.", ".downsample.0."),
+    (r"^backbone\.fpn_lateral(\d)\.", lambda m: f"neck.inner_blocks.{int(m[1]) - 3}.0."),
+    (r"^backbone\.fpn_output(\d)\.", lambda m: f"neck.layer_blocks.{int(m[1]) - 3}.0."),
+    (r"^backbone\.top_block\.", "neck.extra_blocks."),
+    (r"^head\.cls_subnet\.", "head.classification.convs."),
+    (r"^head\.bbox_subnet\.", "head.regression.convs."),
+    (r"^head\.cls_score\.", "head.classification.predict."),
+    (r"^head\.bbox_pred\.", "head.regression.predict."),
+)
+
+
+def is_detectron2(content: dict[str, Any]) -> bool:
+    """Whether this holds weights of Detectron2's RetinaNet."""
+    return {"head.cls_score.weight", "backbone.fpn_lateral3.weight"} <= tensors_of(content.get("model")).keys()
+
+
+def from_detectron2(content: dict[str, Any]) -> Imported:
+    """Detectron2's RetinaNet as ours."""
+    state = tensors_of(content["model"])
+    renamed = {our_name(key): value for key, value in state.items() if not key.startswith(STATE)}
+    if len(renamed["head.regression.predict.weight"]) != 9 * 4:
+        raise UserError("a RetinaNet of Detectron2 with other than 9 anchors a position is not read")
+    body = {key.removeprefix("backbone."): value for key, value in renamed.items()}
+    bgr, mean, std, caffe, guess = _images(state, resnet_name(body))
+    name = resnet_name(body, caffe)
+    note = f"a RetinaNet of Detectron2 ({name}, images in {'BGR' if bgr else 'RGB'}{guess})"
+    arch = Architecture(
+        backbone=name,
+        classes=len(renamed["head.classification.predict.weight"]) // 9,
+        fpn_channels=len(renamed["neck.inner_blocks.0.0.weight"]),
+        p6_from="c5",
+        anchors_rounded=False,
+    )
+    renamed["backbone.conv1.weight"] = to_our_images(renamed["backbone.conv1.weight"], bgr, mean, std)
+    for key in renamed:
+        if ".predict." in key:
+            renamed[key] = reorder_anchors(renamed[key], ORDER)
+    return imported(arch, halved(renamed), (), note)
+
+
+def our_name(key: str) -> str:
+    """Detectron2's parameter names -> ours."""
+    for pattern, ours in NAMES:
+        key = re.sub(pattern, ours, key)
+    return key
+
+
+def _images(state: dict[str, Tensor], name: str) -> tuple[bool, list[float], list[float], bool, str]:
+    """Whether images are in BGR, their mean and deviation, whether strides are MSRA's; and what of that is a guess.
+
+    A deviation of 1 is that of MSRA's weights, which there are no ResNeXts of; torchvision's have ImageNet's.
+    """
+    if "pixel_mean" in state and "pixel_std" in state:
+        mean, std = state["pixel_mean"].flatten().tolist(), state["pixel_std"].flatten().tolist()
+        return mean[0] < mean[2], mean, std, max(std) == 1 and not name.startswith("x"), ""
+    guess = "; the file does not say so, but the published ones have it: pixel_mean and pixel_std would tell"
+    if name.startswith("x"):
+        return True, list(CAFFE_MEAN), list(IMAGENET_STD[::-1]), False, guess
+    return True, list(CAFFE_MEAN), list(CAFFE_STD), True, guess

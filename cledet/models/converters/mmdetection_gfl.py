@@ -1,0 +1,80 @@
+"""MMDetection's GFL, of version 2 or 3 (.pth).
+
+Ours computes the same: points on multiples of the stride, P6 and P7 from P5 without ReLU, distances over 0 to 16
+strides. What is the same as in its RetinaNet is read by `cledet.models.converters.mmdetection`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cledet.errors import UserError
+from cledet.models.backbones.resnet import resnet_name
+from cledet.models.converters.imported import Imported, halved, imported, tensors_of, to_our_images
+from cledet.models.converters.mmdetection import class_names, config_of, images_of, is_caffe, our_name
+from cledet.models.heads import BINS
+from cledet.models.network import Architecture
+
+WIDTH = 256
+"""Channels of the pyramid and the head; of others MMDetection norms in groups of another size."""
+NAMES = (
+    (r"^bbox_head\.", "head."),
+    (r"^head\.cls_convs\.", "head.classification.convs."),
+    (r"^head\.reg_convs\.", "head.regression.convs."),
+    (r"^(head\..*convs)\.(\d)\.conv\.", lambda m: f"{m[1]}.{3 * int(m[2])}."),
+    (r"^(head\..*convs)\.(\d)\.gn\.", lambda m: f"{m[1]}.{3 * int(m[2]) + 1}."),
+    (r"^head\.gfl_cls\.", "head.classification.predict."),
+    (r"^head\.gfl_reg\.", "head.regression.predict."),
+)
+
+
+def is_gfl(content: dict[str, Any]) -> bool:
+    """Whether this holds weights of MMDetection's GFL, or of the code that it came from."""
+    return "bbox_head.gfl_cls.weight" in _weights(content)
+
+
+def from_gfl(content: dict[str, Any]) -> Imported:
+    """MMDetection's GFL as ours. Raises UserError where the two would differ."""
+    state, text = _weights(content), config_of(content)
+    _refuse_others(state)
+    renamed = {_our_name(key): value for key, value in state.items()}
+    scales = [renamed.pop(f"head.scales.{i}.scale").reshape(()) for i in range(5)]
+    renamed["head.scales"] = torch.stack(scales)
+    del renamed["head.integral.project"]
+    body = {key.removeprefix("backbone."): value for key, value in renamed.items()}
+    name = resnet_name(body, is_caffe(text))
+    bgr, mean, std = images_of(text)
+    renamed["backbone.conv1.weight"] = to_our_images(renamed["backbone.conv1.weight"], bgr, mean, std)
+    classes = len(renamed["head.classification.predict.weight"])
+    arch = Architecture(backbone=name, classes=classes, anchor_scale=8.0, head="gfl")
+    guess = "" if text else "; the file holds no configuration, so that is a guess"
+    note = f"a GFL of MMDetection ({name}, images in {'BGR' if bgr else 'RGB'}{guess})"
+    return imported(arch, halved(renamed), class_names(content), note)
+
+
+def _weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a file, whether it holds more or is the state_dict alone."""
+    return tensors_of(content.get("state_dict", content))
+
+
+def _refuse_others(state: Mapping[str, Tensor]) -> None:
+    """Raise UserError for a GFL that our network does not compute."""
+    if "bbox_head.integral.project" not in state:
+        message = "these weights are of GFL's first code, whose points lie half a stride from MMDetection 2's"
+        raise UserError(message, "take the weights of MMDetection 2 or 3")
+    if len(state["bbox_head.integral.project"]) != BINS + 1:
+        raise UserError(f"a GFL with distances up to {len(state['bbox_head.integral.project']) - 1} is not read")
+    if len(state.get("neck.lateral_convs.0.conv.weight", ())) != WIDTH:
+        raise UserError(f"a GFL whose pyramid has not {WIDTH} channels is not read")
+
+
+def _our_name(key: str) -> str:
+    """Its parameter names -> ours: the head's, and the rest as in RetinaNet."""
+    for pattern, ours in NAMES:
+        key = re.sub(pattern, ours, key)
+    return our_name(key)

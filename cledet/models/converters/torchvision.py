@@ -1,0 +1,67 @@
+"""Torchvision's RetinaNets, `retinanet_resnet50_fpn` and `retinanet_resnet50_fpn_v2`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cledet.errors import UserError
+from cledet.models.backbones.resnet import resnet_name
+from cledet.models.converters.imported import COCO_IDS, Imported, imported
+from cledet.models.network import Architecture
+
+LOGITS = "head.classification_head.cls_logits.weight"
+
+
+def is_torchvision(content: dict[str, Any]) -> bool:
+    """Whether these are weights of torchvision's RetinaNet."""
+    return LOGITS in content
+
+
+def from_torchvision(content: dict[str, Any]) -> Imported:
+    """Torchvision's RetinaNet as ours.
+
+    Its 91 outputs an anchor (a background that is never trained, 80 classes, 10 holes) become the 80 classes. Version
+    2 takes P6 from C5 and has group norms in its towers; anchors are the same.
+    """
+    state: dict[str, Tensor] = content
+    second = "head.regression_head.conv.0.1.weight" in state
+    outputs = len(state[LOGITS]) // 9
+    keep = torch.tensor(COCO_IDS) if outputs == 91 else torch.arange(outputs)
+    note = f"a RetinaNet{' v2' if second else ''} of torchvision"
+    renamed = {_our_name(key, second): value for key, value in state.items()}
+    body = {key.removeprefix("backbone."): value for key, value in renamed.items()}
+    arch = Architecture(
+        backbone=resnet_name(body),
+        classes=len(keep),
+        fpn_channels=_width(renamed, note),
+        anchors_from_image=True,
+        p6_from="c5" if second else "p5",
+        tower_norm="group" if second else "none",
+    )
+    for name in ("head.classification.predict.weight", "head.classification.predict.bias"):
+        value = renamed[name]
+        renamed[name] = value.reshape(9, outputs, *value.shape[1:])[:, keep].flatten(0, 1)
+    return imported(arch, renamed, (), note)
+
+
+def _width(renamed: dict[str, Tensor], note: str) -> int:
+    first = renamed.get("neck.inner_blocks.0.0.weight")
+    if first is None:
+        raise UserError(f"{note}: it has no feature pyramid", "it is another network, or not whole")
+    return len(first)
+
+
+def _our_name(key: str, normed: bool) -> str:
+    """Torchvision's parameter names -> ours; old files number a tower's layers 0, 2, 4, 6, newer ones 0.0 to 3.0."""
+    key = key.replace("backbone.body.", "backbone.").replace("backbone.fpn.", "neck.")
+    key = re.sub(r"^(neck\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2", key)
+    each = 3 if normed else 2  # convolution, perhaps norm, ReLU
+    key = re.sub(r"_head\.conv\.(\d+)\.(\d)\.", lambda m: f"_head.convs.{each * int(m[1]) + int(m[2])}.", key)
+    key = re.sub(r"_head\.conv\.(\d+)\.", r"_head.convs.\1.", key)
+    key = key.replace("classification_head.cls_logits", "classification.predict")
+    key = key.replace("regression_head.bbox_reg", "regression.predict")
+    return key.replace("classification_head.", "classification.").replace("regression_head.", "regression.")

@@ -1,0 +1,1 @@
+"""Anchor assigners: each a pure function on tensors."""

@@ -1,0 +1,199 @@
+"""Grids: runs that differ by components and seed only, in one folder, and their table (the paper's Table 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cledet.config.evaluate import ValSettings
+from cledet.config.loading import reopen
+from cledet.config.train import GridSettings, TrainSettings
+from cledet.config.types import EVERY, Subsets, ablation_name
+from cledet.console import say, warn
+from cledet.distributed import collectives as distributed
+from cledet.errors import Interrupted, UserError
+from cledet.io.atomic import is_there, write_whole
+from cledet.metrics.tables import SIZES, Table
+from cledet.models.checkpoint import load_checkpoint
+from cledet.training.history import read_history
+
+GRID = "grid.yaml"
+"""The settings of a grid, in its folder."""
+
+Metrics = Mapping[str, float | None]
+Members = dict[tuple[str, ...], dict[int, Path]]
+"""Runs by components and seed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A set of components: its figures [S] seed by seed, and by how much AP differs from the first row's."""
+
+    components: tuple[str, ...]
+    seeds: list[int]
+    metrics: dict[str, list[float | None]]
+    difference: list[float | None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Mean, standard deviation and values by figure."""
+        spread = {name: spread_of(values) | {"values": values} for name, values in self.metrics.items()}
+        difference = spread_of(self.difference) | {"values": self.difference}
+        return {"components": ablation_name(self.components), "seeds": self.seeds, **spread, "difference": difference}
+
+
+def run_name(settings: TrainSettings) -> str:
+    """The folder of a grid's run: `iac+dc-seed0`."""
+    return f"{ablation_name(settings.ablation).replace(',', '+')}-seed{settings.seed}"
+
+
+def train_grid(settings: GridSettings, group: Path, train: Callable[[TrainSettings, Path], object]) -> None:
+    """Train the grid's runs that are not finished, each into its folder in the group's.
+
+    CL-B has no part in training: a run that differs from another of the grid by `clb` only takes its weights.
+    `train` starts a run, or goes on with what its folder holds, and returns at its end.
+    """
+    runs = sorted(settings.runs(), key=lambda run: (run.seed, "clb" in run.ablation))
+    if distributed.leads():
+        write_whole(group / GRID, settings.to_yaml())
+    for number, run in enumerate(runs, 1):
+        folder, twin = group / run_name(run), _without_clb(run)
+        say("", f"[{number}/{len(runs)}] {folder}")
+        try:
+            if twin.ablation != run.ablation and twin.ablation in settings.ablation:
+                if distributed.leads() and not (folder / "config.yaml").is_file():  # written last
+                    take_weights(group / run_name(twin), folder, run)
+            else:
+                train(run, folder)
+        except Interrupted as stopped:
+            raise Interrupted(stopped.signal_number, group) from None
+
+
+def _without_clb(run: TrainSettings) -> TrainSettings:
+    return run.model_copy(update={"ablation": tuple(name for name in run.ablation if name != "clb")})
+
+
+def take_weights(twin: Path, folder: Path, settings: TrainSettings) -> None:
+    """Make of a run's weights a run that has CL-B too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = load_checkpoint(twin)
+    changed = {"components": settings.ablation, "settings": settings.model_dump(mode="json"), "metrics": {}}
+    replace(model, **changed).save(folder / "weights" / "best.pt")  # type: ignore[arg-type]
+    write_whole(folder / "config.yaml", settings.to_yaml())
+    say(f"the weights of {twin.name}: CL-B has no part in training")
+
+
+def names_grid(settings: ValSettings) -> bool:
+    """Whether val is asked for a table: of several ablations, or of a grid's folder."""
+    if settings.ablation is not None and len(settings.ablation) > 1:
+        return True
+    return settings.weights is not None and (Path(settings.weights) / GRID).is_file()
+
+
+def find_grid(project: Path, weights: str | None, wanted: Subsets | None) -> Members:
+    """The finished runs of each wanted set of components in the grid given, or in the newest that has them all.
+
+    None for whatever it has.
+    """
+    found = {group: members(group) for group in ([Path(weights)] if weights is not None else grids(project))}
+    if not found:
+        raise UserError(f"there is no grid in {project / 'train'}", "train one: cledet train --ablation all")
+    for runs in found.values():
+        if runs and all(subset in runs for subset in wanted or ()):
+            return {subset: runs[subset] for subset in wanted or runs}
+    listed = "; ".join(f"{group} has {', '.join(map(_quoted, runs)) or 'none'}" for group, runs in found.items())
+    newest = next(iter(found.values()))
+    missing = next((_quoted(subset) for subset in wanted or () if subset not in newest), "anything")
+    raise UserError(f"no grid has a finished run trained with exactly {missing}", listed)
+
+
+def grids(project: Path) -> list[Path]:
+    """The folders of grids, newest first."""
+    found = sorted((project / "train").glob(f"*/{GRID}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.parent for path in found]
+
+
+def members(group: Path) -> Members:
+    """The finished runs in a grid's folder, in the order of EVERY and by seed; of the others it is said."""
+    runs: Members = {components: {} for components in EVERY}
+    for path in sorted(group.glob("*/config.yaml")):
+        settings = reopen(path, TrainSettings, {})
+        if _finished(path.parent, settings):
+            runs[settings.ablation][settings.seed] = path.parent
+        else:
+            warn(f"{path.parent} is not finished and is left out; go on with: cledet train --resume {group}")
+    return {components: dict(sorted(by_seed.items())) for components, by_seed in runs.items() if by_seed}
+
+
+def _finished(run: Path, settings: TrainSettings) -> bool:
+    if not is_there(run / "weights" / "last.pt"):  # the weights of a twin, or none yet
+        return "clb" in settings.ablation and (run / "weights" / "best.pt").is_file()
+    history = read_history(run / "results.csv")
+    if not history:
+        return False
+    done, wanted = ("step", settings.iters) if settings.iters else ("epoch", settings.epochs)
+    return int(history[-1][done]) >= wanted
+
+
+def _quoted(components: tuple[str, ...]) -> str:
+    return f"`{ablation_name(components)}`"
+
+
+def rows_of(figures: Mapping[tuple[str, ...], Mapping[int, Metrics]]) -> list[Row]:
+    """Table 2's rows from the figures of each run, by components and seed; differences are taken seed by seed."""
+    first = next(iter(figures.values()))
+    return [
+        Row(
+            components=components,
+            seeds=list(runs),
+            metrics={name: [metrics[name] for metrics in runs.values()] for name in SIZES},
+            difference=[_gain(metrics, first.get(seed)) for seed, metrics in runs.items()],
+        )
+        for components, runs in figures.items()
+    ]
+
+
+def _gain(metrics: Metrics, base: Metrics | None) -> float | None:
+    ap, before = metrics["AP"], None if base is None else base["AP"]
+    return None if ap is None or before is None else ap - before
+
+
+def spread_of(values: Sequence[float | None]) -> dict[str, float | None]:
+    """Mean and standard deviation (of a sample: over n - 1; None for a single value) of what was measured."""
+    there = [value for value in values if value is not None]
+    return {
+        "mean": float(np.mean(there)) if there else None,
+        "std": float(np.std(there, ddof=1)) if len(there) > 1 else None,
+    }
+
+
+def summary(rows: Sequence[Row]) -> Table:
+    """Table 2: mean and standard deviation over the seeds in points, as papers print them."""
+    columns = ["components", "seeds", *SIZES, "AP to first row"]
+    body: list[list[Any]] = []
+    for i, row in enumerate(rows):
+        figures = [_points(row.metrics[name]) for name in SIZES]
+        difference = _points(row.difference, sign=True) if i else ""
+        body.append([ablation_name(row.components), len(row.seeds), *figures, difference])
+    return columns, body
+
+
+def listing(rows: Sequence[Row]) -> Table:
+    """A row a run, fractions unrounded."""
+    body: list[list[Any]] = [
+        [ablation_name(row.components), seed, *(row.metrics[name][i] for name in SIZES), row.difference[i]]
+        for row in rows
+        for i, seed in enumerate(row.seeds)
+    ]
+    return ["components", "seed", *SIZES, "AP to first row"], body
+
+
+def _points(values: Sequence[float | None], sign: bool = False) -> str:
+    spread = spread_of(values)
+    if spread["mean"] is None:
+        return "-"
+    mean = f"{100 * spread['mean']:{'+' if sign else ''}.1f}"
+    return mean if spread["std"] is None else f"{mean} ± {100 * spread['std']:.1f}"

@@ -1,0 +1,162 @@
+"""Losses of an epoch, and results.csv: a row an epoch, with results.png drawn from it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from cledet.io.atomic import write_whole
+from cledet.metrics.evaluation import METRICS
+from cledet.models.criterion import Losses
+from cledet.training.loggers import Log
+from cledet.visualization.plots import save_figure
+
+LOSSES = ("loss_cls", "loss_reg", "positives", "recalled", "coefficient", "spread")
+"""The fields of `Losses`, as columns: means over an epoch's steps."""
+COLUMNS = ("epoch", "step", "lr", *LOSSES, "dropped", "seconds", "images_per_s", "waiting", *METRICS)
+"""`dropped` is the sum of the boxes that were left out of the epoch's images as degenerate; `waiting` the share of the
+time that training waited for images."""
+
+SHORT = {"loss_cls": "cls", "loss_reg": "box"}
+
+PANELS = (
+    ("classification loss", ("loss_cls",)),
+    ("box loss", ("loss_reg",)),
+    ("anchors a step", ("positives", "recalled")),
+    ("DC's coefficient", ("coefficient", "spread")),
+    ("AP", ("AP", "AP50", "AP75")),
+    ("AP by size", ("APs", "APm", "APl")),
+    ("learning rate", ("lr",)),
+)
+
+
+class History:
+    """The figures of a run, epoch by epoch, kept in results.csv and given to loggers."""
+
+    def __init__(self, path: Path, loggers: Sequence[Log] = ()) -> None:
+        self.path, self.loggers = path, loggers
+        self.rows: list[dict[str, str]] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append an epoch; the file and the picture are written anew, each whole or not at all."""
+        self.rows.append({name: _text(row.get(name)) for name in COLUMNS})
+        self._write()
+        plot_history(self.rows, self.path.with_suffix(".png"))
+        for log in self.loggers:
+            log(row["step"], {name: row.get(name) for name in COLUMNS[2:]})
+
+    def cut(self, step: int) -> None:
+        """Read the file back, without epochs after `step`."""
+        self.rows = [row for row in read_history(self.path) if int(row["step"]) <= step]
+
+    def line(self) -> str:
+        """The newest epoch in a line."""
+        row = self.rows[-1]
+        text = f"epoch {row['epoch']}: cls {row['loss_cls']}, box {row['loss_reg']}, {row['positives']} positives"
+        if not row["loss_cls"]:
+            text = f"epoch {row['epoch']}: no step had a finite loss"
+        elif float(row["recalled"]):
+            text += f" ({row['recalled']} recalled)"
+        return text + (f", AP {row['AP']}, AP50 {row['AP50']}" if row["AP"] else "") + f" in {row['seconds']} s"
+
+    def _write(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_whole(self.path, text.getvalue())
+
+
+def read_history(path: Path) -> list[dict[str, str]]:
+    """The rows of a results.csv; none if there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def plot_history(rows: Sequence[Mapping[str, str]], path: Path) -> None:
+    """A run's losses, anchors, AP and learning rate over the epochs."""
+    figure = Figure(figsize=(15.5, 6.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    places = figure.subplots(2, 4).flat
+    places[-1].set_visible(False)
+    for axes, (title, names) in zip(places, PANELS):
+        for name in names:
+            _line(axes, rows, name)
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        if axes.lines and len(names) > 1:
+            axes.legend(fontsize=9)
+        if title.startswith("AP"):
+            axes.set_ylim(0, 1)
+    save_figure(figure, path)
+
+
+def _line(axes: Axes, rows: Sequence[Mapping[str, str]], name: str) -> None:
+    points = [(float(row["epoch"]), float(row[name])) for row in rows if row.get(name)]
+    if points:
+        axes.plot(*zip(*points), marker="o" if len(points) < 30 else "", markersize=3, linewidth=1.5, label=name)
+
+
+class Meter:
+    """Means of the losses, boxes dropped and time taken since the last epoch's end.
+
+    A step without positives has no coefficient, and counts not.
+    """
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.sums = dict.fromkeys(LOSSES, 0.0)
+        self.steps = dict.fromkeys(LOSSES, 0)
+        self.dropped = self.images = 0
+        self.waited = 0.0
+
+    def add(self, losses: Losses, dropped: int = 0, images: int = 0, waited: float = 0.0) -> None:
+        """One step more: its losses, over so many images, for which it waited so many seconds."""
+        self.dropped += dropped
+        self.images += images
+        self.waited += waited
+        for name, loss in zip(LOSSES, losses):
+            value = float(loss.detach())
+            if not math.isnan(value):
+                self.sums[name] += value
+                self.steps[name] += 1
+
+    def means(self) -> dict[str, float]:
+        """The figures of results.csv."""
+        figures = {name: self.sums[name] / self.steps[name] for name in LOSSES if self.steps[name]}
+        seconds = time.perf_counter() - self.start
+        pace = {"images_per_s": self.images / seconds, "waiting": self.waited / seconds}
+        return figures | {"dropped": self.dropped, "seconds": round(seconds, 2)} | pace
+
+    def state(self) -> dict[str, Any]:
+        """What was added up so far."""
+        return {**vars(self), "start": self.start - time.perf_counter()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        vars(self).update(state, start=time.perf_counter() + state["start"])
+
+    def figures(self, epoch: float, lr: float, memory: float) -> str:
+        """A line while it runs, with the memory in GB."""
+        means = self.means()
+        losses = "".join(f"  {short} {means[name]:.3f}" for name, short in SHORT.items() if name in means)
+        pace = f"{means['images_per_s']:.1f} images/s, waiting {means['waiting']:.0%}"
+        return f"epoch {epoch:.2f}{losses}  lr {lr:.2g}  {pace}, {memory:.1f} GB"
+
+
+def _text(value: Any) -> str:
+    if value is None:  # nothing was measured
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,155 @@
+"""The model that a run starts from."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+
+from cledet.components.iac import Recall
+from cledet.config.train import TrainSettings
+from cledet.config.types import ablation_name
+from cledet.console import say
+from cledet.data.augment import Augment
+from cledet.data.index import DetectionIndex
+from cledet.distributed import collectives as distributed
+from cledet.distributed.devices import describe
+from cledet.errors import UserError
+from cledet.models.backbones.weights import load_imagenet
+from cledet.models.checkpoint import Checkpoint, load_checkpoint
+from cledet.models.criterion import Criterion
+from cledet.models.heads import he_initialize
+from cledet.models.network import Architecture, build_network
+from cledet.training.train_step import Learner
+
+
+def initial_model(settings: TrainSettings, index: DetectionIndex, given: Checkpoint | None) -> Checkpoint:
+    """A network for the data set's classes: from a checkpoint, or with an ImageNet or a random backbone."""
+    torch.manual_seed(settings.seed)
+    start = load_checkpoint(Path(settings.weights)) if settings.weights is not None else given
+    arch = architecture(settings, len(index.classes), start)
+    network = build_network(arch)
+    if settings.head_init == "he":
+        he_initialize(network.head)
+    if start is not None:
+        kept = transfer(start, arch, network.state_dict(), index.classes)
+        network.load_state_dict(kept)
+        say(f"starting from the weights of a {start.architecture.backbone} trained on {', '.join(start.classes[:6])}")
+    elif settings.backbone_weights != "none":
+        load_imagenet(network, settings.backbone, settings.backbone_weights, say)
+    return Checkpoint(
+        architecture=arch,
+        model=network.state_dict(),
+        classes=tuple(index.classes),
+        category_ids=tuple(int(i) for i in index.category_ids),
+        components=settings.ablation,
+        imgsz=settings.imgsz,
+        data=settings.data,
+        settings=settings.model_dump(mode="json"),
+    )
+
+
+def architecture(settings: TrainSettings, classes: int, start: Checkpoint | None) -> Architecture:
+    """What to build: as the settings say, or as the checkpoint that is trained further."""
+    if start is not None:
+        if settings.head != start.architecture.head:
+            head = start.architecture.head
+            raise UserError(f"the given weights have the head {head}, not {settings.head}", f"add --head {head}")
+        for name in ("backbone", "fpn_channels", "anchor_scale"):
+            wanted, there = getattr(settings, name), getattr(start.architecture, name)
+            if settings.origins.get(name) == "flag" and wanted != there:
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(
+                    f"{flag} {wanted} does not fit the given weights, which have {there}", f"leave {flag} out"
+                )
+        return start.architecture.model_copy(update={"classes": classes})
+    fresh = settings.backbone_weights == "none"
+    if settings.norm == "group" and not fresh:
+        raise UserError("--norm group has no trained weights to start from", "add --backbone-weights none")
+    norm = {"auto": "batch" if fresh else "frozen", "sync": "batch"}.get(settings.norm, settings.norm)
+    return Architecture(
+        backbone=settings.backbone,
+        classes=classes,
+        fpn_channels=settings.fpn_channels,
+        anchor_scale=settings.of_head("anchor_scale"),
+        norm=norm,
+        head=settings.head,
+    )
+
+
+def transfer(
+    start: Checkpoint, arch: Architecture, fresh: dict[str, torch.Tensor], classes: tuple[str, ...]
+) -> dict[str, torch.Tensor]:
+    """The checkpoint's weights, but for a last classification layer of other classes, which starts afresh."""
+    if tuple(start.classes) == tuple(classes):
+        return start.model
+    return {key: fresh[key] if key.startswith("head.classification.predict") else start.model[key] for key in fresh}
+
+
+def build_criterion(settings: TrainSettings) -> Criterion:
+    """The criterion that the settings describe."""
+    recall = Recall(
+        alpha=settings.alpha,
+        score_threshold=settings.score_threshold,
+        min_iou=settings.recall_min_iou,
+        center=settings.recall_center,
+        cap=settings.recall_cap,
+    )
+    return Criterion(
+        iac=recall if "iac" in settings.ablation else None,
+        dc="dc" in settings.ablation,
+        assignment=settings.of_head("assign"),
+        cls_loss=settings.of_head("cls_loss"),
+        reg_loss=settings.of_head("reg_loss"),
+        normalizer=settings.normalizer,
+        center_unit=settings.center_unit,
+        center_sampling=settings.center_sampling,
+    )
+
+
+def build_augment(settings: TrainSettings) -> Augment:
+    """How training images are varied."""
+    return Augment(**{field.name: getattr(settings, field.name) for field in fields(Augment)})
+
+
+def make_deterministic() -> None:
+    """Let torch take only algorithms that repeat to the bit, where it has one; it warns where it has none."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def pretrained(settings: TrainSettings) -> bool:
+    """Whether the backbone starts from trained weights."""
+    return settings.backbone_weights != "none" or settings.weights is not None
+
+
+def frozen_stages(settings: TrainSettings, backbone: str) -> int:
+    """How many backbone stages are fixed; by default those that are alike in all pictures, if they are trained."""
+    if settings.freeze is not None:
+        return settings.freeze
+    return 2 if pretrained(settings) and not backbone.startswith("timm:") else 0
+
+
+def summary(
+    settings: TrainSettings, index: DetectionIndex, model: Checkpoint, learner: Learner, run: Path
+) -> list[str]:
+    """What is about to be trained, on what, and how, in three lines."""
+    trained = sum(p.numel() for p in learner.network.parameters() if p.requires_grad) / 1e6
+    precision = str(learner.dtype or torch.float32).removeprefix("torch.")
+    processes = f", {distributed.size()} processes" if distributed.size() > 1 else ""
+    parts = f" in {settings.accumulate} parts" if settings.accumulate > 1 else ""
+    left_out = "" if "iac" in settings.possible else f" (iac has no part in --assign {settings.of_head('assign')})"
+    head = "" if model.architecture.head == "retinanet" else f" with the head {model.architecture.head}"
+    scaled = "" if settings.lr is not None else f" = {settings.base_lr:g} x {settings.batch}/16"
+    return [
+        f"{model.architecture.backbone}{head} on {describe(learner.device)}{processes}, {precision}; "
+        f"{trained:.1f}M trained parameters; components on: {ablation_name(settings.ablation)}"
+        f"{left_out if settings.origins.get('ablation') == 'default' else ''}",
+        f"{index.name}: {len(index)} images, {index.num_boxes} boxes, {len(index.classes)} classes; "
+        f"{learner.total} steps of {settings.batch}{parts} at {settings.imgsz} px, "
+        f"lr {settings.learning_rate:g}{scaled}",
+        f"run folder: {run}",
+    ]

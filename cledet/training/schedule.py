@@ -1,0 +1,77 @@
+"""Optimizer and learning rate: pure functions of the settings and the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from cledet.config.train import TrainSettings
+
+
+def lr_factor(settings: TrainSettings, step: int, total: int) -> float:
+    """What the learning rate is multiplied by at a step: linear warm-up from 0.1 %, then decay; or one cycle."""
+    if settings.schedule == "onecycle":
+        return one_cycle(step, total)
+    warmup = settings.warmup if settings.warmup is not None else min(500, total // 5)
+    ramp = 1.0 if step >= warmup else 0.001 + (1 - 0.001) * step / warmup
+    if settings.schedule == "cosine":
+        done = max(step - warmup, 0) / max(total - warmup, 1)
+        return ramp * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+    return ramp * 0.1 ** sum(step >= milestone(at, settings.epochs, total) for at in settings.lr_steps)
+
+
+def milestone(at: float | str, epochs: int, total: int) -> float:
+    """The step that is meant by a fraction of the run, a number of iterations, or a number of epochs (`8e`)."""
+    if isinstance(at, str):
+        return float(at.removesuffix("e")) * total / epochs
+    return at * total if at <= 1 else at
+
+
+def one_cycle(step: int, total: int, rise: float = 0.3, first: float = 1 / 25, last: float = 1e-4 / 25) -> float:
+    """The rate of a one-cycle schedule: by a half cosine from `first` up to 1, then down to `last`.
+
+    Source: Smith and Topin, Super-Convergence (arXiv 1708.07120), with the shape and defaults of
+    torch.optim.lr_scheduler.OneCycleLR.
+    """
+    top, end = rise * total - 1, total - 1
+    if step <= top:
+        low, high, done = first, 1.0, step / top
+    else:
+        low, high, done = 1.0, last, (step - top) / (end - top)
+    return high + (low - high) * (1 + math.cos(math.pi * done)) / 2
+
+
+def parameter_groups(network: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
+    """Trained parameters in groups: the backbone at its own rate; norms and biases without weight decay."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            key = (name.startswith("backbone."), parameter.ndim > 1)
+            groups.setdefault(key, []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "scale": settings.backbone_lr if in_backbone else 1.0,
+            "weight_decay": settings.weight_decay if decayed else 0.0,
+        }
+        for (in_backbone, decayed), parameters in sorted(groups.items())
+    ]
+
+
+def build_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """SGD with momentum, or AdamW, over the trained parameters."""
+    groups = parameter_groups(network, settings)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.learning_rate)
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group its share of the learning rate."""
+    groups: Iterable[dict[str, Any]] = optimizer.param_groups
+    for group in groups:
+        group["lr"] = lr * group["scale"]

@@ -1,0 +1,1 @@
+"""Boxes on pictures, plots and HTML pages."""

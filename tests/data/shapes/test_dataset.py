@@ -1,0 +1,135 @@
+"""The embedded set: the same pictures every time, tight boxes, whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cledet.data.formats.paths import cache_folder
+from cledet.data.images import read_image
+from cledet.data.open import open_source
+from cledet.data.shapes import dataset as shapes
+from cledet.data.shapes.drawing import SHAPES, draw_scene
+from cledet.errors import UserError
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and a data set of a few images."""
+    monkeypatch.setenv("CLEDET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shapes.draw_shapes, "__defaults__", ({"train": 6, "val": 3}, 0))
+    return tmp_path / "cache"
+
+
+def test_the_set_opens_by_name(cache: Path) -> None:
+    source = open_source("shapes")
+    index = source.index("train")
+    assert source.splits == ("train", "val")
+    assert index.name == "shapes/train"
+    assert index.classes == ("star", "crescent", "ring", "bar")
+    assert (len(index), len(source.index("val"))) == (6, 3)
+    assert index.notes == ()
+    for path, (width, height) in zip(index.paths, index.sizes):
+        assert read_image(path).shape == (height, width, 3)
+
+
+def test_the_same_bytes_every_time(tmp_path: Path) -> None:
+    for name in "ab":
+        shapes.draw_shapes(tmp_path / name, {"train": 3})
+    files = [file.relative_to(tmp_path / "a") for file in (tmp_path / "a").rglob("*") if file.is_file()]
+    assert len(files) == 4
+    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+
+
+def test_an_image_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
+    shapes.draw_shapes(tmp_path / "few", {"train": 1, "val": 2})
+    shapes.draw_shapes(tmp_path / "more", {"train": 3, "val": 2})
+    for name in ("train/0000.jpg", "val/0001.jpg"):
+        assert (tmp_path / "few" / name).read_bytes() == (tmp_path / "more" / name).read_bytes()
+
+
+def test_two_at_once_both_end_well(cache: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: shapes.shapes_folder(), range(2))
+    assert first == second
+    assert [entry.name for entry in cache.iterdir()] == [first.name]
+    json.loads((first / "annotations" / "instances_val.json").read_text())
+
+
+def test_an_interruption_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(width: int, height: int, rng: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shapes, "draw_scene", stop)
+    with pytest.raises(KeyboardInterrupt):
+        shapes.shapes_folder()
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CLEDET_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"cannot write to the cache.*CLEDET_CACHE"):
+        shapes.shapes_folder()
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CLEDET_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_folder() == Path("/x/cledet")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "cledet"
+
+
+def test_things_are_inside_and_of_the_sizes_wanted() -> None:
+    names = set()
+    for seed in range(30):
+        picture, things = draw_scene(320, 256, np.random.default_rng(seed))
+        assert picture.shape == (256, 320, 3)
+        assert 1 <= len(things) <= 8
+        for thing in things:
+            left, top, width, height = thing.box
+            assert left >= 0
+            assert top >= 0
+            assert left + width <= 320
+            assert top + height <= 256
+            assert 20 <= max(width, height) <= 145
+            assert max(width, height) / min(width, height) < 4
+            assert 0 < thing.area <= width * height
+            names.add(thing.name)
+    assert names == set(SHAPES)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_shape_is_whole_and_as_long_as_asked(name: str) -> None:
+    for seed in range(20):
+        mask = SHAPES[name](100, np.random.default_rng(seed))
+        rows, columns = np.nonzero(mask > 0.5)
+        assert not mask[[0, -1]].any()
+        assert not mask[:, [0, -1]].any()
+        assert 70 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 102
+
+
+def test_a_disk_that_fills_while_drawing_is_one_sentence_and_leaves_nothing(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = shapes._draw_image
+
+    def full(file: Path, seed: tuple[int, int, int]):
+        if seed[-1] == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(file))
+        return draw(file, seed)
+
+    monkeypatch.setattr(shapes, "_draw_image", full)
+    with pytest.raises(UserError) as raised:
+        shapes.shapes_folder()
+    words = (
+        f"cannot write to the cache {cache}: No space left on device (set CLEDET_CACHE to a folder that can be written)"
+    )
+    assert str(raised.value) == words
+    assert not list(cache.iterdir())

@@ -1,0 +1,110 @@
+"""Of several failures, the one that the others follow from."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from cledet.distributed.failure_report import Failure, cause, describe, verdict
+from cledet.distributed.worker import exit_code, lost_peer, record_of
+from cledet.errors import Interrupted, ProcessFailed, UserError
+
+
+def recorded(error):
+    def crash():
+        raise error
+
+    try:
+        crash()
+    except BaseException as caught:
+        return record_of(caught, caught.__traceback__)["message"]["extraInfo"]
+
+
+def failure(rank, error=None, *, at=100.0, exitcode=None, said=""):
+    code = exitcode if exitcode is not None else exit_code(error)
+    return Failure(rank=rank, exitcode=code, moment=at, record=recorded(error) if error else {}, said=said)
+
+
+def killed(rank, name, at=100.0):
+    return failure(rank, at=at, exitcode=-getattr(signal, name))
+
+
+LOST = RuntimeError("Connection closed by peer")
+
+
+@pytest.mark.parametrize(
+    ("failures", "rank"),
+    [
+        ([failure(0, ValueError("y"), at=100.2), failure(1, ValueError("x"), at=100.1)], 1),  # the first exception
+        ([failure(0, LOST, at=99.9), failure(1, ValueError("x"))], 1),  # it left the group before it left its record
+        ([failure(0, LOST, at=99.9), killed(1, "SIGKILL")], 1),  # a blow, noticed later
+        ([failure(0, LOST), killed(1, "SIGSEGV"), killed(2, "SIGTERM")], 1),
+        ([failure(0, LOST, at=99.9), failure(1, exitcode=7)], 1),  # os._exit
+        ([failure(1, ValueError("x")), killed(0, "SIGKILL", at=130.5)], 1),  # it would not end: the launcher's
+        ([failure(1, ValueError("x"), at=100.3), killed(0, "SIGABRT", at=100.0)], 1),  # NCCL's watchdog
+        ([failure(0, Interrupted(15, Path("run")), at=99.0), failure(1, ValueError("x"))], 1),
+        ([killed(0, "SIGTERM")], 0),
+    ],
+)
+def test_the_cause(failures, rank):
+    assert cause(failures).rank == cause(failures[::-1]).rank == rank
+
+
+def test_a_connection_lost_while_clearing_up_is_no_lost_peer():
+    first = ValueError("x")
+    second = RuntimeError("NCCL error: remote process exited")
+    assert lost_peer(second)
+    second.__context__ = first
+    assert not lost_peer(second)
+    second.__context__ = LOST
+    assert lost_peer(second)
+    assert not lost_peer(ValueError("NCCL"))
+
+
+def test_a_mistake_comes_back_as_it_was():
+    found = verdict([failure(0, LOST, at=99.0), failure(1, UserError("no file x", "look"))], 2, "h")
+    assert isinstance(found, UserError)
+    assert (found.message, found.hint) == ("no file x", "look")
+
+
+def test_an_interruption_is_one_only_if_it_ended_all():
+    stopped = [failure(rank, Interrupted(15, Path("runs/x"))) for rank in (0, 1)]
+    found = verdict(stopped, 2, "h")
+    assert isinstance(found, Interrupted)
+    assert (found.signal_number, found.run) == (15, Path("runs/x"))
+    assert isinstance(verdict([stopped[0], killed(1, "SIGKILL")], 2, "h"), ProcessFailed)
+
+
+def test_a_crash_is_told_with_its_traceback():
+    text = describe(failure(3, ValueError("boxes")), 4, "gpu7")
+    assert text.startswith("rank 3 of 4 on gpu7 failed:\nTraceback (most recent call last):\n")
+    assert text.endswith("ValueError: boxes")
+
+
+def test_a_connection_lost_points_to_the_other_nodes():
+    assert describe(failure(0, LOST), 4, "h").endswith(
+        "peer\na process of another node has ended before: its output says why"
+    )
+
+
+@pytest.mark.parametrize(
+    ("failed", "text"),
+    [
+        (killed(1, "SIGKILL"), "rank 1 of 2 on h was killed by SIGKILL, as the system does when memory runs out"),
+        (killed(1, "SIGBUS"), "rank 1 of 2 on h was killed by SIGBUS"),
+        (failure(1, exitcode=-44), "rank 1 of 2 on h was killed by signal 44"),
+        (failure(1, exitcode=7, said="a\nb\n"), "rank 1 of 2 on h ended with exit code 7:\na\nb"),
+    ],
+)
+def test_a_death_without_a_word(failed, text):
+    assert describe(failed, 2, "h") == text
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ValueError(), 1), (UserError("x"), 2), (Interrupted(15), 143), (Interrupted(2), 130), (KeyboardInterrupt(), 130)],
+)
+def test_exit_codes(error, code):
+    assert exit_code(error) == code

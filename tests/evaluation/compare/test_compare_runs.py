@@ -1,0 +1,186 @@
+"""Comparisons against pycocotools on images that are really copied, and left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cledet.data.images import read_image
+from cledet.data.open import open_source
+from cledet.evaluation.compare.compare_runs import FEW, Against, Difference, contest, images_of, movers, strongest
+from cledet.evaluation.compare.report import main_table, movers_table, notes, sections, to_document, to_page
+from cledet.evaluation.compare.side_by_side import save_side_by_side
+from cledet.metrics.bootstrap import interval, resamples, simultaneous
+from cledet.metrics.coco import evaluate
+
+
+@pytest.fixture(scope="module")
+def two(scattered):
+    """A split of 18 images, and detections of which the second ones lie better."""
+    index, good = scattered(18, 0, off=1.0)
+    worse = good.copy()
+    worse[:, 1:3] += np.random.default_rng(1).normal(0, 3, (len(worse), 2))
+    return index, {"worse": worse, "good": good}
+
+
+def copied(index, results, weights):
+    """The images as often as the weights say, with new ids, and their detections."""
+    positions = np.repeat(np.arange(len(index)), weights)
+    pieces = [results[results[:, 0] == index.image_ids[i]].copy() for i in positions]
+    for new, piece in enumerate(pieces, 1):
+        piece[:, 0] = new
+    return replace(index.subset(positions), image_ids=np.arange(len(positions)) + 1), np.concatenate(pieces)
+
+
+def test_intervals_are_those_of_pycocotools_on_resamples(two):
+    """Over all classes, and of each."""
+    index, entries = two
+    found = contest(index, entries, 25).against["good"]
+    samples = {name: [] for name in ("all", *index.classes)}
+    for weights in resamples(len(index), 25, 0).T:
+        good, worse = (evaluate(*copied(index, entries[name], weights)) for name in ("good", "worse"))
+        samples["all"].append(good.metrics["AP"] - worse.metrics["AP"])
+        for name in index.classes:
+            samples[name].append(good.per_class[name]["AP"] - worse.per_class[name]["AP"])
+    assert (found.whole.low, found.whole.high) == pytest.approx(interval(np.array(samples["all"])), abs=1e-12)
+    gains = [found.classes[name].ap for name in index.classes]
+    wanted = simultaneous(np.array(gains), np.array([samples[name] for name in index.classes]))
+    assert [found.classes[name].low for name in index.classes] == pytest.approx(wanted[0].tolist(), abs=1e-12)
+    assert [found.classes[name].high for name in index.classes] == pytest.approx(wanted[1].tolist(), abs=1e-12)
+
+
+def test_differences_and_influence_are_pycocotools(two):
+    index, entries = two
+    found = contest(index, entries, 5)
+    good, worse = (evaluate(index, entries[name]) for name in ("good", "worse"))
+    assert found.figures == {"worse": worse, "good": good}
+    whole = good.metrics["AP"] - worse.metrics["AP"]
+    assert found.against["good"].whole.ap == pytest.approx(whole, abs=1e-12)
+    for i, image_id in enumerate(index.image_ids):
+        others = index.subset(np.delete(np.arange(len(index)), i))
+        left = [evaluate(others, entries[n][entries[n][:, 0] != image_id]).metrics["AP"] for n in ("good", "worse")]
+        assert found.against["good"].influence[i] == pytest.approx(whole - (left[0] - left[1]), abs=1e-12)
+
+
+def test_the_same_detections_do_not_differ(two):
+    index, entries = two
+    found = contest(index, {"a": entries["good"], "b": entries["good"]}, 20)
+    assert found.against["b"].whole == (0, 0, 0, 18 - (~images_of(index).any(axis=0)).sum())
+    assert found.against["b"].whole.verdict == "within the noise"
+    assert strongest(found.against["b"]) == []
+    assert movers(found.against["b"]) == {}
+    assert [title for title, _ in sections(found, index)] == ["set/train, 18 images"]
+
+
+def test_an_interval_says_better_worse_or_noise():
+    assert Difference(0.2, 0.1, 0.3, 50).verdict == "better"
+    assert Difference(-0.2, -0.3, -0.1, 50).verdict == "worse"
+    assert Difference(0.2, -0.1, 0.5, 50).verdict == "within the noise"
+    assert Difference(0.2, 0.0, 0.5, 50).verdict == "within the noise"
+    assert Difference(0.2, None, None, FEW - 1).verdict == "too few images"
+    assert Difference(None, None, None, FEW).verdict == "nothing to measure"
+
+
+def test_few_images_have_no_interval(two):
+    index, entries = two
+    few = index.subset(range(FEW - 1))
+    shown = {name: rows[np.isin(rows[:, 0], few.image_ids)] for name, rows in entries.items()}
+    found = contest(few, shown, 5)
+    assert found.against["good"].whole.low is None
+    assert found.against["good"].whole.ap > 0
+    assert found.against["good"].whole.verdict == "too few images"
+    assert f"an interval needs objects on {FEW} images or more" in notes(found)
+
+
+def test_a_class_on_few_images_does_not_touch_the_intervals_of_others(make_index):
+    # the rare one is missing in some resamples, where it has no AP
+    truths = [[(0, 0, 0, 20, 20)] for _ in range(20)]
+    truths[3].append((1, 30, 30, 50, 50))
+    index = make_index(*truths)
+    rng = np.random.default_rng(0)
+    rows = [
+        (image, 0, 0, *size, rng.random(), index.category_ids[0]) for image in index.image_ids for size in ((20, 20),)
+    ]
+    first, other = (np.array(rows, dtype=float) for _ in range(2))
+    first[:, 1:3] += rng.normal(0, 2, (20, 2))
+    with_rare = contest(index, {"a": first, "b": other}, 50).against["b"]
+    rare, common = index.classes[1], index.classes[0]
+    assert with_rare.classes[rare].verdict == "too few images"
+    alone = contest(make_index(*[[truth[0]] for truth in truths]), {"a": first, "b": other}, 50).against["b"]
+    assert with_rare.classes[common] == alone.classes[common]
+    assert with_rare.classes[common].low is not None
+
+
+def test_crowds_hold_no_images(make_index):
+    index = make_index([(0, 0, 0, 9, 9), (1, 0, 0, 9, 9)], [(0, 0, 0, 9, 9)], ignore=[0])
+    np.testing.assert_array_equal(images_of(index), [[False, True], [True, False]])
+
+
+def test_the_classes_and_images_that_differ_most_come_first():
+    one = Against(
+        Difference(0.1, 0.0, 0.2, 50),
+        {
+            "rare": Difference(0.9, None, None, 2),
+            "small": Difference(0.01, -0.1, 0.1, 50),
+            "none": Difference(None, None, None, 0),
+            "down": Difference(-0.3, -0.4, -0.2, 50),
+            "same": Difference(0.0, 0.0, 0.0, 50),
+        },
+        np.array([0.1, -0.5, np.nan, 0.0, 0.2]),
+    )
+    assert list(movers(one)) == ["down", "small", "rare"]
+    assert list(movers(one, 1)) == ["down"]
+    assert strongest(one) == [1, 4, 0]
+    assert strongest(one, 2) == [1, 4]
+
+
+def test_nothing_to_measure_is_said(make_index):
+    index = make_index(*[()] * FEW)
+    found = contest(index, {"a": np.zeros((0, 7)), "b": np.zeros((0, 7))}, 5)
+    assert found.against["b"].whole == (None, None, None, 0)
+    assert main_table(found)[1][1][-1] == "too few images"
+
+
+def test_the_report(two):
+    """Three entries: chance is spoken of."""
+    index, entries = two
+    found = contest(index, {**entries, "again": entries["good"]}, 5)
+    columns, rows = main_table(found)
+    assert [row[0] for row in rows] == ["worse", "good", "again"]
+    assert rows[0][7:] == [None, None, None, "the first"]
+    assert rows[1][7:] == [*found.against["good"].whole[:3], found.against["good"].whole.verdict]
+    assert columns[7] == "AP - worse"
+    first = next(iter(movers(found.against["good"])))
+    cells = dict(zip(*[movers_table(found, "good", index)[0], movers_table(found, "good", index)[1][0]]))
+    assert cells["objects"] == index.class_counts()[first]
+    assert cells["good"] - cells["worse"] == pytest.approx(cells["difference"])
+    assert "2 entries are compared with the first" in notes(found)[0]
+    assert "one leaves out 0 by chance" in to_page(found, index)
+    assert "The classes shown are the extremes of 2, whose intervals hold all at once." in to_page(found, index)
+    document = to_document(found, index, 5)
+    assert document["differences"]["good"]["AP"] == found.against["good"].whole.ap
+    assert len(document["differences"]["good"]["images"]) == len(strongest(found.against["good"], 99))
+    assert set(document["differences"]["good"]["per_class"]) == set(index.classes)
+
+
+def test_pictures_show_truth_and_both_side_by_side(squares, tmp_path):
+    """The middle panel's box is the truth's, the right one's lies elsewhere; a missing file is passed over."""
+    index = open_source(squares).index("val", need_images=False)
+    row = index.rows(1).start
+    truth = [index.image_ids[1], *index.xywh[row], 0.9, index.category_ids[index.labels[row]]]
+    faint = [index.image_ids[1], 0, 0, 9, 9, 0.1, truth[-1]]
+    entries = {"a": np.array([truth, faint]), "b": np.array([faint])}
+    gone = replace(index, paths=np.array([str(index.paths[0]) + "x", *index.paths[1:].tolist()]))
+    assert save_side_by_side(tmp_path, gone, [0, 1], entries, 0.3) == 1
+    (file,) = tmp_path.iterdir()
+    assert file.name == "02-1.png"
+    picture = read_image(str(file))
+    width = (picture.shape[1] - 2 * 6) // 3
+    left, middle, right = (picture[28:, k * (width + 6) : k * (width + 6) + width].astype(int) for k in range(3))
+    x, y, w, _ = (index.xywh[row] * 420 / 80).round().astype(int)
+    edge = (y, x + w // 2)
+    assert not np.array_equal(middle, right)
+    assert abs(left[edge] - middle[edge]).max() < 90
+    assert abs(left[edge] - right[edge]).max() > 90

@@ -1,0 +1,127 @@
+"""What compare is given: runs, files and models, of one split or refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cledet.errors import UserError
+from cledet.evaluation.compare.entries import common_ground, names, open_entries
+
+
+@pytest.fixture
+def run_of_val(tmp_path):
+    """Makes the folder of a run of val; without data, of one from before these were noted down."""
+
+    def make(name, data="/sets/birds", split="val", predictions=None):
+        folder = tmp_path / "val" / name
+        folder.mkdir(parents=True)
+        (folder / "detections.json").write_text("[]")
+        if data:
+            lines = {"data": data, "split": split, "predictions": predictions}
+            (folder / "config.yaml").write_text("".join(f"{k}: {json.dumps(v)}  # flag\n" for k, v in lines.items()))
+        return folder
+
+    return make
+
+
+def no_model(path, data, split):
+    raise AssertionError("there is no model among them")
+
+
+def opened(*paths, data=None, split=None):
+    entries = open_entries(list(paths), data, split, no_model)
+    return common_ground(entries, data, split)
+
+
+def test_runs_of_one_split_agree(run_of_val, tmp_path):
+    a, b = run_of_val("a"), run_of_val("b", predictions="found.json")
+    (tmp_path / "mine.json").write_text("[]")
+    entries = open_entries([a, b / "detections.json", tmp_path / "mine.json"], None, None, no_model)
+    assert common_ground(entries, None, None) == ("/sets/birds", "val")
+    assert names(entries) == ["a", "b", "mine"]
+    assert [entry.of_model for entry in entries] == [True, False, False]
+    assert [entry.file.name for entry in entries] == ["detections.json", "detections.json", "mine.json"]
+
+
+def test_runs_of_different_splits_are_refused_by_name(run_of_val):
+    a, b, c = run_of_val("a"), run_of_val("b", split="test"), run_of_val("c", data="/sets/fish")
+    with pytest.raises(UserError, match=r"val/a is of /sets/birds, split val, and .*val/b of /sets/birds, split test"):
+        opened(a, b)
+    with pytest.raises(UserError, match=r"val/c of /sets/fish, split val .*--data and --split"):
+        opened(a, c)
+    assert opened(a, b, split="test") == ("/sets/birds", "test")
+    assert opened(a, c, data="other.json") == ("other.json", "val")
+
+
+def test_files_alone_need_a_data_set(run_of_val, tmp_path):
+    (tmp_path / "mine.json").write_text("[]")
+    old = run_of_val("old", data=None)
+    with pytest.raises(UserError, match=r"mine.json does not say what data set it is of .*--data"):
+        opened(tmp_path / "mine.json", old)
+    assert opened(tmp_path / "mine.json", old, data="birds") == ("birds", "val")
+
+
+def test_models_are_validated_on_the_data_of_the_others(run_of_val, tmp_path):
+    a = run_of_val("a", split="test")
+    (tmp_path / "net.pt").write_bytes(b"")
+    (tmp_path / "trained" / "weights").mkdir(parents=True)
+    (tmp_path / "trained" / "weights" / "best.pt").write_bytes(b"")
+    asked = []
+
+    def validate(path, data, split):
+        asked.append((path.name, data, split))
+        return run_of_val(f"of-{path.stem}", split=split)
+
+    entries = open_entries([tmp_path / "net.pt", a, tmp_path / "trained"], None, None, validate)
+    assert asked == [("net.pt", "/sets/birds", "test"), ("trained", "/sets/birds", "test")]
+    assert names(entries) == ["net", "a", "trained"]
+    assert entries[0].file == tmp_path / "val" / "of-net" / "detections.json"
+    assert entries[0].path == tmp_path / "net.pt"
+
+
+def test_a_model_alone_brings_its_own_data(run_of_val, tmp_path):
+    for name in ("x.pt", "y.safetensors"):
+        (tmp_path / name).write_bytes(b"")
+    asked = []
+
+    def validate(path, data, split):
+        asked.append(data)
+        return run_of_val(path.stem, split=split)
+
+    open_entries([tmp_path / "x.pt", tmp_path / "y.safetensors"], None, None, validate)
+    assert asked == [None, "/sets/birds"]
+
+
+def test_what_is_nothing_to_compare_is_said(run_of_val, tmp_path):
+    a = run_of_val("a")
+    with pytest.raises(UserError, match=r"not found: .*val/aa \(did you mean a"):
+        opened(a, a.parent / "aa")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty is nothing to compare: a folder without detections.json and weights"):
+        opened(a, tmp_path / "empty")
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(UserError, match=r"notes.txt is nothing to compare: neither results \(.json\) nor weights"):
+        opened(a, tmp_path / "notes.txt")
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "nms.csv").write_text("")
+    with pytest.raises(UserError, match=r"methods compares NMS methods and holds no detections .*one --nms"):
+        opened(a, tmp_path / "methods")
+    (tmp_path / "grid" / "none" / "weights").mkdir(parents=True)
+    (tmp_path / "grid" / "none" / "weights" / "best.pt").write_bytes(b"")
+    with pytest.raises(UserError, match=r"grid is a grid of runs"):
+        opened(a, tmp_path / "grid")
+    (a / "config.yaml").write_text("data: [")
+    with pytest.raises(UserError, match=r"config.yaml is not valid YAML: .*name --data and --split"):
+        opened(a)
+
+
+def test_entries_that_end_alike_are_called_by_their_paths(run_of_val, tmp_path):
+    a = run_of_val("a")
+    (tmp_path / "a.json").write_text("[]")
+    entries = open_entries([a, tmp_path / "a.json"], None, None, no_model)
+    assert names(entries) == [str(a), str(tmp_path / "a.json")]
+    with pytest.raises(UserError, match="is there twice"):
+        names(open_entries([a, Path(a)], None, None, no_model))

@@ -1,0 +1,78 @@
+"""Where time goes, and what it is called."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cledet.evaluation import timing as module
+from cledet.evaluation.timing import EVALUATION, NETWORK, Stages
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still but for what is added to it."""
+    now = [100.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_seconds_add_up_by_stage_in_the_order_they_came(clock):
+    stages = Stages()
+    for seconds in (2.0, 0.5):
+        clock[0] += 16  # between stages: counted as none
+        with stages(NETWORK):
+            clock[0] += seconds
+    with stages(EVALUATION):
+        pass
+    assert list(stages.seconds.items()) == [("network", 2.5), ("evaluation", 0.0)]
+
+
+def test_waiting_counts_what_values_take_and_not_what_is_done_with_them(clock):
+    def slow():
+        for i in range(3):
+            clock[0] += 2
+            yield i
+
+    stages, seen = Stages(), []
+    for value in stages.waiting("data", slow()):
+        clock[0] += 5
+        seen.append(value)
+    assert seen == [0, 1, 2]
+    assert stages.seconds == {"data": 6}
+    assert list(stages.waiting("data", [7, None])) == [7, None]  # what is no iterator yet; None is a value
+
+
+def test_what_goes_wrong_within_is_counted_and_goes_on(clock):
+    def broken():
+        clock[0] += 3
+        raise KeyError
+
+    stages = Stages()
+    with pytest.raises(KeyError), stages("data"):
+        broken()
+    assert stages.seconds == {"data": 3}
+
+
+def test_a_stage_ends_when_its_device_has_done_what_it_was_told(clock, monkeypatch):
+    """Which takes this one 4 s more; and the CPU is never waited for."""
+    asked = []
+
+    def synchronize(device):
+        asked.append(device)
+        clock[0] += 4
+
+    monkeypatch.setattr(torch.accelerator, "synchronize", synchronize)
+    stages = Stages(torch.device("meta"))
+    with stages(NETWORK):
+        clock[0] += 1
+    assert stages.seconds == {"network": 5}
+    with Stages()(NETWORK):
+        pass
+    assert asked == [torch.device("meta")]
+
+
+def test_the_sentence_gives_milliseconds_an_image_but_for_the_figures():
+    stages = Stages()
+    stages.seconds = {"network": 3.0, "evaluation": 0.25}
+    assert stages.sentence(60) == "network 3.00 s (50.0 ms an image), evaluation 0.25 s"

@@ -1,0 +1,182 @@
+"""The search, on figures that are made up; and trials, on detections."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cledet.config.types import NMS_METHODS
+from cledet.evaluation.candidates import from_results
+from cledet.evaluation.tune.search import (
+    PARAMETERS,
+    READINGS,
+    Bench,
+    Trial,
+    expected,
+    over,
+    raise_conf,
+    search,
+    search_method,
+    within,
+)
+from cledet.metrics.bootstrap import match, resamples, weighted_ap
+from cledet.metrics.coco import evaluate
+from cledet.metrics.holdout import halves
+from cledet.models.postprocess import PostProcess
+
+
+def weights(images):
+    return halves(images, 1), resamples(images, 2, seed=0)
+
+
+class Mountain:
+    """A bench whose figures are a function of the setting."""
+
+    def __init__(self, height):
+        self.height, self.tried = height, []
+
+    def __call__(self, post):
+        if post not in self.tried:
+            self.tried.append(post)
+        return Trial(post, self.height(post), np.zeros(2), np.zeros(2), 0, 0)
+
+
+def test_every_method_has_its_parameters():
+    assert set(PARAMETERS) == set(NMS_METHODS)
+    assert all(hasattr(PostProcess(), name) for names in PARAMETERS.values() for name in names)
+
+
+@pytest.mark.parametrize("top", [0.625, 0.5, 0.25, 0.95, 0.05, 0.475])
+def test_the_best_iou_is_found_from_coarse_to_fine(top):
+    mountain = Mountain(lambda post: -abs(post.iou - top))
+    assert search_method(mountain, PostProcess()).post.iou == top
+    assert mountain.tried[0] == PostProcess()
+    assert len(mountain.tried) == len(set(mountain.tried))
+    assert all(0.05 <= post.iou <= 0.95 for post in mountain.tried)
+
+
+@pytest.mark.parametrize("top", [0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
+def test_a_lone_peak_of_the_coarse_grid_is_found(top):
+    """Beside which there is no slope to climb."""
+    mountain = Mountain(lambda post: float(post.iou == top))
+    assert search_method(mountain, PostProcess(iou=0.55)).post.iou == top
+
+
+def test_the_search_leaps_over_what_only_the_small_step_meets():
+    """Between the grid's best, 0.6, and the top, 0.55, lies a trough."""
+    heights = {0.6: 1.0, 0.575: 0.0, 0.55: 2.0}
+    assert search_method(Mountain(lambda post: heights.get(post.iou, 0.0)), PostProcess(iou=0.6)).post.iou == 0.55
+
+
+def test_all_readings_are_tried_at_the_best_iou():
+    """The top lies where two of three differ from the start, and neither alone is a step up."""
+
+    def height(post):
+        return (post.cl_norm, post.cl_score) == ("diagonal", "own"), -abs(post.iou - 0.7)
+
+    mountain = Mountain(height)
+    best = search_method(mountain, PostProcess(nms="cl-balanced", cl_score="max")).post
+    assert (best.cl_norm, best.cl_score, best.localization, best.iou) == ("diagonal", "own", "proximity", 0.7)
+    readings = {tuple(getattr(post, name) for name in READINGS) for post in mountain.tried}
+    assert len(readings) == 8
+
+
+def test_of_equal_settings_the_start_is_kept():
+    start = PostProcess(nms="cl-balanced", iou=0.55, cl_score="own")
+    mountain = Mountain(lambda post: 0.3)
+    assert search_method(mountain, start).post == start
+
+
+def test_methods_without_parameters_are_tried_once_and_the_start_first():
+    mountain = Mountain(lambda post: 0.3)
+    start = PostProcess(nms="diou", iou=0.6)
+    found = list(search(mountain, start, ("soft", "soft-mean")))
+    assert [trial.post for trial in found] == [replace(start, nms="soft"), replace(start, nms="soft-mean")]
+    assert mountain.tried == [start, *(trial.post for trial in found)]
+    assert expected(("soft", "soft-mean")) == 2
+    assert expected(("standard",)) == 1 + 6 + 3  # itself, the grid, a step or two
+    assert expected(("cl-balanced",)) == 1 + 6 + 3 + 7  # and all readings but its own
+    assert expected(("soft", "standard", "cl-balanced")) == 1 + 10 + 17
+
+
+def test_conf_rises_until_it_costs_too_much():
+    """A figure that falls by 0.01 a tenth of conf: with 0.0125 to spend, 0.1 is the last."""
+    mountain = Mountain(lambda post: 0.5 - post.conf / 10)
+    trials = raise_conf(mountain, mountain(PostProcess(conf=0.0)), 0.0125)
+    assert [trial.post.conf for trial in trials] == [0.0, 0.02, 0.03, 0.05, 0.1, 0.15]
+    assert within(trials, 0.0125)[-1].post.conf == 0.1
+    assert [t.post.conf for t in raise_conf(mountain, mountain(PostProcess(conf=0.05)), 0)] == [0.05, 0.1]
+    everything = raise_conf(mountain, mountain(PostProcess(conf=0.0)), 1)
+    assert [trial.post.conf for trial in everything] == [0.0, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]
+
+
+def test_a_higher_conf_may_be_better():
+    mountain = Mountain(lambda post: 0.5 + post.conf if post.conf <= 0.1 else 0.0)
+    trials = raise_conf(mountain, mountain(PostProcess(conf=0.01)), 0.001)
+    assert within(trials, 0.001)[-1].post.conf == 0.1
+    assert len(within(trials, 0.001)) == 1
+
+
+def test_a_trial_is_pycocotools_on_the_split_and_on_its_halves(scattered):
+    index, results = scattered(9, 3)
+    parts, drawn = halves(9, 2), resamples(9, 3, seed=0)
+    steps = []
+    bench = Bench(list(from_results(results)), index, "AP", parts, drawn, lambda: steps.append(1))
+    post = PostProcess(conf=0.3, iou=0.4, nms="diou")
+    trial = bench(post)
+    left = bench.detections(post)[0]
+    assert trial.figure == pytest.approx(evaluate(index, left).metrics["AP"], abs=1e-12)
+    assert trial.boxes == len(left) / 9
+    assert left[:, 5].min() > 0.3
+    for half, figure in zip(parts.T, trial.halves, strict=True):
+        some = index.subset(np.flatnonzero(half))
+        shown = left[np.isin(left[:, 0], some.image_ids)]
+        assert figure == pytest.approx(evaluate(some, shown).metrics["AP"], abs=1e-12)
+    np.testing.assert_array_equal(trial.samples, weighted_ap(match(index, left), drawn))
+    assert bench(post) is trial
+    assert len(steps) == 1
+
+
+def test_a_trial_counts_nms_and_nothing_else(scattered, make_index, monkeypatch):
+    """On a clock that a call of NMS sets 3 s forward, a candidate's way to NMS and from it 50 s."""
+    index, results = scattered(4, 3)
+    now = [7.0]
+    monkeypatch.setattr("cledet.evaluation.tune.search.time.perf_counter", lambda: now[0])
+
+    def slow(seconds, function):
+        def call(*given):
+            now[0] += seconds
+            return function(*given)
+
+        return call
+
+    monkeypatch.setattr(PostProcess, "keep", slow(3, PostProcess.keep))
+    monkeypatch.setattr("cledet.evaluation.tune.search.over", slow(50, over))
+    candidates = list(from_results(results))
+    assert len(candidates) == 4
+    assert Bench(candidates, index, "AP", *weights(4))(PostProcess(conf=0.0)).nms_ms == 3000
+    trial = Bench(candidates[:1], index.subset([0]), "AP", *weights(1))(PostProcess(conf=0.0, iou=1.0))
+    assert (trial.nms_ms, trial.boxes) == (3000, len(candidates[0].boxes))
+    nothing = Bench([], make_index(), "AP", *weights(0))(PostProcess())
+    assert (nothing.nms_ms, nothing.boxes) == (0, 0)
+    assert np.isnan(nothing.figure)
+
+
+def test_conf_leaves_out_candidates_before_nms(scattered):
+    _, results = scattered(2, 0)
+    one = next(iter(from_results(results)))
+    assert over(one, 0.0) is one
+    assert over(one, 0.5).scores.tolist() == [score for score in one.scores.tolist() if score > 0.5]
+    lowest = one.scores.min().item()
+    assert len(over(one, lowest).scores) == len(one.scores) - 1  # a candidate of just that score goes
+    assert len(over(one, 0.5).boxes) == len(over(one, 0.5).labels) == len(over(one, 0.5).scores)
+
+
+def test_classes_that_the_split_lacks_are_left_out(scattered):
+    index, results = scattered(3, 0)
+    results[::2, 6] = 77
+    bench = Bench(list(from_results(results)), index, "AP50", *weights(3))
+    found = bench.detections(PostProcess(conf=0.0, iou=1.0))[0]
+    np.testing.assert_array_equal(np.sort(found[:, 5]), np.sort(results[results[:, 6] != 77, 5]))

@@ -1,0 +1,247 @@
+"""Tuning says what is to be gained where something is, and that nothing is where nothing is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+
+from cledet.config.base import PredictSettings
+from cledet.config.evaluate import TuneSettings, ValSettings
+from cledet.config.loading import resolve
+from cledet.errors import Interrupted, UserError
+from cledet.evaluation.candidates import from_results
+from cledet.evaluation.tune.report import commands, conf_table, methods_table, sentences, to_document, to_recipe
+from cledet.evaluation.tune.search import Bench, Trial
+from cledet.evaluation.tune.tuner import Gain, judge, open_candidates, tune
+from cledet.models.postprocess import PostProcess
+
+SIDE = 20
+
+
+def settings(**given):
+    return resolve(TuneSettings, {"bootstrap": 200, "predictions": "raw.json", "data": "set", **given}, environ={})
+
+
+def tuned(index, results, default=PostProcess(conf=0.0), **given):  # noqa: B008
+    return tune(list(from_results(results)), index, default, settings(**given))
+
+
+@pytest.fixture(scope="module")
+def doubled(make_index):
+    """Each object is found well, and again 8 px beside it, at an IoU of 0.43, with a score that is hardly lower."""
+    rng = np.random.default_rng(0)
+    index = make_index(*([(0, *rng.uniform(0, 20, 2), SIDE, SIDE), (0, 60, 50, SIDE, SIDE)] for _ in range(40)))
+    ids = index.image_ids[index.image_of_boxes()]
+    good = np.column_stack([ids, index.xywh, rng.uniform(0.5, 1, len(ids)), np.ones(len(ids))])
+    return index, np.concatenate([good, good + np.array([0, 8, 0, 0, 0, -0.01, 0])])
+
+
+@pytest.fixture(scope="module")
+def chancy(make_index):
+    """Beside each object that is found lies a box as good, at a random IoU, that is another one's in two of five cases.
+
+    To keep it is about as good as to suppress it, so which threshold is ahead on 40 images is mostly chance.
+    """
+    rng = np.random.default_rng(9)
+    truths, found = [], []
+    for image in range(40):
+        x, y = rng.uniform(5, 25, 2)
+        near = (x + rng.uniform(4, 12), y, SIDE, SIDE)
+        truths.append([(0, x, y, SIDE, SIDE), *([(0, *near)] if rng.random() < 0.4 else [])])
+        score = rng.uniform(0.5, 1)
+        found += [(image, x, y, SIDE, SIDE, score, 1), (image, *near, score - 0.01, 1)]
+    return make_index(*truths), np.array(found)
+
+
+def test_candidates_of_a_file_are_those_over_conf_if_one_was_given(squares, tmp_path):
+    """And the default setting looks at all of them; components have no part in it."""
+    scores = (0.5, 0.02, 0.3)
+    rows = [{"image_id": 101, "category_id": 3, "bbox": [9 * i, 0, 9, 9], "score": s} for i, s in enumerate(scores)]
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    given = {"predictions": tmp_path / "r.json", "data": str(squares), "nms": "soft"}
+    for more, left, conf in (({}, [0.5, 0.3, 0.02], 0.0), ({"conf": 0.1}, [0.5, 0.3], 0.1)):
+        candidates, index, default = open_candidates(None, settings(**given, **more))
+        found = sorted((score for one in candidates for score in one.scores.tolist()), reverse=True)
+        assert found == pytest.approx(left)
+        assert (index.name, default.nms, default.conf) == (f"{squares.name}/val", "standard", conf)
+
+
+def test_where_duplicates_are_left_a_lower_iou_gains(doubled, capsys):
+    found = tuned(*doubled, nms="standard,soft-mean")
+    assert found.best.post.nms == "standard"
+    assert found.best.post.iou <= 0.425
+    assert found.best.figure == pytest.approx(1)
+    assert found.gain.low > 0.1
+    assert found.gain.low <= found.gain.gain <= found.gain.high
+    assert (found.held_out.better, found.held_out.halves) == (20, 20)
+    assert not found.noise
+    assert found.recommended == found.best
+    assert [trial.post.conf for trial in found.confs] == [0, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]
+    assert found.conf == 0.5  # no score of a first box is lower
+    assert found.seconds > 0
+    tried = sum(trial.post.nms == "standard" for trial in found.searched)
+    assert f"standard: best AP 1.0000 of {tried} settings\n" in capsys.readouterr().err
+    said = sentences(found, settings())
+    assert "the gain is beyond the noise" in said
+    (line,) = commands(found, settings(), None)
+    iou = f"{found.best.post.iou:g}"
+    assert line == f"cledet val --predictions raw.json --data set --nms standard --iou {iou} --conf {found.conf:g}"
+
+
+def test_where_the_lead_is_chance_it_says_so(chancy):
+    """Some threshold is ahead on these images, as some of many always is."""
+    found = tuned(*chancy, nms="standard,diou")
+    assert found.best.figure > found.default.figure
+    assert found.gain.low < 0 < found.gain.high
+    assert found.held_out.gain < 0
+    assert found.noise
+    assert found.recommended == found.default
+    assert "the gain is inside the noise: keep the default" in sentences(found, settings())
+    assert "--nms standard --iou 0.5" in commands(found, settings(), None)[0]
+
+
+def test_a_smaller_gain_may_be_the_surer_one(doubled):
+    """Then it is what is recommended, unless other halves show nothing."""
+    found = tuned(*doubled, nms="standard,soft")
+    best, other = found.methods["standard"], found.methods["soft"]
+    assert best.figure > other.figure > found.default.figure
+    unsure = replace(found, gains={**found.gains, "standard": Gain(0.2, -0.1, 0.5)})
+    nowhere_else = replace(unsure, held_out=found.held_out._replace(gain=0))
+    assert (found.sure, unsure.sure) == (best, other)
+    assert [one.noise for one in (found, unsure, nowhere_else)] == [False, False, True]
+    gain = found.gains["soft"]
+    assert sentences(replace(unsure, confs=[other]), settings())[2] == (
+        f"that is inside the noise; beyond it is --nms soft: {gain.gain:+.4f}, {gain.low:+.4f} to {gain.high:+.4f}"
+    )
+
+
+class Made:
+    """A bench of made-up trials; all detections are the same."""
+
+    def __init__(self, case, *trials):
+        (self.index, self.results), self.tried = case, {trial.post: trial for trial in trials}
+
+    def detections(self, post):
+        return self.results, 0.0
+
+
+def test_intervals_are_of_differences_and_the_surest_is_recommended(doubled):
+    """All settings move by 0.2 with the images, which says nothing; of what is left soft has little, weighted much."""
+    rng = np.random.default_rng(0)
+    easy, other = 0.2 * rng.normal(size=(2, 500))
+    half = np.tile([0.5, 0.6, 0.7], (4, 1)).T
+    figures = {"standard": (0.5, easy), "soft": (0.6, easy + 0.1 * other), "weighted": (0.7, easy + other)}
+    trials = [
+        Trial(PostProcess(nms=name), figure, half[i], figure + moved, boxes=1, nms_ms=1)
+        for i, (name, (figure, moved)) in enumerate(figures.items())
+    ]
+    default, sure, best = trials
+    found = judge(Made(doubled, *trials), default.post, {trial.post.nms: trial for trial in trials})
+    assert (found.best, found.sure, found.recommended, found.noise) == (best, sure, sure, False)
+    one = found.gains["soft"]
+    assert (one.gain, one.low, one.high) == pytest.approx((0.1, 0.1 - 1.96 * 0.02, 0.1 + 1.96 * 0.02), abs=0.006)
+    assert found.gains["weighted"].low < 0
+    assert found.gains["standard"] == (0, 0, 0)
+
+
+def test_where_all_settings_are_equal_the_default_is_best(doubled):
+    """Without the duplicates nothing overlaps."""
+    index, results = doubled
+    found = tuned(index, results[: len(results) // 2], nms="diou,weighted")
+    assert found.best is found.default
+    assert found.gain == (0, 0, 0)
+    assert found.noise
+    assert f"of {len(found.searched)} settings none is better than the default" in sentences(found, settings())[0]
+
+
+def test_the_same_search_finds_the_same(chancy):
+    one, other = (tuned(*chancy, nms="standard") for _ in range(2))
+    assert [t.post for t in one.searched] == [t.post for t in other.searched]
+    assert [t.figure for t in one.searched] == [t.figure for t in other.searched]
+    assert (one.gains, one.held_out, one.conf) == (other.gains, other.held_out, other.conf)
+
+
+def test_the_tables_recipe_and_document_agree(doubled, tmp_path):
+    found = tuned(*doubled, nms="soft,cl-balanced,standard")
+    columns, rows = methods_table(found, "AP")
+    assert columns[:2] == ["best setting", "AP"]
+    assert [row[0].split()[1] for row in rows] == ["standard", "soft", "cl-balanced", "standard"]
+    assert rows[0][0] == "--nms standard --iou 0.5 (the default)"
+    assert sum(row[-1] or 0 for row in rows) == len(found.searched)
+    assert conf_table(found, "AP")[1][0][:2] == ["0", found.recommended.figure]
+    (tmp_path / "tuned.yaml").write_text(to_recipe(found, ["a", "b --data 'c\niou: 0.99'"]))
+    assert (tmp_path / "tuned.yaml").read_text().startswith("# a\n# b --data 'c\\niou: 0.99'\nnms: ")
+    for kind in (ValSettings, PredictSettings):
+        read = resolve(kind, {}, recipe=tmp_path / "tuned.yaml", environ={})
+        assert (read.nms, read.iou) == (found.best.post.nms, found.best.post.iou)
+        assert read.origins["iou"] == "recipe"
+    assert "conf" not in yaml.safe_load((tmp_path / "tuned.yaml").read_text())
+    document = json.loads(json.dumps(to_document(found, settings(), ["x"]), allow_nan=False))
+    assert document["best"]["iou"] == found.best.post.iou
+    assert len(document["tried"]) == len(found.searched)
+    assert document["gain"]["gain"] == pytest.approx(document["best"]["figure"] - document["default"]["figure"])
+    assert document["methods"]["soft"]["low"] == found.gains["soft"].low
+
+
+def test_the_models_own_commands(doubled):
+    found = tuned(*doubled, nms="standard")
+    own = resolve(TuneSettings, {"imgsz": 96, "split": "test"}, environ={})
+    val, predict = commands(found, own, "runs/a b")
+    assert val.startswith("cledet val --weights 'runs/a b' --split test --imgsz 96 --nms standard --iou ")
+    assert predict.startswith("cledet predict IMAGES --weights 'runs/a b' --imgsz 96 --nms standard --iou ")
+    assert predict.endswith(f" --conf {found.operating.confidence:.3f}")
+
+
+def test_a_command_has_all_flags_that_matter_to_its_method(doubled):
+    """And none that does not."""
+    for method, names in (
+        ("cl-balanced", ["nms", "iou", "localization", "cl-norm", "cl-score"]),
+        ("standard", ["nms", "iou"]),
+        ("soft", ["nms"]),
+    ):
+        (line,) = commands(tuned(*doubled, nms=method), settings(nms=method), None)
+        given = [word[2:] for word in line.split() if word.startswith("--")]
+        assert given == ["predictions", "data", *names, "conf"], method
+
+
+def test_by_default_the_method_of_the_model_is_searched(doubled):
+    assert set(tuned(*doubled, default=PostProcess(nms="soft-linear", conf=0.0), nms="auto").methods) == {"soft-linear"}
+
+
+def test_another_figure(doubled):
+    """AP75 of the second boxes is 0, so at AP75 too they are in the way."""
+    found = tuned(*doubled, nms="standard", metric="AP75")
+    assert found.best.figure == pytest.approx(1)
+    with pytest.raises(UserError, match="no objects that count for APl"):
+        tuned(*doubled, nms="standard", metric="APl")
+
+
+def test_a_signal_keeps_what_was_found(doubled, monkeypatch):
+    """After four settings; diou was not begun."""
+    call = Bench.__call__
+
+    def interrupted(self, post):
+        if len(self.tried) == 4 and post not in self.tried:
+            os.kill(os.getpid(), signal.SIGINT)
+        return call(self, post)
+
+    monkeypatch.setattr(Bench, "__call__", interrupted)
+    found = tuned(*doubled, default=PostProcess(conf=0.25), nms="standard,diou")
+    assert found.stopped == signal.SIGINT
+    assert (found.conf, found.confs) == (0.25, [found.recommended])  # no conf is searched any more
+    assert len(found.searched) == 4
+    assert set(found.methods) == {"standard"}
+    assert found.best.figure == max(trial.figure for trial in found.searched)
+    assert sentences(found, settings())[-1] == "the search was stopped before its end"
+
+
+def test_a_signal_before_anything_was_found(doubled, monkeypatch):
+    monkeypatch.setattr(Bench, "__call__", lambda self, post: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        tuned(*doubled)

@@ -1,0 +1,119 @@
+"""Which objects an image is explained by, and by which settings."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cledet import Detector
+from cledet.commands.run_folders import explain_to_folder
+from cledet.config.base import ExplainSettings
+from cledet.data.images import read_image
+from cledet.data.open import open_source
+from cledet.errors import UserError
+from cledet.explain.explainer import as_trained, find_annotated
+from cledet.models.checkpoint import load_checkpoint
+
+
+def test_annotated_objects_are_found_by_path_in_any_split(tiny_run, squares, capsys):
+    detector = Detector(tiny_run)
+    for split in ("train", "val"):
+        found = detector.explain(str(squares / split / "1.png"), device="cpu")
+        index = open_source(squares).index(split)
+        np.testing.assert_allclose(found.objects.boxes, index.boxes(1), atol=1e-3)
+        assert [found.names[k] for k in found.objects.labels] == [index.classes[k] for k in index.labels[index.rows(1)]]
+        assert found.objects.source.endswith(f"/{split}")
+        assert "objects: the 2 annotated in" in capsys.readouterr().err
+    assert found.image.shape == (80, 96, 3)
+    assert found.places.iou.shape == (64, 77)  # as the network saw it
+    assert found.positives.gt.unique().tolist() == [0, 1]
+
+
+def test_labels_are_matched_by_name(tiny_run, squares):
+    detector = Detector(tiny_run)
+    plain = detector.explain(squares / "val" / "1.png", device="cpu")
+    detector.model.classes = tuple(reversed(detector.model.classes))
+    swapped = detector.explain(squares / "val" / "1.png", device="cpu")
+    assert swapped.objects.labels.tolist() == [1 - k for k in plain.objects.labels.tolist()]
+
+
+def test_a_unique_file_name_is_enough_if_the_size_agrees(tiny_run, squares, tmp_path, capsys):
+    source = open_source(squares)
+    for name in ("1.png", "5.png"):
+        shutil.copy(squares / "train" / name, tmp_path / name)
+    assert find_annotated(source, tmp_path / "1.png") is None  # of train or of val?
+    assert find_annotated(source, tmp_path / "5.png").by_name
+    found = Detector(tiny_run).explain(tmp_path / "5.png", device="cpu")
+    assert len(found.objects.boxes) == 2
+    assert "found by its file name" in capsys.readouterr().err
+    cv2.imwrite(str(tmp_path / "5.png"), np.zeros((80, 97, 3), np.uint8))
+    assert Detector(tiny_run).explain(tmp_path / "5.png", device="cpu").objects.source == ""
+    assert "has another size: the model's own detections" in capsys.readouterr().err
+
+
+def test_an_image_that_is_annotated_as_empty_has_no_objects(tiny_run, squares):
+    found = Detector(tiny_run).explain(squares / "val" / "0.png", device="cpu")
+    assert found.objects.source.endswith("/val")
+    assert len(found.objects.boxes) == len(found.positives.gt) == 0
+
+
+def test_without_annotations_the_detections_stand_in(tiny_run, squares, capsys, monkeypatch):
+    image = read_image(squares / "val" / "1.png")
+    assert len(Detector(tiny_run).explain(image, device="cpu").objects.boxes) == 0  # four steps find nothing at 0.3
+    detector = Detector(tiny_run)
+    wanted = next(detector.predict(image, conf=0.0, device="cpu"))
+    monkeypatch.setattr("cledet.explain.explainer.SHOWN_SCORE", float(wanted.scores[4]))
+    shown = int((wanted.scores >= wanted.scores[4]).sum())
+    found = detector.explain(image, device="cpu", conf=0.0)
+    assert found.objects.source == ""
+    np.testing.assert_allclose(found.objects.boxes, wanted.boxes[:shown], atol=1e-3)
+    assert found.objects.labels.tolist() == wanted.labels[:shown].tolist()
+    assert found.to_dict()["objects_from"] == "detections"
+    assert "no data set is known for this image: the model's own" in capsys.readouterr().err
+
+
+def test_a_data_set_that_is_gone_is_told_and_one_that_was_asked_for_must_be_there(tiny_run, squares, capsys):
+    detector = Detector(tiny_run)
+    detector.model = replace(detector.model, data="/nowhere/data.yaml")
+    assert detector.explain(squares / "val" / "1.png", device="cpu").objects.source == ""
+    assert "cannot be read (data set not found: /nowhere/data.yaml)" in capsys.readouterr().err
+    assert detector.explain(squares / "val" / "1.png", data=str(squares), device="cpu").objects.source
+    with pytest.raises(UserError, match=r"data set not found: /elsewhere"):
+        detector.explain(squares / "val" / "1.png", data="/elsewhere", device="cpu")
+
+
+def test_options_are_those_of_training_unless_given(tiny_run):
+    model = load_checkpoint(tiny_run)
+    model.settings |= {"alpha": 0.6, "recall_min_iou": 0.1, "iou": 0.45}
+    model.components = ("dc",)
+    settings = as_trained(model, ExplainSettings(alpha=0.9, conf=0.2, cl_norm="diagonal"))
+    assert (settings.alpha, settings.recall_min_iou, settings.iou) == (0.9, 0.1, 0.45)
+    assert (settings.conf, settings.cl_norm, settings.localization) == (0.2, "diagonal", "proximity")
+    assert settings.ablation == ("dc",)
+
+
+def test_a_checkpoint_without_settings_has_the_defaults(tiny_run):
+    model = replace(load_checkpoint(tiny_run), settings={}, components=())
+    settings = as_trained(model, ExplainSettings())
+    assert (settings.alpha, settings.ablation) == (0.75, ())
+
+
+def test_a_run_folder_with_picture_and_figures(tiny_run, squares, tmp_path):
+    settings = ExplainSettings(project=tmp_path, device="cpu")
+    run, document = explain_to_folder(Detector(tiny_run), str(squares / "val" / "2.png"), settings)
+    assert run == tmp_path / "explain" / "2"
+    assert sorted(path.name for path in run.iterdir()) == ["explain.json", "explain.png"]
+    assert len(document["objects"]) == 2
+    with pytest.raises(UserError, match="nowhere"):
+        explain_to_folder(Detector(tiny_run), "nowhere.png", settings)
+    assert [path.name for path in Path(tmp_path, "explain").iterdir()] == ["2"]
+
+
+def test_a_batch_is_not_explained(tiny_run):
+    with pytest.raises(UserError, match=r"explain takes one image, not a batch of 2 \(explain them one by one\)"):
+        Detector(tiny_run).explain(np.zeros((2, 32, 32, 3), np.uint8), device="cpu")

@@ -1,0 +1,305 @@
+"""The exported file computes what PyTorch computes, on images that neither has seen."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from cledet import Detector
+from cledet.data.open import open_source
+from cledet.errors import UserError
+from cledet.export import backends as runtimes
+from cledet.export import exporter
+from cledet.export import parity as proof
+from cledet.export.backends import Exported
+from cledet.export.parity import Proof
+from cledet.models.backbones.deform_conv import DeformConv2d
+from cledet.models.checkpoint import Checkpoint
+from cledet.models.network import Architecture, build_network
+from cledet.models.postprocess import PostProcess
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_run, tmp_path_factory):
+    return Detector(tiny_run).export(project=tmp_path_factory.mktemp("export"))
+
+
+def test_the_file_agrees_with_pytorch_for_any_number_of_images(exported, tiny_run):
+    session = onnxruntime.InferenceSession(str(exported.path), providers=["CPUExecutionProvider"])
+    module = Exported(Detector(tiny_run).model.network()).eval()
+    for count in (1, 3):
+        images = np.random.default_rng(count).uniform(0, 255, (count, *exported.inputs[1:])).astype(np.float32)
+        boxes, scores = session.run(None, {"images": images})
+        with torch.inference_mode():
+            wanted_boxes, wanted_scores = module(torch.from_numpy(images))
+        assert scores.shape == (count, wanted_scores.shape[1], 2)
+        np.testing.assert_allclose(scores, wanted_scores.numpy(), atol=1e-4)
+        np.testing.assert_allclose(boxes, wanted_boxes.numpy(), atol=1e-2)
+
+
+def test_the_file_says_what_it_takes_and_gives(exported):
+    session = onnxruntime.InferenceSession(str(exported.path), providers=["CPUExecutionProvider"])
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["names"]) == ["blue", "red"]
+    assert json.loads(facts["category_ids"]) == [3, 7]
+    assert session.get_inputs()[0].shape[1:] == [3, 64, 128]
+    assert exported.inputs == (-1, 3, 64, 128)
+    assert exported.max_score_error < 1e-4
+    assert [path.name for path in exported.path.parent.iterdir()] == ["model.onnx"]
+
+
+def test_openvino_agrees_too(tiny_run, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    result = Detector(tiny_run).export("openvino", project=tmp_path)
+    assert sorted(path.name for path in result.path.parent.iterdir()) == ["model.bin", "model.xml"]
+    assert result.max_score_error < 1e-4
+    assert result.max_box_error < 0.01
+    assert openvino.Core().read_model(str(result.path)).get_rt_info(["cledet", "names"]).value == '["blue", "red"]'
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_a_file_that_computes_something_else_is_not_kept(tiny_run, tmp_path, monkeypatch, format):
+    packages, suffixes, write, run = exporter.FORMATS[format]
+
+    def tampered(plan, path):
+        with torch.no_grad():
+            plan.network.head.classification.predict.bias.add_(0.5)
+            write(plan, path)
+            plan.network.head.classification.predict.bias.sub_(0.5)
+
+    monkeypatch.setitem(exporter.FORMATS, format, (packages, suffixes, tampered, run))
+    with pytest.raises(UserError, match="outputs differ from PyTorch's"):
+        Detector(tiny_run).export(format, project=tmp_path)
+    assert not list(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino", "safetensors"])
+def test_a_full_disk_under_the_draft_is_one_sentence(tiny_run, tmp_path, monkeypatch, disk, format):
+    monkeypatch.setattr(exporter.tempfile, "tempdir", str(disk("64k")))
+    monkeypatch.setattr(runtimes, "write_onnx", lambda plan, path: None)
+    model = openvino_model() if format == "openvino" else None
+    monkeypatch.setattr("openvino.convert_model", lambda path: model)
+    full = ((), (".onnx",), lambda _, path: path.write_bytes(bytes(10**6)), runtimes.open_onnx)
+    monkeypatch.setitem(exporter.FORMATS, "onnx", full)
+    with pytest.raises(UserError) as raised:
+        Detector(tiny_run).export(format, project=tmp_path / "runs")
+    reason = "OpenVINO reports basic_ios::clear: iostream error" if format == "openvino" else "No space left on device"
+    assert reason in str(raised.value)
+    assert "free some space" in str(raised.value)
+    assert not list((tmp_path / "disk").iterdir())
+    assert not (tmp_path / "runs").exists()
+
+
+def openvino_model():
+    """One matrix of 4 MB."""
+    import openvino
+    from openvino import opset13
+
+    given = opset13.parameter([1, 1000], np.float32)
+    matrix = opset13.constant(np.random.default_rng(0).random((1000, 1000), np.float32))
+    return openvino.Model([opset13.matmul(given, matrix, False, False)], [given])
+
+
+def test_a_full_disk_under_the_run_leaves_no_half_of_one(tiny_run, disk):
+    project = disk("64k")
+    with pytest.raises(UserError, match=r"model\.safetensors could not be written: No space left .*free some space"):
+        Detector(tiny_run).export("safetensors", project=project)
+    assert not list(project.rglob("model*"))
+    assert not list((project / "export").iterdir())
+
+
+def test_a_folder_that_takes_no_files_is_one_sentence(tiny_run, disk):
+    project = disk("64k,ro")
+    with pytest.raises(UserError, match=r"the run folder .* could not be made: Read-only file system"):
+        Detector(tiny_run).export("safetensors", project=project)
+
+
+def test_a_kill_leaves_nothing_beside_the_users_files(tiny_run, tmp_path, monkeypatch):
+    """While the file is written there is nothing of it in the working folder or the project."""
+    seen = []
+
+    def write(plan, path):
+        path.write_bytes(b"half")
+        seen.extend([path.is_file(), list(tmp_path.rglob("*"))])
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(exporter.tempfile, "tempdir", None)
+    monkeypatch.setitem(exporter.FORMATS, "onnx", ((), (".onnx",), write, runtimes.open_onnx))
+    with pytest.raises(KeyboardInterrupt):
+        Detector(tiny_run).export()
+    assert seen == [True, []]
+
+
+def test_a_torch_that_cannot_write_onnx_is_one_sentence(tiny_run, tmp_path, monkeypatch):
+    """As torch 2.6 with onnxscript 0.7."""
+
+    def refuse(*_):
+        raise torch.onnx.errors.OnnxExporterError("Failed to convert\nthe last line")
+
+    monkeypatch.setitem(exporter.FORMATS, "onnx", (("onnx",), (".onnx",), refuse, runtimes.open_onnx))
+    with pytest.raises(UserError, match=r"cannot write this network as ONNX .*: the last line \(try a newer torch\)"):
+        Detector(tiny_run).export(project=tmp_path)
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_a_missing_package_is_named(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporter.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else 1)
+    with pytest.raises(UserError, match=r"export needs onnxscript \(pip install 'cledet\[onnx\]'\)"):
+        Detector(tiny_run).export(project=tmp_path)
+    assert not list(tmp_path.rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def decisive(tiny_run):
+    """The tiny network with its logits spread out, as if it had learnt something: scores are far from equal."""
+    detector = Detector(tiny_run)
+    images = torch.from_numpy(proof.unseen_images((64, 128)))
+    with torch.inference_mode():
+        spread = detector.model.network().eval()(images).logits.std()
+    detector.model.model["head.classification.predict.weight"] *= 1.5 / spread
+    detector.model.model["head.classification.predict.bias"] += 3  # from scores about 0.01 to 0.17
+    return detector
+
+
+@pytest.fixture(scope="module")
+def with_nms(decisive, tmp_path_factory):
+    return decisive.export(nms="cl-balanced", max_det=20, project=tmp_path_factory.mktemp("nms"))
+
+
+def test_a_file_with_nms_finds_what_pytorch_finds(with_nms, decisive):
+    assert with_nms.inputs == (1, 3, 64, 128)
+    assert with_nms.nms == "cl-balanced"
+    assert with_nms.detections > 0
+    session = onnxruntime.InferenceSession(str(with_nms.path), providers=["CPUExecutionProvider"])
+    assert [value.name for value in session.get_outputs()] == ["boxes", "scores", "labels"]
+    image = np.random.default_rng(1).uniform(0, 255, (1, 3, 64, 128)).astype(np.float32)
+    boxes, scores, labels = session.run(None, {"images": image})
+    with torch.inference_mode():
+        raw = decisive.model.network().eval()(torch.from_numpy(image))
+    wanted = PostProcess(nms="cl-balanced", max_det=20, cl_score="max")(raw, torch.tensor([[64, 128]]))[0]
+    assert len(scores) > 0
+    np.testing.assert_allclose(scores, wanted.scores.numpy(), atol=1e-4)
+    np.testing.assert_allclose(boxes, wanted.boxes.numpy(), atol=1e-2)
+    np.testing.assert_array_equal(labels, wanted.labels.numpy())
+
+
+def test_a_file_with_nms_says_how_it_suppresses(with_nms):
+    session = onnxruntime.InferenceSession(str(with_nms.path), providers=["CPUExecutionProvider"])
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["names"]) == ["blue", "red"]
+    wanted = {"nms": "cl-balanced", "conf": "0.05", "iou": "0.5", "max_det": "20", "cl_norm": "max"}
+    assert {key: facts[key] for key in wanted} == wanted
+    assert "apply NMS" not in facts["outputs"]
+
+
+def test_openvino_takes_the_nms_too(decisive, tmp_path):
+    pytest.importorskip("openvino")
+    result = decisive.export("openvino", nms="soft-mean", project=tmp_path)
+    assert sorted(path.name for path in result.path.parent.iterdir()) == ["model.bin", "model.xml"]
+    assert result.detections > 0
+
+
+def test_openvino_takes_an_empty_result(tmp_path):
+    pytest.importorskip("openvino")
+    runtimes.write_suppression(PostProcess(nms="standard", conf=1.0), tmp_path / "nms.onnx")
+    run = runtimes.open_openvino(tmp_path / "nms.onnx", ("boxes", "scores", "labels"))
+    found = run(*(part.numpy() for part in proof.drawn_candidates(0, (64, 128), 2)))
+    assert [part.shape for part in found] == [(0, 4), (0,), (0,)]
+
+
+def test_a_file_with_another_nms_is_not_kept(decisive, tmp_path, monkeypatch):
+    onnx_nms = pytest.importorskip("cledet.export.onnx_nms")
+    monkeypatch.setattr(onnx_nms, "bound_of", lambda post: 0.55)
+    with pytest.raises(UserError, match=r"onnx's NMS \(standard\) is not PyTorch's: only one of the two has \d+ of"):
+        decisive.export(nms="standard", project=tmp_path)
+    assert not list(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"iou": 0.4}, "--iou does nothing with --nms none (choose a method, for example --nms auto)"),
+        ({"max_det": 5}, "--max-det does nothing with --nms none (choose a method, for example --nms auto)"),
+        ({"nms": "soft", "iou": 0.4}, "--iou does nothing with --nms soft (leave it out)"),
+        ({"nms": "diou", "cl_norm": "max"}, "--cl-norm does nothing with --nms diou (leave it out)"),
+    ],
+)
+def test_a_flag_without_effect_is_refused(tiny_run, tmp_path, given, message):
+    with pytest.raises(UserError) as error:
+        Detector(tiny_run).export(project=tmp_path, **given)
+    assert str(error.value) == message
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_no_detections_to_compare_is_said(capsys):
+    post = PostProcess(nms="soft")
+    exporter.judge(Proof(0.0, 0.0, images=4, detections=0, drawn=300), "onnx", post)
+    assert "finds nothing in these images, so NMS was compared on drawn boxes only" in capsys.readouterr().err
+    exporter.judge(Proof(0.0, 0.0, images=4, detections=7, drawn=300), "onnx", post)
+    assert "finds nothing" not in capsys.readouterr().err
+
+
+def test_pictures_come_from_the_data_set_or_where_it_is_gone_from_shapes(tiny_run, squares, monkeypatch):
+    model = Detector(tiny_run).model
+    found = proof.pictures(model, 64, (64, 128))
+    assert [picture.shape for picture in found] == [(1, 3, 64, 128)] * 3
+    assert all(picture[..., :77].std() > 5 and picture[..., 77:].std() < 20 for picture in found)
+    asked = []
+
+    def without(data):
+        asked.append(data)
+        return open_source("gone" if data != "shapes" else squares)
+
+    monkeypatch.setattr(proof, "open_source", without)
+    assert len(proof.pictures(model, 64, (64, 128))) == 3
+    assert asked == [str(squares), "shapes"]
+
+
+@pytest.fixture(scope="module")
+def deformable():
+    """A network with modulated deformable convolutions in C4 and C5 that are not plain ones."""
+    torch.manual_seed(0)
+    arch = Architecture(backbone="r18-dcnv2-c4c5", classes=2, fpn_channels=8)
+    network = build_network(arch)
+    for module in network.modules():
+        if isinstance(module, DeformConv2d):
+            torch.nn.init.normal_(module.offset.weight, std=0.05)
+    found = Detector()
+    found.model = Checkpoint(
+        architecture=arch, model=network.state_dict(), classes=("a", "b"), category_ids=(1, 2), imgsz=64
+    )
+    return found
+
+
+def test_deformable_convolutions_run_in_onnx(deformable, tmp_path):
+    result = deformable.export(project=tmp_path)
+    operators = [node.op_type for node in onnx.load(str(result.path)).graph.node]
+    assert operators.count("DeformConv") == 4
+    assert result.max_score_error < 1e-4
+
+
+def test_openvino_refuses_deformable_convolutions(deformable, tmp_path):
+    pytest.importorskip("openvino")
+    with pytest.raises(
+        UserError, match=r"OpenVINO reads no deformable convolutions from ONNX \(--format onnx has them"
+    ):
+        deformable.export("openvino", project=tmp_path)
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_what_a_runtime_lacks_is_one_sentence(tmp_path):
+    """An operator that this version of ONNX's set has not; as deformable convolutions for an older onnxruntime."""
+    make = onnx.helper.make_tensor_value_info
+    x, y = (make(name, onnx.TensorProto.FLOAT, [1, 1, 3, 3]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("DeformConv", ["x", "x", "x"], ["y"])], "g", [x], [y])
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), str(tmp_path / "a.onnx"))
+    with pytest.raises(UserError, match=r"onnxruntime \S+ cannot run this network: No Op registered for DeformConv"):
+        runtimes.open_onnx(tmp_path / "a.onnx", ("y",))

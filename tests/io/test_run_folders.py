@@ -1,0 +1,41 @@
+"""Run folders: fresh ones each time, and whole ones or none."""
+
+from __future__ import annotations
+
+import pytest
+
+from cledet.errors import UserError
+from cledet.io.run_folders import new_run, whole_run
+
+
+def test_a_second_run_of_a_name_gets_a_number(tmp_path):
+    names = [new_run(tmp_path, "val", "a").name for _ in range(3)]
+    assert names == ["a", "a-2", "a-3"]
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/b", "a\0b", "x" * 256])
+def test_a_run_is_a_folder_in_its_commands(tmp_path, name):
+    with pytest.raises(UserError, match="a run cannot be called"):
+        new_run(tmp_path, "val", name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_run_that_breaks_off_is_taken_away_and_no_other(tmp_path, error):
+    (new_run(tmp_path, "val", "a") / "metrics.json").write_text("{}")
+    began = []
+
+    def break_off():
+        with whole_run(tmp_path, "val", "a") as run:
+            (run / "plots").mkdir()
+            (run / "plots" / "a.png").write_text("")
+            began.append(run.name)
+            raise error
+
+    with pytest.raises(error):
+        break_off()
+    assert began == ["a-2"]
+    assert [path.name for path in (tmp_path / "val").iterdir()] == ["a"]
+    with whole_run(tmp_path, "val", "a") as run:
+        (run / "metrics.json").write_text("{}")
+    assert (tmp_path / "val" / "a-2" / "metrics.json").is_file()

@@ -1,0 +1,174 @@
+"""Weights alone as safetensors: the same bits back, everything needed to use them, and no file of others."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+from cledet import Detector
+from cledet.errors import UserError
+from cledet.export import exporter
+from cledet.export.exporter import same_weights
+from cledet.models.checkpoint import load_checkpoint
+from cledet.models.safetensors import digest, pack
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_run, tmp_path_factory):
+    return Detector(tiny_run).export("safetensors", project=tmp_path_factory.mktemp("export"))
+
+
+def metadata(path):
+    with safetensors.safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+def test_the_file_holds_the_weights_bit_by_bit_and_no_training_state(exported, tiny_run):
+    assert [path.name for path in exported.path.parent.iterdir()] == ["model.safetensors"]
+    found = safetensors.torch.load_file(exported.path)
+    wanted = load_checkpoint(tiny_run).model
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor), name
+    assert exported.path.stat().st_size < 1.01 * sum(t.numel() * t.element_size() for t in wanted.values())
+
+
+def test_the_metadata_say_what_it_is_and_not_where_it_was_made(exported, squares):
+    told = metadata(exported.path)
+    assert told["format"] == "pt"  # as other readers want it
+    assert told["cledet"] == "cledet 1"
+    assert json.loads(told["classes"]) == ["blue", "red"]
+    assert json.loads(told["category_ids"]) == [3, 7]
+    assert json.loads(told["components"]) == ["iac", "dc", "clb"]
+    assert json.loads(told["imgsz"]) == 64
+    assert json.loads(told["architecture"])["backbone"] == "r18"
+    assert json.loads(told["versions"])["torch"] == torch.__version__
+    assert str(squares) not in str(told)
+
+
+def test_a_detector_of_the_file_finds_the_same(exported, tiny_run, squares):
+    a, b = Detector(exported.path), Detector(tiny_run)
+    assert a.model.training == {}
+    assert a.model.versions == b.model.versions
+    assert (a.model.components, a.model.imgsz) == (b.model.components, b.model.imgsz)
+    for one, other in zip(*(d.predict(squares / "val", conf=0.01, device="cpu") for d in (a, b)), strict=True):
+        assert torch.equal(one.boxes, other.boxes)
+        assert torch.equal(one.scores, other.scores)
+        assert one.names == ("blue", "red")
+        assert one.category_ids == (3, 7)
+
+
+def test_training_starts_from_the_file(exported, tiny, tmp_path):
+    short = {**tiny, "iters": 1, "val_split": "none", "lr": 1e-12}
+    run = Detector().train(**short, weights=str(exported.path), project=tmp_path)
+    key = "head.classification.predict.weight"
+    torch.testing.assert_close(load_checkpoint(run).model[key], load_checkpoint(exported.path).model[key])
+
+
+def test_any_changed_byte_and_any_truncation_is_noticed(small, tmp_path):
+    path = tmp_path / "a.safetensors"
+    data = pack(small(1).content())
+    path.write_bytes(data)
+    whole = load_checkpoint(path)
+    assert same_weights(whole, small(1))
+    for position in range(0, len(data), 2):
+        for change in (0x01, 0xFF):
+            path.write_bytes(data[:position] + bytes([data[position] ^ change]) + data[position + 1 :])
+            try:
+                assert same_weights(load_checkpoint(path), whole), (position, change)
+                assert data[position : position + 1] in b' "'  # blanks behind the header
+            except UserError:
+                pass
+        path.write_bytes(data[:position])
+        with pytest.raises(UserError):
+            load_checkpoint(path)
+
+
+def test_the_digest_is_of_names_types_shapes_bytes_and_metadata():
+    zeros = torch.zeros(2, 3)
+    different = [
+        digest({"a": zeros}, {}),
+        digest({"b": zeros}, {}),
+        digest({"a": zeros.int()}, {}),
+        digest({"a": zeros.reshape(3, 2)}, {}),
+        digest({"a": zeros + 1}, {}),
+        digest({"a": zeros}, {"x": "1"}),
+        digest({"a": zeros}, {"x": "2"}),
+    ]
+    assert len(set(different)) == 7
+    assert digest({"a": zeros, "b": zeros}, {"x": "", "y": ""}) == digest({"b": zeros, "a": zeros}, {"y": "", "x": ""})
+    turned, straight = torch.arange(6).view(2, 3).t(), torch.tensor([[0, 3], [1, 4], [2, 5]])
+    assert digest({"a": turned}, {}) == digest({"a": straight}, {})  # of the values, not of how memory holds them
+
+
+def test_a_file_by_another_name_is_known_by_its_header(small, tmp_path):
+    (tmp_path / "model.bin").write_bytes(pack(small(5).content()))
+    assert load_checkpoint(tmp_path / "model.bin").step == 5
+
+
+def test_a_file_of_others_gets_a_sentence(tmp_path):
+    path = tmp_path / "backbone.safetensors"
+    safetensors.torch.save_file({"conv1.weight": torch.zeros(1)}, path, {"format": "pt"})
+    with pytest.raises(UserError) as error:
+        Detector(path)
+    assert str(error.value) == (
+        f"{path} holds no cledet detector but 1 tensors of something else (`cledet export --format safetensors` writes "
+        "one; a backbone's weights are for --backbone-weights)"
+    )
+    safetensors.torch.save_file({"conv1.weight": torch.zeros(1)}, path)  # without any metadata
+    with pytest.raises(UserError, match="holds no cledet detector"):
+        Detector(path)
+
+
+def test_a_newer_file_is_said_to_be(small, tmp_path):
+    content = small(1).content() | {"format": "cledet 2"}
+    (tmp_path / "a.safetensors").write_bytes(pack(content))
+    with pytest.raises(UserError, match="was written by a newer cledet"):
+        load_checkpoint(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    "given", [{"nms": "auto"}, {"nms": "none"}, {"imgsz": 64}, {"conf": 0.1}, {"max_det": 5}, {"cl_norm": "max"}]
+)
+def test_a_flag_without_effect_is_refused(tiny_run, tmp_path, given):
+    with pytest.raises(UserError) as error:
+        Detector(tiny_run).export("safetensors", project=tmp_path, **given)
+    flag = next(iter(given)).replace("_", "-")
+    assert (
+        str(error.value) == f"--{flag} does nothing with --format safetensors, which holds weights alone (leave it out)"
+    )
+    assert not list(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("change", ["bit", "type", "shape", "name", "classes"])
+def test_a_file_that_holds_something_else_is_not_kept(tiny_run, tmp_path, monkeypatch, change):
+    def tampered(content):
+        model = dict(content["model"])
+        name = "head.classification.predict.bias"
+        value = model.pop(name)
+        other = {
+            "bit": torch.cat([-value[:1] if value[0] == 0 else value[:1] * (1 + 2e-7), value[1:]]),
+            "type": value.double(),
+            "shape": value[None],
+        }.get(change, value)
+        model["head.bias" if change == "name" else name] = other
+        return pack(content | {"model": model, "classes": ("a", "b") if change == "classes" else content["classes"]})
+
+    monkeypatch.setattr(exporter, "pack", tampered)
+    with pytest.raises(UserError, match="what safetensors gives back differs from the model"):
+        Detector(tiny_run).export("safetensors", project=tmp_path)
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_numbers_that_are_none_are_compared_too(small, tmp_path):
+    a, b = small(1), small(1)
+    a.model["a.weight"][0] = b.model["a.weight"][0] = float("nan")
+    assert same_weights(a, b)
+    b.model["a.weight"][1] = -0.0
+    a.model["a.weight"][1] = 0.0
+    assert not same_weights(a, b)

@@ -1,0 +1,92 @@
+"""Figures go to the clients that were asked for, and to a function of the user's."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cledet import Detector
+from cledet.config.loading import resolve
+from cledet.config.train import TrainSettings
+from cledet.errors import UserError
+from cledet.training.loggers import callback, open_loggers
+
+FIGURES = [(3, {"loss_cls": 1.5, "AP": None}), (4, {"loss_cls": 1.25, "AP": 0.5})]
+
+
+def settings(logger):
+    return resolve(TrainSettings, {"logger": logger}, environ={})
+
+
+def test_tensorboard_gets_what_was_measured(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    (log,) = open_loggers(settings("tensorboard"), tmp_path)
+    for step, figures in FIGURES:
+        log(step, figures)
+    events = accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss_cls")] == [(3, 1.5), (4, 1.25)]
+    assert [(event.step, event.value) for event in events.Scalars("AP")] == [(4, 0.5)]
+
+
+def test_mlflow_gets_what_was_measured_and_goes_on_with_its_run(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri(f"file://{tmp_path}/mlruns")
+    for step, figures in FIGURES:  # as if the run had been resumed between
+        (log,) = open_loggers(settings("mlflow"), tmp_path / "run")
+        log(step, figures)
+        mlflow.end_run()
+    (run,) = mlflow.search_runs(experiment_names=["cledet"], output_format="list")
+    assert run.data.metrics == {"loss_cls": 1.25, "AP": 0.5}
+    assert run.data.params["backbone"] == "r50"
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss_cls")
+    assert [(point.step, point.value) for point in history] == [(3, 1.5), (4, 1.25)]
+
+
+def test_wandb_gets_what_was_measured_offline(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    (log,) = open_loggers(settings("wandb"), tmp_path)
+    for step, figures in FIGURES:
+        log(step, figures)
+    assert wandb.run.summary["AP"] == 0.5
+    assert wandb.run.summary["loss_cls"] == 1.25
+    assert wandb.run.summary["_step"] == 4
+    wandb.finish()
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_a_logger_that_does_not_exist_or_is_not_installed(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"unknown logger 'tensorbord' \(did you mean tensorboard\?\)"):
+        settings("none,tensorbord")
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    with pytest.raises(UserError, match=r"wandb is not installed \(pip install 'cledet\[wandb\]'\)"):
+        open_loggers(settings("wandb"), tmp_path)
+    assert settings("none").loggers == ()
+    assert settings("wandb,mlflow").loggers == ("wandb", "mlflow")
+
+
+def test_a_callback_hears_of_every_step_and_epoch(tiny, tmp_path, monkeypatch):
+    (tmp_path / "mine_for_cledet.py").write_text(
+        "import json\n"
+        "def hear(event, facts):\n"
+        "    with open('heard.jsonl', 'a') as file:\n"
+        "        print(json.dumps([event, facts['step'], sorted(facts)]), file=file)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    Detector().train(**tiny, project=tmp_path, callback="mine_for_cledet:hear")
+    heard = [json.loads(line) for line in (tmp_path / "heard.jsonl").read_text().splitlines()]
+    assert [(event, step) for event, step, _ in heard] == [
+        ("step", 0), ("step", 1), ("step", 2), ("epoch", 3), ("step", 3), ("epoch", 4), ("end", 4),
+    ]  # fmt: skip
+    assert {"classification", "regression", "lr"} <= set(heard[0][2])
+    assert {"AP", "per_class", "loss_cls", "images_per_s"} <= set(heard[3][2])
+
+
+@pytest.mark.parametrize("name", ["nomodule:f", "json:nothing", "json", "json:__name__", ":", "json:"])
+def test_a_callback_that_is_none_is_refused(name):
+    with pytest.raises(UserError, match=r"--callback "):
+        callback(name)

@@ -1,0 +1,169 @@
+"""A run that is killed at any moment and resumed ends as one that never was."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from cledet import Detector
+from cledet.errors import UserError
+from cledet.models.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "cledet", "train", *map(str, arguments)]
+
+
+def environ() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def assert_same_run(killed: Path, whole: Path) -> None:
+    for name in ("best.pt", "last.pt"):
+        a, b = (load_checkpoint(run / "weights" / name) for run in (killed, whole))
+        assert (a.step, a.metrics) == (b.step, b.metrics)
+        assert a.model.keys() == b.model.keys()
+        assert all(torch.equal(a.model[key], b.model[key]) for key in a.model), name
+    rows = [[line.split(",")[:5] for line in (run / "results.csv").read_text().splitlines()] for run in (killed, whole)]
+    assert rows[0] == rows[1]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory) -> Path:
+    """A run of nine steps, three epochs, never interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({**LONGER(tiny), "name": "run"}))
+    arguments = ("--recipe", folder / "recipe.yaml", "--project", folder)
+    subprocess.run(command(*arguments), env=environ(), check=True, capture_output=True)
+    return folder / "train" / "run"
+
+
+def LONGER(tiny: dict[str, object]) -> dict[str, object]:  # noqa: N802
+    return {**tiny, "iters": 9, "save_steps": 1, "ema": 0.9, "optimizer": "adamw", "schedule": "cosine"}
+
+
+def test_a_run_killed_at_random_moments_and_resumed_ends_bit_identical(tiny, whole, tmp_path):
+    """SIGKILL wherever it is: in a step, in a checkpoint's writing, in validation; until it gets to its end."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({**LONGER(tiny), "name": "run"}))
+    run = tmp_path / "train" / "run"
+    rng, kills = random.Random(0), 0
+    arguments: tuple[object, ...] = ("--recipe", recipe, "--project", tmp_path)
+    while True:
+        process = subprocess.Popen(command(*arguments), env=environ(), stderr=subprocess.DEVNULL)
+        wait_for_more(process, run, rng.uniform(0, 1.5) if kills < 5 else 3600)
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+        if process.returncode == 0:
+            break
+        if (run / "weights" / "last.pt").exists() or (run / "weights" / "last.previous.pt").exists():
+            arguments = ("--resume", run)
+    assert kills >= 3
+    assert_same_run(run, whole)
+
+
+def wait_for_more(process: subprocess.Popen[bytes], run: Path, seconds: float) -> None:
+    """Wait until the process has saved once more, and then so many seconds, or until it ends."""
+    files = run / "weights" / "last.pt"
+    before = files.stat().st_mtime_ns if files.exists() else None
+    while process.poll() is None and (not files.exists() or files.stat().st_mtime_ns == before):
+        time.sleep(0.02)
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_leaves_at_once(tiny, tmp_path, number):
+    """A few steps later, that is, of a hundred thousand: in seconds only where nothing else runs."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({**tiny, "iters": 100_000, "name": "run"}))
+    arguments = ("--recipe", recipe, "--project", tmp_path)
+    process = subprocess.Popen(command(*arguments), env=environ(), stderr=subprocess.PIPE, text=True)
+    rows = tmp_path / "train" / "run" / "results.csv"
+    while not rows.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    before = len(rows.read_text().splitlines())
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "go on with: cledet train --resume" in said
+    assert len(rows.read_text().splitlines()) < before + 10
+    assert load_checkpoint(tmp_path / "train" / "run" / "weights" / "last.pt").training["step"] > 0
+
+
+def test_two_processes_killed_and_started_again_by_their_launcher_end_bit_identical(tiny, tmp_path):
+    """A process of two is killed in its third step; --max-restarts starts both again from the last checkpoint."""
+    settings = {**LONGER(tiny), "device": "cpu,cpu", "project": ".", "max_restarts": 1, "val_every": 9}
+    (tmp_path / "killing.py").write_text(
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "def hear(event, facts):\n"
+        "    once = Path('killed')\n"
+        "    if event == 'step' and facts['step'] == 2 and os.environ['RANK'] == '1' and not once.exists():\n"
+        "        once.touch()\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    runs = {}
+    for name, flags in (("whole", ()), ("killed", ("--callback", "killing:hear"))):
+        recipe = tmp_path / f"{name}.yaml"
+        recipe.write_text(yaml.safe_dump({**settings, "name": name}))
+        done = subprocess.run(
+            command("--recipe", recipe, *flags),
+            env=environ(),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+        assert done.returncode == 0, done.stderr
+        runs[name] = tmp_path / "train" / name
+    assert (tmp_path / "killed").exists()
+    assert_same_run(runs["killed"], runs["whole"])
+
+
+def test_a_process_that_crashes_ends_the_other_and_its_traceback_is_seen_once(tiny, tmp_path):
+    (tmp_path / "crashing.py").write_text(
+        "import os\n"
+        "def hear(event, facts):\n"
+        "    if event == 'step' and os.environ['RANK'] == '1':\n"
+        "        raise ArithmeticError('seven times six')\n"
+    )
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({**tiny, "device": "cpu,cpu", "project": ".", "name": "run"}))
+    done = subprocess.run(
+        command("--recipe", recipe, "--callback", "crashing:hear"),
+        env=environ(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("ArithmeticError: seven times six") == 1
+    assert "rank 1 of 2" in done.stderr
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_before_there_is_a_folder(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"--batch 2 cannot be shared equally by 3 processes \(give a multiple of 3\)"):
+        Detector().train(**{**tiny, "device": "cpu,cpu,cpu"}, project=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_synchronised_norms_without_gpus_are_refused_before_there_is_a_folder(tiny, tmp_path):
+    with pytest.raises(UserError, match="--norm sync of several processes needs CUDA GPUs"):
+        Detector().train(**{**tiny, "device": "cpu,cpu", "norm": "sync"}, project=tmp_path)
+    assert not list(tmp_path.iterdir())
+    Detector().train(**{**tiny, "iters": 1, "val_split": "none", "norm": "sync"}, project=tmp_path)

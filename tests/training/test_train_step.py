@@ -1,0 +1,131 @@
+"""A step's gradients: the same in parts as whole, and nothing changed where a step is not finished."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cledet.config.loading import resolve
+from cledet.config.train import TrainSettings
+from cledet.models.criterion import Losses
+from cledet.models.network import Architecture, build_network
+from cledet.training.auto_batch import worst_batch
+from cledet.training.init_model import build_criterion
+from cledet.training.train_step import Learner, NotFinite, combined
+
+SMALL = {"backbone": "r18", "backbone_weights": "none", "fpn_channels": 16, "imgsz": 64, "batch": 4, "workers": 0,
+         "device": "cpu", "amp": "off", "warmup": 0}  # fmt: skip
+
+
+def learner(norm: str = "group", **settings: object) -> Learner:
+    torch.manual_seed(0)
+    chosen = resolve(TrainSettings, {**SMALL, **settings, "norm": norm}, environ={})
+    network = build_network(Architecture(backbone="r18", classes=2, fpn_channels=16, norm=norm))
+    return Learner(network, build_criterion(chosen), chosen, torch.device("cpu"), 100)
+
+
+def batch(images: int, boxes: int = 3):
+    torch.manual_seed(1)
+    made = worst_batch(images, 64, boxes)
+    made.boxes[1] = 0  # an image without objects: its part has another N
+    made.counts[1] = 0
+    return made
+
+
+def parts_of(whole):
+    fields = [getattr(whole, name) for name in whole.__slots__]
+    return [type(whole)(*(field[i : i + 1] for field in fields)) for i in range(len(whole))]
+
+
+def gradients(one: Learner) -> dict[str, torch.Tensor]:
+    return {name: p.grad for name, p in one.network.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("ablation", ["none", "iac"])
+def test_a_batch_in_parts_has_the_gradients_of_the_whole(ablation: str) -> None:
+    whole, parted = learner(ablation=ablation), learner(ablation=ablation)
+    sample = batch(4)
+    losses = whole.gradients([sample], 0)
+    in_parts = parted.gradients(parts_of(sample), 0)
+    assert float(in_parts.classification) == pytest.approx(float(losses.classification), rel=1e-5)
+    assert float(in_parts.regression) == pytest.approx(float(losses.regression), rel=1e-5)
+    assert int(in_parts.positives) == int(losses.positives) > 0
+    for name, gradient in gradients(whole).items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(gradients(parted)[name], gradient, rtol=1e-5, atol=1e-5 * scale, msg=name)
+
+
+def test_dc_in_parts_keeps_the_loss_and_nearly_the_gradient() -> None:
+    """Eq. 3 is over the anchors of a part then, so a part's coefficients have a mean of their own."""
+    whole, parted, plain = (learner(ablation=name) for name in ("dc", "dc", "none"))
+    sample = batch(4)
+    losses, in_parts = whole.gradients([sample], 0), parted.gradients(parts_of(sample), 0)
+    plain.gradients([sample], 0)
+    assert float(in_parts.classification) == pytest.approx(float(losses.classification), rel=1e-5)
+    name = "head.classification.predict.weight"
+    wanted = gradients(whole)[name]
+    assert (gradients(parted)[name] - wanted).norm() < 0.5 * (gradients(plain)[name] - wanted).norm()
+
+
+@pytest.mark.parametrize("norm", ["batch", "frozen", "group"])
+def test_a_step_moves_statistics_and_an_unfinished_one_puts_them_back(norm: str) -> None:
+    one = learner(norm)
+    before = {name: value.clone() for name, value in one.network.state_dict().items()}
+    losses = one._losses
+
+    def failing(*args):
+        losses(*args)
+        raise RuntimeError("stopped in the middle")
+
+    one._losses = failing  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="in the middle"):
+        one.gradients([batch(4)], 0)
+    assert all(torch.equal(value, before[name]) for name, value in one.network.state_dict().items())
+    assert gradients(one) == {}
+    one._losses = losses  # type: ignore[method-assign]
+    one.gradients([batch(4)], 0)
+    moved = [name for name, value in one.network.state_dict().items() if not torch.equal(value, before[name])]
+    assert any("running_mean" in name for name in moved) == (norm == "batch")
+    one.update(0)
+    assert not torch.equal(one.network.head.classification.predict.weight, before["head.classification.predict.weight"])
+
+
+def test_a_gradient_that_is_no_number_is_refused() -> None:
+    one = learner()
+    one.gradients([batch(4)], 0)
+    next(p for p in one.network.parameters() if p.grad is not None).grad[0] = float("inf")  # type: ignore[index]
+    before = {name: value.clone() for name, value in one.network.state_dict().items()}
+    with pytest.raises(NotFinite, match="the gradient is no number"):
+        one.update(0)
+    assert all(torch.equal(value, before[name]) for name, value in one.network.state_dict().items())
+    assert gradients(one) == {}
+
+
+def test_a_loss_that_is_no_number_is_named() -> None:
+    one = learner()
+    with torch.no_grad():
+        one.network.head.regression.predict.bias.fill_(float("nan"))
+    with pytest.raises(NotFinite, match=r"^the regression loss is nan$"):
+        one.gradients([batch(4)], 0)
+
+
+def test_losses_of_parts_by_hand() -> None:
+    """Sums of 8 and 4 over N of 4 and 0; the second part has no positives, so no coefficient."""
+    parts = [(2.0, 1.0, 4, 1, 1.5, 0.5, 4), (4.0, 0.0, 0, 0, float("nan"), float("nan"), 0)]
+    whole = combined([Losses(*map(torch.tensor, part)) for part in parts])
+    assert [float(value) for value in whole] == [3.0, 1.0, 4, 1, 1.5, 0.5, 4]
+
+
+def test_the_average_follows_the_weights() -> None:
+    one = learner(ema=0.5)
+    start = one.network.head.classification.predict.weight.detach().clone()
+    one.gradients([batch(4)], 0)
+    one.update(0)
+    now = one.network.head.classification.predict.weight.detach()
+    average = one.inference_network().head.classification.predict.weight
+    torch.testing.assert_close(average, now)  # the first update copies
+    one.gradients([batch(4)], 1)
+    one.update(1)
+    later = one.network.head.classification.predict.weight.detach()
+    torch.testing.assert_close(average, (now + later) / 2)
+    assert not torch.equal(start, later)

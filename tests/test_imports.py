@@ -1,4 +1,4 @@
-"""The design's rule of who may import whom, read from the sources."""
+"""The design's rule of who may import whom, read from the sources, deferred imports included."""
 
 from __future__ import annotations
 
@@ -10,122 +10,175 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "cledet"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-SETTINGS = {"errors", "safe_yaml", "choices", "config", "eval_config", "train_config", "recipe_config", "resolve"}
-PARTS = {"components", "ops", "models", "data"}
-ALLOWED = {
+ORDER = {
+    "__init__": set(),
     "errors": set(),
     "safe_yaml": {"errors"},
-    "choices": {"errors"},
-    "group": {"errors"},
-    "config": {"errors", "choices"},
-    "eval_config": {"choices", "config"},
-    "train_config": {"choices", "config"},
-    "recipe_config": {"choices", "config"},
-    "resolve": {"errors", "safe_yaml", "config", "train_config", "recipe_config"},
-    "console": {"errors", "group"},
-    "components": {"components", "ops"},
-    "ops": {"components", "ops"},
-    "models": {"errors", "config", "components", "ops", "models"},
-    "data": {"errors", "safe_yaml", "config", "data"},
-    "evaluation": {"errors", "data", "evaluation"},
-    "engine": {*SETTINGS, *PARTS, "evaluation", "group", "console", "engine", "__init__"},
-    "detector": {*SETTINGS, *PARTS, "group", "console", "evaluation", "engine"},
-    "commands": {*SETTINGS, "console", "data", "evaluation", "engine", "detector"},
-    "reproduce": {*SETTINGS, "group", "console", "data", "evaluation", "engine", "detector", "commands"},
-    "cli": {
-        *SETTINGS,
-        "console",
-        "data",
+    "config": {"errors", "safe_yaml"},
+    "environment": {"errors"},
+    "console": {"environment"},
+    "signals": {"console"},
+    "io": {"__init__", "errors", "safe_yaml", "config", "console"},
+    "distributed": {"errors", "environment", "console"},
+    "ops": set(),
+    "components": {"ops"},
+    "models": {"errors", "console", "io", "ops", "components"},
+    "data": {"errors", "safe_yaml"},
+    "metrics": {"errors", "data"},
+    "visualization": {"console", "io", "data"},
+    "data_check": {"errors", "config", "console", "io", "models", "data", "visualization"},
+    "evaluation": {
+        *("errors", "safe_yaml", "config", "console", "signals", "io", "distributed", "ops", "models", "data"),
+        *("metrics", "visualization"),
+    },
+    "inference": {
+        *("errors", "config", "console", "io", "distributed", "models", "data", "metrics", "visualization"),
         "evaluation",
-        "engine",
-        "detector",
-        "commands",
-        "reproduce",
-        "cli",
+    },
+    "training": {
+        *("errors", "config", "environment", "console", "signals", "io", "distributed", "components", "models", "data"),
+        *("metrics", "visualization", "evaluation", "inference"),
+    },
+    "explain": {
+        *("errors", "config", "console", "distributed", "ops", "components", "models", "data", "visualization"),
+        *("evaluation", "training"),
+    },
+    "export": {"errors", "config", "console", "io", "ops", "models", "data", "evaluation"},
+    "detector": {
+        *("errors", "config", "console", "io", "distributed", "models", "data", "metrics", "evaluation", "inference"),
+        *("training", "explain", "export"),
+    },
+    "commands": {
+        *("errors", "config", "environment", "console", "io", "distributed", "models", "data", "metrics"),
+        *("visualization", "data_check", "evaluation", "inference", "training", "explain", "export", "detector"),
         "__init__",
     },
+    "cli": {"errors", "console", "commands"},
     "__main__": {"cli"},
-    "__init__": {"errors", "detector"},
 }
-ROOMS = {
-    "engine": set(),
-    "launching": {"engine"},
-    "launch": {"launching"},
-    "pictures": {"engine"},
-    "judging": {"engine"},
-    "reporting": {"engine", "pictures"},
-    "comparing": {"engine", "pictures"},
-    "doctor": {"engine", "pictures"},
-    "tuning": {"engine", "judging"},
-    "exporting": {"engine", "judging"},
-    "predicting": {"engine", "pictures", "judging"},
-    "training": {"engine", "launch", "pictures", "judging", "predicting"},
-    "explaining": {"engine", "pictures", "judging", "training"},
-    "reproducing": {"training"},
+"""Of each room those that it may import, all of them before it. A room is a folder, or a file in none;
+`distributed/environment.py`, which `console` needs, is a room of its own."""
+FACADES = {"cledet/__init__.py", "cledet/data/__init__.py", "cledet/ops/__init__.py"}
+"""Public names that are imported on first use, from anywhere in the package: these files hold nothing else."""
+ONLY_IN = {"typer": {"cli", "commands"}, "rich": {"console"}}
+WITHOUT_TORCH = {
+    *("errors", "safe_yaml", "config", "environment", "console", "signals", "metrics", "cli", "__main__"),
 }
-"""Of each room of the engine those before it that it may import. `engine`: the files in no room, launch.py excepted."""
-DISTRIBUTED = {f"engine/{name}.py" for name in ("distributed", "launch", "launching/rendezvous", "launching/starts")}
-ONLY_IN = {"typer": {"cli"}, "rich": {"console"}}
-OPS_FOR_COMPONENTS = {"cledet.ops.boxes", "cledet.ops.assigners.max_iou"}
+"""Rooms whose files import no torch when they are imported."""
+PROCESSES = {f"distributed/{name}.py" for name in ("collectives", "launch", "rendezvous", "worker_logs")}
 
 
-def imports(path: Path) -> set[str]:
+def imports(path: Path, *, deferred: bool = True) -> set[str]:
+    """The modules that a file imports; without deferred ones, those that importing the file imports."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    nodes = [ast.parse(path.read_text())]
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            module = node.module or ""
-            found |= {f"{module}.{alias.name}" for alias in node.names} if module == "cledet.engine" else {module}
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if is_module(name) else str(node.module) for name in names}
+        elif not deferred and (isinstance(node, ast.FunctionDef) or is_type_checking(node)):
+            continue
+        nodes += ast.iter_child_nodes(node)
     return found
 
 
-def layer(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def is_module(name: str) -> bool:
+    place = PACKAGE.parent.joinpath(*name.split("."))
+    return place.with_suffix(".py").is_file() or place.is_dir()
 
 
-def room(name: str) -> str:
-    """Which of the engine's rooms a folder or a file in it is."""
-    return name if name in ROOMS else "engine"
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room(module: str) -> str:
+    parts = module.split(".")[1:]
+    return "environment" if parts == ["distributed", "environment"] else parts[0] if parts else "__init__"
+
+
+def own(path: Path) -> bool:
+    return f"{path.relative_to(PACKAGE.parent).as_posix()}" not in FACADES
+
+
+IMPORTED = {module_of(path): imports(path) for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_run_one_way(path):
+    here = room(module_of(path))
     for module in imports(path):
-        root, *rest = module.split(".")
-        if root == "cledet":
-            assert (rest[0] if rest else "__init__") in ALLOWED[layer(path)], f"{path.name} imports {module}"
+        root = module.split(".")[0]
+        if root == "cledet" and own(path):
+            assert room(module) in {here, *ORDER[here]}, f"{path} imports {module}"
         if root in ONLY_IN:
-            assert layer(path) in ONLY_IN[root], f"{path.name} imports {module}"
+            assert here in ONLY_IN[root], f"{path} imports {module}"
         if module.startswith("torch.distributed"):
-            assert path.relative_to(PACKAGE).as_posix() in DISTRIBUTED, f"{path.name} imports {module}"
+            assert path.relative_to(PACKAGE).as_posix() in PROCESSES, f"{path} imports {module}"
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in FILES if layer(path) == "engine"], ids=lambda path: str(path.relative_to(PACKAGE))
-)
-def test_rooms_of_the_engine_are_entered_one_way(path):
-    own = room(path.relative_to(PACKAGE / "engine").parts[0].removesuffix(".py"))
-    entered = {room(module.split(".")[2]) for module in imports(path) if module.startswith("cledet.engine.")}
-    assert entered <= {own, *ROOMS[own]}, f"{path.name} of {own} imports {entered}"
+def test_every_room_is_known_and_stands_on_those_before_it():
+    assert {room(module_of(path)) for path in FILES} == set(ORDER)
+    names = list(ORDER)
+    assert all(below in names[:i] for i, above in enumerate(names) for below in ORDER[above])
 
 
-def test_every_room_of_the_engine_is_known_and_stands_on_those_before_it():
-    folders = {path.parent.name for path in (PACKAGE / "engine").glob("*/*.py")}
-    assert folders | {"engine", "launch"} == set(ROOMS)
-    names = list(ROOMS)
-    assert all(below in names[:i] for i, above in enumerate(names) for below in ROOMS[above])
+def test_no_file_imports_itself_through_others():
+    """Deferred imports count; public names that are handed on do not."""
+    graph = {
+        module_of(path): {name for name in imports(path) if name in IMPORTED and own(PACKAGE.parent / file_of(name))}
+        for path in FILES
+        if own(path)
+    }
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, f"a circle: {' -> '.join((*above[above.index(module) :], module))}"
+        if module not in done:
+            for below in sorted(graph[module]):
+                visit(below, (*above, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
 
 
-def test_components_take_only_box_arithmetic_and_matching_from_ops():
-    for path in (PACKAGE / "components").glob("*.py"):
-        assert {m for m in imports(path) if m.startswith("cledet.ops")} <= OPS_FOR_COMPONENTS
+def file_of(module: str) -> Path:
+    place = Path(*module.split("."))
+    return place.with_suffix(".py") if (PACKAGE.parent / place).with_suffix(".py").is_file() else place / "__init__.py"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if room(module_of(path)) in WITHOUT_TORCH], ids=str)
+def test_the_command_line_and_metrics_import_no_torch(path):
+    seen, left = set(), {module_of(path)}
+    while left:
+        module = left.pop()
+        seen.add(module)
+        file = PACKAGE.parent / file_of(module)
+        found = imports(file, deferred=False)
+        assert not {name for name in found if name.split(".")[0] in ("torch", "torchvision")}, f"by way of {module}"
+        left |= {name for name in found if name in IMPORTED} - seen
+
+
+def test_facades_hold_no_code_but_that_of_handing_on():
+    for name in FACADES:
+        functions = [n for n in ast.parse((PACKAGE.parent / name).read_text()).body if isinstance(n, ast.FunctionDef)]
+        assert [function.name for function in functions] == ["__getattr__"]
+        assert not {m for m in imports(PACKAGE.parent / name, deferred=False) if m.startswith("cledet")}
 
 
 def test_the_rule_sees_imports():
     """Were the reading of imports broken, the tests above would pass on anything."""
-    assert "cledet.models.network" in imports(PACKAGE / "models" / "decode.py")
-    assert "typer" in imports(PACKAGE / "cli" / "app.py")
-    assert "cledet.distributed.launch" in imports(PACKAGE / "engine" / "training" / "session.py")
-    assert "cledet.distributed.collectives" in imports(PACKAGE / "engine" / "judging" / "validator.py")
+    assert "cledet.models.network" in IMPORTED["cledet.models.postprocess"]
+    assert "typer" in IMPORTED["cledet.commands.options"]
+    assert "cledet.distributed.launch" in IMPORTED["cledet.training.run"]
+    assert "cledet.distributed.collectives" in IMPORTED["cledet.evaluation.evaluator"]
+    assert "torch" in imports(PACKAGE / "commands" / "info.py")
+    assert "torch" not in imports(PACKAGE / "commands" / "info.py", deferred=False)

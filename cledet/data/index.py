@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.format import open_memmap
 
 from cledet.data.formats.annotation_errors import Fault
 
@@ -64,9 +66,23 @@ class DetectionIndex:
         """Pickled for another process: where the columns are mapped from, or the columns."""
         if self.store is None:
             return DetectionIndex, tuple(getattr(self, column.name) for column in fields(self))
-        from cledet.data.index_cache import open_stored
+        return DetectionIndex.mapped, (self.store, self.name, self.notes)
 
-        return open_stored, (self.store, self.name, self.notes)
+    @classmethod
+    def mapped(cls, folder: Path, name: str | None = None, notes: tuple[str, ...] | None = None) -> DetectionIndex:
+        """Map the columns in a folder of the cache; under another name or with other notes, if given.
+
+        Raises OSError or ValueError where there is none, or half of one.
+        """
+        words = json.loads((folder / "words.json").read_bytes())
+        columns: dict[str, Any] = {column: open_memmap(folder / f"{column}.npy", mode="r") for column in COLUMNS}
+        return cls(
+            name=words["name"] if name is None else name,
+            classes=tuple(words["classes"]),
+            notes=tuple(words["notes"]) if notes is None else notes,
+            store=folder,
+            **columns,
+        )
 
     def __len__(self) -> int:
         return len(self.image_ids)

@@ -12,10 +12,8 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
 
 from cledet.data.formats.paths import cache_folder
 from cledet.data.index import COLUMNS, DetectionIndex
@@ -42,7 +40,7 @@ def cached(
         return read()
     folder = cache_folder() / "indices" / _digest(files, options)
     try:
-        found = open_stored(folder)
+        found = DetectionIndex.mapped(folder)
         os.utime(folder)
     except (OSError, ValueError):
         found = None
@@ -50,22 +48,6 @@ def cached(
         return found
     index = read()
     return index if index.faults else _kept(index, folder)
-
-
-def open_stored(folder: Path, name: str | None = None, notes: tuple[str, ...] | None = None) -> DetectionIndex:
-    """The index in a folder of the cache, its columns mapped; by another name or with other notes, if given.
-
-    Raises OSError or ValueError where there is none, or half of one.
-    """
-    words = json.loads((folder / "words.json").read_bytes())
-    columns: dict[str, Any] = {column: open_memmap(folder / f"{column}.npy", mode="r") for column in COLUMNS}
-    return DetectionIndex(
-        name=words["name"] if name is None else name,
-        classes=tuple(words["classes"]),
-        notes=tuple(words["notes"]) if notes is None else notes,
-        store=folder,
-        **columns,
-    )
 
 
 def _digest(files: Iterable[Path], options: str) -> str:
@@ -97,7 +79,7 @@ def _kept(index: DetectionIndex, folder: Path) -> DetectionIndex:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         _prune(folder.parent)
-        return open_stored(folder)
+        return DetectionIndex.mapped(folder)
     except OSError:
         return index
 

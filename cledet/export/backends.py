@@ -84,7 +84,7 @@ def write_onnx(plan: Plan, path: Path) -> None:
 
         module = ExportedCandidates(plan.network)
         _trace(module, torch.zeros(1, 3, *plan.size), [*CANDIDATES, *RAW], None, path)
-        proto = append_nms(onnx.load(str(path)), plan.post)
+        proto = append_nms(onnx.load(str(path)), plan.post, CANDIDATES)
     for key, value in plan.facts.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value

@@ -10,7 +10,7 @@ The functions are compiled by onnxscript; what they take from outside becomes a 
 # mypy: allow-untyped-defs
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ import onnx.version_converter
 import onnxscript
 from onnxscript import script
 
-from cledet.export.backends import CANDIDATES, OPSET
 from cledet.models.nms import DECAY_IOU, VOTERS_IOU
 from cledet.models.postprocess import PostProcess
 
@@ -36,22 +35,22 @@ OUTPUTS = ("boxes", "scores", "labels")
 Step = Callable[..., Any]
 
 
-def append_nms(network: onnx.ModelProto, post: PostProcess) -> onnx.ModelProto:
-    """The network, which has the outputs CANDIDATES among others, with NMS behind them: outputs OUTPUTS."""
+def append_nms(network: onnx.ModelProto, post: PostProcess, candidates: Sequence[str]) -> onnx.ModelProto:
+    """Append NMS to a network: its outputs `candidates` (boxes, scores, labels) become OUTPUTS."""
     nms = suppression(post, network.ir_version)
     version = next(used.version for used in network.opset_import if not used.domain)
-    if version != OPSET:
+    if version != op.version:
         nms = onnx.version_converter.convert_version(nms, version)
     nms = onnx.compose.add_prefix(nms, "nms/", rename_inputs=False, rename_outputs=False)
     joined = onnx.compose.merge_models(
-        network, nms, io_map=[(name, name) for name in CANDIDATES], outputs=list(OUTPUTS)
+        network, nms, io_map=[(name, name) for name in candidates], outputs=list(OUTPUTS)
     )
     joined.graph.value_info.extend(network.graph.output)  # for who looks inside
     return joined
 
 
 def suppression(post: PostProcess, ir_version: int = 10) -> onnx.ModelProto:
-    """The part that drops what scores too little or has no area, suppresses, and sorts: CANDIDATES -> OUTPUTS."""
+    """Build the graph that filters candidates by score and area, suppresses and sorts them: outputs OUTPUTS."""
     floor = MIN_SCORE if post.nms in ("soft", "soft-linear", "soft-mean") else 0.0
     rounds = np.iinfo(np.int64).max if post.nms == "cl-balanced" else post.max_det
     whole = detector(STEPS[post.nms](post), post.conf, floor, int(rounds), post.max_det)

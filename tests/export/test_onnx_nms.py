@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cledet.config.types import NMS_METHODS
+from cledet.export.backends import CANDIDATES
 from cledet.export.parity import as_detected, compare, drawn_candidates
 from cledet.models.nms import NMS, suppress
 from cledet.models.postprocess import Detected, PostProcess
@@ -35,7 +36,7 @@ def opened(post):
     session = onnxruntime.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
 
     def run(found):
-        return as_detected(session.run(None, dict(zip(onnx_nms.CANDIDATES, (part.numpy() for part in found)))))
+        return as_detected(session.run(None, dict(zip(CANDIDATES, (part.numpy() for part in found)))))
 
     return run
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from cledet.components.iac import Recall
+from cledet.components.iac import IACOptions
 from cledet.config.base import long_side
 from cledet.data.dataset import DetectionDataset
 from cledet.data.loader import eval_loader
@@ -37,7 +37,7 @@ def main() -> None:
     index = load_index(open_source(model.data), str(model.settings["split"]))
     index = index.subset(range(0, len(index), args.every))
     dataset = DetectionDataset(index, short=model.imgsz, long=long_side(model.imgsz))
-    criterion = Criterion(iac=Recall(min_iou=args.recall_min_iou), dc=False)
+    criterion = Criterion(iac=IACOptions(min_iou=args.recall_min_iou), dc=False)
     found: dict[tuple[str, str], list[torch.Tensor]] = {}
     for batch in eval_loader(dataset, batch=4, workers=0):
         raw = network(batch.images)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from cledet.commands import models, compare, data, recipes, info  # isort: skip  # noqa: F401 - in the order of --help
 from cledet.commands.options import app
 from cledet.commands.streams import prepare_streams
-from cledet.console import fail
+from cledet.console import fail, warn
 from cledet.errors import Interrupted, ProcessFailed, Terminated, UserError
 
 __all__ = ["app", "main"]
@@ -23,6 +25,7 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Run the command line: 0 done, 1 a bug, 2 a user's mistake, 130 and 143 interrupted."""
     prepare_streams()
+    warnings.showwarning = _show_warning
     try:
         with _terminable():
             _run()
@@ -37,6 +40,14 @@ def main() -> None:
     except ProcessFailed as error:
         fail(*str(error).split("\n"))
         sys.exit(1)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """Print a notice for users in one line; leave other warnings to Python."""
+    if category is FutureWarning and "cledet" in where[0]:
+        warn(str(message))
+    else:
+        print(warnings.formatwarning(message, category, *where[:2]), file=sys.stderr)
 
 
 def _run() -> None:

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from cledet.config.train import TrainSettings
 from cledet.data.dataset import Batch
-from cledet.distributed import collectives as distributed
+from cledet.distributed import collectives
 from cledet.evaluation.candidates import everything, from_network, to_results
 from cledet.inference.predictor import Predictor
 from cledet.models import criterion as criterion_module
@@ -134,8 +134,8 @@ def two_processes(monkeypatch):
         value.mul_(2)
 
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
-    monkeypatch.setattr(distributed, "size", lambda: 2)
-    monkeypatch.setattr(distributed, "parallel", lambda network, device: network)  # DDP is torch's own
+    monkeypatch.setattr(collectives, "world_size", lambda: 2)
+    monkeypatch.setattr(collectives, "data_parallel", lambda network, device: network)  # DDP is torch's own
 
 
 def batch(images: int = 2) -> Batch:

@@ -14,7 +14,7 @@ from cledet.data.images import image_files
 from cledet.data.open import open_source
 from cledet.detector import Detector
 from cledet.errors import UserError
-from cledet.evaluation.compare.compare_runs import contest, strongest
+from cledet.evaluation.compare.compare_runs import compare_runs, strongest
 from cledet.evaluation.compare.entries import common_ground, names, open_entries
 from cledet.evaluation.compare.report import main_table, notes, sections, to_document, to_page
 from cledet.evaluation.compare.side_by_side import save_side_by_side
@@ -93,7 +93,7 @@ def compare_to_folder(
     called = names(entries)
     index = load_index(open_source(data), split, need_images=any(entry.of_model for entry in entries))
     results = {name: read_results(entry.file, index) for name, entry in zip(called, entries)}
-    found = contest(index, results, settings.bootstrap)
+    found = compare_runs(index, results, settings.bootstrap)
     document = to_document(found, index, settings.bootstrap)
     with whole_run(settings.project, "compare", settings.name or split) as run:
         write_json(run / "compare.json", document)

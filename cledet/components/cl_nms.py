@@ -23,7 +23,7 @@ def cl_balanced_nms(
         c^ = sum_i softmax(score)_i * c_i        # Eq. 8: where the cluster agrees that the centre is
         s_i = score_i + loc_i                    # Eq. 9: loc from the distance d of c_i to c^
 
-    boxes [N, 4], scores [N], labels [N] int64. localization: "proximity" 1 - d, or "literal" d. cl_norm, what
+    boxes [N, 4], scores [N], labels [N] int64. localization: "proximity" 1 - d, or "as-printed" d. cl_norm, what
     d is divided by: "max" distance in the cluster, or "diagonal" of the box that encloses it. cl_score, what
     leaves with the kept box: its "own" score, or the cluster's "max"; else KeyError. Ties go to the lower index.
 
@@ -84,7 +84,7 @@ def _enclosing_diagonal(distance: Tensor, box: Tensor, owner: Tensor) -> Tensor:
     return torch.hypot(*(high.scatter_reduce(1, index, high, "amax") - low.scatter_reduce(1, index, low, "amin")))
 
 
-LOCALIZATION = {"proximity": lambda distance: 1 - distance, "literal": lambda distance: distance}
+LOCALIZATION = {"proximity": lambda distance: 1 - distance, "as-printed": lambda distance: distance}
 CL_NORM = {"max": _farthest, "diagonal": _enclosing_diagonal}
 CL_SCORE = {
     "own": lambda scores, keep, owner: scores.index_select(0, keep),

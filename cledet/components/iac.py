@@ -11,7 +11,7 @@ from cledet.ops.assigners.max_iou import Matches, assign_from, match
 from cledet.ops.boxes import area, centers, contains, intersection, upcast
 
 
-class Recall(NamedTuple):
+class IACOptions(NamedTuple):
     """What makes an anchor positive that IoU alone does not, Eq. 6 and 7; as it stands, the paper's letter.
 
     The last three narrow it; they are ours.
@@ -59,9 +59,9 @@ def assign_iac(
 
     anchors [A, 4], gt_boxes [..., G, 4] padded with zero boxes, gt_labels [..., G] int64, prob [..., A, C]
     predicted probabilities of all classes. With no probability over 1/3 (at the default alpha) this is
-    `ops.assign_max_iou`. What the options mean: `Recall`.
+    `ops.assign_max_iou`. What the options mean: `IACOptions`.
     """
-    rule = Recall(alpha, score_threshold, recall_min_iou, recall_center, recall_cap)
+    rule = IACOptions(alpha, score_threshold, recall_min_iou, recall_center, recall_cap)
     matches = match(anchors, gt_boxes)
     plain = assign_from(matches, fg_threshold=fg_threshold, bg_threshold=bg_threshold)
     prob = at_matched_class(prob.detach(), gt_labels, matches)
@@ -80,7 +80,7 @@ def at_matched_class(values: Tensor, gt_labels: Tensor, matches: Matches) -> Ten
 
 
 def recalled(
-    assignment: Tensor, matches: Matches, anchors: Tensor, gt_boxes: Tensor, prob: Tensor, rule: Recall
+    assignment: Tensor, matches: Matches, anchors: Tensor, gt_boxes: Tensor, prob: Tensor, rule: IACOptions
 ) -> Tensor:
     """Which anchors [..., A] bool, not positive in assignment [..., A], the rule makes positive, Eq. 7.
 

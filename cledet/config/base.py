@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from cledet.config.types import (
     Ablations,
@@ -22,6 +22,7 @@ from cledet.config.types import (
     Side,
     Unit,
     Workers,
+    rename_choice,
 )
 
 
@@ -37,6 +38,12 @@ class Settings(BaseModel):
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, protected_namespaces=()
     )
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename_choices(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Accept the names that choices had in cledet 0.1.0, with a notice."""
+        return {key: rename_choice(key, value) for key, value in values.items()}
 
     @property
     def origins(self) -> dict[str, str]:
@@ -61,13 +68,13 @@ class SuppressionSettings(RunSettings):
 
     nms: Literal["auto", NMSName] = Field(
         "auto",
-        description="auto (cl-balanced if clb is on, else standard), standard, soft, soft-linear, soft-mean, diou, "
+        description="auto (cl-balanced if clb is on, else standard), standard, soft, soft-linear, soft-vote, diou, "
         "weighted or cl-balanced",
     )
     conf: Unit = Field(0.05, description="drop detections of lower score")
     iou: Unit = Field(0.5, description="IoU over which NMS suppresses")
     max_det: Positive = Field(100, description="detections an image at most")
-    localization: Literal["proximity", "literal"] = Field(
+    localization: Literal["proximity", "as-printed"] = Field(
         "proximity", description="Eq. 9's localization score: 1 - d, or d to the letter"
     )
     cl_norm: Literal["max", "diagonal"] = Field(
@@ -136,7 +143,7 @@ class ExplainSettings(ModelSettings):
     )
     conf: Unit | None = Field(None, description="candidates of lower score do not reach NMS; by default as trained")
     iou: Unit | None = Field(None, description="IoU over which NMS suppresses; by default as trained")
-    localization: Literal["proximity", "literal"] | None = Field(
+    localization: Literal["proximity", "as-printed"] | None = Field(
         None, description="CL-B: Eq. 9's localization score, 1 - d or d; by default as trained"
     )
     cl_norm: Literal["max", "diagonal"] | None = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -186,7 +187,7 @@ Factor = Annotated[float, Field(ge=0, le=1e15)]
 """A number that others are multiplied by: a product of two is a float32 still."""
 Workers = Annotated[int, Field(ge=0, le=1024)]
 AmpName = Literal["auto", "off", "bf16", "fp16"]
-NMSName = Literal["standard", "soft-linear", "soft", "diou", "weighted", "cl-balanced", "soft-mean"]
+NMSName = Literal["standard", "soft-linear", "soft", "diou", "weighted", "cl-balanced", "soft-vote"]
 NMS_METHODS: tuple[str, ...] = get_args(NMSName)
 
 
@@ -201,6 +202,20 @@ def parse_methods(value: Any) -> Any:
         if word not in NMS_METHODS:
             raise ValueError(f"unknown NMS method {word!r} ({nearest(word, (*NMS_METHODS, 'all', 'auto'))})")
     return ",".join(dict.fromkeys(words))
+
+
+RENAMED = {"nms": ("soft-mean", "soft-vote"), "localization": ("literal", "as-printed")}
+"""Choices of a setting that had another name in cledet 0.1.0."""
+
+
+def rename_choice(setting: str, value: Any) -> Any:
+    """Replace a choice's name of cledet 0.1.0 by today's; an old name gives a FutureWarning."""
+    old, new = RENAMED.get(setting, ("", ""))
+    words = [word.strip() for word in value.split(",")] if isinstance(value, str) else [value]
+    if not old or old not in words:
+        return value
+    warnings.warn(f"--{setting} {old} is now called {new}", FutureWarning, stacklevel=2)
+    return ",".join(new if word == old else word for word in words)
 
 
 LOGGERS = ("tensorboard", "wandb", "mlflow")

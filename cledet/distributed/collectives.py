@@ -24,7 +24,7 @@ PATIENCE = timedelta(minutes=30)
 
 
 @contextmanager
-def group() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """Within it, a process that was started as one of several is joined with the others.
 
     What is on a GPU goes over NCCL, all else over gloo.
@@ -50,71 +50,71 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
-def size() -> int:
+def world_size() -> int:
     """How many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that writes files and speaks."""
     return rank() == 0
 
 
-def total(value: Tensor) -> Tensor:
+def all_reduce_sum(value: Tensor) -> Tensor:
     """The sum of the processes' values [...], on each of them."""
-    if size() == 1:
+    if world_size() == 1:
         return value
     value = value.detach().clone()
     dist.all_reduce(value)
     return value
 
 
-def everywhere(condition: bool) -> bool:
+def all_true(condition: bool) -> bool:
     """Whether it holds in all processes."""
-    return condition if size() == 1 else int(total(torch.tensor(int(condition)))) == size()
+    return condition if world_size() == 1 else int(all_reduce_sum(torch.tensor(int(condition)))) == world_size()
 
 
-def shared(value: T) -> T:
+def broadcast(value: T) -> T:
     """The leader's value, in all processes."""
-    if size() == 1:
+    if world_size() == 1:
         return value
     held: list[Any] = [value]
     dist.broadcast_object_list(held, src=0)
     return held[0]
 
 
-def gathered(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """The values of all processes, in order, in each of them."""
-    if size() == 1:
+    if world_size() == 1:
         return [value]
-    values: list[Any] = [None] * size()
+    values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
 
 
-def parallel(network: nn.Module, device: torch.device) -> nn.Module:
+def data_parallel(network: nn.Module, device: torch.device) -> nn.Module:
     """The network with gradients averaged over the processes; alone, as it is."""
-    if size() == 1:
+    if world_size() == 1:
         return network
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
 
-def synchronizing(network: nn.Module, now: bool) -> AbstractContextManager[None]:
-    """Within it, gradients of a `parallel` network are averaged over the processes, or, if not now, kept for later."""
+def gradient_sync(network: nn.Module, now: bool) -> AbstractContextManager[None]:
+    """Average gradients of a `data_parallel` network over the processes, or keep them for later."""
     if now or not isinstance(network, DistributedDataParallel):
         return nullcontext()
     return network.no_sync()
 
 
 @contextmanager
-def leader_first() -> Iterator[None]:
+def main_process_first() -> Iterator[None]:
     """Within it the leader goes before the others, who then find what it downloaded, or fail as it did."""
-    if size() > 1 and not leads():
+    if world_size() > 1 and not is_main_process():
         dist.barrier()
     try:
         yield
     finally:
-        if size() > 1 and leads():
+        if world_size() > 1 and is_main_process():
             dist.barrier()

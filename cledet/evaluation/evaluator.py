@@ -15,7 +15,7 @@ from cledet.console import say, track
 from cledet.data.dataset import DetectionDataset
 from cledet.data.index import DetectionIndex
 from cledet.data.loader import eval_loader
-from cledet.distributed import collectives as distributed
+from cledet.distributed import collectives
 from cledet.distributed.devices import default_workers
 from cledet.errors import UserError
 from cledet.evaluation.candidates import Candidates, from_network, from_results
@@ -67,10 +67,10 @@ def network_stream(
     dataset = DetectionDataset(index, short=short, long=long_side(short))
     loader = eval_loader(
         dataset,
-        batch=max(1, settings.batch // distributed.size()),
+        batch=max(1, settings.batch // collectives.world_size()),
         workers=default_workers(settings.workers),
-        rank=distributed.rank(),
-        world=distributed.size(),
+        rank=collectives.rank(),
+        world=collectives.world_size(),
     )
     batches = track(loader, f"evaluating {index.name}", len(loader))
     return from_network(network, batches, settings.conf, category_ids_for(model, index), device, dtype, stages)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cledet.data.index import DetectionIndex
-from cledet.distributed import collectives as distributed
+from cledet.distributed import collectives
 from cledet.evaluation.candidates import Candidates, to_results
 from cledet.evaluation.misalignment import Meter
 from cledet.evaluation.timing import EVALUATION, POST, Stages, finish
@@ -48,8 +48,8 @@ def compare(
             kept[name].append(detections)
             seconds[name].append(taken)
     results = over_processes(seen, {name: np.concatenate(parts) for name, parts in kept.items()}, index, complete)
-    if not distributed.leads():
-        return distributed.shared({})
+    if not collectives.is_main_process():
+        return collectives.broadcast({})
     validations = {}
     for name, rows in results.items():
         with stages(EVALUATION):
@@ -58,7 +58,7 @@ def compare(
                 evaluation = replace(evaluation, nms_ms=_milliseconds(seconds[name]), misalignment=meter.figures(name))
         known = rows[np.isin(rows[:, 6], index.category_ids)]  # a model may know classes that the data set lacks
         validations[name] = Validation(evaluation, known, None if index.num_boxes else index.name)
-    return distributed.shared(validations)
+    return collectives.broadcast(validations)
 
 
 def _suppressed(
@@ -86,7 +86,7 @@ def over_processes(
     seen holds the ids of the images that this process looked at. Raises AssertionError if one came up twice, or, where
     they should be complete, not at all.
     """
-    everyone = distributed.gathered((seen, kept))
+    everyone = collectives.all_gather((seen, kept))
     images = [image for ids, _ in everyone for image in ids]
     assert len(set(images)) == len(images), "an image was evaluated twice"
     assert not complete or len(images) == len(index), "an image was not evaluated"

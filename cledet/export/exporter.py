@@ -123,7 +123,7 @@ def idle(method: str) -> set[str]:
     unused = {"localization", "cl_norm", "cl_score"} if method != "cl-balanced" else set()
     if method == "none":
         unused |= {"conf", "max_det"}
-    return unused | {"iou"} if method in ("none", "soft", "soft-mean") else unused
+    return unused | {"iou"} if method in ("none", "soft", "soft-vote") else unused
 
 
 def need(packages: tuple[str, ...]) -> None:

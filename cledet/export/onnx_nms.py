@@ -51,7 +51,7 @@ def append_nms(network: onnx.ModelProto, post: PostProcess, candidates: Sequence
 
 def suppression(post: PostProcess, ir_version: int = 10) -> onnx.ModelProto:
     """Build the graph that filters candidates by score and area, suppresses and sorts them: outputs OUTPUTS."""
-    floor = MIN_SCORE if post.nms in ("soft", "soft-linear", "soft-mean") else 0.0
+    floor = MIN_SCORE if post.nms in ("soft", "soft-linear", "soft-vote") else 0.0
     rounds = np.iinfo(np.int64).max if post.nms == "cl-balanced" else post.max_det
     whole = detector(STEPS[post.nms](post), post.conf, floor, int(rounds), post.max_det)
     taken, given = ([FLOAT[count, 4], FLOAT[count], INT64[count]] for count in ("M", "K"))
@@ -176,7 +176,7 @@ def soft(post: PostProcess) -> Step:
     return step
 
 
-def soft_mean(post: PostProcess) -> Step:
+def soft_vote(post: PostProcess) -> Step:
     """Scores decay by 1 - IoU; the pick moves to the mean, weighted by first score, of the boxes over it."""
 
     @script()
@@ -250,13 +250,13 @@ def bound_of(post: PostProcess) -> float:
 
 OVERLAP = {"standard": ious, "diou": dious}
 CL_NORM = {"max": farthest, "diagonal": enclosing_diagonal}
-LOCALIZATION = {"proximity": (1.0, -1.0), "literal": (0.0, 1.0)}
+LOCALIZATION = {"proximity": (1.0, -1.0), "as-printed": (0.0, 1.0)}
 """Eq. 9's localization score of a relative distance d: constant + slope x d."""
 STEPS: dict[str, Callable[[PostProcess], Step]] = {
     "standard": greedy,
     "soft": soft,
     "soft-linear": soft_linear,
-    "soft-mean": soft_mean,
+    "soft-vote": soft_vote,
     "diou": greedy,
     "weighted": weighted,
     "cl-balanced": cl_balanced,

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cledet.components.dc import center_unit, dynamic_coefficient, normalize_coefficient
-from cledet.components.iac import Recall, at_matched_class, recalled
+from cledet.components.iac import IACOptions, at_matched_class, recalled
 from cledet.models.network import RawOutputs
 from cledet.ops.assigners.atss import assign_atss
 from cledet.ops.assigners.fcos import assign_fcos, centerness
@@ -45,14 +45,14 @@ class Targets(NamedTuple):
     ignored: Tensor  # [N, K, 4] crowds and difficult objects: neither objects nor background
 
 
-class Assigned(NamedTuple):
+class Assignment(NamedTuple):
     """What each of A anchors of N images answers for."""
 
     gt: Tensor  # [N, A] int64 index of its ground truth, -1 background, -2 ignored
     recalled: Tensor  # [N, A] bool whether it is positive by IAC only
     quality: Tensor | None = None  # [N, A] what the positives' scores should be, where the assignment says so
 
-    def counts(self) -> Tensor:
+    def weights(self) -> Tensor:
         """What each anchor [N, A] counts for: a positive its quality, 1 if there is none said; another 0."""
         positive = self.gt >= 0
         return positive.long() if self.quality is None else self.quality * positive
@@ -84,7 +84,7 @@ class Losses(NamedTuple):
     n: Tensor  # Eq. 4's N, over all processes; what the losses are divided by, or by 1 if it is less
 
 
-LETTER = Recall()
+AS_PRINTED = IACOptions()
 """IAC as the paper writes it."""
 
 
@@ -96,7 +96,7 @@ class Criterion:
     `assignment="fcos", reg_loss="giou", iac=None` of a network that says centerness is FCOS with DC.
     """
 
-    iac: Recall | None = LETTER
+    iac: IACOptions | None = AS_PRINTED
     dc: bool = True
     assignment: str = "iou"
     cls_loss: str = "focal"
@@ -135,19 +135,19 @@ class Criterion:
             )
 
     @torch.no_grad()
-    def assign(self, raw: RawOutputs, targets: Targets) -> Assigned:
+    def assign(self, raw: RawOutputs, targets: Targets) -> Assignment:
         """What each anchor answers for, and which of them are ignored."""
         found = ASSIGNMENTS[self.assignment](self, raw, targets)
         return found._replace(gt=ignore_regions(found.gt, raw.anchors, targets.ignored))
 
-    def classification(self, raw: RawOutputs, targets: Targets, assigned: Assigned, found: Positives) -> Tensor:
+    def classification(self, raw: RawOutputs, targets: Targets, assigned: Assignment, found: Positives) -> Tensor:
         """The classification loss [N, A] of every anchor, without DC and not yet divided."""
         labels = assigned.gt.clamp(max=-1)
         labels[found.image, found.anchor] = targets.labels[found.image, found.gt]
         loss = CLS_LOSSES[self.cls_loss].loss
         return loss(raw.logits.flatten(0, 1), labels.flatten(), found.quality, self.total).view_as(labels)
 
-    def regression(self, raw: RawOutputs, assigned: Assigned, found: Positives, n: Tensor) -> Tensor:
+    def regression(self, raw: RawOutputs, assigned: Assignment, found: Positives, n: Tensor) -> Tensor:
         """The boxes' loss of the batch, and where the network says centerness that of it, which is over N."""
         loss, share = REG_LOSSES[self.reg_loss](found), n
         if (weight := self.box_weight(raw, assigned, found)) is not None:
@@ -159,7 +159,7 @@ class Criterion:
         true = centerness(encode_distances(found.gt_boxes, found.anchors, found.strides))
         return boxes + binary_cross_entropy_with_logits(said, true, reduction="sum") / self.divisor(n)
 
-    def box_weight(self, raw: RawOutputs, assigned: Assigned, found: Positives) -> Tensor | None:
+    def box_weight(self, raw: RawOutputs, assigned: Assignment, found: Positives) -> Tensor | None:
         """What weighs the positives' box losses [P]: the quality if the assignment says it, else as the loss does."""
         if assigned.quality is not None:
             return found.quality
@@ -182,7 +182,7 @@ class Criterion:
         return normalize_coefficient(coefficient, loss, total=self.total)
 
 
-def positives(raw: RawOutputs, targets: Targets, assigned: Assigned) -> Positives:
+def positives(raw: RawOutputs, targets: Targets, assigned: Assignment) -> Positives:
     """The positive anchors of all images, image by image, in the anchors' order."""
     image, anchor = (assigned.gt >= 0).nonzero(as_tuple=True)
     gt = assigned.gt[image, anchor]
@@ -194,7 +194,7 @@ def positives(raw: RawOutputs, targets: Targets, assigned: Assigned) -> Positive
     return Positives(image, anchor, gt, gt_boxes, anchors, strides, code, boxes, quality)
 
 
-def _by_iou(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assigned:
+def _by_iou(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assignment:
     """RetinaNet's assignment, and where IAC is on what it recalls by its score (Eq. 5-7)."""
     matches = match(raw.anchors, targets.boxes)
     gt = assign_from(matches)
@@ -202,26 +202,26 @@ def _by_iou(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assigned
         return _without_iac(gt)
     prob = at_matched_class(raw.logits, targets.labels, matches).float().sigmoid()
     extra = recalled(gt, matches, raw.anchors, targets.boxes, prob, criterion.iac)
-    return Assigned(torch.where(extra, matches.gt, gt), extra)
+    return Assignment(torch.where(extra, matches.gt, gt), extra)
 
 
-def _by_atss(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assigned:
+def _by_atss(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assignment:
     """ATSS with 9 candidates on a level, of each of a place's anchors."""
     return _without_iac(assign_atss(raw.anchors, targets.boxes, raw.levels, count=9 * raw.per_position))
 
 
-def _by_fcos(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assigned:
+def _by_fcos(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assignment:
     """FCOS's own assignment of points."""
     return _without_iac(assign_fcos(raw.anchors, targets.boxes, raw.strides, radius=criterion.center_sampling))
 
 
-def _by_tal(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assigned:
+def _by_tal(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assignment:
     """TOOD's assignment by what the network says, and what its scores should be."""
     gt, quality = assign_tal(raw.anchors, raw.boxes(), raw.logits, targets.boxes, targets.labels)
     return _without_iac(gt)._replace(quality=quality)
 
 
-def _by_paa(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assigned:
+def _by_paa(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assignment:
     """PAA: of the anchors that overlap an object by a tenth those of low focal loss + 1.3 GIoU loss."""
     gt = assign_from(match(raw.anchors, targets.boxes), fg_threshold=0.1, bg_threshold=0.1)
     found = positives(raw, targets, _without_iac(gt))
@@ -233,8 +233,8 @@ def _by_paa(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assigned
     return _without_iac(gt)
 
 
-def _without_iac(gt: Tensor) -> Assigned:
-    return Assigned(gt, torch.zeros_like(gt, dtype=torch.bool))
+def _without_iac(gt: Tensor) -> Assignment:
+    return Assignment(gt, torch.zeros_like(gt, dtype=torch.bool))
 
 
 def _gfl_boxes(found: Positives) -> Tensor:
@@ -279,7 +279,7 @@ REG_LOSSES: dict[str, Callable[[Positives], Tensor]] = {
 }
 """The box loss [P] of each positive anchor."""
 NORMALIZERS = {
-    "positives": lambda assigned: assigned.counts().sum(),
-    "matched": lambda assigned: (assigned.counts() * ~assigned.recalled).sum(),
+    "positives": lambda assigned: assigned.weights().sum(),
+    "matched": lambda assigned: (assigned.weights() * ~assigned.recalled).sum(),
 }
 """What N, by which Eq. 4 divides, counts: all positives, or those by IoU only; each as its quality, if said."""

@@ -15,9 +15,9 @@ from cledet.ops.nms_clusters import clusters
 from cledet.ops.soft_nms import soften
 
 DECAY_IOU = 0.3
-"""soft-mean: a better box decays the scores of those whose IoU with it is over this."""
+"""soft-vote: a better box decays the scores of those whose IoU with it is over this."""
 VOTERS_IOU = 0.8
-"""soft-mean: the boxes whose IoU with a box is over this say where its object is."""
+"""soft-vote: the boxes whose IoU with a box is over this say where its object is."""
 
 
 class Kept(NamedTuple):
@@ -38,9 +38,9 @@ class Options(NamedTuple):
     sigma: float
     """soft: width of the gaussian that decays the scores of overlapping boxes."""
     min_score: float
-    """soft, soft-linear, soft-mean: a box whose score decays below this goes."""
+    """soft, soft-linear, soft-vote: a box whose score decays below this goes."""
     localization: str
-    """cl-balanced: "proximity" or "literal", see `cl_balanced_nms`."""
+    """cl-balanced: "proximity" or "as-printed", see `cl_balanced_nms`."""
     cl_norm: str
     """cl-balanced: "max" or "diagonal"."""
     cl_score: str
@@ -62,7 +62,7 @@ def suppress(
 ) -> Kept:
     """Suppress duplicates among the boxes of each class by the method of that name in NMS.
 
-    boxes [N, 4], scores [N], labels [N] int64; the other options are those of `Options`. "soft" and "soft-mean"
+    boxes [N, 4], scores [N], labels [N] int64; the other options are those of `Options`. "soft" and "soft-vote"
     have no use for iou_threshold. Raises ValueError for an unknown method.
     """
     if method not in NMS:
@@ -131,7 +131,7 @@ def _soft_linear(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: f
     return _by_score((final >= 0).nonzero().squeeze(-1), final, boxes)
 
 
-def _soft_mean(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options) -> Kept:
+def _soft_vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options) -> Kept:
     """Soft-NMS, linear from an IoU of DECAY_IOU, and each box left moves to where those about it put its object.
 
         box_i = sum_j(score_j * box_j) / sum_j(score_j)    # over all j of its class with IoU(i, j) > VOTERS_IOU
@@ -202,9 +202,9 @@ NMS = {
     "standard": _standard,
     "soft": _soft,
     "soft-linear": _soft_linear,
-    "soft-mean": _soft_mean,
+    "soft-vote": _soft_vote,
     "diou": _diou,
     "weighted": _weighted,
     "cl-balanced": _cl_balanced,
 }
-MOVING = ("weighted", "soft-mean")
+MOVING = ("weighted", "soft-vote")

@@ -14,7 +14,7 @@ from cledet.config.loading import reopen
 from cledet.config.train import GridSettings, TrainSettings
 from cledet.config.types import EVERY, Subsets, ablation_name
 from cledet.console import say, warn
-from cledet.distributed import collectives as distributed
+from cledet.distributed import collectives
 from cledet.errors import Interrupted, UserError
 from cledet.io.atomic import is_there, write_whole
 from cledet.metrics.tables import SIZES, Table
@@ -57,14 +57,14 @@ def train_grid(settings: GridSettings, group: Path, train: Callable[[TrainSettin
     `train` starts a run, or goes on with what its folder holds, and returns at its end.
     """
     runs = sorted(settings.runs(), key=lambda run: (run.seed, "clb" in run.ablation))
-    if distributed.leads():
+    if collectives.is_main_process():
         write_whole(group / GRID, settings.to_yaml())
     for number, run in enumerate(runs, 1):
         folder, twin = group / run_name(run), _without_clb(run)
         say("", f"[{number}/{len(runs)}] {folder}")
         try:
             if twin.ablation != run.ablation and twin.ablation in settings.ablation:
-                if distributed.leads() and not (folder / "config.yaml").is_file():  # written last
+                if collectives.is_main_process() and not (folder / "config.yaml").is_file():  # written last
                     take_weights(group / run_name(twin), folder, run)
             else:
                 train(run, folder)

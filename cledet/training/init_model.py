@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from cledet.components.iac import Recall
+from cledet.components.iac import IACOptions
 from cledet.config.train import TrainSettings
 from cledet.config.types import ablation_name
 from cledet.console import say
 from cledet.data.augment import Augment
 from cledet.data.index import DetectionIndex
-from cledet.distributed import collectives as distributed
+from cledet.distributed import collectives
 from cledet.distributed.devices import describe
 from cledet.errors import UserError
 from cledet.models.backbones.weights import load_imagenet
@@ -90,7 +90,7 @@ def transfer(
 
 def build_criterion(settings: TrainSettings) -> Criterion:
     """The criterion that the settings describe."""
-    recall = Recall(
+    recall = IACOptions(
         alpha=settings.alpha,
         score_threshold=settings.score_threshold,
         min_iou=settings.recall_min_iou,
@@ -139,7 +139,7 @@ def summary(
     """What is about to be trained, on what, and how, in three lines."""
     trained = sum(p.numel() for p in learner.network.parameters() if p.requires_grad) / 1e6
     precision = str(learner.dtype or torch.float32).removeprefix("torch.")
-    processes = f", {distributed.size()} processes" if distributed.size() > 1 else ""
+    processes = f", {collectives.world_size()} processes" if collectives.world_size() > 1 else ""
     parts = f" in {settings.accumulate} parts" if settings.accumulate > 1 else ""
     left_out = "" if "iac" in settings.possible else f" (iac has no part in --assign {settings.of_head('assign')})"
     head = "" if model.architecture.head == "retinanet" else f" with the head {model.architecture.head}"

@@ -13,7 +13,7 @@ from cledet.config.train import GridSettings, TrainingSettings, TrainSettings
 from cledet.config.types import AUTO
 from cledet.console import say, warn
 from cledet.data.open import open_source
-from cledet.distributed import collectives as distributed
+from cledet.distributed import collectives
 from cledet.distributed.devices import amp_dtype, pick_devices
 from cledet.distributed.environment import in_group
 from cledet.distributed.launch import launch
@@ -39,16 +39,18 @@ def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
     """Train a run or a grid from the start, perhaps from given weights; returns its folder."""
     if settings.node_rank > 0 and launches(settings):
         return _follow(settings)
-    with distributed.group():
-        settings = distributed.shared(from_anywhere(settings))
-        if (begun := distributed.shared(_restarted(settings))) is not None:
+    with collectives.process_group():
+        settings = collectives.broadcast(from_anywhere(settings))
+        if (begun := collectives.broadcast(_restarted(settings))) is not None:
             return resume(begun, {})
         task = load_task(settings.runs()[0])
         model = begin(settings.runs()[0], task, given)  # refuses what does not fit before there is a folder
-        settings = distributed.shared(_with_batch(settings, model, task) if distributed.leads() else settings)
+        settings = collectives.broadcast(
+            _with_batch(settings, model, task) if collectives.is_main_process() else settings
+        )
         _refuse_unfit(settings)
         amp_dtype(pick_devices(settings.device).devices[0], settings.amp)
-        folder = distributed.shared(_new_folder(settings) if distributed.leads() else Path())
+        folder = collectives.broadcast(_new_folder(settings) if collectives.is_main_process() else Path())
         runs = settings.runs()
         model.settings = runs[0].model_dump(mode="json")  # with the batch that was found
         if len(runs) == 1:
@@ -64,8 +66,10 @@ def resume(folder: Path, changes: dict[str, Any]) -> Path:
     if refused:
         hint = "start a new run with --weights"
         raise UserError(f"a resumed run keeps its settings; --{refused[0].replace('_', '-')} cannot be changed", hint)
-    with distributed.group():
-        folder, settings = distributed.shared(_reopen(folder, changes) if distributed.leads() else (folder, None))
+    with collectives.process_group():
+        folder, settings = collectives.broadcast(
+            _reopen(folder, changes) if collectives.is_main_process() else (folder, None)
+        )
         assert settings is not None
         if settings.node_rank > 0 and launches(settings):
             return _follow(settings)
@@ -94,13 +98,13 @@ def _reopen(folder: Path, changes: dict[str, Any]) -> tuple[Path, GridSettings]:
 
 def begin(settings: TrainSettings, task: Task, given: Checkpoint | None) -> Checkpoint:
     """The model that a run starts from, the same in all processes."""
-    with distributed.leader_first():
+    with collectives.main_process_first():
         return initial_model(settings, task.train, given)
 
 
 def _start(settings: TrainSettings, task: Task, model: Checkpoint, run: Path) -> None:
     """Train a model from the start, in its folder, from which it can be resumed from now on."""
-    if distributed.leads():
+    if collectives.is_main_process():
         run.mkdir(parents=True, exist_ok=True)
         write_whole(run / CONFIG, settings.to_yaml())
         model.save(run / LAST)
@@ -109,7 +113,7 @@ def _start(settings: TrainSettings, task: Task, model: Checkpoint, run: Path) ->
 
 def _fit(settings: TrainSettings, task: Task, run: Path, given: Checkpoint | None) -> None:
     """Train a run in its folder, or go on with what is there, if it is not finished."""
-    model = distributed.shared(load_checkpoint(run / LAST) if is_there(run / LAST) else None)
+    model = collectives.broadcast(load_checkpoint(run / LAST) if is_there(run / LAST) else None)
     if model is None:
         _start(settings, task, begin(settings, task, given), run)
     elif model.training.get("finished", model.step >= settings.steps(len(task.train))):
@@ -154,7 +158,7 @@ def _follow(settings: GridSettings) -> Path:
 def _refuse_unfit(settings: GridSettings) -> None:
     """Raise UserError where the batch cannot be shared equally, or the norms not at all."""
     devices = pick_devices(settings.device).devices
-    processes = distributed.size() * (len(devices) if launches(settings) else 1) * settings.nnodes
+    processes = collectives.world_size() * (len(devices) if launches(settings) else 1) * settings.nnodes
     if settings.norm == "sync" and processes > 1 and devices[0].type != "cuda":
         raise UserError("--norm sync of several processes needs CUDA GPUs", "try --norm batch or group")
     if settings.batch % (processes * settings.accumulate):
@@ -170,7 +174,7 @@ def _with_batch(settings: GridSettings, model: Checkpoint, task: Task) -> GridSe
     boxes, devices = int(np.diff(task.train.starts).max()), pick_devices(settings.device).devices
     here = len(devices) if launches(settings) else 1
     batch = largest_batch(settings.runs()[0], model.architecture, boxes, devices[0])
-    return settings.model_copy(update={"batch": batch * here * settings.nnodes * distributed.size()})
+    return settings.model_copy(update={"batch": batch * here * settings.nnodes * collectives.world_size()})
 
 
 def _new_folder(settings: GridSettings) -> Path:
@@ -192,7 +196,7 @@ def _restarted(settings: GridSettings) -> Path | None:
 
 def load_task(settings: TrainSettings) -> Task:
     """The splits that a run is trained on and measured on."""
-    with distributed.leader_first():  # who draws or indexes it for the others
+    with collectives.main_process_first():  # who draws or indexes it for the others
         return _load_task(settings)
 
 

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cledet.config.train import TrainSettings
 from cledet.data.dataset import Batch
-from cledet.distributed import collectives as distributed
+from cledet.distributed import collectives
 from cledet.distributed.devices import amp_dtype, autocast
 from cledet.models.backbones.norms import FrozenBatchNorm2d
 from cledet.models.criterion import Criterion, Losses, Targets
@@ -37,11 +37,11 @@ class Learner:
         self.settings, self.device, self.total = settings, device, total
         self.dtype = amp_dtype(device, settings.amp)
         self.network = network.to(device)
-        if settings.norm == "sync" and distributed.size() > 1:  # one process has the whole batch
+        if settings.norm == "sync" and collectives.world_size() > 1:  # one process has the whole batch
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        self.parallel = distributed.parallel(self.network, device)
+        self.parallel = collectives.data_parallel(self.network, device)
         self.forward: Callable[[Tensor], Any] = torch.compile(self.parallel) if settings.compile else self.parallel
-        self.criterion = replace(criterion, total=distributed.total, processes=distributed.size())
+        self.criterion = replace(criterion, total=collectives.all_reduce_sum, processes=collectives.world_size())
         self.plain = replace(self.criterion, iac=None)  # until recall_start
         self.optimizer = build_optimizer(self.network, settings)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
@@ -66,11 +66,11 @@ class Learner:
     def _gradients(self, parts: Sequence[Batch], step: int) -> Losses:
         self.parallel.train()
         self.optimizer.zero_grad(set_to_none=True)
-        torch.manual_seed(_seed(self.settings.seed, step, distributed.rank()))  # of what a backbone may drop
+        torch.manual_seed(_seed(self.settings.seed, step, collectives.rank()))  # of what a backbone may drop
         criterion = self.criterion if step >= self.settings.recall_start * self.total else self.plain
         found: list[Losses] = []
         for number, batch in enumerate(parts, 1):
-            with distributed.synchronizing(self.parallel, number == len(parts)):
+            with collectives.gradient_sync(self.parallel, number == len(parts)):
                 losses = self._losses(batch, criterion)
                 expected = (found[0].n if found else losses.n).clamp(min=1) * len(parts)
                 loss = (losses.classification + losses.regression) * (losses.n.clamp(min=1) / expected)
@@ -142,7 +142,7 @@ class Learner:
             raw = self.forward(batch.images)
         losses = criterion(raw, Targets(batch.boxes, batch.labels, batch.ignored))
         finite = bool(torch.isfinite(losses.classification + losses.regression))
-        if not distributed.everywhere(finite):
+        if not collectives.all_true(finite):
             raise NotFinite(_complaint(losses))
         return losses
 
@@ -169,14 +169,14 @@ def combined(parts: Sequence[Losses]) -> Losses:
 
 def over_processes(losses: Losses) -> Losses:
     """The losses of the whole batch from those of each process's share."""
-    if distributed.size() == 1:
+    if collectives.world_size() == 1:
         return losses
     spread = torch.stack([losses.coefficient, losses.spread]).nan_to_num() * losses.positives
     values = torch.stack([losses.classification, losses.regression, losses.positives, losses.recalled, *spread])
-    classification, regression, positives, recalled, coefficient, width = distributed.total(values)
+    classification, regression, positives, recalled, coefficient, width = collectives.all_reduce_sum(values)
     return Losses(
-        classification=classification / distributed.size(),
-        regression=regression / distributed.size(),
+        classification=classification / collectives.world_size(),
+        regression=regression / collectives.world_size(),
         positives=positives,
         recalled=recalled,
         coefficient=coefficient / positives,

@@ -21,7 +21,7 @@ from cledet.console import Steps, say, warn
 from cledet.data.dataset import Batch, DetectionDataset
 from cledet.data.index import DetectionIndex
 from cledet.data.loader import train_loader
-from cledet.distributed import collectives as distributed
+from cledet.distributed import collectives
 from cledet.distributed.devices import default_workers, memory_used, own_device, pick_devices, within_memory
 from cledet.errors import Interrupted, ProcessFailed, UserError
 from cledet.evaluation.evaluator import post_process, validate
@@ -74,12 +74,14 @@ class Trainer:
         self.digests = task.train.digests()
         if settings.deterministic:
             make_deterministic()
-        self.device = own_device(pick_devices(settings.device).devices, distributed.local_rank())
+        self.device = own_device(pick_devices(settings.device).devices, collectives.local_rank())
         self.total = settings.steps(len(task.train))
         network = model.network()
         network.backbone.freeze(frozen_stages(settings, model.architecture.backbone))
         self.learner = Learner(network, build_criterion(settings), settings, self.device, self.total)
-        self.history = History(run / "results.csv", open_loggers(settings, run) if distributed.leads() else ())
+        self.history = History(
+            run / "results.csv", open_loggers(settings, run) if collectives.is_main_process() else ()
+        )
         self.tell = callback(settings.callback)
         self.meter = Meter()
         self.at = Progress()
@@ -99,7 +101,7 @@ class Trainer:
                     raise
                 self._save("last.pt")
                 raise Interrupted(stop.number, self.run) from error
-        if self.task.val is not None and distributed.leads():
+        if self.task.val is not None and collectives.is_main_process():
             self._draw_examples(self.task.val)
         self.tell("end", {"run": str(self.run), "step": self.at.step, "best": self.at.best})
         return self.run
@@ -133,7 +135,7 @@ class Trainer:
         except NotFinite as error:
             self._skip(error, parts)
         else:
-            dropped = int(distributed.total(torch.cat([part.dropped for part in parts]).sum()))
+            dropped = int(collectives.all_reduce_sum(torch.cat([part.dropped for part in parts]).sum()))
             self.meter.add(losses, dropped, self.settings.batch, self.waited)
             self.at.bad_steps = 0
             figures = {name: float(value) for name, value in losses._asdict().items()}
@@ -169,8 +171,8 @@ class Trainer:
             start_step=self.at.step,
             seed=settings.seed,
             workers=default_workers(settings.workers),
-            rank=distributed.rank(),
-            world=distributed.size(),
+            rank=collectives.rank(),
+            world=collectives.world_size(),
             parts=settings.accumulate,
             pin_memory=self.device.type == "cuda",
         )
@@ -187,7 +189,7 @@ class Trainer:
     def _draw_batch(self, parts: list[Batch]) -> None:
         """Write what the network gets at one of the first steps, unless an earlier start of this run has."""
         path = self.run / "batches" / f"{self.at.step:06d}.jpg"
-        if self.at.step < DRAWN_BATCHES and distributed.leads() and not path.exists():
+        if self.at.step < DRAWN_BATCHES and collectives.is_main_process() and not path.exists():
             path.parent.mkdir(exist_ok=True)
             save_batch(parts[0], self.task.train.classes, path)
 
@@ -203,7 +205,7 @@ class Trainer:
             with stop.abandoning():
                 metrics = self._validate(val)
             at.judged = epoch
-        if distributed.leads():
+        if collectives.is_main_process():
             self.history.add(row | {k: v for k, v in metrics.items() if k != "per_class"})
             say(self.history.line())
             self._say_dropped()
@@ -270,7 +272,7 @@ class Trainer:
 
     def _save(self, name: str, metrics: dict[str, Any] | None = None) -> None:
         """best.pt holds the weights to use, last.pt also what is needed to go on."""
-        if not distributed.leads():
+        if not collectives.is_main_process():
             return
         self.model.model = self.learner.inference_network().state_dict()
         self.model.step, self.model.metrics = self.at.step, metrics or {}

@@ -80,7 +80,7 @@ def test_equals_loop_on_a_thousand_scenes(large: int, monkeypatch: pytest.Monkey
     # 12: classes of up to 12 boxes by windows, some at a time, the crowded one by NMS
     monkeypatch.setattr(module, "LARGE", {False: large})
     monkeypatch.setattr(module, "PAIRS", {False: 100})
-    options = [(a, b, c) for a in ("proximity", "literal") for b in ("max", "diagonal") for c in ("own", "max")]
+    options = [(a, b, c) for a in ("proximity", "as-printed") for b in ("max", "diagonal") for c in ("own", "max")]
     for seed in range(500):
         boxes, scores, labels = scene(seed + 1000 * min(large, 2), 40)
         localization, cl_norm, cl_score = options[seed % len(options)]
@@ -164,7 +164,7 @@ def test_by_hand() -> None:
     scores, labels = torch.tensor([0.9, 0.8, 0.7]), torch.zeros(3, dtype=torch.long)
     keep, score = cl_balanced_nms(boxes, scores, labels)
     assert (keep.tolist(), score.tolist()) == ([1], pytest.approx([0.8]))
-    keep, score = cl_balanced_nms(boxes, scores, labels, localization="literal", cl_score="max")
+    keep, score = cl_balanced_nms(boxes, scores, labels, localization="as-printed", cl_score="max")
     assert (keep.tolist(), score.tolist()) == ([0], pytest.approx([0.9]))
     keep, score = cl_balanced_nms(boxes, scores, labels, cl_score="max")
     assert (keep.tolist(), score.tolist()) == ([1], pytest.approx([0.9]))

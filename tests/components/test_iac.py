@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cledet.components import assign_iac, iac_score
-from cledet.components.iac import Recall, at_matched_class, recalled
+from cledet.components.iac import IACOptions, at_matched_class, recalled
 from cledet.ops.assigners.max_iou import assign_from, assign_max_iou, match
 
 
@@ -151,7 +151,7 @@ def test_parts_on_logits_equal_the_whole_on_probabilities() -> None:
     matches = match(anchors, gts)
     matched = at_matched_class(prob.logit(), labels, matches).sigmoid()
     plain = assign_from(matches)
-    more = recalled(plain, matches, anchors, gts, matched, Recall())
+    more = recalled(plain, matches, anchors, gts, matched, IACOptions())
     assert more.any()
     assert not more[plain >= 0].any()
     assert torch.equal(torch.where(more, matches.gt, plain), assign_iac(anchors, gts, labels, prob))

@@ -19,7 +19,7 @@ import json, sys
 from pathlib import Path
 import torch
 from cledet.config.train import TrainSettings
-from cledet.distributed import collectives as distributed
+from cledet.distributed import collectives
 from cledet.signals import Interrupts
 from cledet.training.run import load_task
 from cledet.training.init_model import initial_model
@@ -41,10 +41,10 @@ def main():
         return losses
     trainer.learner.gradients = record
     trainer.fit()
-    if distributed.leads():
+    if collectives.is_main_process():
         Path(job["out"]).write_text(json.dumps({"losses": seen}))
 
-with distributed.group():
+with collectives.process_group():
     main()
 """
 

@@ -85,7 +85,7 @@ def test_max_det_and_the_options_of_cl_b_are_heeded(found):
     best = results[results[:, 5] == 0.5]
     moved = [np.array([0, x, 0, 0, 0, score, 0]) for x, score in ((0, 0), (4, -0.01), (4.5, -0.02))]
     cluster = np.concatenate([best + one for one in moved])
-    for localization, score in (("proximity", 0.49), ("literal", 0.5)):
+    for localization, score in (("proximity", 0.49), ("as-printed", 0.5)):
         chosen = validate_results(
             cluster, index, settings(nms="cl-balanced", localization=localization, cl_score="own")
         )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cledet.components.iac import Recall
+from cledet.components.iac import IACOptions
 from cledet.config.train import TrainSettings
 from cledet.explain.explanation import Objects
 from cledet.explain.figure import draw, picture
@@ -49,13 +49,13 @@ def explained(raw=LINE, found=ONE, size=(32, 96), shape=(32, 96, 3), **settings)
 
 def test_positives_by_iou_and_recalled():
     """0.75 * 0.9 + 0.25 * 128 / 256 = 0.8 recalls the second anchor; 0.75 * 0.4 + 0.125 = 0.425 does not."""
-    found = find_positives(LINE, ONE, Criterion(iac=Recall(min_iou=0.3)))
+    found = find_positives(LINE, ONE, Criterion(iac=IACOptions(min_iou=0.3)))
     assert found.recalled.tolist() == [False, True]
     assert found.gt.tolist() == [0, 0]
     assert found.boxes.tolist() == found.anchors.tolist() == [[0, 0, 16, 16], [8, 0, 24, 16]]
-    assert find_positives(LINE, ONE, Criterion(iac=Recall(min_iou=0.35))).recalled.tolist() == [False]
+    assert find_positives(LINE, ONE, Criterion(iac=IACOptions(min_iou=0.35))).recalled.tolist() == [False]
     unsure = outputs((8, 8, 16, 0.2, 0.5), (16, 8, 16, 0.3, 0.4))
-    assert find_positives(unsure, ONE, Criterion(iac=Recall(min_iou=0.3))).recalled.tolist() == [False]
+    assert find_positives(unsure, ONE, Criterion(iac=IACOptions(min_iou=0.3))).recalled.tolist() == [False]
 
 
 def test_coefficients():
@@ -63,7 +63,7 @@ def test_coefficients():
     alike = outputs((8, 8, 16, 0.2, 0.9), (16, 8, 16, 0.2, 0.9))
     good, bad = 2.0, 1 + math.exp(-0.25)
     mean = (good + bad) / 2
-    weight = find_positives(alike, ONE, Criterion(iac=Recall(), center_unit="size")).weight
+    weight = find_positives(alike, ONE, Criterion(iac=IACOptions(), center_unit="size")).weight
     assert weight.tolist() == pytest.approx([good / mean, bad / mean], rel=1e-5)
 
 
@@ -78,7 +78,7 @@ def test_clusters_by_hand():
     weights = [math.exp(s) for s in (0.6, 0.59, 0.58)]
     x = sum(w * c for w, c in zip(weights, (5, 6, 7))) / sum(weights)
     assert found.centers.tolist() == [[6, 5], pytest.approx([x, 5], rel=1e-6)]
-    literal = find_clusters(Detected(*found[:3]), 0.5, localization="literal")
+    literal = find_clusters(Detected(*found[:3]), 0.5, localization="as-printed")
     assert literal.balanced.tolist() == [3, 0]
     assert found.shown() == 2
 

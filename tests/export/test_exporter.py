@@ -201,7 +201,7 @@ def test_a_file_with_nms_says_how_it_suppresses(with_nms):
 
 def test_openvino_takes_the_nms_too(decisive, tmp_path):
     pytest.importorskip("openvino")
-    result = decisive.export("openvino", nms="soft-mean", project=tmp_path)
+    result = decisive.export("openvino", nms="soft-vote", project=tmp_path)
     assert sorted(path.name for path in result.path.parent.iterdir()) == ["model.bin", "model.xml"]
     assert result.detections > 0
 

@@ -21,7 +21,7 @@ POSTS = [
     *(PostProcess(nms=method) for method in NMS_METHODS),
     *(PostProcess(nms=method, iou=0.6, max_det=7, conf=0.3) for method in NMS_METHODS),
     PostProcess(nms="cl-balanced", cl_norm="diagonal"),
-    PostProcess(nms="cl-balanced", localization="literal"),
+    PostProcess(nms="cl-balanced", localization="as-printed"),
     PostProcess(nms="cl-balanced", cl_score="max"),
     PostProcess(nms="standard", iou=1.0),
     PostProcess(nms="cl-balanced", iou=1.0),

@@ -7,7 +7,7 @@ import torch
 from torchvision.models.detection import _utils as det_utils
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
-from cledet.components.iac import Recall
+from cledet.components.iac import IACOptions
 from cledet.models.anchors import Anchors
 from cledet.models.criterion import Criterion, Targets, positives
 from cledet.models.network import RawOutputs
@@ -104,7 +104,7 @@ def test_iac_recalls_only_what_is_already_likely():
     losses = Criterion()(late, TWO)
     assert int(losses.recalled) > 0
     assert int(losses.positives) == int(losses.recalled) + int(PLAIN(late, TWO).positives)
-    floor = Criterion(iac=Recall(min_iou=0.3))(late, TWO)
+    floor = Criterion(iac=IACOptions(min_iou=0.3))(late, TWO)
     assert 0 < int(floor.recalled) < int(losses.recalled)
 
 

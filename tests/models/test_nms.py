@@ -50,7 +50,7 @@ def test_soft_by_hand() -> None:
 
 def test_cl_balanced_passes_its_options() -> None:
     boxes, scores, labels = scene(4, n=200, classes=1)
-    options = {"localization": "literal", "cl_norm": "diagonal", "cl_score": "max"}
+    options = {"localization": "as-printed", "cl_norm": "diagonal", "cl_score": "max"}
     ours = batched_nms(boxes, scores, labels, 0.3, method="cl-balanced", **options)  # type: ignore[arg-type]
     wanted = cl_balanced_nms(boxes, scores, labels, 0.3, **options)
     assert torch.equal(ours[0], wanted[0])

@@ -68,22 +68,22 @@ def test_weighted_by_hand() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 50))
-def test_soft_mean_equals_the_loop(seed: int, n: int) -> None:
+def test_soft_vote_equals_the_loop(seed: int, n: int) -> None:
     sample = scene(seed, n)
     label, iou = sample[2].tolist(), box_iou(sample[0], sample[0]).tolist()
     soft = suppress(*sample, DECAY_IOU, method="soft-linear")
-    keep, kept, moved = suppress(*sample, method="soft-mean")
+    keep, kept, moved = suppress(*sample, method="soft-vote")
     assert torch.equal(keep, soft.keep)
     assert torch.equal(kept, soft.scores)
     near = [[j for j in range(n) if j == i or (label[i] == label[j] and iou[i][j] > VOTERS_IOU)] for i in keep.tolist()]
     torch.testing.assert_close(moved, torch.tensor([mean(sample, m) for m in near]).reshape(-1, 4))
 
 
-def test_soft_mean_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_soft_vote_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     sample = scene(5, 90)
-    whole = suppress(*sample, method="soft-mean")
+    whole = suppress(*sample, method="soft-vote")
     monkeypatch.setattr(merge, "PAIRS", {False: 100, True: 100})
-    torch.testing.assert_close(suppress(*sample, method="soft-mean").boxes, whole.boxes)
+    torch.testing.assert_close(suppress(*sample, method="soft-vote").boxes, whole.boxes)
 
 
 @pytest.mark.parametrize("method", MOVING)

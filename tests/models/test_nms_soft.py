@@ -144,7 +144,7 @@ def test_boxes_without_area_neither_suppress_nor_are_suppressed(method: str) -> 
     assert scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
 
 
-@pytest.mark.parametrize("method", ["soft", "soft-linear", "soft-mean", "diou", "weighted"])
+@pytest.mark.parametrize("method", ["soft", "soft-linear", "soft-vote", "diou", "weighted"])
 def test_half_boxes_are_computed_in_float32(method: str) -> None:
     boxes, scores, labels = scene(2, 80)
     boxes, scores = (boxes * 50).half(), scores.half()  # areas over 65504

@@ -69,7 +69,7 @@ def test_fcos_is_torchvisions() -> None:
 
 
 def test_a_positive_off_its_object_is_not_central() -> None:
-    """Assigned by IoU, a square's centre may lie outside; the target is 0 then, not the root of a negative number."""
+    """Assignment by IoU, a square's centre may lie outside; the target is 0 then, not the root of a negative number."""
     raw = outputs(scale=2.0)
     truth = Targets(torch.tensor([[[20.5, 0, 22, 64]]] * 2), torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, 0, 4))
     losses = Criterion(iac=None, assignment="iou", reg_loss="giou")(raw, truth)

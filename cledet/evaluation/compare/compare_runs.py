@@ -41,7 +41,7 @@ class Difference(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Against:
+class PairedDifference:
     """One set of detections against the first."""
 
     whole: Difference
@@ -55,7 +55,7 @@ class Contest(NamedTuple):
     """The figures of all sets of detections, and all but the first against it."""
 
     figures: dict[str, Evaluation]
-    against: dict[str, Against]
+    against: dict[str, PairedDifference]
 
 
 class _Side(NamedTuple):
@@ -64,7 +64,7 @@ class _Side(NamedTuple):
     without: Floats  # [I] AP without each image
 
 
-def contest(index: DetectionIndex, entries: Mapping[str, Results], repeats: int) -> Contest:
+def compare_runs(index: DetectionIndex, entries: Mapping[str, Results], repeats: int) -> Contest:
     """Compare the detections on the same resamples of the images. Raises ValueError for images the index lacks."""
     with Steps("comparing", len(entries) * len(index.classes)) as steps:
         sides = {name: _side(index, results, repeats, steps) for name, results in entries.items()}
@@ -80,14 +80,14 @@ def _side(index: DetectionIndex, results: Results, repeats: int, steps: Steps) -
     return _Side(evaluate(index, results), samples, leave_one_out(classes, len(index), steps.advance))
 
 
-def _against(index: DetectionIndex, first: _Side, other: _Side) -> Against:
+def _against(index: DetectionIndex, first: _Side, other: _Side) -> PairedDifference:
     repeats = max(map(len, first.classes.values()), default=0)
     samples = [mean_ap(side.classes.values(), repeats) for side in (other, first)]
     held = images_of(index)
     ap = _less(other.evaluation.metrics["AP"], first.evaluation.metrics["AP"])
     whole = _difference(ap, interval(samples[0] - samples[1]), int(held.any(axis=0).sum()))
     influence = (whole.ap or 0.0) - (other.without - first.without)
-    return Against(whole, _classes(index, first, other, held.sum(axis=1)), influence)
+    return PairedDifference(whole, _classes(index, first, other, held.sum(axis=1)), influence)
 
 
 def _classes(index: DetectionIndex, first: _Side, other: _Side, images: Ints) -> dict[str, Difference]:
@@ -126,14 +126,14 @@ def _difference(ap: float | None, ends: tuple[float, float], images: int) -> Dif
     return Difference(ap, float(low), float(high), images)
 
 
-def movers(against: Against, most: int = 10) -> dict[str, Difference]:
+def movers(against: PairedDifference, most: int = 10) -> dict[str, Difference]:
     """The classes whose AP differs most, those first; behind them those on too few images to say more."""
     moved = {name: one for name, one in against.classes.items() if one.ap}
     order = sorted(moved, key=lambda name: (moved[name].images < FEW, -abs(moved[name].ap or 0)))
     return {name: moved[name] for name in order[:most]}
 
 
-def strongest(against: Against, most: int = 10) -> list[int]:
+def strongest(against: PairedDifference, most: int = 10) -> list[int]:
     """The positions of the images of most influence on the difference, those first; none that has no influence."""
     size = np.nan_to_num(np.abs(against.influence)).round(12)
     return [int(i) for i in np.argsort(-size, kind="stable")[:most] if size[i] > 0]

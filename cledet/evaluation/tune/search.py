@@ -23,14 +23,14 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "diou": ("iou",),
     "weighted": ("iou",),
     "cl-balanced": ("iou", "localization", "cl_norm", "cl_score"),
-    "soft-mean": (),
+    "soft-vote": (),
 }
 """The settings that make a difference to each method."""
 IOUS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 STEPS = (0.05, 0.025)
 BOUNDS = (0.05, 0.95)
 """IoU thresholds: tried first, then in these steps from the best one on as long as that helps, within these bounds."""
-READINGS = {"localization": ("proximity", "literal"), "cl_norm": ("max", "diagonal"), "cl_score": ("max", "own")}
+READINGS = {"localization": ("proximity", "as-printed"), "cl_norm": ("max", "diagonal"), "cl_score": ("max", "own")}
 """Eq. 9's open readings, all of which are tried at cl-balanced's best IoU threshold."""
 CONFS = (0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 

@@ -9,7 +9,15 @@ import pytest
 
 from cledet.data.images import read_image
 from cledet.data.open import open_source
-from cledet.evaluation.compare.compare_runs import FEW, Against, Difference, contest, images_of, movers, strongest
+from cledet.evaluation.compare.compare_runs import (
+    FEW,
+    Difference,
+    PairedDifference,
+    compare_runs,
+    images_of,
+    movers,
+    strongest,
+)
 from cledet.evaluation.compare.report import main_table, movers_table, notes, sections, to_document, to_page
 from cledet.evaluation.compare.side_by_side import save_side_by_side
 from cledet.metrics.bootstrap import interval, resamples, simultaneous
@@ -37,7 +45,7 @@ def copied(index, results, weights):
 def test_intervals_are_those_of_pycocotools_on_resamples(two):
     """Over all classes, and of each."""
     index, entries = two
-    found = contest(index, entries, 25).against["good"]
+    found = compare_runs(index, entries, 25).against["good"]
     samples = {name: [] for name in ("all", *index.classes)}
     for weights in resamples(len(index), 25, 0).T:
         good, worse = (evaluate(*copied(index, entries[name], weights)) for name in ("good", "worse"))
@@ -53,7 +61,7 @@ def test_intervals_are_those_of_pycocotools_on_resamples(two):
 
 def test_differences_and_influence_are_pycocotools(two):
     index, entries = two
-    found = contest(index, entries, 5)
+    found = compare_runs(index, entries, 5)
     good, worse = (evaluate(index, entries[name]) for name in ("good", "worse"))
     assert found.figures == {"worse": worse, "good": good}
     whole = good.metrics["AP"] - worse.metrics["AP"]
@@ -66,7 +74,7 @@ def test_differences_and_influence_are_pycocotools(two):
 
 def test_the_same_detections_do_not_differ(two):
     index, entries = two
-    found = contest(index, {"a": entries["good"], "b": entries["good"]}, 20)
+    found = compare_runs(index, {"a": entries["good"], "b": entries["good"]}, 20)
     assert found.against["b"].whole == (0, 0, 0, 18 - (~images_of(index).any(axis=0)).sum())
     assert found.against["b"].whole.verdict == "within the noise"
     assert strongest(found.against["b"]) == []
@@ -87,7 +95,7 @@ def test_few_images_have_no_interval(two):
     index, entries = two
     few = index.subset(range(FEW - 1))
     shown = {name: rows[np.isin(rows[:, 0], few.image_ids)] for name, rows in entries.items()}
-    found = contest(few, shown, 5)
+    found = compare_runs(few, shown, 5)
     assert found.against["good"].whole.low is None
     assert found.against["good"].whole.ap > 0
     assert found.against["good"].whole.verdict == "too few images"
@@ -105,10 +113,10 @@ def test_a_class_on_few_images_does_not_touch_the_intervals_of_others(make_index
     ]
     first, other = (np.array(rows, dtype=float) for _ in range(2))
     first[:, 1:3] += rng.normal(0, 2, (20, 2))
-    with_rare = contest(index, {"a": first, "b": other}, 50).against["b"]
+    with_rare = compare_runs(index, {"a": first, "b": other}, 50).against["b"]
     rare, common = index.classes[1], index.classes[0]
     assert with_rare.classes[rare].verdict == "too few images"
-    alone = contest(make_index(*[[truth[0]] for truth in truths]), {"a": first, "b": other}, 50).against["b"]
+    alone = compare_runs(make_index(*[[truth[0]] for truth in truths]), {"a": first, "b": other}, 50).against["b"]
     assert with_rare.classes[common] == alone.classes[common]
     assert with_rare.classes[common].low is not None
 
@@ -119,7 +127,7 @@ def test_crowds_hold_no_images(make_index):
 
 
 def test_the_classes_and_images_that_differ_most_come_first():
-    one = Against(
+    one = PairedDifference(
         Difference(0.1, 0.0, 0.2, 50),
         {
             "rare": Difference(0.9, None, None, 2),
@@ -138,7 +146,7 @@ def test_the_classes_and_images_that_differ_most_come_first():
 
 def test_nothing_to_measure_is_said(make_index):
     index = make_index(*[()] * FEW)
-    found = contest(index, {"a": np.zeros((0, 7)), "b": np.zeros((0, 7))}, 5)
+    found = compare_runs(index, {"a": np.zeros((0, 7)), "b": np.zeros((0, 7))}, 5)
     assert found.against["b"].whole == (None, None, None, 0)
     assert main_table(found)[1][1][-1] == "too few images"
 
@@ -146,7 +154,7 @@ def test_nothing_to_measure_is_said(make_index):
 def test_the_report(two):
     """Three entries: chance is spoken of."""
     index, entries = two
-    found = contest(index, {**entries, "again": entries["good"]}, 5)
+    found = compare_runs(index, {**entries, "again": entries["good"]}, 5)
     columns, rows = main_table(found)
     assert [row[0] for row in rows] == ["worse", "good", "again"]
     assert rows[0][7:] == [None, None, None, "the first"]

@@ -92,10 +92,10 @@ def test_of_equal_settings_the_start_is_kept():
 def test_methods_without_parameters_are_tried_once_and_the_start_first():
     mountain = Mountain(lambda post: 0.3)
     start = PostProcess(nms="diou", iou=0.6)
-    found = list(search(mountain, start, ("soft", "soft-mean")))
-    assert [trial.post for trial in found] == [replace(start, nms="soft"), replace(start, nms="soft-mean")]
+    found = list(search(mountain, start, ("soft", "soft-vote")))
+    assert [trial.post for trial in found] == [replace(start, nms="soft"), replace(start, nms="soft-vote")]
     assert mountain.tried == [start, *(trial.post for trial in found)]
-    assert expected(("soft", "soft-mean")) == 2
+    assert expected(("soft", "soft-vote")) == 2
     assert expected(("standard",)) == 1 + 6 + 3  # itself, the grid, a step or two
     assert expected(("cl-balanced",)) == 1 + 6 + 3 + 7  # and all readings but its own
     assert expected(("soft", "standard", "cl-balanced")) == 1 + 10 + 17

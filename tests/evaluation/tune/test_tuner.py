@@ -73,7 +73,7 @@ def test_candidates_of_a_file_are_those_over_conf_if_one_was_given(squares, tmp_
 
 
 def test_where_duplicates_are_left_a_lower_iou_gains(doubled, capsys):
-    found = tuned(*doubled, nms="standard,soft-mean")
+    found = tuned(*doubled, nms="standard,soft-vote")
     assert found.best.post.nms == "standard"
     assert found.best.post.iou <= 0.425
     assert found.best.figure == pytest.approx(1)

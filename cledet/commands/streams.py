@@ -18,7 +18,7 @@ STDOUT, STDERR = 1, 2
 class Stream(io.FileIO):
     """The file behind stdout or stderr, which says in a sentence what becomes of results that cannot be written."""
 
-    def write(self, data: ReadableBuffer, /) -> int | None:
+    def write(self, data: ReadableBuffer, /) -> int:
         """Write as any file does.
 
         Raises BrokenPipeError where the reader has left, UserError for results that cannot be written for another
@@ -66,4 +66,4 @@ def _stream(number: int, before: TextIO | None) -> TextIO:
         return before
     raw = io.BufferedWriter(Stream(number, "wb", closefd=False))
     encoding, lines = (before.encoding, before.line_buffering) if before is not None else ("utf-8", False)
-    return io.TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=lines or number == STDERR)
+    return io.TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=bool(lines) or number == STDERR)

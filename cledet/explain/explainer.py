@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from cledet.config.base import ExplainSettings, long_side
 from cledet.config.train import TrainSettings
@@ -71,7 +72,14 @@ def as_trained(model: Checkpoint, settings: ExplainSettings) -> TrainSettings:
     """The settings that the model was trained with, or the defaults, but for those that are given."""
     kept = {key: value for key, value in model.settings.items() if key in TrainSettings.model_fields}
     given = {key: getattr(settings, key) for key in OPTIONS if getattr(settings, key) is not None}
-    trained = TrainSettings(**kept | given | {"ablation": model.components, "head": model.architecture.head})
+    kept |= given | {"ablation": model.components, "head": model.architecture.head}
+    try:
+        trained = TrainSettings(**kept)
+    except ValidationError as error:
+        key, reason = error.errors()[0]["loc"], error.errors()[0]["msg"]
+        raise UserError(
+            f"the model's settings are not as cledet wrote them: {'.'.join(map(str, key))}: {reason}"
+        ) from None
     idle = [key for key in given if key in IAC_OPTIONS] if "iac" not in trained.possible else []
     if idle:
         flag, assign = f"--{idle[0].replace('_', '-')}", trained.of_head("assign")

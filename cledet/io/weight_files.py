@@ -15,6 +15,8 @@ from cledet.errors import UserError
 from cledet.io.pickle_limits import TooLarge, check_content, check_opcodes
 from cledet.io.safe_pickle import is_pickle, read_arrays
 
+EXPORTED = (".onnx", ".xml")
+"""What `cledet export` writes that is not read back."""
 UNPACKED = 4
 """A zip's entries have at most so many times its size; torch.save does not compress them."""
 LEGACY_PICKLES = 5
@@ -35,7 +37,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return read_safetensors(path)[0]
     content = read_file(path)
     content = content.get("model", content.get("state_dict", content))
-    return {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    entries = content.items() if isinstance(content, dict) else ()
+    return {key: value for key, value in entries if isinstance(value, Tensor)}
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -43,6 +46,9 @@ def read_file(path: Path) -> dict[str, Any]:
 
     Raises DamagedFile for one that is not as it was written, UserError for one with code in it, which is not run.
     """
+    if path.suffix in EXPORTED:
+        hint = "pass the .pt or .safetensors that it was exported from"
+        raise UserError(f"{path} is a network exported for another runtime, not weights", hint)
     zipped, arrays = _head(path, 4) == b"PK\3\4", is_pickle(_head(path, 4))
     try:
         if zipped:

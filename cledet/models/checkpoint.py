@@ -6,25 +6,47 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
+from cledet.config.types import Component
 from cledet.console import say, warn
 from cledet.errors import UserError
 from cledet.io.atomic import is_there, previous, write_file
 from cledet.io.provenance import versions
 from cledet.io.weight_files import DamagedFile, is_safetensors, read_file
 from cledet.models.converters.origins import ORIGINS, from_elsewhere
-from cledet.models.network import Architecture, RetinaNet, build_network
+from cledet.models.network import Architecture, RetinaNet, build_network, misfit, parameters_of
 from cledet.models.safetensors import unpack
 
 FORMAT = "cledet 1"
 """To be raised when older versions of cledet cannot use what is written."""
 NEEDED = ("architecture", "model", "classes", "category_ids")
 """What no checkpoint can do without."""
+
+
+UNKNOWN = ("extra_forbidden", "literal_error", "value_error")
+"""What pydantic calls a field, a word and a name of an architecture that this version does not know."""
+
+
+class Facts(BaseModel):
+    """What a checkpoint says beside its tensors, as it is read; of any size that data have."""
+
+    architecture: Architecture
+    classes: tuple[Annotated[str, Field(max_length=1000)], ...]
+    category_ids: tuple[Annotated[int, Field(ge=-(2**53), le=2**53)], ...]
+    components: tuple[Component, ...] = ()
+    imgsz: int = Field(800, ge=32, le=10_000)
+    data: str = ""
+    step: int = Field(0, ge=0, le=2**53)
+    metrics: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    versions: dict[str, str | None] = {}
+    written: str = ""
 
 
 @dataclass(kw_only=True)
@@ -46,7 +68,12 @@ class Checkpoint:
     written: str = ""  # when: the local time, ISO 8601
 
     def network(self) -> RetinaNet:
-        """The network with these weights, in evaluation mode."""
+        """The network with these weights, in evaluation mode. Raises UserError where they do not fit."""
+        wrong = misfit(parameters_of(self.architecture), self.model)  # before a network of any size takes memory
+        if wrong:
+            raise UserError(
+                f"these weights are of no {self.architecture.backbone} detector: {wrong}", "pass another file"
+            )
         network = build_network(self.architecture)
         network.load_state_dict(self.model)
         return network.eval()
@@ -115,7 +142,7 @@ def _fallback(path: Path, trouble: str) -> Checkpoint:
 def _read(path: Path) -> Checkpoint:
     content = unpack(path) if is_safetensors(path) else read_file(path)
     found = _ours(path, content) if str(content.get("format", "")).startswith("cledet ") else _others(path, content)
-    wrong = [name for name, value in found.model.items() if not value.isfinite().all()]
+    wrong = [name for name, value in found.model.items() if value.dtype.itemsize > 1 and not value.isfinite().all()]
     if wrong:
         count = f"{len(wrong)} of its {len(found.model)} tensors, first {wrong[0]}"
         hint = "the run diverged: take an earlier checkpoint, or train with a lower --lr"
@@ -140,17 +167,29 @@ def _ours(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     lacking = [name for name in NEEDED if name not in content]
     if lacking:
         raise UserError(f"{path} lacks {lacking[0]!r}, which every checkpoint of cledet has", "pass another file")
-    try:
-        arch = Architecture(**content["architecture"])
-    except ValidationError:  # of a network that this version does not know
-        raise _newer(path, content) from None
     known = {name: content[name] for name in Checkpoint.__dataclass_fields__ if name in content}
-    words = {name: tuple(known.get(name, ())) for name in ("classes", "category_ids", "components")}
-    return Checkpoint(**known | words | {"architecture": arch})
+    try:
+        facts = Facts.model_validate({name: value for name, value in known.items() if name != "model"})
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["loc"][:1] == ("architecture",) and first["type"] in UNKNOWN:
+            raise _newer(path, content) from None
+        place = ".".join(str(part) for part in first["loc"])
+        raise UserError(
+            f"{path} is not as cledet wrote it: {place}: {first['msg']}"[:500], "pass another file"
+        ) from None
+    model, counts = known["model"], {len(facts.classes), len(facts.category_ids), facts.architecture.classes}
+    if len(counts) > 1:
+        raise UserError(f"{path} is not as cledet wrote it: its classes, their ids and outputs differ in number")
+    if not isinstance(model, dict) or not all(isinstance(value, Tensor) for value in model.values()):
+        raise UserError(f"{path} is not as cledet wrote it: its model holds other things than tensors")
+    return Checkpoint(model=model, **{name: getattr(facts, name) for name in facts.model_fields_set})
 
 
 def _newer(path: Path, content: Mapping[str, Any]) -> UserError:
-    writer = content.get("versions", {}).get("cledet") or content["format"]
+    versions = content.get("versions")
+    writer = versions.get("cledet") if isinstance(versions, dict) else None
+    writer = writer if isinstance(writer, str) else content["format"]
     return UserError(f"{path} was written by a newer cledet ({writer})", "pip install --upgrade cledet")
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from cledet.models.anchors import STRIDES, Anchors
 from cledet.models.backbones.build import build_backbone
+from cledet.models.backbones.norms import NORMS
 from cledet.models.backbones.stages import Staged
 from cledet.models.fpn import build_pyramid
 from cledet.models.heads import HEADS
@@ -24,9 +26,9 @@ class Architecture(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: str
-    classes: int
-    fpn_channels: int = 256
-    anchor_scale: float = 4.0
+    classes: int = Field(ge=1, le=100_000)
+    fpn_channels: int = Field(256, ge=1, le=4096)
+    anchor_scale: float = Field(4.0, gt=0, le=1000)
     anchors_from_image: bool = False
     norm: str = "frozen"
     p6_from: Literal["p5", "c5"] = "p5"  # this and what follows: as weights from elsewhere want it
@@ -35,11 +37,11 @@ class Architecture(BaseModel):
     anchors_rounded: bool = True
     head: str = "retinanet"
 
-    @field_validator("head")
+    @field_validator("head", "norm")
     @classmethod
-    def _check_head(cls, name: str) -> str:
-        if name not in HEADS:
-            raise ValueError(f"unknown head {name!r}")
+    def _check_name(cls, name: str, field: ValidationInfo) -> str:
+        if name not in (HEADS if field.field_name == "head" else NORMS):
+            raise ValueError(f"unknown {field.field_name} {name!r}")
         return name
 
 
@@ -102,6 +104,26 @@ class RetinaNet(nn.Module):
         """Normalised images -> feature maps P3 to P7."""
         maps = OrderedDict(zip("012", self.backbone(x)))
         return list(self.neck(maps).values())
+
+
+def parameters_of(arch: Architecture) -> dict[str, Tensor]:
+    """Parameters and buffers of that architecture by name, without memory."""
+    with torch.device("meta"):
+        return build_network(arch).state_dict()
+
+
+def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """Say in which tensor a state first differs from a network's own, by name, shape or kind; empty if in none."""
+    for name, wanted in own.items():
+        value = state.get(name)
+        if value is None:
+            return f"it lacks {name}"
+        if value.shape != wanted.shape:
+            return f"{name} is {list(value.shape)} where {list(wanted.shape)} is needed"
+        if value.is_floating_point() != wanted.is_floating_point() or value.is_complex() or value.is_quantized:
+            return f"{name} holds {value.dtype} where {wanted.dtype} is needed".replace("torch.", "")
+    strange = next((name for name in state if name not in own), None)
+    return "" if strange is None else f"{strange} has no place in it"
 
 
 def build_network(arch: Architecture) -> RetinaNet:

@@ -37,7 +37,10 @@ def unpack(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} holds no cledet detector but {len(tensors)} tensors of something else", hint)
     if metadata.pop("blake2b", "") != digest(tensors, metadata):
         raise DamagedFile(f"{path} is damaged: it does not match its checksum")
-    facts = {key: json.loads(metadata[key]) for key in FACTS if key in metadata}
+    try:
+        facts = {key: json.loads(metadata[key]) for key in FACTS if key in metadata}
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is not as cledet wrote it: its metadata are no JSON", "pass another file") from None
     return facts | {"format": metadata["cledet"], "model": tensors}
 
 

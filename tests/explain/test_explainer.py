@@ -117,3 +117,10 @@ def test_a_run_folder_with_picture_and_figures(tiny_run, squares, tmp_path):
 def test_a_batch_is_not_explained(tiny_run):
     with pytest.raises(UserError, match=r"explain takes one image, not a batch of 2 \(explain them one by one\)"):
         Detector(tiny_run).explain(np.zeros((2, 32, 32, 3), np.uint8), device="cpu")
+
+
+def test_settings_that_no_training_has_are_one_sentence(tiny_run):
+    model = load_checkpoint(tiny_run)
+    model.settings["alpha"] = "much"
+    with pytest.raises(UserError, match="the model's settings are not as cledet wrote them: alpha: Input should be a"):
+        as_trained(model, ExplainSettings())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import shutil
 import socket
@@ -16,6 +17,7 @@ import torch
 from cledet import Detector
 from cledet.errors import UserError
 from cledet.io.atomic import previous
+from cledet.io.weight_files import read_weights
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.models.network import Architecture, build_network
 from cledet.models.safetensors import pack
@@ -215,6 +217,90 @@ def test_what_is_saved_is_what_is_loaded(tiny_run, tmp_path):
 
 def test_a_network_of_a_checkpoint_is_in_evaluation_mode(tiny_run):
     assert not any(module.training for module in load_checkpoint(tiny_run).network().modules())
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [({"architecture": None}, "architecture: Input should be"),
+     ({"architecture": {"fpn_channels": 10**9}}, r"architecture\.fpn_channels: Input should be less than or eq"),
+     ({"architecture": {"classes": 10**9}}, r"architecture\.classes: Input should be less than or equal to 100000"),
+     ({"architecture": {"classes": 0}}, r"architecture\.classes: Input should be greater than or equal to 1"),
+     ({"architecture": {"classes": [1]}}, r"architecture\.classes: Input should be a valid integer"),
+     ({"architecture": {"anchor_scale": float("nan")}}, r"architecture\.anchor_scale: Input should be"),
+     ({"architecture": {"classes": 3}}, "its classes, their ids and outputs differ in number"),
+     ({"classes": ["x"]}, "its classes, their ids and outputs differ in number"),
+     ({"classes": None}, "classes: Input should be a valid tuple"),
+     ({"classes": ["x", 5]}, r"classes\.1: Input should be a valid string"),
+     ({"classes": ["x", "y" * 1001]}, r"classes\.1: String should have at most 1000 characters"),
+     ({"category_ids": [1, 10**30]}, r"category_ids\.1: "),
+     ({"components": ["iac", "abc"]}, r"components\.1: Input should be 'iac', 'dc' or 'clb'"),
+     ({"imgsz": -1}, "imgsz: Input should be greater than or equal to 32"),
+     ({"imgsz": 10**6}, "imgsz: Input should be less than or equal to 10000"),
+     ({"step": "x"}, "step: Input should be a valid integer"),
+     ({"versions": [1]}, "versions: Input should be a valid dictionary")],
+)  # fmt: skip
+def test_facts_that_no_checkpoint_holds_are_one_sentence(small, tmp_path, suffix, change, sentence):
+    content, path = small(1).content(), tmp_path / f"a{suffix}"
+    if isinstance(change.get("architecture"), dict):
+        change = {"architecture": content["architecture"] | change["architecture"]}
+    content |= change
+    path.write_bytes(pack(content)) if suffix == ".safetensors" else torch.save(content, path)
+    with pytest.raises(UserError, match=rf"a{suffix} is not as cledet wrote it: {sentence}"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("model", [None, [1], {"a": 1}, {"a": None}])
+def test_a_model_of_other_things_than_tensors_is_one_sentence(small, tmp_path, model):
+    torch.save(small(1).content() | {"model": model}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"a\.pt is not as cledet wrote it: its model holds other things than tensors"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+NAME = "head.classification.predict.bias"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [(lambda state: state.pop(NAME), f"it lacks {NAME}"),
+     (lambda state: state.update({NAME: torch.zeros(5)}), rf"{NAME} is \[5\] where \[18\] is needed"),
+     (lambda state: state.update({NAME: torch.zeros(18, dtype=torch.int64)}), f"{NAME} holds int64 where float32"),
+     (lambda state: state.update({NAME: torch.zeros(18, dtype=torch.complex64)}), f"{NAME} holds complex64"),
+     (lambda state: state.update(more=torch.zeros(1)), "more has no place in it")],
+)  # fmt: skip
+def test_tensors_that_do_not_fit_are_one_sentence(tiny_run, change, sentence):
+    model = load_checkpoint(tiny_run)
+    change(model.model)
+    with pytest.raises(UserError, match=rf"^these weights are of no r18 detector: {sentence}"):
+        model.network()
+
+
+def test_a_large_network_of_few_weights_takes_no_memory(small, tmp_path, monkeypatch):
+    """Of 4096 channels, 20 GB: refused before it is built."""
+    model = small(1)
+    replace(model, architecture=model.architecture.model_copy(update={"fpn_channels": 4096})).save(tmp_path / "a.pt")
+    monkeypatch.setattr("cledet.models.checkpoint.build_network", pytest.fail)
+    with pytest.raises(UserError, match=r"of no r18 detector: it lacks backbone\.conv1\.weight \(pass another file\)"):
+        load_checkpoint(tmp_path / "a.pt").network()
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.xml"])
+def test_an_exported_network_is_no_weights(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x08\x08\x12\x07pytorch")
+    with pytest.raises(UserError) as error:
+        load_checkpoint(tmp_path / name)
+    assert str(error.value) == (
+        f"{tmp_path / name} is a network exported for another runtime, not weights "
+        "(pass the .pt or .safetensors that it was exported from)"
+    )
+
+
+@pytest.mark.parametrize("content", [{"model": None}, {"model": 5}, {"state_dict": [1]}, {1: 2}, {"model": {1: 2}}])
+def test_a_pickle_without_weights_is_one_sentence(tmp_path, content):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match=r"a\.pkl is neither a cledet checkpoint nor a detector of"):
+        load_checkpoint(tmp_path / "a.pkl")
+    assert read_weights(tmp_path / "a.pkl") == {}
 
 
 @pytest.fixture

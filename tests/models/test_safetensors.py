@@ -132,6 +132,17 @@ def test_a_newer_file_is_said_to_be(small, tmp_path):
         load_checkpoint(tmp_path / "a.safetensors")
 
 
+def test_metadata_that_are_no_json_are_one_sentence(small, tmp_path):
+    content = small(1).content()
+    tensors, told = content["model"], {"cledet": "cledet 1"}
+    for text in ("{", "[" * 100_000, "1" * 5000):
+        metadata = told | {"architecture": text}
+        path = tmp_path / "a.safetensors"
+        safetensors.torch.save_file(tensors, path, metadata | {"blake2b": digest(tensors, metadata)})
+        with pytest.raises(UserError, match=r"a\.safetensors is not as cledet wrote it: its metadata are no JSON"):
+            load_checkpoint(path)
+
+
 @pytest.mark.parametrize(
     "given", [{"nms": "auto"}, {"nms": "none"}, {"imgsz": 64}, {"conf": 0.1}, {"max_det": 5}, {"cl_norm": "max"}]
 )

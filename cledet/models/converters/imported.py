@@ -12,7 +12,7 @@ from torchvision.models._meta import _COCO_CATEGORIES
 from cledet.errors import UserError
 from cledet.models.backbones.deform_conv import MODULATED
 from cledet.models.backbones.resnet import IMAGENET_MEAN, IMAGENET_STD
-from cledet.models.network import Architecture, build_network
+from cledet.models.network import Architecture, misfit, parameters_of
 
 COCO_NAMES = tuple(name for name in _COCO_CATEGORIES if name not in ("__background__", "N/A"))
 COCO_IDS = tuple(i for i, name in enumerate(_COCO_CATEGORIES) if name not in ("__background__", "N/A"))
@@ -36,18 +36,11 @@ def imported(arch: Architecture, state: Mapping[str, Tensor], classes: Sequence[
 
     Without names of classes, 80 are COCO's.
     """
-    with torch.device("meta"):
-        own = build_network(arch).state_dict()
-    model = {key: state.get(key, torch.zeros((), dtype=torch.int64)) for key in own}
-    for key, value in model.items():
-        if key not in state and not key.endswith("num_batches_tracked"):
-            raise UserError(f"{note}: it lacks {key}", "it is another network, or not whole")
-        if value.shape != own[key].shape:
-            shapes = f"{list(value.shape)} where {list(own[key].shape)} is needed"
-            raise UserError(f"{note}: {key} is {shapes}", "it is another network")
-    strange = next((key for key in state if key not in own), None)
-    if strange is not None:
-        raise UserError(f"{note}: {strange} has no place in it", "it is another network")
+    own = parameters_of(arch)
+    counts = {key: torch.zeros((), dtype=torch.int64) for key in own if key.endswith("num_batches_tracked")}
+    model = counts | dict(state)
+    if wrong := misfit(own, model):
+        raise UserError(f"{note}: {wrong}", "it is another network, or not whole")
     names = tuple(classes) or (COCO_NAMES if arch.classes == len(COCO_NAMES) else ())
     names = names or tuple(f"class {i}" for i in range(arch.classes))
     if len(names) != arch.classes:
@@ -84,4 +77,4 @@ def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def tensors_of(value: Any) -> dict[str, Tensor]:
     """The tensors of a dictionary by name; none of anything else."""
     entries = value.items() if isinstance(value, dict) else ()
-    return {key: item for key, item in entries if isinstance(item, Tensor)}
+    return {key: item for key, item in entries if isinstance(key, str) and isinstance(item, Tensor)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cledet.errors import UserError
 from cledet.models.converters.detectron2 import from_detectron2, is_detectron2
 from cledet.models.converters.imported import Imported
 from cledet.models.converters.mmdetection import from_mmdetection, is_mmdetection
@@ -17,9 +18,19 @@ def from_elsewhere(content: dict[str, Any]) -> Imported | None:
 
     Raises UserError for a network of theirs that ours cannot be.
     """
-    for recognise, read in ORIGINS.values():
+    for name, (recognise, read) in ORIGINS.items():
         if recognise(content):
-            return read(content)
+            try:
+                return read(content)
+            except KeyError as error:
+                raise UserError(
+                    f"a detector of {name}: it lacks {error}", "it is another network, or not whole"
+                ) from None
+            except (AttributeError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
+                # Each origin takes its weights apart by shape before anything compares all of them with a network's.
+                reason = str(error).partition("\n")[0]
+                message = f"a detector of {name} with weights of other shapes: {reason}"
+                raise UserError(message, "it is another network, or not whole") from None
     return None
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cledet.errors import UserError
 from cledet.models.backbones.resnet import resnet_name
-from cledet.models.converters.imported import COCO_IDS, Imported, imported
+from cledet.models.converters.imported import COCO_IDS, Imported, imported, tensors_of
 from cledet.models.network import Architecture
 
 LOGITS = "head.classification_head.cls_logits.weight"
@@ -18,7 +18,7 @@ LOGITS = "head.classification_head.cls_logits.weight"
 
 def is_torchvision(content: dict[str, Any]) -> bool:
     """Whether these are weights of torchvision's RetinaNet."""
-    return LOGITS in content
+    return LOGITS in tensors_of(content)
 
 
 def from_torchvision(content: dict[str, Any]) -> Imported:
@@ -27,7 +27,7 @@ def from_torchvision(content: dict[str, Any]) -> Imported:
     Its 91 outputs an anchor (a background that is never trained, 80 classes, 10 holes) become the 80 classes. Version
     2 takes P6 from C5 and has group norms in its towers; anchors are the same.
     """
-    state: dict[str, Tensor] = content
+    state = tensors_of(content)
     second = "head.regression_head.conv.0.1.weight" in state
     outputs = len(state[LOGITS]) // 9
     keep = torch.tensor(COCO_IDS) if outputs == 91 else torch.arange(outputs)

@@ -11,6 +11,7 @@ import torch
 from cledet.errors import UserError
 from cledet.models.checkpoint import load_checkpoint
 from cledet.models.converters.detectron2 import from_detectron2
+from cledet.models.converters.origins import from_elsewhere
 
 MSRA = ((103.53, 116.28, 123.675), (1.0, 1.0, 1.0))  # BGR
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # RGB
@@ -101,6 +102,20 @@ def test_weights_for_the_trainer_and_deformable_ones_load(random_weights):
     assert torch.equal(found.model[f"backbone.{key}"], state[named(key)] / 2)
     assert torch.equal(found.model["backbone.layer2.0.conv2.offset.bias"], state[named("layer2.0.offset.bias")])
     assert torch.equal(found.model["backbone.layer1.0.conv2.weight"], state[named("layer1.0.conv2.weight")])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [({"head.bbox_pred.weight": None}, r"Detectron2: it lacks 'head\.regression\.predict\.weight'"),
+     ({"head.cls_score.bias": torch.zeros(5)}, "Detectron2 with weights of other shapes: "),
+     ({"pixel_mean": torch.zeros(1), "pixel_std": torch.ones(1)}, "Detectron2 with weights of other shapes: "),
+     ({"backbone.bottom_up.res2.0.conv2.weight": torch.zeros(())}, "Detectron2 with weights of other shapes: "),
+     ({"head.cls_score.weight": torch.zeros(0, 16, 3, 3)}, "Detectron2 with weights of other shapes: ")],
+)  # fmt: skip
+def test_what_is_not_whole_is_one_sentence(weights, change, sentence):
+    state = {key: value for key, value in {**weights[1], **change}.items() if value is not None}
+    with pytest.raises(UserError, match=f"^a detector of {sentence}"):
+        from_elsewhere({"model": state})
 
 
 @pytest.mark.parametrize(

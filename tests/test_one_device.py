@@ -23,7 +23,7 @@ from cledet.models.nms import NMS
 from cledet.models.postprocess import PostProcess
 from cledet.training.auto_batch import worst_batch
 from cledet.training.init_model import build_criterion
-from cledet.training.train_step import Learner, over_processes
+from cledet.training.train_step import TrainStep, over_processes
 
 GPU = torch.device("cuda", 0)
 ATEN = torch.ops.aten
@@ -147,11 +147,11 @@ def batch(images: int = 2) -> Batch:
     return made
 
 
-def learner(**settings: Any) -> Learner:
+def learner(**settings: Any) -> TrainStep:
     given = TrainSettings(amp="off", imgsz=64, backbone_weights="none", fpn_channels=32, batch=4, **settings)
     torch.manual_seed(0)
     arch = Architecture(backbone="r18", classes=2, fpn_channels=32, norm="batch", head=given.head)
-    return Learner(build_network(arch), build_criterion(given), given, GPU, 10)
+    return TrainStep(build_network(arch), build_criterion(given), given, GPU, 10)
 
 
 def test_the_pretended_gpu_refuses_what_cuda_refuses(gpu):

@@ -20,7 +20,7 @@ from cledet.data.index import DetectionIndex
 from cledet.data.open import open_source
 from cledet.distributed.devices import amp_dtype, describe, pick_device
 from cledet.errors import UserError, nearest
-from cledet.evaluation.evaluator import post_process, validate, validate_results
+from cledet.evaluation.evaluator import nms_options, validate, validate_results
 from cledet.evaluation.nms_methods import with_gains
 from cledet.evaluation.score_file import predictions_split
 from cledet.evaluation.splits import load_index
@@ -154,7 +154,7 @@ class Detector:
         model, device = self._trained(), pick_device(settings.device)
         return Predictor(
             network=model.network().to(device),
-            post=post_process(settings, model.components),
+            post=nms_options(settings, model.components),
             imgsz=settings.imgsz or model.imgsz,
             device=device,
             dtype=amp_dtype(device, settings.amp),

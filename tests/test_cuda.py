@@ -18,7 +18,7 @@ from cledet.models.checkpoint import load_checkpoint
 from cledet.models.criterion import Criterion, Targets
 from cledet.models.network import Architecture, build_network
 from cledet.models.nms import NMS, suppress
-from cledet.ops.nms_clusters import clusters
+from cledet.ops.nms_clusters import find_clusters
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +53,7 @@ def test_every_nms_method_keeps_the_same(method, n, classes):
 def test_clusters_are_the_same():
     for seed in range(20):
         sample = crowded(int(torch.randint(1, 4000, (1,), generator=torch.Generator().manual_seed(seed))), 5, seed)
-        for here, there in zip(clusters(*sample, 0.5), clusters(*(part.cuda() for part in sample), 0.5)):
+        for here, there in zip(find_clusters(*sample, 0.5), find_clusters(*(part.cuda() for part in sample), 0.5)):
             assert torch.equal(there.cpu(), here)
 
 

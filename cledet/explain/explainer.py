@@ -21,11 +21,12 @@ from cledet.data.open import DataSource, open_source
 from cledet.data.transforms import resize_short
 from cledet.distributed.devices import pick_device
 from cledet.errors import UserError
-from cledet.evaluation.evaluator import category_ids_for, post_process
+from cledet.evaluation.evaluator import category_ids_for, nms_options
 from cledet.explain.explanation import IAC_OPTIONS, OPTIONS, SHOWN_SCORE, Explanation, Objects
 from cledet.explain.finders import explain
 from cledet.models.checkpoint import Checkpoint
 from cledet.models.network import RawOutputs
+from cledet.models.postprocess import detect
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def annotated_objects(found: Annotated, model: Checkpoint, imgsz: int) -> Object
 
 def detected_objects(raw: RawOutputs, size: tuple[int, int], trained: TrainSettings) -> Objects:
     """The model's own detections from SHOWN_SCORE on, to stand in for objects that nobody annotated."""
-    boxes, scores, labels = post_process(trained, trained.ablation)(raw, torch.tensor([size]))[0]
+    boxes, scores, labels = detect(raw, torch.tensor([size]), nms_options(trained, trained.ablation))[0]
     sure = scores >= SHOWN_SCORE
     return Objects(boxes[sure], labels[sure], torch.zeros(0, 4), "")
 

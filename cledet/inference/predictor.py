@@ -19,7 +19,8 @@ from cledet.data.transforms import resize_short
 from cledet.distributed.devices import autocast, within_memory
 from cledet.evaluation.candidates import to_original
 from cledet.models.network import RetinaNet
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import NMSOptions
+from cledet.models.postprocess import detect
 from cledet.visualization.draw import draw_detections
 
 
@@ -68,7 +69,7 @@ class Predictor:
     """A network made ready for single images, in evaluation mode."""
 
     network: RetinaNet
-    post: PostProcess
+    post: NMSOptions
     imgsz: int
     device: torch.device
     dtype: torch.dtype | None
@@ -95,7 +96,7 @@ class Predictor:
         with within_memory(self.device, "lower --imgsz"):
             with autocast(self.device, self.dtype):
                 raw = self.network(pad_images([tensor]).to(self.device))
-            boxes, scores, labels = self.post(raw, size[None])[0]
+            boxes, scores, labels = detect(raw, size[None], self.post)[0]
         boxes = to_original(boxes, size, original)
         return Detections(path, image, boxes.cpu(), scores.cpu(), labels.cpu(), self.names, self.category_ids)
 

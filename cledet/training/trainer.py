@@ -24,7 +24,7 @@ from cledet.data.loader import train_loader
 from cledet.distributed import collectives
 from cledet.distributed.devices import default_workers, memory_used, own_device, pick_devices, within_memory
 from cledet.errors import Interrupted, ProcessFailed, UserError
-from cledet.evaluation.evaluator import post_process, validate
+from cledet.evaluation.evaluator import nms_options, validate
 from cledet.inference.predictor import Predictor
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.signals import Interrupts, Stop, interrupts
@@ -245,7 +245,7 @@ class Trainer:
         best = load_checkpoint(self.run / "weights" / "best.pt")
         predictor = Predictor(
             network=best.network().to(self.device),
-            post=replace(post_process(self.settings, best.components), conf=PredictSettings().conf),
+            post=replace(nms_options(self.settings, best.components), conf=PredictSettings().conf),
             imgsz=self.settings.imgsz,
             device=self.device,
             dtype=None,

@@ -18,8 +18,9 @@ from cledet.data.dataset import DetectionDataset, collate
 from cledet.data.images import read_image
 from cledet.data.open import open_source
 from cledet.errors import UserError
-from cledet.evaluation.evaluator import post_process
+from cledet.evaluation.evaluator import nms_options
 from cledet.inference.predictor import Detections, picture_path
+from cledet.models.postprocess import detect
 from cledet.visualization.draw import class_color, draw_detections
 
 
@@ -48,7 +49,7 @@ def test_predict_finds_what_evaluation_finds(tiny_run, squares):
     found = next(detector.predict(str(index.paths[1]), settings()))
     batch = collate([DetectionDataset(index, short=64, long=107)[1]])
     network = detector.model.network().eval()
-    wanted = post_process(settings(), ("iac", "dc", "clb"))(network(batch.images), batch.sizes)[0]
+    wanted = detect(network(batch.images), batch.sizes, nms_options(settings(), ("iac", "dc", "clb")))[0]
     scale = 96 / int(batch.sizes[0, 1])
     torch.testing.assert_close(found.boxes, wanted.boxes * scale, atol=0.05, rtol=0.01)
     assert torch.equal(found.scores, wanted.scores)

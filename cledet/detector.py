@@ -99,14 +99,14 @@ class Detector:
         return run
 
     def val(self, settings: ValSettings | None = None, **given: Any) -> Evaluation:
-        """Figures of the model, or of a file of predictions, on a split; `compare` takes several NMS methods."""
+        """Figures of the model, or of a file of predictions, on a split; `compare_nms` takes several NMS methods."""
         settings = settings or resolve(ValSettings, given)
         if len(settings.nms_methods(())) > 1:
-            raise UserError(f"val gives the figures of one NMS method, not of {settings.nms}", "use compare")
-        (found,) = self.compare(settings).values()
+            raise UserError(f"val gives the figures of one NMS method, not of {settings.nms}", "use compare_nms")
+        (found,) = self.compare_nms(settings).values()
         return found
 
-    def compare(self, settings: ValSettings | None = None, **given: Any) -> dict[str, Evaluation]:
+    def compare_nms(self, settings: ValSettings | None = None, **given: Any) -> dict[str, Evaluation]:
         """The same for each NMS method that the settings name, all on the same candidates."""
         found = self.validate(settings or resolve(ValSettings, given))
         return {name: one.evaluation for name, one in found.items()}

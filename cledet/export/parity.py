@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cledet.config.base import long_side
-from cledet.data.dataset import PADDING
+from cledet.data.dataset import PADDING, preprocess
 from cledet.data.images import read_image
 from cledet.data.open import open_source
-from cledet.data.transforms import resize_short
 from cledet.errors import UserError
 from cledet.export.backends import CANDIDATES, RAW, Open
 from cledet.models.checkpoint import Checkpoint
@@ -169,9 +168,10 @@ def pictures(model: Checkpoint, short: int, size: tuple[int, int], count: int = 
     found = []
     for path in index.paths[chosen].tolist():
         image = read_image(path)
-        image = resize_short(image if image.shape[1] >= image.shape[0] else np.rot90(image), short, long_side(short))
+        landscape = image if image.shape[1] >= image.shape[0] else np.rot90(image)
+        batch, _ = preprocess(landscape, short, long_side(short))
         canvas = np.full((*size, 3), PADDING, np.float32)
-        canvas[: image.shape[0], : image.shape[1]] = image
+        canvas[: batch.shape[2], : batch.shape[3]] = batch[0].permute(1, 2, 0).numpy()
         canvas += rng.uniform(0, 0.5, canvas.shape).astype(np.float32)
         found.append(np.ascontiguousarray(canvas.transpose(2, 0, 1)[None]))
     return found

@@ -14,7 +14,7 @@ from cledet import Detector
 from cledet.commands.run_folders import predict_to_folder
 from cledet.config.base import PredictSettings
 from cledet.config.loading import resolve
-from cledet.data.dataset import DetectionDataset, collate
+from cledet.data.dataset import DetectionDataset, collate, preprocess
 from cledet.data.images import read_image
 from cledet.data.open import open_source
 from cledet.errors import UserError
@@ -56,6 +56,18 @@ def test_predict_finds_what_evaluation_finds(tiny_run, squares):
     assert len(found) == 100
     assert found.boxes.min() >= 0
     assert (found.boxes.amax(0) <= torch.tensor([96.0, 80.0, 96.0, 80.0]) + 1e-3).all()
+
+
+def test_preprocess_gives_the_batch_of_evaluation(squares):
+    """Including a read-only image, as Pillow's are, without a warning."""
+    index = open_source(squares).index("val")
+    image = read_image(str(index.paths[1]))
+    image.flags.writeable = False
+    for short, long in ((64, 107), (80, 107)):  # smaller, and as it is
+        batch = collate([DetectionDataset(index, short=short, long=long)[1]])
+        images, size = preprocess(image, short, long)
+        assert torch.equal(images, batch.images)
+        assert size == tuple(batch.sizes[0].tolist())
 
 
 def test_every_kind_of_source(tiny_run, squares):

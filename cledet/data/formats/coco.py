@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from cledet.data.formats.annotation_errors import Faults
+from cledet.data.formats.coco_masks import image_sizes, with_mask_box
 from cledet.data.formats.paths import lies_in, missing, path_fault, place
 from cledet.data.index import Bools, DetectionIndex, Ints, group_by_image
 from cledet.errors import UserError, nearest
@@ -39,7 +40,7 @@ class Category(msgspec.Struct, gc=False):
 
 
 class Annotation(msgspec.Struct, gc=False):
-    """What is read of a box's entry; masks are skipped."""
+    """What is read of a box's entry; a mask is read where there is no box."""
 
     image_id: Id
     category_id: Id
@@ -195,16 +196,22 @@ def _salvage(file: Path, data: bytes, faults: Faults) -> Content:
     return Content(
         images=_convert(content["images"], Image, "images", faults),
         categories=_convert(content["categories"], Category, "categories", faults),
-        annotations=_convert(content["annotations"], Annotation, "annotations", faults),
+        annotations=_convert(content["annotations"], Annotation, "annotations", faults, image_sizes(content["images"])),
     )
 
 
-def _convert(entries: list[Any], kind: type[Record], place: str, faults: Faults) -> list[Record]:
-    """The entries that are of the kind."""
+def _convert(
+    entries: list[Any],
+    kind: type[Record],
+    place: str,
+    faults: Faults,
+    sizes: dict[Any, tuple[Any, Any]] | None = None,
+) -> list[Record]:
+    """Convert the entries of the kind; of annotations without a box, `sizes` are those of the images."""
     records = []
     for row, entry in enumerate(entries):
         try:
-            record = msgspec.convert(entry, kind, strict=False)
+            record = msgspec.convert(entry if sizes is None else with_mask_box(entry, sizes), kind, strict=False)
             getattr(record, "name", "").encode()
             records.append(record)
         except (msgspec.ValidationError, UnicodeEncodeError) as error:

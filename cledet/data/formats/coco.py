@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from cledet.data.formats.annotation_errors import ErrorLog
+from cledet.data.formats.coco_masks import image_sizes, with_mask_box
 from cledet.data.formats.paths import invalid_path_reason, is_inside, join_paths, not_found_error
 from cledet.data.index import Bools, DetectionIndex, Ints, group_by_image
 from cledet.errors import UserError, nearest
@@ -39,7 +40,7 @@ class Category(msgspec.Struct, gc=False):
 
 
 class Annotation(msgspec.Struct, gc=False):
-    """The fields read from an annotation's entry; masks are skipped."""
+    """The fields read from an annotation's entry; its mask is read only where it has no box."""
 
     image_id: Id
     category_id: Id
@@ -196,16 +197,25 @@ def _load_entrywise(file: Path, data: bytes, errors: ErrorLog) -> Content:
     return Content(
         images=_convert(content["images"], Image, "images", errors),
         categories=_convert(content["categories"], Category, "categories", errors),
-        annotations=_convert(content["annotations"], Annotation, "annotations", errors),
+        annotations=_convert(content["annotations"], Annotation, "annotations", errors, image_sizes(content["images"])),
     )
 
 
-def _convert(entries: list[Any], kind: type[Record], key: str, errors: ErrorLog) -> list[Record]:
-    """Convert the well-formed entries of the list `key` to records, and log the others."""
+def _convert(
+    entries: list[Any],
+    kind: type[Record],
+    key: str,
+    errors: ErrorLog,
+    sizes: dict[Any, tuple[Any, Any]] | None = None,
+) -> list[Record]:
+    """Convert the well-formed entries of the list `key` to records, and log the others.
+
+    `sizes` are the images' widths and heights by id, for annotations that have a mask and no box.
+    """
     records = []
     for row, entry in enumerate(entries):
         try:
-            record = msgspec.convert(entry, kind, strict=False)
+            record = msgspec.convert(entry if sizes is None else with_mask_box(entry, sizes), kind, strict=False)
             getattr(record, "name", "").encode()
             records.append(record)
         except (msgspec.ValidationError, UnicodeEncodeError) as error:

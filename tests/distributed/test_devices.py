@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cledet.distributed.devices import own_device, pick_device, pick_devices, within_memory
-from cledet.distributed.gpus import Gpu, ask_smi, idle_gpus, idlest, parse_smi, visible_gpus
+from cledet.distributed.gpus import Gpu, idle_gpus, idlest, parse_nvidia_smi, query_nvidia_smi, visible_gpus
 from cledet.errors import UserError
 
 GIB = 1024
@@ -77,11 +77,11 @@ def test_the_idlest_is_idle_then_free_then_first():
 
 
 def test_nvidia_smis_table():
-    first, *_, last = parse_smi(TABLE)
+    first, *_, last = parse_nvidia_smi(TABLE)
     assert first == Gpu(index=0, free=40500, total=40960, busy=0, uuid="GPU-aa11", name="NVIDIA A100")
     assert last.busy is None
-    assert parse_smi("0, GPU-a, NVIDIA GB10, [N/A], [N/A], 0\n") == []  # memory shared with the CPU
-    assert parse_smi("No devices were found\n") == []
+    assert parse_nvidia_smi("0, GPU-a, NVIDIA GB10, [N/A], [N/A], 0\n") == []  # memory shared with the CPU
+    assert parse_nvidia_smi("No devices were found\n") == []
 
 
 @pytest.mark.parametrize(
@@ -98,14 +98,14 @@ def test_nvidia_smis_table():
 )
 def test_cudas_numbers(visible, uuids):
     environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    found = visible_gpus(parse_smi(TABLE), environ)
+    found = visible_gpus(parse_nvidia_smi(TABLE), environ)
     assert found is not None
     assert [one.uuid for one in found] == uuids
     assert [one.index for one in found] == list(range(len(uuids)))
 
 
 def test_gpus_of_several_kinds_are_numbered_by_speed_unless_told():
-    mixed = parse_smi(TABLE.replace("A100", "T4", 1))
+    mixed = parse_nvidia_smi(TABLE.replace("A100", "T4", 1))
     assert visible_gpus(mixed, {}) is None
     assert len(visible_gpus(mixed, {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}) or []) == 4
 
@@ -138,7 +138,7 @@ def test_without_an_answer_that_fits_memory_alone_decides(machine, monkeypatch, 
 
 def test_a_machine_without_nvidia_smi(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert ask_smi() == ""
+    assert query_nvidia_smi() == ""
 
 
 def test_within_a_group_auto_is_all_gpus(machine, monkeypatch):

@@ -32,14 +32,14 @@ job = json.loads(sys.argv[1])
 def main():
     settings = resolve(TrainSettings, job["settings"], environ={})
     task = load_task(settings)
-    model = init_model(settings, task.train, None)
-    trainer = Trainer(settings, task, model, Path(job["run"]))
-    seen, gradients = [], trainer.train_step.gradients
+    model, network = init_model(settings, task.train, None)
+    trainer = Trainer(settings, task, model, network, Path(job["run"]))
+    seen, gradients = [], trainer.train_step.compute_gradients
     def record(parts, step):
         losses = gradients(parts, step)
         seen.append([float(losses.classification), float(losses.regression), float(losses.positives)])
         return losses
-    trainer.train_step.gradients = record
+    trainer.train_step.compute_gradients = record
     trainer.fit()
     if collectives.is_main_process():
         Path(job["out"]).write_text(json.dumps({"losses": seen}))

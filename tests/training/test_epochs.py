@@ -19,9 +19,9 @@ def ends(images: int, **settings: int) -> list[tuple[int, int]]:
     trainer = Trainer.__new__(Trainer)
     trainer.settings = TrainSettings(**settings)
     trainer.task = SimpleNamespace(train=range(images))
-    trainer.total = trainer.settings.steps(images)
+    trainer.total_steps = trainer.settings.steps(images)
     found = []
-    for step in range(1, trainer.total + 1):
+    for step in range(1, trainer.total_steps + 1):
         trainer.state = TrainState(step=step)
         if trainer._epoch_ended():
             found.append((step, trainer._epoch_number()))
@@ -95,14 +95,14 @@ def test_a_run_that_counted_its_epochs_otherwise_is_resumed(tiny, tmp_path):
 
 def test_an_epoch_whose_steps_are_all_left_out_is_said(tiny, tmp_path, monkeypatch, capsys):
     """The second of three: its row has no losses, and the run goes on."""
-    gradients = TrainStep.gradients
+    gradients = TrainStep.compute_gradients
 
     def sick(self, parts, step):
         if step in (3, 4, 5):
             raise NotFinite("the classification loss is nan")
         return gradients(self, parts, step)
 
-    monkeypatch.setattr(TrainStep, "gradients", sick)
+    monkeypatch.setattr(TrainStep, "compute_gradients", sick)
     run = Detector().train(**{**tiny, "iters": 9}, project=tmp_path)
     found = rows(run)
     assert [bool(row["loss_cls"]) for row in found] == [True, False, True]

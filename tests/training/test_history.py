@@ -51,7 +51,7 @@ def test_a_run_from_before_there_was_the_column_goes_on(tmp_path):
     old = [name for name in COLUMNS if name != "dropped"]
     file.write_text(",".join(old) + "\n" + ",".join("1" for _ in old) + "\n")
     history = History(file)
-    history.cut(1)
+    history.truncate(1)
     meter = Meter()
     meter.add(losses(1.0), 3)
     history.add({"epoch": 2, "step": 2, **meter.means()})

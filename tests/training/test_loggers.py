@@ -10,7 +10,7 @@ from cledet import Detector
 from cledet.config.loading import resolve
 from cledet.config.train import TrainSettings
 from cledet.errors import UserError
-from cledet.training.loggers import callback, open_loggers
+from cledet.training.loggers import load_callback, open_loggers
 
 FIGURES = [(3, {"loss_cls": 1.5, "AP": None}), (4, {"loss_cls": 1.25, "AP": 0.5})]
 
@@ -89,4 +89,4 @@ def test_a_callback_hears_of_every_step_and_epoch(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["nomodule:f", "json:nothing", "json", "json:__name__", ":", "json:"])
 def test_a_callback_that_is_none_is_refused(name):
     with pytest.raises(UserError, match=r"--callback "):
-        callback(name)
+        load_callback(name)

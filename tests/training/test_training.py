@@ -92,7 +92,7 @@ def begun(settings, run):
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(settings.to_yaml())
     task = load_task(settings)
-    return Trainer(settings, task, init_model(settings, task.train, None), run)
+    return Trainer(settings, task, *init_model(settings, task.train, None), run)
 
 
 @pytest.mark.parametrize(
@@ -101,14 +101,14 @@ def begun(settings, run):
 def test_a_run_stopped_anywhere_and_resumed_ends_bit_identical(tiny, tmp_path, extra):
     whole = Detector().train(**tiny, **extra, project=tmp_path, name="whole")
     trainer = begun(tiny | extra, tmp_path / "train" / "stopped")
-    run, gradients = trainer.run, trainer.train_step.gradients
+    run, gradients = trainer.run, trainer.train_step.compute_gradients
 
     def stop_at_third(parts, step):
         if step == 2:
             os.kill(os.getpid(), signal.SIGINT)
         return gradients(parts, step)
 
-    trainer.train_step.gradients = stop_at_third
+    trainer.train_step.compute_gradients = stop_at_third
     with pytest.raises(Interrupted, match=r"SIGINT; go on with: cledet train --resume .*stopped") as stopped:
         trainer.fit()
     assert stopped.value.signal_number == signal.SIGINT
@@ -163,9 +163,9 @@ def test_bf16_trains_too(tiny, tmp_path):
 
 
 def test_steps_without_a_finite_loss_are_left_out_and_too_many_end_the_run(tiny, tmp_path, capfd):
-    with pytest.raises(UserError, match=r"step \d+: the .* images 10\d, 10\d; no step of the last 5 had a finite one"):
+    with pytest.raises(UserError, match=r"step \d+: the .* images 10\d, 10\d; the last 5 steps had no finite loss"):
         Detector().train(**{**tiny, "lr": 1e12, "clip": 0, "iters": 50, "warmup": 0}, project=tmp_path)
-    assert capfd.readouterr().err.count(": left out") == 4
+    assert capfd.readouterr().err.count(": step skipped") == 4
     (run,) = (tmp_path / "train").iterdir()
     assert all(value.isfinite().all() for value in weights(run).values())
 

@@ -45,14 +45,12 @@ def lines(jobs: Sequence[Job], measured: Mapping[str, Measured]) -> list[Line]:
     return rows
 
 
-def side_by_side(found: Sequence[Line]) -> Table:
+def side_by_side(rows: Sequence[Line]) -> Table:
     """Format the paper's and the measured metrics in percentage points; "-" marks a missing value."""
-    names = [
-        name for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "VOC07") if any(name in x.ours for x in found)
-    ]
-    with_nms = any(line.paper.nms for line in found)
+    names = [name for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "VOC07") if any(name in x.ours for x in rows)]
+    with_nms = any(line.paper.nms for line in rows)
     body: list[list[Any]] = []
-    for line in found:
+    for line in rows:
         nms = [line.paper.nms or "-"] if with_nms else []
         pairs = [cell for name in names for cell in (_points(line.paper.figures.get(name)), _ours(line, name))]
         body.append([line.recipe, *nms, *pairs, line.paper.split, line.data])
@@ -60,11 +58,11 @@ def side_by_side(found: Sequence[Line]) -> Table:
     return ["recipe", *["NMS"] * with_nms, *columns, "paper's split", "our data"], body
 
 
-def figures_table(found: Sequence[Line]) -> Table:
+def figures_table(rows: Sequence[Line]) -> Table:
     """List one row per recipe, metric and seed with unrounded fractions."""
     body: list[list[Any]] = [
         [line.recipe, line.paper.nms or "", name, line.paper.figures[name], seed, value]
-        for line in found
+        for line in rows
         for name, values in line.ours.items()
         for seed, value in enumerate(values, line.seed)
     ]

@@ -85,7 +85,7 @@ def test_losses_over_processes_are_those_of_one(squares, tmp_path, processes, ac
         assert others[-1].split(",")[at] == rows[-1].split(",")[at], key
 
 
-def test_an_image_that_came_up_twice_or_never_is_noticed(squares):
+def test_a_repeated_or_missing_image_is_an_error(squares):
     index = open_source(squares).index("val")
     ids = index.image_ids.tolist()
     with pytest.raises(AssertionError, match="twice"):

@@ -76,7 +76,7 @@ def test_the_idlest_is_idle_then_free_then_first():
     assert idlest([gpu(0, 40, 50), gpu(1, 33), gpu(2, 39), gpu(3, 39)]).index == 2
 
 
-def test_nvidia_smis_table():
+def test_the_table_of_nvidia_smi():
     first, *_, last = parse_nvidia_smi(TABLE)
     assert first == Gpu(index=0, free=40500, total=40960, busy=0, uuid="GPU-aa11", name="NVIDIA A100")
     assert last.busy is None
@@ -96,7 +96,7 @@ def test_nvidia_smis_table():
         ("", []),
     ],
 )
-def test_cudas_numbers(visible, uuids):
+def test_gpus_are_numbered_as_by_cuda(visible, uuids):
     environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     found = visible_gpus(parse_nvidia_smi(TABLE), environ)
     assert found is not None
@@ -104,13 +104,13 @@ def test_cudas_numbers(visible, uuids):
     assert [one.index for one in found] == list(range(len(uuids)))
 
 
-def test_gpus_of_several_kinds_are_numbered_by_speed_unless_told():
+def test_gpus_of_several_models_are_numbered_by_speed_by_default():
     mixed = parse_nvidia_smi(TABLE.replace("A100", "T4", 1))
     assert visible_gpus(mixed, {}) is None
     assert len(visible_gpus(mixed, {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}) or []) == 4
 
 
-def test_auto_trains_on_every_idle_gpu_and_says_why(machine):
+def test_auto_selects_every_idle_gpu_and_gives_the_reason(machine):
     machine(TABLE)
     picked = pick_devices("auto")
     assert picked.devices == cuda(0, 3)
@@ -120,7 +120,7 @@ def test_auto_trains_on_every_idle_gpu_and_says_why(machine):
     assert pick_device("auto") == torch.device("cuda", 0)
 
 
-def test_only_what_cuda_shows_is_asked_for(machine, monkeypatch):
+def test_only_visible_gpus_are_selected(machine, monkeypatch):
     machine(TABLE, count=2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     assert pick_devices("auto").devices == cuda(1)
@@ -130,7 +130,7 @@ def test_only_what_cuda_shows_is_asked_for(machine, monkeypatch):
 @pytest.mark.parametrize(
     ("table", "status"), [("", 0), (TABLE, 9), (TABLE, 0), ("0, GPU-a, NVIDIA GB10, [N/A], [N/A], 0\n", 0)]
 )
-def test_without_an_answer_that_fits_memory_alone_decides(machine, monkeypatch, table, status):
+def test_without_a_matching_table_only_memory_is_considered(machine, monkeypatch, table, status):
     machine(table, count=2, status=status)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda i: ((10, 39)[i] * 1024**3, 40 * 1024**3))
     assert pick_devices("auto").devices == cuda(1)

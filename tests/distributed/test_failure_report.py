@@ -1,4 +1,4 @@
-"""Of several failures, the one that the others follow from."""
+"""The cause among several failures, and its report."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def test_a_connection_lost_while_clearing_up_is_no_lost_peer():
     assert not lost_peer(ValueError("NCCL"))
 
 
-def test_a_mistake_comes_back_as_it_was():
+def test_a_user_error_is_raised_again():
     found = intended_end([{}, recorded(LOST), recorded(UserError("no file x", "look"))])
     assert isinstance(found, UserError)
     assert (found.message, found.hint) == ("no file x", "look")
 
 
-def test_an_interruption_is_one_only_if_it_ended_all():
+def test_interrupted_is_raised_only_if_it_ended_all_workers():
     stopped = recorded(Interrupted(15, Path("runs/x")))
     found = intended_end([stopped, stopped])
     assert isinstance(found, Interrupted)
@@ -78,13 +78,13 @@ def test_an_interruption_is_one_only_if_it_ended_all():
     assert intended_end([]) is None
 
 
-def test_a_crash_is_told_with_its_traceback():
+def test_a_crash_is_reported_with_its_traceback():
     text = str(report([failure(3, ValueError("boxes"))], 4, "gpu7"))
     assert text.startswith("rank 3 of 4 on gpu7 failed:\nTraceback (most recent call last):\n")
     assert text.endswith("ValueError: boxes")
 
 
-def test_a_connection_lost_points_to_the_other_nodes():
+def test_a_lost_connection_refers_to_the_other_nodes():
     assert str(report([failure(0, LOST)], 4, "h")).endswith(
         "peer\na process of another node ended before: its output tells the reason"
     )
@@ -99,7 +99,7 @@ def test_a_connection_lost_points_to_the_other_nodes():
         (failure(1, exitcode=7, stderr="a\nb\n"), "rank 1 of 2 on h ended with exit code 7:\na\nb"),
     ],
 )
-def test_a_death_without_a_word(failed, text):
+def test_workers_that_leave_no_record(failed, text):
     found = report([failed], 2, "h")
     assert isinstance(found, ProcessFailed)
     assert str(found) == text

@@ -141,19 +141,19 @@ def test_processes_work_together_and_write_into_files(folder, monkeypatch, capfd
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
-def test_one_that_fails_ends_all_and_is_heard_once(folder, capfd):
+def test_a_worker_that_fails_ends_all_and_is_reported_once(folder, capfd):
     with pytest.raises(ProcessFailed, match=r"rank 1 of 2 on .* failed:\nTraceback[\s\S]*in fails[\s\S]*the cause$"):
         launch([], 2, entry="launched:fails")
     assert all(gone(pid) for pid in noted(folder, 0))
     assert capfd.readouterr() == ("", "")
 
 
-def test_one_that_is_killed_is_the_cause_and_not_its_peer(folder):
+def test_a_killed_worker_is_the_cause_and_not_its_peer(folder):
     with pytest.raises(ProcessFailed, match=r"rank 1 of 2 on .* was killed by SIGKILL"):
         launch([], 2, entry="launched:loses_a_peer")
 
 
-def test_a_mistake_is_the_users_and_not_tried_again(folder):
+def test_a_user_error_is_not_restarted(folder):
     with pytest.raises(UserError) as caught:
         launch([], 2, entry="launched:errs", max_restarts=3)
     assert (caught.value.message, caught.value.hint) == ("no file x", "look")
@@ -173,7 +173,7 @@ def test_a_signal_lets_processes_save(folder):
     assert noted(folder, 0) == noted(folder, 1) == ["ready", "saved"]
 
 
-def test_a_new_start_after_a_failure(folder, capfd):
+def test_a_restart_after_a_failure(folder, capfd):
     launch(["1"], 2, entry="launched:fails_once", max_restarts=1)
     assert noted(folder, 0) == noted(folder, 1) == ["1 3 []"]
     said = capfd.readouterr().err
@@ -183,7 +183,7 @@ def test_a_new_start_after_a_failure(folder, capfd):
 
 @pytest.fixture
 def other_node(folder):
-    """Starts a launcher of node 1 in a process of its own, from the last line of whose stdout its end is read."""
+    """Start a launcher of node 1 in a new process; its result is the last line of its stdout."""
     code = (
         "import sys; from cledet.distributed import launch\n"
         "try: launch.launch(sys.argv[4:], 1, nnodes=2, node_rank=1, rdzv_endpoint=sys.argv[1], entry=sys.argv[2],"
@@ -202,8 +202,8 @@ def other_node(folder):
         process.wait()
 
 
-def test_two_nodes_are_ranked_as_told_and_start_anew_together(folder, other_node):
-    """The first node's process fails: the other's launcher is invited, and counts a start of its own."""
+def test_two_nodes_have_their_given_ranks_and_restart_together(folder, other_node):
+    """The process of the first node fails, and that of the second loses its connection."""
     endpoint = f"127.0.0.1:{free_port()}"
     ended = other_node(endpoint, "launched:fails_once", "1", "0", "there")
     launch(["0", "here"], 1, nnodes=2, node_rank=0, rdzv_endpoint=endpoint, entry="launched:fails_once", max_restarts=1)
@@ -237,7 +237,7 @@ def test_a_launch_does_not_join_the_store_of_an_earlier_one():
         assert {environ["WORLD_SIZE"] for environ in agreed.result()} == {"5"}
 
 
-def test_nodes_that_do_not_meet(folder, monkeypatch):
+def test_nodes_that_do_not_connect(folder, monkeypatch):
     monkeypatch.setattr("cledet.distributed.launch.JOIN_TIMEOUT", timedelta(seconds=1))
     with pytest.raises(UserError, match="the 2 nodes did not connect at localhost"):
         launch([], 1, nnodes=2, rdzv_endpoint=f"localhost:{free_port()}", entry="launched:works")

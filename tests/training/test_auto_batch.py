@@ -1,4 +1,4 @@
-"""How large a batch fits: from the peaks of one image and of two."""
+"""The largest batch that fits, from the peak memory of one image and of two."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def settings(**given):
         (1000, {1: 800, 2: 900}, 1, 1),
     ],
 )
-def test_two_tries_tell_the_rest(monkeypatch, free, peaks, accumulate, batch):
+def test_the_batch_follows_from_two_measurements(monkeypatch, free, peaks, accumulate, batch):
     monkeypatch.setattr(auto_batch, "_free_memory", lambda device: free)
     monkeypatch.setattr(auto_batch, "_measure_peak", lambda job, images: peaks[images])
     assert auto_batch.find_largest_batch(settings(accumulate=accumulate), ARCHITECTURE, 5, CPU) == batch
 
 
-def test_on_cuda_what_is_promised_is_tried(monkeypatch):
+def test_on_cuda_the_result_is_measured_too(monkeypatch):
     tried = []
 
     def peak(job, images):
@@ -51,22 +51,22 @@ def test_on_cuda_what_is_promised_is_tried(monkeypatch):
     assert tried == [1, 2, 9, 6, 4]
 
 
-def test_not_even_one(monkeypatch):
+def test_one_image_that_does_not_fit_is_an_error(monkeypatch):
     monkeypatch.setattr(auto_batch, "_free_memory", lambda device: 100)
     monkeypatch.setattr(auto_batch, "_measure_peak", lambda job, images: 200 * images)
     with pytest.raises(UserError, match=r"not even one image fits into the memory of cpu \(lower --imgsz"):
         auto_batch.find_largest_batch(settings(), ARCHITECTURE, 5, CPU)
 
 
-def test_the_build_largest_images_is_as_large_as_images_become():
+def test_the_measured_batch_has_the_largest_padded_size():
     batch = auto_batch.build_largest_images(2, 800, 37)
     assert batch.images.shape == (2, 3, 800, 1344)
     assert batch.counts.tolist() == [37, 37]
     assert (batch.boxes[..., 2:] > batch.boxes[..., :2]).all()
 
 
-def test_auto_trains_with_a_number(tiny, tmp_path, monkeypatch):
-    """A real auto_batch, with little memory free."""
+def test_auto_is_recorded_as_a_number(tiny, tmp_path, monkeypatch):
+    """A real measurement, with little free memory."""
     one = {"architecture": ARCHITECTURE.model_dump(), "boxes": 2, "device": "cpu", "images": 1}
     peak = auto_batch._measure_peak({**one, "settings": settings(batch=1).model_dump(mode="json")}, 1)
     assert peak is not None

@@ -1,4 +1,4 @@
-"""The sheet of examples."""
+"""Preview sheets of detections and batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run goes on with the data that it was begun on, wherever that lies now."""
+"""A run is resumed only on the data that it was started on, at any location."""
 
 from __future__ import annotations
 

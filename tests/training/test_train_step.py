@@ -1,4 +1,4 @@
-"""A step's gradients: the same in parts as whole, and nothing changed where a step is not finished."""
+"""Gradients of a step: equal in parts and as a whole, and no change of state by an unfinished step."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_step_moves_statistics_and_an_unfinished_one_puts_them_back(norm: str)
     assert not torch.equal(one.network.head.classification.predict.weight, before["head.classification.predict.weight"])
 
 
-def test_a_gradient_that_is_no_number_is_refused() -> None:
+def test_a_gradient_that_is_not_finite_is_refused() -> None:
     one = learner()
     one.compute_gradients([batch(4)], 0)
     next(p for p in one.network.parameters() if p.grad is not None).grad[0] = float("inf")  # type: ignore[index]
@@ -101,7 +101,7 @@ def test_a_gradient_that_is_no_number_is_refused() -> None:
     assert gradients(one) == {}
 
 
-def test_a_loss_that_is_no_number_is_named() -> None:
+def test_a_loss_that_is_not_finite_is_named() -> None:
     one = learner()
     with torch.no_grad():
         one.network.head.regression.predict.bias.fill_(float("nan"))

@@ -156,7 +156,7 @@ def test_imagenet_weights_reach_the_network(squares):
     from cledet.data.open import open_source
 
     settings = resolve(TrainSettings, {"backbone": "lite0", "fpn_channels": 16}, environ={})
-    model = init_model(settings, open_source(squares).index("train"), None)
+    model, _ = init_model(settings, open_source(squares).index("train"), None)
     assert model.architecture.norm == "frozen"
     network = model.network()
     assert torch.equal(network.backbone.stem[1].weight, lite0_weights()["stem.1.weight"])

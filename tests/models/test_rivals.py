@@ -39,7 +39,7 @@ def outputs(scale: float = 4.0, central: bool = True, seed: int = 0) -> RawOutpu
 
 
 def part(raw: RawOutputs, image: int) -> tuple[RawOutputs, Targets]:
-    """What one process of two has."""
+    """Select one of two processes' part of a batch."""
     here = slice(image, image + 1)
     central = None if raw.centerness is None else raw.centerness[here]
     kept = raw._replace(logits=raw.logits[here], deltas=raw.deltas[here], centerness=central)
@@ -68,7 +68,7 @@ def test_fcos_is_torchvisions() -> None:
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
-def test_a_positive_off_its_object_is_not_central() -> None:
+def test_a_positive_outside_its_object_has_centerness_0() -> None:
     """Assignment by IoU, a square's centre may lie outside; the target is 0 then, not the root of a negative number."""
     raw = outputs(scale=2.0)
     truth = Targets(torch.tensor([[[20.5, 0, 22, 64]]] * 2), torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, 0, 4))
@@ -79,7 +79,7 @@ def test_a_positive_off_its_object_is_not_central() -> None:
 
 @pytest.mark.parametrize("cls_loss", CLS_LOSSES)
 @pytest.mark.parametrize("assignment", ["atss", "paa", "tal"])
-def test_dc_weighs_every_loss_and_leaves_its_sum(cls_loss: str, assignment: str) -> None:
+def test_dc_weights_every_loss_and_preserves_its_sum(cls_loss: str, assignment: str) -> None:
     raw = outputs()
     plain, dc = (
         Criterion(iac=None, dc=on, assignment=assignment, cls_loss=cls_loss, reg_loss="ciou") for on in (False, True)
@@ -110,8 +110,8 @@ def test_without_objects_there_is_only_background(cls_loss: str, assignment: str
     assert (raw.logits.grad[:, ~crowded].sum(-1) >= 0).all()
 
 
-def test_tood_is_quality_focal_loss_and_boxes_by_the_alignment() -> None:
-    """Both over the sum of what the scores should be; with a loss of hard labels too."""
+def test_tood_is_quality_focal_loss_and_boxes_weighted_by_alignment() -> None:
+    """Both are divided by the sum of the target scores, also with a loss of hard labels."""
     raw = outputs(central=False)
     gt, quality = assign_tal(raw.anchors, raw.boxes().detach(), raw.logits.detach(), TWO.boxes, TWO.labels)
     image, anchor = (gt >= 0).nonzero(as_tuple=True)
@@ -127,7 +127,7 @@ def test_tood_is_quality_focal_loss_and_boxes_by_the_alignment() -> None:
         torch.testing.assert_close(found.regression, boxes.sum() / total)
 
 
-def test_varifocal_loss_weighs_boxes_by_their_iou() -> None:
+def test_varifocal_loss_weights_boxes_by_their_iou() -> None:
     raw = outputs(central=False)
     criterion = Criterion(iac=None, dc=False, assignment="atss", cls_loss="varifocal", reg_loss="giou")
     found = positives(raw, TWO, criterion.assign(raw, TWO))
@@ -140,7 +140,7 @@ def test_varifocal_loss_weighs_boxes_by_their_iou() -> None:
     torch.testing.assert_close(losses.classification, each.sum() / len(found.gt))
 
 
-def test_gradient_harmonized_loss_is_a_mean_already() -> None:
+def test_gradient_harmonized_loss_is_not_divided() -> None:
     raw = outputs()
     gt = FCOS.assign(raw, TWO).gt
     labels = torch.where(gt >= 0, TWO.labels.gather(1, gt.clamp(min=0)), -1).flatten()
@@ -150,7 +150,7 @@ def test_gradient_harmonized_loss_is_a_mean_already() -> None:
 
 
 def test_paa_keeps_the_anchors_of_low_loss() -> None:
-    """Of those that overlap an object by a tenth; by focal and GIoU loss, whatever the criterion's are."""
+    """Candidates have an IoU of at least 0.1, and are ranked by focal and GIoU loss for any losses of the criterion."""
     raw = outputs()
     chosen = Criterion(iac=None, assignment="paa", cls_loss="ghm", reg_loss="diou").assign(raw, TWO).gt
     first = assign_max_iou(raw.anchors, TWO.boxes, fg_threshold=0.1, bg_threshold=0.1)
@@ -169,7 +169,7 @@ def test_paa_keeps_the_anchors_of_low_loss() -> None:
 @pytest.mark.parametrize("cls_loss", CLS_LOSSES)
 @pytest.mark.parametrize("assignment", ["fcos", "tal"])
 def test_two_processes_share_one_batch(cls_loss: str, assignment: str) -> None:
-    """What each adds up is first written down, then the sums are handed to both."""
+    """The first pass records the tensors to sum, the second returns the sums to both."""
     raw, said = outputs(), ([], [])
     criterion = Criterion(iac=None, dc=False, assignment=assignment, cls_loss=cls_loss, reg_loss="diou", processes=2)
     for i in range(2):
@@ -202,7 +202,7 @@ def test_scores_are_the_root_of_class_times_centerness() -> None:
 
 
 @torch.inference_mode()
-def test_fcos_says_distances_in_strides_and_centerness_point_by_point() -> None:
+def test_fcos_predicts_distances_in_strides_and_centerness_per_point() -> None:
     torch.manual_seed(0)
     network = build_network(Architecture(backbone="r18", classes=3, fpn_channels=16, head="fcos")).eval()
     network.head.scales.copy_(torch.tensor([1.0, 2, 3, 4, 5]))

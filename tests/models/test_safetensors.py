@@ -38,7 +38,7 @@ def test_the_file_holds_the_weights_bit_by_bit_and_no_training_state(exported, t
     assert exported.path.stat().st_size < 1.01 * sum(t.numel() * t.element_size() for t in wanted.values())
 
 
-def test_the_metadata_say_what_it_is_and_not_where_it_was_made(exported, squares):
+def test_the_metadata_describe_the_model_without_local_paths(exported, squares):
     told = metadata(exported.path)
     assert told["format"] == "pt"  # as other readers want it
     assert told["cledet"] == "cledet 1"
@@ -51,7 +51,7 @@ def test_the_metadata_say_what_it_is_and_not_where_it_was_made(exported, squares
     assert str(squares) not in str(told)
 
 
-def test_a_detector_of_the_file_finds_the_same(exported, tiny_run, squares):
+def test_a_detector_of_the_file_has_the_same_detections(exported, tiny_run, squares):
     a, b = Detector(exported.path), Detector(tiny_run)
     assert a.model.training == {}
     assert a.model.versions == b.model.versions
@@ -106,12 +106,12 @@ def test_the_digest_is_of_names_types_shapes_bytes_and_metadata():
     assert digest({"a": turned}, {}) == digest({"a": straight}, {})  # of the values, not of how memory holds them
 
 
-def test_a_file_by_another_name_is_known_by_its_header(small, tmp_path):
+def test_a_file_of_another_name_is_recognized_by_its_header(small, tmp_path):
     (tmp_path / "model.bin").write_bytes(pack(small(5).content()))
     assert load_checkpoint(tmp_path / "model.bin").step == 5
 
 
-def test_a_file_of_others_gets_a_sentence(tmp_path):
+def test_other_safetensors_files_are_errors(tmp_path):
     path = tmp_path / "backbone.safetensors"
     safetensors.torch.save_file({"conv1.weight": torch.zeros(1)}, path, {"format": "pt"})
     with pytest.raises(UserError) as error:
@@ -125,7 +125,7 @@ def test_a_file_of_others_gets_a_sentence(tmp_path):
         Detector(path)
 
 
-def test_a_newer_file_is_said_to_be(small, tmp_path):
+def test_a_newer_file_is_named_as_such(small, tmp_path):
     content = small(1).content() | {"format": "cledet 2"}
     (tmp_path / "a.safetensors").write_bytes(pack(content))
     with pytest.raises(UserError, match="was written by a newer cledet"):
@@ -165,7 +165,7 @@ def test_a_file_that_holds_something_else_is_not_kept(tiny_run, tmp_path, monkey
     assert not list(tmp_path.rglob("*"))
 
 
-def test_numbers_that_are_none_are_compared_too(small, tmp_path):
+def test_nan_is_compared_bitwise(small, tmp_path):
     a, b = small(1), small(1)
     a.model["a.weight"][0] = b.model["a.weight"][0] = float("nan")
     assert same_weights(a, b)

@@ -119,7 +119,7 @@ class Criterion:
             pos = positives(raw, targets, assignment)
             classification = self.classification(raw, targets, assignment, pos)
             pos_loss = classification[pos.image, pos.anchor]
-            weight = self.weight(pos, pos_loss)
+            weight = self.coefficient(pos, pos_loss) if self.dc else torch.ones_like(pos_loss)
             background = classification.sum() - pos_loss.sum()
 
             n = self.total(NORMALIZERS[self.normalizer](assignment))
@@ -169,10 +169,6 @@ class Criterion:
     def divisor(self, total: Tensor) -> Tensor:
         """Return this process's divisor of a sum: the total over all processes, at least 1, shared among them."""
         return total.clamp(min=1) / self.processes
-
-    def weight(self, pos: Positives, loss: Tensor) -> Tensor:
-        """Return the weight [P] of each positive anchor's classification loss: DC's lambda', or 1 without DC."""
-        return self.coefficient(pos, loss) if self.dc else torch.ones_like(loss)
 
     @torch.no_grad()
     def coefficient(self, pos: Positives, loss: Tensor) -> Tensor:

@@ -92,8 +92,8 @@ def test_other_objects_are_refused(tmp_path, code, sentence):
 
 @pytest.mark.parametrize("end", [1, 20, -1])
 def test_a_pickle_cut_off_is_damaged(tmp_path, end):
-    whole = pickle.dumps({"model": ARRAYS}, protocol=4)
-    (tmp_path / "a.pkl").write_bytes(whole[:end])
+    data = pickle.dumps({"model": ARRAYS}, protocol=4)
+    (tmp_path / "a.pkl").write_bytes(data[:end])
     with pytest.raises(DamagedFile, match=r"a\.pkl is damaged or no checkpoint"):
         read_file(tmp_path / "a.pkl")
 

@@ -37,14 +37,14 @@ def test_any_changed_byte_is_noticed_or_changes_nothing(small, tmp_path):
     """0x10 makes an entry of a zip a folder, whose tensor torch leaves as it finds the memory; no CRC notices."""
     path = tmp_path / "a.pt"
     small(1).save(path)
-    data, whole = path.read_bytes(), load_checkpoint(path)
+    data, undamaged = path.read_bytes(), load_checkpoint(path)
     noticed = 0
     names = data.index(b"PK\1\2")  # the directory of the zip, which no checksum covers
     for position in (*range(0, names, 3), *range(names, len(data))):
         for change in (0x10, 0xFF) if position >= names else (0xFF,):
             path.write_bytes(data[:position] + bytes([data[position] ^ change]) + data[position + 1 :])
             try:
-                assert same(load_checkpoint(path), whole), (position, change)
+                assert same(load_checkpoint(path), undamaged), (position, change)
             except UserError:
                 noticed += 1
     assert noticed > len(data) / 5
@@ -144,10 +144,10 @@ def test_a_run_goes_on_from_the_previous_checkpoint_and_ends_the_same(tiny_run, 
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     Detector().train(resume=run)
     assert "last.previous.pt of step 4 is used in its place" in capsys.readouterr().err
-    whole = load_checkpoint(tiny_run / "weights" / "last.pt")
+    expected = load_checkpoint(tiny_run / "weights" / "last.pt")
     again = load_checkpoint(last)
     assert again.step == 4
-    assert all(torch.equal(again.model[key], value) for key, value in whole.model.items())
+    assert all(torch.equal(again.model[key], value) for key, value in expected.model.items())
 
 
 def test_other_weights_are_refused(tmp_path):
@@ -226,8 +226,8 @@ def calls(monkeypatch):
         found.append(where)
         raise OSError("no network")
 
-    for owner, name in ((socket, "getaddrinfo"), (socket.socket, "connect"), (socket.socket, "connect_ex")):
-        monkeypatch.setattr(owner, name, refuse)
+    for target, name in ((socket, "getaddrinfo"), (socket.socket, "connect"), (socket.socket, "connect_ex")):
+        monkeypatch.setattr(target, name, refuse)
     return found
 
 

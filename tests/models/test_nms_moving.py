@@ -81,9 +81,9 @@ def test_soft_vote_equals_the_loop(seed: int, n: int) -> None:
 
 def test_soft_vote_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     sample = scene(5, 90)
-    whole = suppress(*sample, method="soft-vote")
+    at_once = suppress(*sample, method="soft-vote")
     monkeypatch.setattr(merge, "PAIRS", {False: 100, True: 100})
-    torch.testing.assert_close(suppress(*sample, method="soft-vote").boxes, whole.boxes)
+    torch.testing.assert_close(suppress(*sample, method="soft-vote").boxes, at_once.boxes)
 
 
 @pytest.mark.parametrize("method", MOVING)

@@ -30,11 +30,11 @@ def outputs(scale: float = 4.0, central: bool = True, seed: int = 0) -> RawOutpu
     """Two levels of points on 64x64 images, of strides 8 and 16, with the sides' distances, one in eight of them 0."""
     anchors, strides = Anchors((8, 16), scale, octaves=(1.0,), ratios=(1.0,))([(8, 8), (4, 4)], (64, 64))
     g = torch.Generator().manual_seed(seed)
-    logits, said = torch.randn(2, 80, 3, generator=g), torch.randn(2, 80, generator=g)
+    logits, central_logits = torch.randn(2, 80, 3, generator=g), torch.randn(2, 80, generator=g)
     sides = (2 * torch.rand(2, 80, 4, generator=g) - 0.25).relu()
     return RawOutputs(
         logits.requires_grad_(), sides.requires_grad_(), anchors, strides, [64, 16], "sides", 1,
-        said.requires_grad_() if central else None,
+        central_logits.requires_grad_() if central else None,
     )  # fmt: skip
 
 
@@ -87,8 +87,10 @@ def test_dc_weights_every_loss_and_preserves_its_sum(cls_loss: str, assignment: 
     before, after = plain(raw, TWO), dc(raw, TWO)
     assert float(after.classification.detach()) == pytest.approx(float(before.classification.detach()), rel=1e-6)
     assert torch.equal(after.regression, before.regression)
-    found = positives(raw, TWO, plain.assign(raw, TWO))
-    weight = dc.weight(found, plain.classification(raw, TWO, plain.assign(raw, TWO), found)[found.image, found.anchor])
+    anchors = plain.assign(raw, TWO)
+    found = positives(raw, TWO, anchors)
+    loss = plain.classification(raw, TWO, anchors, found)[found.image, found.anchor]
+    weight = dc.coefficient(found, loss)
     assert float(weight.std()) > 0.05
     (a,) = torch.autograd.grad(before.classification, raw.logits, retain_graph=True)
     (b,) = torch.autograd.grad(after.classification, raw.logits)
@@ -170,13 +172,13 @@ def test_paa_keeps_the_anchors_of_low_loss() -> None:
 @pytest.mark.parametrize("assignment", ["fcos", "tal"])
 def test_two_processes_share_one_batch(cls_loss: str, assignment: str) -> None:
     """The first pass records the tensors to sum, the second returns the sums to both."""
-    raw, said = outputs(), ([], [])
+    raw, terms = outputs(), ([], [])
     criterion = Criterion(iac=None, dc=False, assignment=assignment, cls_loss=cls_loss, reg_loss="diou", processes=2)
     for i in range(2):
-        replace(criterion, total=lambda value, i=i: said[i].append(value) or value)(*part(raw, i))
+        replace(criterion, total=lambda value, i=i: terms[i].append(value) or value)(*part(raw, i))
     halves = []
     for i in range(2):
-        sums = iter([a + b for a, b in zip(*said)])
+        sums = iter([a + b for a, b in zip(*terms)])
         halves.append(replace(criterion, total=lambda value, sums=sums: next(sums))(*part(raw, i)))
     whole = replace(criterion, processes=1)(raw, TWO)
     assert int(whole.positives) == sum(int(half.positives) for half in halves) > 4

@@ -39,16 +39,16 @@ def test_the_file_holds_the_weights_bit_by_bit_and_no_training_state(exported, t
 
 
 def test_the_metadata_describe_the_model_without_local_paths(exported, squares):
-    told = metadata(exported.path)
-    assert told["format"] == "pt"  # as other readers want it
-    assert told["cledet"] == "cledet 1"
-    assert json.loads(told["classes"]) == ["blue", "red"]
-    assert json.loads(told["category_ids"]) == [3, 7]
-    assert json.loads(told["components"]) == ["iac", "dc", "clb"]
-    assert json.loads(told["imgsz"]) == 64
-    assert json.loads(told["architecture"])["backbone"] == "r18"
-    assert json.loads(told["versions"])["torch"] == torch.__version__
-    assert str(squares) not in str(told)
+    entries = metadata(exported.path)
+    assert entries["format"] == "pt"  # as other readers want it
+    assert entries["cledet"] == "cledet 1"
+    assert json.loads(entries["classes"]) == ["blue", "red"]
+    assert json.loads(entries["category_ids"]) == [3, 7]
+    assert json.loads(entries["components"]) == ["iac", "dc", "clb"]
+    assert json.loads(entries["imgsz"]) == 64
+    assert json.loads(entries["architecture"])["backbone"] == "r18"
+    assert json.loads(entries["versions"])["torch"] == torch.__version__
+    assert str(squares) not in str(entries)
 
 
 def test_a_detector_of_the_file_has_the_same_detections(exported, tiny_run, squares):
@@ -74,13 +74,13 @@ def test_any_changed_byte_and_any_truncation_is_noticed(small, tmp_path):
     path = tmp_path / "a.safetensors"
     data = pack(small(1).content())
     path.write_bytes(data)
-    whole = load_checkpoint(path)
-    assert same_weights(whole, small(1))
+    undamaged = load_checkpoint(path)
+    assert same_weights(undamaged, small(1))
     for position in range(0, len(data), 2):
         for change in (0x01, 0xFF):
             path.write_bytes(data[:position] + bytes([data[position] ^ change]) + data[position + 1 :])
             try:
-                assert same_weights(load_checkpoint(path), whole), (position, change)
+                assert same_weights(load_checkpoint(path), undamaged), (position, change)
                 assert data[position : position + 1] in b' "'  # blanks behind the header
             except UserError:
                 pass
@@ -133,12 +133,12 @@ def test_a_newer_file_is_named_as_such(small, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given", [{"nms": "auto"}, {"nms": "none"}, {"imgsz": 64}, {"conf": 0.1}, {"max_det": 5}, {"cl_norm": "max"}]
+    "flags", [{"nms": "auto"}, {"nms": "none"}, {"imgsz": 64}, {"conf": 0.1}, {"max_det": 5}, {"cl_norm": "max"}]
 )
-def test_a_flag_without_effect_is_refused(tiny_run, tmp_path, given):
+def test_a_flag_without_effect_is_refused(tiny_run, tmp_path, flags):
     with pytest.raises(UserError) as error:
-        Detector(tiny_run).export("safetensors", project=tmp_path, **given)
-    flag = next(iter(given)).replace("_", "-")
+        Detector(tiny_run).export("safetensors", project=tmp_path, **flags)
+    flag = next(iter(flags)).replace("_", "-")
     assert (
         str(error.value) == f"--{flag} does nothing with --format safetensors, which holds weights alone (leave it out)"
     )

@@ -102,7 +102,7 @@ def test_eighty_classes_are_cocos(weights):
     ("text", "change", "sentence"),
     [("target_stds=[0.1, 0.1, 0.2, 0.2]", {}, r"with target_stds \[0\.1, 0\.1, 0\.2, 0\.2\] is not supported"),
      ("add_extra_convs='on_lateral'", {}, "with P6 from the lateral maps is not supported"),
-     ("", {"bbox_head.retina_reg.weight": torch.zeros(4, 16, 3, 3)}, "with other than 9 anchors a position"),
+     ("", {"bbox_head.retina_reg.weight": torch.zeros(4, 16, 3, 3)}, "without 9 anchors per position"),
      ("", {"backbone.layer1.0.conv2.weight": torch.zeros(48, 48, 3, 3)}, r"layer1\.0\.conv2\.weight is \[48, 48, 3, 3"),
      ("", {"bbox_head.cls_convs.0.gn.weight": torch.zeros(16)}, "has no place in it")],
 )  # fmt: skip

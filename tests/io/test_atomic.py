@@ -1,4 +1,4 @@
-"""Files are whole at every moment: killed anywhere, or on a full disk."""
+"""Atomic writes: files are intact after a kill at any system call and on a full disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small files that ask for much: refused in a sentence before anything is made; and weights, which pass."""
+"""Small files with large content are refused before it is built; weights pass."""
 
 from __future__ import annotations
 

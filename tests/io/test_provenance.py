@@ -1,4 +1,4 @@
-"""What wrote a checkpoint."""
+"""Provenance of checkpoints: versions and git commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run folders: fresh ones each time, and whole ones or none."""
+"""Run folders: a new one per run, and none after an interruption."""
 
 from __future__ import annotations
 

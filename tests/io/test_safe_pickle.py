@@ -1,4 +1,4 @@
-"""Pickles of arrays: read as numpy would, and nothing else in them is run."""
+"""Pickles of arrays equal numpy's reading, and no code in them is run."""
 
 from __future__ import annotations
 

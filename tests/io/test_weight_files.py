@@ -1,4 +1,4 @@
-"""Files of weights: no code is ever run, and damage is told from refusal."""
+"""Weight files: no code is run, and damaged files are distinguished from refused ones."""
 
 from __future__ import annotations
 

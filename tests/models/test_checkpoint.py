@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, checked, the previous one at hand; and what they hold."""
+"""Checkpoints: atomic writes, verification, the previous file as a fallback, and content."""
 
 from __future__ import annotations
 

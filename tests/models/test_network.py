@@ -1,4 +1,4 @@
-"""The network's shapes, its batches, what is frozen, and the ImageNet weights that are at hand."""
+"""The network: shapes, batches, frozen stages and norms, and the installed ImageNet weights."""
 
 from __future__ import annotations
 

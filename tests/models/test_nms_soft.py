@@ -1,4 +1,4 @@
-"""Methods that lower scores or weigh the centres, against slow float64 loops that go one box after the other."""
+"""Methods that decay scores or compare centres, against slow float64 loops over single boxes."""
 
 from __future__ import annotations
 

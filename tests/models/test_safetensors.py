@@ -1,4 +1,4 @@
-"""Weights alone as safetensors: the same bits back, everything needed to use them, and no file of others."""
+"""Safetensors files of weights: bitwise round trip, metadata, and other projects' files."""
 
 from __future__ import annotations
 

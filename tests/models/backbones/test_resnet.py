@@ -1,4 +1,4 @@
-"""Backbones by name: their shapes, and deformable convolutions that begin as plain ones."""
+"""Backbones by name: their shapes, and deformable convolutions that start as plain ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backbone's weights from where they are published, from a file and from a URL, with their hash and without a net."""
+"""Weights of a backbone from a published URL, a file and another URL, with hashes, and without a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Torchvision's RetinaNets load, and compute the same here."""
+"""Torchvision's RetinaNets load and compute the same outputs."""
 
 from __future__ import annotations
 

@@ -100,8 +100,8 @@ class PretendedGpu(TorchFunctionMode):
         if args and isinstance(args[0], torch.Tensor):
             args, kwargs = (), {"device": args[0].device, "dtype": args[0].dtype, **kwargs}
         device, dtype, _, layout = torch._C._nn._parse_to(*args, **{k: v for k, v in kwargs.items() if k != "copy"})
-        given = {name: value for name, value in (("dtype", dtype), ("memory_format", layout)) if value is not None}
-        moved = tensor.to(**given) if given else tensor
+        options = {name: value for name, value in (("dtype", dtype), ("memory_format", layout)) if value is not None}
+        moved = tensor.to(**options) if options else tensor
         if device is None or (device.type == "cuda") == isinstance(moved, OnGpu):
             return moved
         return moved.inner if isinstance(moved, OnGpu) else OnGpu(moved.detach())
@@ -147,10 +147,10 @@ def batch(images: int = 2) -> Batch:
 
 
 def learner(**settings: Any) -> TrainStep:
-    given = TrainSettings(amp="off", imgsz=64, backbone_weights="none", fpn_channels=32, batch=4, **settings)
+    train_settings = TrainSettings(amp="off", imgsz=64, backbone_weights="none", fpn_channels=32, batch=4, **settings)
     torch.manual_seed(0)
-    arch = Architecture(backbone="r18", classes=2, fpn_channels=32, norm="batch", head=given.head)
-    return TrainStep(build_network(arch), build_criterion(given), given, GPU, 10)
+    arch = Architecture(backbone="r18", classes=2, fpn_channels=32, norm="batch", head=train_settings.head)
+    return TrainStep(build_network(arch), build_criterion(train_settings), train_settings, GPU, 10)
 
 
 def test_the_pretended_gpu_refuses_what_cuda_refuses(gpu):

@@ -1,11 +1,11 @@
-"""COCO's figures of a made-up val2017: `cledet val --predictions` against pycocotools, each a process of its own.
+"""COCO's metrics of a synthetic val2017: `cledet val --predictions` compared with pycocotools, in separate processes.
 
     python benchmarks/coco_eval.py [--images 5000] [--objects 36640] [--detections 500000] [--repeats 3]
 
-Every process starts with an interpreter and ends with the twelve figures; ours also writes its run folder, the
-detections as JSON in it. Prints seconds and seconds of CPU (of the fastest of the repeats; pycocotools runs once), the
-most memory held, how often as fast as pycocotools, and whether the figures are equal to the last digit. On a machine
-that does other work too, compare the seconds of CPU.
+Every process starts an interpreter and ends with the twelve metrics; cledet also writes its run folder with the
+detections. Prints seconds and seconds of CPU (of the fastest repeat; pycocotools runs once), peak memory, the speed-up
+over pycocotools, and whether the metrics are equal to the last digit. On a machine under load, compare the seconds of
+CPU.
 """
 
 from __future__ import annotations
@@ -82,14 +82,14 @@ def write_case(folder: Path, images: int, objects: int, detections: int) -> None
 
 
 def _boxes(rng: np.random.Generator, count: int) -> Any:
-    """Boxes [count, 4] xywh of COCO's spread of sizes, in pixels with two digits."""
+    """Draw boxes [count, 4] xywh with COCO's distribution of sizes, in pixels with two digits."""
     sides = np.exp(rng.normal(4, 1, (count, 2))).clip(2, 400)
     corners = rng.uniform(0, 1, (count, 2)) * (np.array([640, 480]) - sides).clip(1)
     return np.concatenate([corners, sides], axis=1).round(2)
 
 
 def apart(work: Callable[..., None], *arguments: Any) -> None:
-    """Do it in a process of its own: what this one has held at most is counted to the processes that it starts."""
+    """Call `work` in a separate process, because the peak memory of this one is inherited by its children."""
     process = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
     process.start()
     process.join()
@@ -98,7 +98,7 @@ def apart(work: Callable[..., None], *arguments: Any) -> None:
 
 
 class Cost(NamedTuple):
-    """What a process took."""
+    """Resources of a process."""
 
     seconds: float
     cpu: float
@@ -109,7 +109,7 @@ class Cost(NamedTuple):
 
 
 def run(code: str, *arguments: str) -> Cost:
-    """What an interpreter takes to run the code."""
+    """Run code in an interpreter and measure its resources."""
     start = time.perf_counter()
     null = os.open(os.devnull, os.O_WRONLY)
     actions = [(os.POSIX_SPAWN_DUP2, null, 1), (os.POSIX_SPAWN_DUP2, null, 2)]
@@ -126,19 +126,19 @@ WAYS = (
     ("the same again", ("--report", "false"), True),
     ("cledet val, with its report", (), True),
 )
-"""What our command is tried with, and whether it is repeated: from the second time on the annotations are cached."""
+"""Title, flags, and whether the run is repeated: annotations are cached from the second run on."""
 
 
 def ours(folder: Path, number: int, repeats: int) -> tuple[Cost, list[float]]:
-    """What our command takes in that one of WAYS, and its twelve figures."""
+    """Measure `cledet val` in one of the WAYS; returns its resources and the twelve metrics."""
     _, flags, again = WAYS[number]
     command = ["val", "--predictions", str(folder / "results.json"), "--data", str(folder / "annotations.json"), *flags]
     taken = [
         run(OURS, *command, "--project", str(folder), "--name", f"{number}-{repeat}")
         for repeat in range(repeats if again else 1)
     ]
-    figures = json.loads((folder / "val" / f"{number}-0" / "metrics.json").read_text())
-    return min(taken), [figures[name] for name in METRICS]
+    metrics = json.loads((folder / "val" / f"{number}-0" / "metrics.json").read_text())
+    return min(taken), [metrics[name] for name in METRICS]
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
-"""How long comparing and tuning take: `python benchmarks/judging.py [IMAGES]`, made up, and settings a second.
+"""Duration of comparing and tuning: `python benchmarks/compare_and_tune.py [IMAGES]`.
 
-A split like COCO's val2017 (80 classes, 7 objects an image) and two detectors of 100 detections an image: what
-`cledet compare` computes on them, part by part. Then what a setting of `cledet tune` costs, on the real detections in
-../shared/data if they are there.
+Times the parts of `cledet compare` on a synthetic split like COCO's val2017 (80 classes, 7 objects and 100 detections
+per image). Then times settings of `cledet tune` on the real detections in ../shared/data, if present.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 from cledet.data.index import DetectionIndex
 from cledet.data.open import open_source
 from cledet.evaluation.candidates import from_results
-from cledet.evaluation.tune.search import Bench
+from cledet.evaluation.tune.search import TrialRunner
 from cledet.metrics.bootstrap import match, resamples, weighted_ap
 from cledet.metrics.coco import evaluate
 from cledet.metrics.holdout import halves
@@ -31,8 +30,10 @@ T = TypeVar("T")
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco2017_sub"
 
 
-def made_up(images: int, classes: int = 80, objects: int = 7, detections: int = 100) -> tuple[DetectionIndex, Results]:
-    """Objects, and detections of which the better ones lie near an object; classes are as unequal as 1/rank."""
+def synthetic_split(
+    images: int, classes: int = 80, objects: int = 7, detections: int = 100
+) -> tuple[DetectionIndex, Results]:
+    """Draw objects, and detections that are nearer to an object the higher their score; class frequency is 1/rank."""
     rng = np.random.default_rng(0)
     share = 1 / np.arange(1, classes + 1)
     share /= share.sum()
@@ -64,9 +65,9 @@ def made_up(images: int, classes: int = 80, objects: int = 7, detections: int = 
 def main() -> None:
     """Print the seconds of each part."""
     images = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
-    index, results = made_up(images)
+    index, results = synthetic_split(images)
     print(f"{images} images, {len(results):,} detections, load {os.getloadavg()[0]:.1f}")
-    _timed("twelve figures", lambda: evaluate(index, results))
+    _timed("metrics", lambda: evaluate(index, results))
     matches = _timed("matching", lambda: match(index, results))
     _timed("1000 resamples", lambda: weighted_ap(matches, resamples(images, 1000, 0)))
     _timed("AP without each image", lambda: leave_one_out(matches, images))
@@ -77,19 +78,19 @@ def main() -> None:
 def _settings() -> None:
     index = open_source(REAL).index("val", need_images=False)
     raw = list(from_results(read_results(REAL / "detections" / "yolox_nano_raw.json", index)))
-    bench = Bench(raw, index, "AP", halves(len(index), 10), resamples(len(index), 1000, seed=0))
+    runner = TrialRunner(raw, index, "AP", halves(len(index), 10), resamples(len(index), 1000, seed=0))
     for method in NMS:
-        bench.tried.clear()
+        runner.tried.clear()
         start = time.process_time()
-        nms = bench(NMSOptions(method=method, conf=0.0)).nms_ms * len(index) / 1000
+        nms = runner(NMSOptions(method=method, conf=0.0)).nms_ms * len(index) / 1000
         print(f"{method:12} {1 / (time.process_time() - start):5.1f} settings a second of CPU; NMS {nms:.2f} s each")
 
 
-def _timed(what: str, run: Callable[[], T]) -> T:
+def _timed(name: str, run: Callable[[], T]) -> T:
     start, cpu = time.perf_counter(), time.process_time()
-    found = run()
-    print(f"{what:24}{time.perf_counter() - start:8.1f} s, {time.process_time() - cpu:6.1f} s of CPU")
-    return found
+    result = run()
+    print(f"{name:24}{time.perf_counter() - start:8.1f} s, {time.process_time() - cpu:6.1f} s of CPU")
+    return result
 
 
 if __name__ == "__main__":

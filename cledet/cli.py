@@ -42,12 +42,12 @@ def main() -> None:
         sys.exit(1)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
     """Print a notice for users in one line; leave other warnings to Python."""
-    if category is FutureWarning and "cledet" in where[0]:
+    if category is FutureWarning and "cledet" in filename:
         warn(str(message))
     else:
-        print(warnings.formatwarning(message, category, *where[:2]), file=sys.stderr)
+        print(warnings.formatwarning(message, category, filename, lineno), file=sys.stderr)
 
 
 def _run() -> None:

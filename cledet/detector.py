@@ -21,7 +21,7 @@ from cledet.data.open import open_source
 from cledet.distributed.devices import amp_dtype, describe, pick_device
 from cledet.errors import UserError, nearest
 from cledet.evaluation.evaluator import nms_options, validate, validate_results
-from cledet.evaluation.nms_methods import with_gains
+from cledet.evaluation.nms_methods import add_gains
 from cledet.evaluation.score_file import predictions_split
 from cledet.evaluation.splits import load_index
 from cledet.explain.explainer import explain_image
@@ -31,7 +31,7 @@ from cledet.export.exporter import Export
 from cledet.inference.predictor import Detections, Predictor
 from cledet.inference.torchvision_detector import TorchvisionDetector, TorchvisionPredictor
 from cledet.io.run_folders import newest_run, whole_run
-from cledet.metrics.evaluation import Evaluation, Validation
+from cledet.metrics.evaluation import EvaluatedDetections, Evaluation
 from cledet.metrics.results_file import read_results
 from cledet.models.backbones.build import BACKBONES, known_backbones
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
@@ -126,7 +126,7 @@ class Detector:
             raise UserError(f"torchvision:{self.foreign.name} needs --data", "name the data set to evaluate it on")
         return load_index(open_source(settings.data or self._trained().data), settings.split)
 
-    def validate(self, settings: ValSettings, index: DetectionIndex | None = None) -> dict[str, Validation]:
+    def validate(self, settings: ValSettings, index: DetectionIndex | None = None) -> dict[str, EvaluatedDetections]:
         """The same with the detections that the figures are of; `index` is the split if it is open already."""
         index = index or self.split(settings)
         if settings.predictions is not None:
@@ -139,7 +139,7 @@ class Detector:
             say(f"{index.name}: {len(index)} images on {describe(device)}, NMS {methods}")
             dtype = amp_dtype(device, settings.amp)
             found = validate(model.network().to(device), index, model, settings, device, dtype)
-        return with_gains(found, index, settings.bootstrap) if settings.bootstrap else found
+        return add_gains(found, index, settings.bootstrap) if settings.bootstrap else found
 
     def predict(
         self,

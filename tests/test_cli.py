@@ -95,7 +95,7 @@ def test_val_compares_nms_methods_on_a_network_and_on_its_detections(project, sq
     assert len((written / "nms.csv").read_text().splitlines()) == 1 + len(NMS_METHODS)
     (folder / "found.json").write_text('[{"image_id": 101, "category_id": 3, "bbox": [0, 0, 9, 9], "score": 0.5}]')
     table = run("val", "--predictions", "found.json", "--data", squares, "--nms", "soft,diou", cwd=folder)
-    for word in ("soft", "diou", "AP75", "ms an image", "rank correlation", "best IoU in cluster"):
+    for word in ("soft", "diou", "AP75", "ms per image", "rank correlation", "best IoU in cluster"):
         assert word in table.stdout
     assert "standard" not in table.stdout
 

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 from cledet.config.train import TrainSettings
 from cledet.data.dataset import Batch
 from cledet.distributed import collectives
-from cledet.evaluation.candidates import everything, from_network, to_results
+from cledet.evaluation.candidates import all_candidates, from_network, to_results
 from cledet.inference.predictor import Predictor
 from cledet.models import criterion as criterion_module
 from cledet.models.criterion import Criterion, Losses
@@ -251,7 +251,7 @@ def test_prediction_stays_on_the_gpu(gpu, head, method):
         kept = apply_nms(found.boxes, found.scores, found.labels, post)
         assert {part.device for part in kept} == {gpu}
         assert len(to_results(found, kept)) == len(kept.keep) > 0
-        assert len(everything(found)) == len(found.boxes)
+        assert len(all_candidates(found)) == len(found.boxes)
 
 
 def test_an_image_is_predicted_on_the_gpu(gpu, monkeypatch):

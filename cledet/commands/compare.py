@@ -44,7 +44,7 @@ def tune(flags: dict[str, Any], json: Json = False) -> None:
     """Find NMS settings for a model or a file of raw detections, and say whether what they gain is noise."""
     settings = resolve(TuneSettings, flags)
     from cledet.commands.run_folders import tune_to_folder
-    from cledet.evaluation.tune.report import conf_table, methods_table, sentences, to_document
+    from cledet.evaluation.tune.tuning_report import conf_table, methods_table, sentences, to_document
 
     folder, tuned, lines = tune_to_folder(settings)
     if json:

@@ -16,7 +16,7 @@ from cledet.config.train import GridSettings
 from cledet.console import say, show, show_json, show_table
 
 if TYPE_CHECKING:
-    from cledet.metrics.evaluation import Validation
+    from cledet.metrics.evaluation import EvaluatedDetections
 
 
 @command(GridSettings)
@@ -78,9 +78,9 @@ def val(flags: dict[str, Any], recipe: Recipe = None, json: Json = False) -> Non
     _show_val(*val_to_folder(detector, settings), settings, json)
 
 
-def _show_val(run: Path, found: Mapping[str, Validation], settings: ValSettings, json: bool) -> None:
+def _show_val(run: Path, found: Mapping[str, EvaluatedDetections], settings: ValSettings, json: bool) -> None:
     from cledet.evaluation.report.val_folder import submissions
-    from cledet.metrics.tables import as_document, val_tables
+    from cledet.metrics.metric_tables import as_document, val_tables
 
     files = [str(run / name) for name in submissions(found, settings).values()]
     if files:

@@ -18,7 +18,7 @@ from cledet.distributed.environment import in_group
 from cledet.errors import Interrupted, UserError, interruption
 from cledet.io.atomic import is_there, write_json, write_whole
 from cledet.io.run_folders import from_anywhere
-from cledet.metrics.tables import to_csv, to_markdown
+from cledet.metrics.metric_tables import to_csv, to_markdown
 from cledet.training import run as training_run
 from cledet.training.ablation import GRID
 from cledet.training.paper_table import Line, figures_table, lines, side_by_side

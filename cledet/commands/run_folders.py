@@ -14,21 +14,21 @@ from cledet.data.images import image_files
 from cledet.data.open import open_source
 from cledet.detector import Detector
 from cledet.errors import UserError
-from cledet.evaluation.compare.compare_runs import compare_runs, strongest
+from cledet.evaluation.compare.compare_runs import compare_runs, most_influential_images
+from cledet.evaluation.compare.comparison_tables import main_table, notes, sections, to_document, to_page
 from cledet.evaluation.compare.entries import common_ground, names, open_entries
-from cledet.evaluation.compare.report import main_table, notes, sections, to_document, to_page
 from cledet.evaluation.compare.side_by_side import save_side_by_side
 from cledet.evaluation.report.val_folder import write_val
 from cledet.evaluation.splits import load_index
-from cledet.evaluation.tune import report as tuning_report
-from cledet.evaluation.tune.tuner import Tuned, open_candidates, tune
+from cledet.evaluation.tune import tuning_report
+from cledet.evaluation.tune.tuner import TuningResult, open_candidates, tune
 from cledet.explain.figure import draw
 from cledet.inference.predictor import picture_path
 from cledet.io.atomic import write_json, write_whole
 from cledet.io.run_folders import find_weights, new_run, whole_run
-from cledet.metrics.evaluation import Validation
+from cledet.metrics.evaluation import EvaluatedDetections
+from cledet.metrics.metric_tables import Table, to_csv, to_markdown
 from cledet.metrics.results_file import read_results
-from cledet.metrics.tables import Table, to_csv, to_markdown
 from cledet.training.ablation import Row, find_grid, listing, rows_of, summary
 from cledet.visualization.draw import write_picture
 
@@ -45,7 +45,7 @@ def newest_detector(settings: ModelSettings) -> Detector:
     return detector
 
 
-def val_to_folder(detector: Detector, settings: ValSettings) -> tuple[Path, dict[str, Validation]]:
+def val_to_folder(detector: Detector, settings: ValSettings) -> tuple[Path, dict[str, EvaluatedDetections]]:
     """The run folder that holds what a detector finds, and its figures."""
     index = detector.split(settings)
     found = detector.validate(settings, index)
@@ -99,14 +99,14 @@ def compare_to_folder(
         write_json(run / "compare.json", document)
         write_whole(run / "compare.md", to_page(found, index))
         write_whole(run / "compare.csv", to_csv(*main_table(found)))
-        for name, against in found.against.items():
+        for name, against in found.differences.items():
             pair = {called[0]: results[called[0]], name: results[name]}
             folder = run / "images" / name.replace("/", "-") if len(entries) > 2 else run / "images"
-            save_side_by_side(folder, index, strongest(against, settings.pictures), pair, settings.conf)
+            save_side_by_side(folder, index, most_influential_images(against, settings.pictures), pair, settings.conf)
     return run, sections(found, index), notes(found), document
 
 
-def tune_to_folder(settings: TuneSettings) -> tuple[Path, Tuned, list[str]]:
+def tune_to_folder(settings: TuneSettings) -> tuple[Path, TuningResult, list[str]]:
     """tuned.yaml and tune.json in a new run folder; what was found, and the commands that use it."""
     model, weights = None, None
     if settings.predictions is None:

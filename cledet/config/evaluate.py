@@ -42,6 +42,9 @@ class ValSettings(DetectionSettings, ModelSettings):
         COCO_MAX_DETS, description="detections an image and class that AR is measured at; AP is at the last"
     )
     areas: Areas = Field((32, 96), description="the sides in pixels of the largest small and the largest medium object")
+    evaluator: Literal["fast", "pycocotools"] = Field(
+        "fast", description="fast, or pycocotools: compute the twelve COCO metrics with it too, and compare both"
+    )
     report: bool = Field(True, description="write what went wrong, of one NMS method, as report.html and plots/*.png")
     batch: Images = Field(8, description="images a step")
     workers: Workers = Field(2, description="processes that load images")

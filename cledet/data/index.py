@@ -159,30 +159,6 @@ class DetectionIndex:
             cache_folder=None,
         )
 
-    def to_coco(self) -> dict[str, Any]:
-        """The same as a COCO annotation file: original ids, unrounded boxes, iscrowd where ignored."""
-        columns = zip(
-            self.image_ids[self.image_of_boxes()].tolist(),
-            self.category_ids[self.labels].tolist(),
-            self.xywh.tolist(),
-            self.area.tolist(),
-            self.ignore.astype(int).tolist(),
-        )
-        keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
-        return {
-            "info": {"description": self.name},
-            "images": [
-                {"id": image, "file_name": path, "width": width, "height": height}
-                for image, path, (width, height) in zip(
-                    self.image_ids.tolist(), self.paths.tolist(), self.sizes.tolist()
-                )
-            ],
-            "categories": [
-                {"id": category, "name": name} for category, name in zip(self.category_ids.tolist(), self.classes)
-            ],
-            "annotations": [{"id": row, **dict(zip(keys, values))} for row, values in enumerate(columns, 1)],
-        }
-
 
 def _digest(columns: Sequence[npt.NDArray[Any]]) -> str:
     digest = hashlib.blake2b(digest_size=16)

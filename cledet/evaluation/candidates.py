@@ -1,4 +1,4 @@
-"""What NMS chooses from, image by image: a network's decoded boxes, or another detector's from a file."""
+"""Boxes before NMS, image by image: decoded by a network, or read from a results file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from cledet.data.dataset import Batch
 from cledet.data.index import Ints
 from cledet.distributed.devices import autocast, within_memory
-from cledet.evaluation.timing import DATA, NETWORK, Stages
+from cledet.evaluation.timing import DATA, NETWORK, StageTimer
 from cledet.metrics.results_file import Results
 from cledet.models.network import RetinaNet
 from cledet.models.nms import Kept
@@ -23,11 +23,11 @@ class Candidates(NamedTuple):
     """The boxes of one image before NMS."""
 
     image_id: int
-    boxes: Tensor  # [M, 4] xyxy in pixels of what the detector saw
+    boxes: Tensor  # [M, 4] xyxy in pixels of the network's input
     scores: Tensor  # [M]
     labels: Tensor  # [M] int64
-    scale: Tensor  # [4] takes the boxes to pixels of the original image
-    category_ids: Ints  # [C] the data set's class id of each label
+    scale: Tensor  # [4] factors that convert boxes to pixels of the original image
+    category_ids: Ints  # [C] the data set's category id of each label
 
 
 @torch.inference_mode()
@@ -38,17 +38,17 @@ def from_network(
     category_ids: Sequence[int],
     device: torch.device,
     dtype: torch.dtype | None,
-    stages: Stages | None = None,
+    timer: StageTimer | None = None,
 ) -> Iterator[Candidates]:
-    """Run the network over the batches; of each image the candidates that score over `conf`.
+    """Run the network over the batches and yield the candidates of each image that score above `conf`.
 
     Raises UserError if a batch does not fit into the device's memory.
     """
     network.eval()
     ids = np.asarray(category_ids, dtype=np.int64)
-    stages = stages or Stages(device)
-    for batch in stages.waiting(DATA, batches):
-        with stages(NETWORK), within_memory(device, "lower --batch or --imgsz"):
+    timer = timer or StageTimer(device)
+    for batch in timer.iterate(DATA, batches):
+        with timer(NETWORK), within_memory(device, "lower --batch or --imgsz"):
             batch = batch.to(device)
             with autocast(device, dtype):
                 raw = network(batch.images)
@@ -59,43 +59,43 @@ def from_network(
 
 
 def from_results(results: Results) -> Iterator[Candidates]:
-    """Those of any detector, already in pixels of the original images; images without any are left out."""
+    """Yield the detections of each image of a results array, in pixels of the original images."""
     ids, labels = np.unique(results[:, 6].astype(np.int64), return_inverse=True)
     for rows in by_image(results):
-        found = torch.from_numpy(results[rows])
-        boxes = torch.cat([found[:, 1:3], found[:, 1:3] + found[:, 3:5]], 1)
-        yield Candidates(int(found[0, 0]), boxes, found[:, 5], torch.from_numpy(labels[rows]), found.new_ones(4), ids)
+        own = torch.from_numpy(results[rows])
+        boxes = torch.cat([own[:, 1:3], own[:, 1:3] + own[:, 3:5]], 1)
+        yield Candidates(int(own[0, 0]), boxes, own[:, 5], torch.from_numpy(labels[rows]), own.new_ones(4), ids)
 
 
 def by_image(results: Results) -> list[Ints]:
-    """The rows of each image that has any, in the order they come in."""
+    """Group the rows by image, in order within each image."""
     order = np.argsort(results[:, 0], kind="stable")
     starts = np.flatnonzero(np.diff(results[order, 0])) + 1
     return [rows for rows in np.split(order, starts) if len(rows)]
 
 
-def to_results(found: Candidates, kept: Kept) -> Results:
-    """What NMS left of the candidates, in pixels of the original image."""
+def to_results(image: Candidates, kept: Kept) -> Results:
+    """Convert the boxes that NMS kept to results [K, 7], in pixels of the original image."""
     rows = np.empty((len(kept.keep), 7))
-    rows[:, 0] = found.image_id
-    rows[:, 1:5] = (kept.boxes * found.scale.to(kept.boxes)).double().cpu().numpy()
+    rows[:, 0] = image.image_id
+    rows[:, 1:5] = (kept.boxes * image.scale.to(kept.boxes)).double().cpu().numpy()
     rows[:, 3:5] -= rows[:, 1:3]
     rows[:, 5] = kept.scores.double().cpu().numpy()
-    rows[:, 6] = found.category_ids[found.labels[kept.keep].cpu().numpy()]
+    rows[:, 6] = image.category_ids[image.labels[kept.keep].cpu().numpy()]
     return rows
 
 
-def everything(found: Candidates) -> Results:
-    """All candidates in pixels of the original image, in their order."""
-    every = torch.arange(len(found.boxes), device=found.boxes.device)
-    return to_results(found, Kept(every, found.scores, found.boxes))
+def all_candidates(image: Candidates) -> Results:
+    """Convert all candidates to results [M, 7], in pixels of the original image."""
+    every = torch.arange(len(image.boxes), device=image.boxes.device)
+    return to_results(image, Kept(every, image.scores, image.boxes))
 
 
 def to_original(boxes: Tensor, size: Tensor, original: Tensor) -> Tensor:
-    """Boxes [K, 4] of an image resized to `size` (h, w) -> pixels of the image of size `original` (h, w)."""
+    """Convert boxes [K, 4] of an image resized to `size` (h, w) to pixels of its `original` size (h, w)."""
     return boxes * original_scale(size, original).to(boxes)
 
 
 def original_scale(size: Tensor, original: Tensor) -> Tensor:
-    """What to multiply a box's four coordinates by to take it from `size` (h, w) to `original` (h, w): [4]."""
+    """Return the factors [4] that convert box coordinates from `size` (h, w) to `original` (h, w)."""
     return (original / size).flip(0).repeat(2)

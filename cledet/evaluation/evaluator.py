@@ -1,4 +1,4 @@
-"""Validation: a model's figures on a split, or those of any detector's results."""
+"""Evaluation of a model on a split, or of the results of any detector."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from cledet.distributed import collectives
 from cledet.distributed.devices import default_workers
 from cledet.errors import UserError
 from cledet.evaluation.candidates import Candidates, from_network, from_results
-from cledet.evaluation.misalignment import Meter
-from cledet.evaluation.nms_methods import compare
-from cledet.evaluation.score_file import AS_IT_IS, limits_of, over_floor, score
-from cledet.evaluation.timing import Stages
-from cledet.metrics.evaluation import Validation
+from cledet.evaluation.misalignment import MisalignmentMeter
+from cledet.evaluation.nms_methods import evaluate_methods
+from cledet.evaluation.pycocotools_evaluator import apply_evaluator
+from cledet.evaluation.score_file import WITHOUT_NMS, above_conf, limits_of, score
+from cledet.evaluation.timing import StageTimer
+from cledet.metrics.evaluation import EvaluatedDetections
 from cledet.metrics.results_file import Results
 from cledet.models.checkpoint import Checkpoint
 from cledet.models.network import RetinaNet
@@ -37,20 +38,21 @@ def validate(
     settings: ValSettings | TrainSettings,
     device: torch.device,
     dtype: torch.dtype | None,
-) -> dict[str, Validation]:
-    """Run the network once over the split, and score what each NMS method of the settings keeps.
+) -> dict[str, EvaluatedDetections]:
+    """Run the network once over the split and evaluate the detections of each NMS method of the settings.
 
-    The settings of `val` also measure time and misalignment.
+    With the settings of `val`, time and misalignment are measured too.
     """
-    stages = Stages(device)
-    stream = network_stream(network, index, model, settings, device, dtype, stages)
+    timer = StageTimer(device)
+    stream = network_stream(network, index, model, settings, device, dtype, timer)
     methods = nms_options_by_method(settings, model.components)
     if not isinstance(settings, ValSettings):
-        return compare(stream, index, methods, complete=True)
-    meter = Meter(index, settings.iou, settings.max_det)
-    found = compare(stream, index, methods, meter, complete=True, limits=limits_of(settings), stages=stages)
-    say(stages.sentence(len(index)))
-    return {name: one.with_figures(seconds=stages.seconds) for name, one in found.items()}
+        return evaluate_methods(stream, index, methods, complete=True)
+    meter = MisalignmentMeter(index, settings.iou, settings.max_det)
+    evaluated = evaluate_methods(stream, index, methods, meter, complete=True, limits=limits_of(settings), timer=timer)
+    say(timer.summary(len(index)))
+    timed = {name: one.with_fields(seconds=timer.seconds) for name, one in evaluated.items()}
+    return {name: apply_evaluator(one, index, settings) for name, one in timed.items()}
 
 
 def network_stream(
@@ -60,9 +62,9 @@ def network_stream(
     settings: ValSettings | TrainSettings | TuneSettings,
     device: torch.device,
     dtype: torch.dtype | None,
-    stages: Stages | None = None,
+    timer: StageTimer | None = None,
 ) -> Iterator[Candidates]:
-    """Run the network once over the split: of each image the candidates that score over `conf` of the settings."""
+    """Run the network once over the split and yield the candidates of each image above `conf` of the settings."""
     short = settings.imgsz or model.imgsz
     dataset = DetectionDataset(index, short=short, long=long_side(short))
     loader = eval_loader(
@@ -73,27 +75,28 @@ def network_stream(
         world=collectives.world_size(),
     )
     batches = track(loader, f"evaluating {index.name}", len(loader))
-    return from_network(network, batches, settings.conf, category_ids_for(model, index), device, dtype, stages)
+    return from_network(network, batches, settings.conf, category_ids_for(model, index), device, dtype, timer)
 
 
-def validate_results(results: Results, index: DetectionIndex, settings: ValSettings) -> dict[str, Validation]:
-    """Score any detector's results: as they are, or what each NMS method of the settings keeps of them."""
+def validate_results(results: Results, index: DetectionIndex, settings: ValSettings) -> dict[str, EvaluatedDetections]:
+    """Evaluate the results of any detector: without NMS, or after each NMS method of the settings."""
     if settings.nms == "auto":
-        return {AS_IT_IS: score(index, results, settings)}
-    results = over_floor(results, settings)
+        return {WITHOUT_NMS: score(index, results, settings)}
+    results = above_conf(results, settings)
     stream = track(from_results(results), f"suppressing on {index.name}", len(np.unique(results[:, 0])))
-    meter = Meter(index, settings.iou, settings.max_det)
-    return compare(stream, index, nms_options_by_method(settings, ()), meter, limits=limits_of(settings))
+    meter = MisalignmentMeter(index, settings.iou, settings.max_det)
+    evaluated = evaluate_methods(stream, index, nms_options_by_method(settings, ()), meter, limits=limits_of(settings))
+    return {name: apply_evaluator(one, index, settings) for name, one in evaluated.items()}
 
 
 def nms_options_by_method(settings: SuppressionSettings, components: tuple[str, ...]) -> dict[str, NMSOptions]:
-    """Build the NMS options of each method in the settings, for a model with these components."""
-    options = nms_options(settings, components)
-    return {name: replace(options, method=name) for name in settings.nms_methods(components)}
+    """Build the post-processing of each NMS method of the settings, for a model with these components."""
+    post = nms_options(settings, components)
+    return {name: replace(post, method=name) for name in settings.nms_methods(components)}
 
 
 def nms_options(settings: SuppressionSettings, components: tuple[str, ...]) -> NMSOptions:
-    """Build the NMS options of the settings, for a model with these components."""
+    """Build the post-processing of the settings for a model with these components."""
     return NMSOptions(
         method=settings.nms_for(components),
         conf=settings.conf,
@@ -106,7 +109,7 @@ def nms_options(settings: SuppressionSettings, components: tuple[str, ...]) -> N
 
 
 def category_ids_for(model: Checkpoint, index: DetectionIndex) -> list[int]:
-    """The data set's category id of each of the model's classes, matched by name."""
+    """Return the category id in the data set of each class of the model, matched by name."""
     ids = dict(zip(index.classes, (int(i) for i in index.category_ids)))
     unknown = [name for name in index.classes if name not in model.classes]
     if unknown:

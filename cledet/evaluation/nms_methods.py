@@ -1,4 +1,4 @@
-"""Comparison: every NMS method on the same candidates, in one pass over them."""
+"""Evaluation of several NMS methods on the same candidates, in one pass."""
 
 from __future__ import annotations
 
@@ -12,84 +12,87 @@ import torch
 from cledet.data.index import DetectionIndex
 from cledet.distributed import collectives
 from cledet.evaluation.candidates import Candidates, to_results
-from cledet.evaluation.misalignment import Meter
-from cledet.evaluation.timing import EVALUATION, POST, Stages, finish
-from cledet.metrics.bootstrap import ap_samples, interval
+from cledet.evaluation.misalignment import MisalignmentMeter
+from cledet.evaluation.timing import EVALUATION, POST, StageTimer, synchronize
+from cledet.metrics.bootstrap import ap_samples, paired_differences
 from cledet.metrics.coco import evaluate
-from cledet.metrics.evaluation import Limits, Validation
+from cledet.metrics.evaluation import EvaluatedDetections, Limits
 from cledet.metrics.results_file import Results
 from cledet.models.nms import Kept, NMSOptions, apply_nms
 
 
 @torch.inference_mode()
-def compare(
+def evaluate_methods(
     stream: Iterable[Candidates],
     index: DetectionIndex,
     methods: Mapping[str, NMSOptions],
-    meter: Meter | None = None,
+    meter: MisalignmentMeter | None = None,
     *,
     complete: bool = False,
     limits: Limits = Limits(),  # noqa: B008
-    stages: Stages | None = None,
-) -> dict[str, Validation]:
-    """COCO's figures of each method for what it keeps of the candidates, image by image, of this and other processes.
+    timer: StageTimer | None = None,
+) -> dict[str, EvaluatedDetections]:
+    """Apply each NMS method to the candidates of every image and evaluate its detections, over all processes.
 
-    With a meter also the time that it takes, and the misalignment that it leaves. `complete`: every image of the index
-    must come up.
+    With a meter, the time of NMS and the misalignment are measured too. `complete` requires that every image of the
+    index is in the stream of some process.
     """
-    seen: list[int] = []
+    image_ids: list[int] = []
     kept: dict[str, list[Results]] = {name: [np.zeros((0, 7))] for name in methods}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
-    stages = stages or Stages()
-    for found in stream:
-        seen.append(found.image_id)
-        for name, detections, taken in _suppressed(found, methods, meter, stages):
+    timer = timer or StageTimer()
+    for image in stream:
+        image_ids.append(image.image_id)
+        for name, detections, duration in _suppress(image, methods, meter, timer):
             kept[name].append(detections)
-            seconds[name].append(taken)
-    results = over_processes(seen, {name: np.concatenate(parts) for name, parts in kept.items()}, index, complete)
+            seconds[name].append(duration)
+    results = gather_results(image_ids, {name: np.concatenate(parts) for name, parts in kept.items()}, index, complete)
     if not collectives.is_main_process():
         return collectives.broadcast({})
-    validations = {}
+    evaluated = {}
     for name, rows in results.items():
-        with stages(EVALUATION):
+        with timer(EVALUATION):
             evaluation = evaluate(index, rows, limits)
             if meter is not None:
-                evaluation = replace(evaluation, nms_ms=_milliseconds(seconds[name]), misalignment=meter.figures(name))
+                evaluation = replace(evaluation, nms_ms=_milliseconds(seconds[name]), misalignment=meter.metrics(name))
         known = rows[np.isin(rows[:, 6], index.category_ids)]  # a model may know classes that the data set lacks
-        validations[name] = Validation(evaluation, known, None if index.num_boxes else index.name)
-    return collectives.broadcast(validations)
+        evaluated[name] = EvaluatedDetections(evaluation, known, None if index.num_boxes else index.name)
+    return collectives.broadcast(evaluated)
 
 
-def _suppressed(
-    found: Candidates, methods: Mapping[str, NMSOptions], meter: Meter | None, stages: Stages
+def _suppress(
+    image: Candidates,
+    methods: Mapping[str, NMSOptions],
+    meter: MisalignmentMeter | None,
+    timer: StageTimer,
 ) -> Iterator[tuple[str, Results, float]]:
-    """What each method keeps of an image, and the seconds that it takes; the meter sees all of it."""
+    """Apply each method to an image: yield its name, its detections and its seconds, and add them to the meter."""
     if meter is not None:
-        with stages(EVALUATION):
-            meter.next(found)
+        with timer(EVALUATION):
+            meter.start_image(image)
     for name, post in methods.items():
-        with stages(POST):
-            chosen, taken = _timed(post, found)
-            detections = to_results(found, chosen)
+        with timer(POST):
+            kept, duration = _timed(post, image)
+            detections = to_results(image, kept)
         if meter is not None:
-            with stages(EVALUATION):
-                meter.add(name, detections, chosen.keep.cpu().numpy())
-        yield name, detections, taken
+            with timer(EVALUATION):
+                meter.add(name, detections, kept.keep.cpu().numpy())
+        yield name, detections, duration
 
 
-def over_processes(
-    seen: list[int], kept: dict[str, Results], index: DetectionIndex, complete: bool
+def gather_results(
+    image_ids: list[int], kept: dict[str, Results], index: DetectionIndex, complete: bool
 ) -> dict[str, Results]:
-    """What all processes kept, in the order of the index's images: the same for any number of processes.
+    """Gather the detections of all processes in the order of the index's images, for any number of processes.
 
-    seen holds the ids of the images that this process looked at. Raises AssertionError if one came up twice, or, where
-    they should be complete, not at all.
+    image_ids are the images of this process. Raises AssertionError if an image was evaluated twice or, with `complete`,
+    not at all.
     """
-    everyone = collectives.all_gather((seen, kept))
-    images = [image for ids, _ in everyone for image in ids]
+    parts = collectives.all_gather((image_ids, kept))
+    images = [image for ids, _ in parts for image in ids]
     assert len(set(images)) == len(images), "an image was evaluated twice"
     assert not complete or len(images) == len(index), "an image was not evaluated"
-    results = {name: np.concatenate([rows[name] for _, rows in everyone]) for name in kept}
+    results = {name: np.concatenate([rows[name] for _, rows in parts]) for name in kept}
     places = np.argsort(index.image_ids)
     for name, rows in results.items():
         place = places[np.searchsorted(index.image_ids, rows[:, 0], sorter=places)]
@@ -97,30 +100,30 @@ def over_processes(
     return results
 
 
-def _timed(post: NMSOptions, found: Candidates) -> tuple[Kept, float]:
-    """What the method keeps, and the seconds that it takes."""
-    finish(found.boxes.device)
+def _timed(post: NMSOptions, image: Candidates) -> tuple[Kept, float]:
+    """Apply a method and return the kept boxes and the seconds."""
+    synchronize(image.boxes.device)
     start = time.perf_counter()
-    kept = apply_nms(found.boxes, found.scores, found.labels, post)
-    finish(found.boxes.device)
+    kept = apply_nms(image.boxes, image.scores, image.labels, post)
+    synchronize(image.boxes.device)
     return kept, time.perf_counter() - start
 
 
 def _milliseconds(seconds: Sequence[float]) -> float | None:
-    """The median, for the first call does more than the others."""
+    """Return the median in milliseconds: the first call includes warm-up."""
     return 1000 * float(np.median(seconds)) if seconds else None
 
 
-def with_gains(validations: Mapping[str, Validation], index: DetectionIndex, repeats: int) -> dict[str, Validation]:
-    """The same, each but the first with its gain: AP less the first's, and the 95 % interval over so many resamples."""
-    samples = ap_samples(index, {name: one.results for name, one in validations.items()}, repeats)
-    first, *others = validations
-    base = validations[first].evaluation.metrics["AP"]
-    gained = {first: validations[first]}
-    for name in others:
-        gained[name] = one = validations[name]
-        ap = one.evaluation.metrics["AP"]
-        low, high = interval(samples[name] - samples[first])
-        if ap is not None and base is not None and not np.isnan(low):
-            gained[name] = one.with_figures(gain={"AP": ap - base, "low": low, "high": high})
+def add_gains(
+    evaluated: Mapping[str, EvaluatedDetections], index: DetectionIndex, repeats: int
+) -> dict[str, EvaluatedDetections]:
+    """Add to each method but the first its gain in AP over the first, with its 95 % interval over resamples."""
+    samples = ap_samples(index, {name: one.results for name, one in evaluated.items()}, repeats)
+    first, *others = evaluated
+    baseline, *metrics = (one.evaluation.metrics["AP"] for one in evaluated.values())
+    other_samples = np.array([samples[name] for name in others]).reshape(-1, repeats)
+    gained = dict(evaluated)
+    for name, gain in zip(others, paired_differences(metrics, baseline, other_samples, samples[first])):
+        if gain.low is not None:
+            gained[name] = evaluated[name].with_fields(gain={"AP": gain.value, "low": gain.low, "high": gain.high})
     return gained

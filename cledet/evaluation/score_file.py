@@ -1,4 +1,4 @@
-"""Scoring any detector's results as they are: no network, so nothing here imports torch."""
+"""Evaluation of a results file of any detector, without NMS; nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -6,54 +6,56 @@ from cledet.config.evaluate import TuneSettings, ValSettings
 from cledet.data.index import DetectionIndex
 from cledet.data.open import open_source
 from cledet.errors import UserError
+from cledet.evaluation.pycocotools_evaluator import apply_evaluator
 from cledet.evaluation.splits import load_index
-from cledet.metrics.coco import evaluate_alone
-from cledet.metrics.evaluation import Limits, Validation
+from cledet.metrics.coco import evaluate_with_correlation
+from cledet.metrics.evaluation import EvaluatedDetections, Limits
 from cledet.metrics.results_file import Results, read_results
 
-AS_IT_IS = "as it is"
-"""Stands for an NMS method where results are scored without any."""
+WITHOUT_NMS = "without NMS"
+"""Name in place of an NMS method for results that are evaluated without NMS."""
 
 
 def is_plain(settings: ValSettings) -> bool:
-    """Whether the settings ask for a file's detections as they are, and for nothing else."""
+    """Return whether the settings ask for the detections of a file without NMS, so that no model is needed."""
     models = (settings.weights, settings.ablation)
     return settings.predictions is not None and settings.nms == "auto" and models == (None, None)
 
 
-def score_file(settings: ValSettings) -> tuple[dict[str, Validation], DetectionIndex]:
-    """The figures of the file that the settings name, and the split that they are of."""
+def score_file(settings: ValSettings) -> tuple[dict[str, EvaluatedDetections], DetectionIndex]:
+    """Evaluate the file that the settings name; returns its metrics and the index of the split."""
     assert settings.predictions is not None
     index = predictions_split(settings)
-    return {AS_IT_IS: score(index, read_results(settings.predictions, index), settings)}, index
+    return {WITHOUT_NMS: score(index, read_results(settings.predictions, index), settings)}, index
 
 
-def score(index: DetectionIndex, results: Results, settings: ValSettings) -> Validation:
-    """The figures of a file's detections, of those over `conf` if it was given."""
-    kept = over_floor(results, settings)
-    evaluation = evaluate_alone(index, kept, limits_of(settings))
+def score(index: DetectionIndex, results: Results, settings: ValSettings) -> EvaluatedDetections:
+    """Evaluate the detections of a file, those above `conf` if it was set."""
+    kept = above_conf(results, settings)
+    evaluation = evaluate_with_correlation(index, kept, limits_of(settings))
     unlabelled = None if index.num_boxes else index.name
-    return Validation(evaluation, kept, unlabelled, settings.predictions if kept is results else None)
+    source = settings.predictions if kept is results else None
+    return apply_evaluator(EvaluatedDetections(evaluation, kept, unlabelled, source), index, settings)
 
 
 def predictions_split(settings: ValSettings | TuneSettings) -> DetectionIndex:
-    """The split that predictions are of, whose images may be missing."""
+    """Load the split of a predictions file; its images may be missing."""
     if settings.data is None:
-        raise UserError("--predictions needs --data", "name the data set that they are of")
+        raise UserError("--predictions needs --data", "name the data set of the predictions")
     return load_index(open_source(settings.data), settings.split, need_images=False)
 
 
-def given_conf(settings: ValSettings | TuneSettings) -> float | None:
-    """`conf`, if it was given: else whoever wrote the results has chosen a floor."""
+def explicit_conf(settings: ValSettings | TuneSettings) -> float | None:
+    """Return `conf` if it was set, else None: the writer of a results file has chosen a threshold already."""
     return settings.conf if settings.origins.get("conf", "default") != "default" else None
 
 
-def over_floor(results: Results, settings: ValSettings | TuneSettings) -> Results:
-    """The detections over `conf`, if it was given."""
-    floor = given_conf(settings)
-    return results if floor is None else results[results[:, 5] > floor]
+def above_conf(results: Results, settings: ValSettings | TuneSettings) -> Results:
+    """Return the detections that score above `conf`, or all if it was not set."""
+    conf = explicit_conf(settings)
+    return results if conf is None else results[results[:, 5] > conf]
 
 
 def limits_of(settings: ValSettings) -> Limits:
-    """What COCO's figures are to count."""
+    """Return the limits of COCO's metrics that the settings ask for."""
     return Limits(settings.eval_max_dets, settings.areas)

@@ -1,4 +1,4 @@
-"""Splits as the commands open them: what is odd about one is said."""
+"""Loading of splits with their warnings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cledet.data.open import DataSource
 
 
 def load_index(source: DataSource, split: str, *, need_images: bool = True) -> DetectionIndex:
-    """One split of a data set; what is odd about it is said."""
+    """Load a split of a data set and print its warnings."""
     index = source.index(split, need_images=need_images)
     for note in index.notes:
         warn(note)

@@ -1,4 +1,4 @@
-"""Where a validation's time goes."""
+"""Timing of the stages of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import torch
 
 T = TypeVar("T")
 
+DATA, NETWORK, POST, EVALUATION = "data", "network", "post-processing", "evaluation"
+"""The stages: loading images, the network and decoding, NMS, computing metrics."""
 
-class Stages:
-    """Wall-clock seconds of each stage, in the order in which they first came up; what a device does counts as done
-    when it is."""
+
+class StageTimer:
+    """Wall-clock seconds of each stage in order of first use, with the device synchronized at the end of each."""
 
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device or torch.device("cpu")
@@ -22,16 +24,16 @@ class Stages:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Within it, time is counted as that stage's."""
+        """Add the time spent in the context to a stage."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            finish(self.device)
+            synchronize(self.device)
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def waiting(self, name: str, values: Iterable[T]) -> Iterator[T]:
-        """The values; what they take to come is counted as that stage's."""
+    def iterate(self, name: str, values: Iterable[T]) -> Iterator[T]:
+        """Yield the values and add the time spent waiting for each to a stage."""
         iterator, end = iter(values), object()
         while True:
             with self(name):
@@ -40,20 +42,16 @@ class Stages:
                 return
             yield value  # type: ignore[misc]  # not the end
 
-    def sentence(self, images: int) -> str:
-        """Seconds of each stage, and of those that go image by image milliseconds of one."""
+    def summary(self, images: int) -> str:
+        """Format the seconds of each stage, with milliseconds per image for all but the evaluation."""
         parts = [
-            f"{name} {seconds:.2f} s" + (f" ({1000 * seconds / images:.1f} ms an image)" if name != EVALUATION else "")
+            f"{name} {seconds:.2f} s" + (f" ({1000 * seconds / images:.1f} ms/image)" if name != EVALUATION else "")
             for name, seconds in self.seconds.items()
         ]
         return ", ".join(parts)
 
 
-def finish(device: torch.device) -> None:
-    """Wait until the device has done what it was told."""
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished its work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-
-
-DATA, NETWORK, POST, EVALUATION = "data", "network", "post-processing", "evaluation"
-"""The stages: waiting for images, the network and decoding, NMS, figures."""

@@ -24,7 +24,7 @@ from cledet.data.images import read_image
 from cledet.data.index import DetectionIndex, Ints
 from cledet.distributed.devices import describe, pick_device
 from cledet.errors import UserError, nearest
-from cledet.evaluation.candidates import Candidates, everything
+from cledet.evaluation.candidates import Candidates, all_candidates
 from cledet.evaluation.evaluator import nms_options
 from cledet.inference.predictor import Detections
 from cledet.io.weight_files import read_file
@@ -105,7 +105,7 @@ class TorchvisionDetector:
         for i in track(range(len(index)), f"evaluating {index.name}", len(index)):
             boxes, scores, labels = self.detect(images.read(i).image, device)
             found = Candidates(int(index.image_ids[i]), boxes, scores, labels, torch.ones(4), ids)
-            rows.append(everything(found))
+            rows.append(all_candidates(found))
         results = np.concatenate(rows)
         return results[results[:, 6] >= 0]
 

@@ -1,4 +1,4 @@
-"""COCO's average precision from true and false positives in order: the mean of the precision at 101 recalls."""
+"""COCO's average precision: the mean of the interpolated precision at 101 recalls."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from cledet.metrics.matching import by_class
 
 RECALLS = np.linspace(0, 1, 101)
 EPS = np.spacing(1)
-"""What pycocotools adds to a count of detections before it divides by it."""
+"""Constant that pycocotools adds to a number of detections before dividing by it."""
 
 
 def envelope(precision: Floats) -> Floats:
-    """The highest precision [P, ...] at each true positive or a later one."""
+    """Compute the interpolated precision [P, ...]: the highest at each true positive or a later one."""
     return np.maximum.accumulate(precision[::-1], axis=0)[::-1]
 
 
 def ap_of_ranks(ranks: Ints, objects: int) -> float:
-    """AP of one class that has `objects` objects, from the places (1, 2, ...) of its true positives, rising."""
+    """Compute the AP of a class from its number of objects and the ranks (1, 2, ...) of its true positives."""
     return float(_envelope_of(ranks) @ _recalls_reached(objects)[: len(ranks)]) / len(RECALLS)
 
 
 def ap_of_columns(right: Bools, found: Ints, ranks: Ints, objects: int) -> Floats:
-    """The same of columns [P, J], to the last bit: AP [J] from the rows that are `right`, how many are up to there, and
-    their ranks.
+    """Compute AP [J] of columns [P, J], bit-identical to `ap_of_ranks`.
+
+    `right` marks the rows that are true positives; `found` counts those up to each row; `ranks` are their ranks.
     """
     precision = envelope(np.where(right, found / (ranks + EPS), 0))
     steps = np.where(right, _recalls_reached(objects)[found - 1], 0)
@@ -36,43 +37,43 @@ def ap_of_columns(right: Bools, found: Ints, ranks: Ints, objects: int) -> Float
 
 
 def precision_at(ranks: Ints, objects: int) -> Floats:
-    """The highest precision of the class at each of the 101 recalls or a higher one, 0 where recall ends before."""
+    """Compute the interpolated precision [101] of a class; 0 at recalls that are not reached."""
     precision = np.zeros(len(ranks) + 1)
     precision[:-1] = _envelope_of(ranks)
     return precision[np.minimum(_found_at(objects), len(ranks))]
 
 
 def _envelope_of(ranks: Ints) -> Floats:
-    """The envelope [P] of the precision at true positives of these ranks."""
+    """Compute the interpolated precision [P] at true positives of these ranks."""
     return envelope(np.arange(1, len(ranks) + 1) / (ranks + EPS))
 
 
 @lru_cache(maxsize=8192)
 def _recalls_reached(objects: int) -> Floats:
-    """How many of the 101 recalls each further object that is found reaches [objects]."""
+    """Count the recalls of the 101 that each further true positive reaches [objects]."""
     reached = np.searchsorted(RECALLS, np.arange(1, objects + 1) / objects, side="right")
     return np.diff(reached, prepend=0).astype(np.float64)
 
 
 @lru_cache(maxsize=8192)
 def _found_at(objects: int) -> Ints:
-    """Which of the objects found, counted from 0, reaches each of the 101 recalls."""
+    """Return the index [101] of the true positive that reaches each recall."""
     return np.searchsorted(np.arange(1, objects + 1) / objects, RECALLS, side="left")
 
 
 def class_ap(label: Ints, correct: Bools, ignored: Bools, objects: Ints) -> Floats:
-    """AP [C] of every class from detections [D], best first, and its objects [C]; nan where a class has none."""
+    """Compute AP [C] from detections [D], highest score first, and objects [C] per class; nan without objects."""
     rows_of = by_class(label, ~ignored, len(objects))
     return ap_of_classes([np.flatnonzero(correct[rows]) + 1 for rows in rows_of], objects)
 
 
 def ap_of_classes(ranks: Sequence[Ints], objects: Ints) -> Floats:
-    """AP [C] of every class from the places of its true positives; nan where it has no objects [C]."""
+    """Compute AP [C] from the ranks of the true positives and objects [C] per class; nan without objects."""
     pairs = zip(ranks, objects.tolist())
     return np.array([ap_of_ranks(mine, count) if count else np.nan for mine, count in pairs], dtype=np.float64)
 
 
 def mean(values: Floats) -> float | None:
-    """The mean of what is known; None where nothing is."""
+    """Compute the mean without nan; None if nothing is left."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else None

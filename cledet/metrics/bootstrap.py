@@ -1,15 +1,18 @@
-"""How far COCO's AP would move on other images of the same kind: a paired bootstrap over the images of a split.
+"""Paired bootstrap of COCO's AP over the images of a split.
 
-A resample draws as many images as the split has, with replacement, and AP is computed on those; the spread of AP over
-the resamples stands for its spread over splits of that size. Detectors, or ways to suppress duplicates, are compared
-on the same resamples, so that what makes an image easy or hard for all of them cancels: look at
-`interval(samples["a"] - samples["b"])`, not at whether the intervals of the two figures overlap.
+A resample draws as many images as the split has, with replacement, and AP is computed on them. The spread of AP over
+the resamples estimates its spread over splits of that size. Detectors and NMS methods are compared on the same
+resamples, so the difficulty of an image, which is common to all, cancels. Interpret the interval of the difference
+(`paired_differences`), not whether the intervals of two metrics overlap.
 
-An interval at level 0.95 that leaves out 0 says that the difference is hardly an accident of which images the split
-holds. It says nothing about another training run (the weights are held fixed), nor about images of another kind; it is
-too narrow where images are few or alike (frames of one film), and of twenty comparisons one leaves out 0 by chance.
-AP itself tends to be higher on resamples than on the split (0.296 for 0.284 on 206 photos of COCO): report AP from
-`evaluate`, and from here the interval of the difference.
+A 95 % interval that excludes 0 means that the difference is unlikely to be due to the choice of images. Its limits:
+
+- It does not cover another training run, because the weights are fixed, or images of another kind.
+- It is too narrow for few or similar images, such as the frames of one film.
+- One of twenty intervals excludes 0 by chance.
+
+AP itself tends to be higher on resamples than on the split (0.296 and 0.284 on 206 photos of COCO). Report AP from
+`evaluate`, and the interval of the difference from here.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 6 and 13.
 """
@@ -29,49 +32,70 @@ from cledet.metrics.matching import THRESHOLDS, by_class, overlaps
 from cledet.metrics.results_file import Results
 
 Weights = NDArray[np.int32]
-"""[I, R] how often image i is in resample r."""
+"""[I, R] multiplicity of image i in resample r."""
 
 IOUS = {"AP50": slice(0, 1), "AP75": slice(5, 6)}
 RANGES = dict(zip(("AP", "APs", "APm", "APl"), Limits().ranges))
-FIGURES = ("AP", *IOUS, "APs", "APm", "APl")
-"""The figures that `match` is for, by COCO's names."""
+AP_METRICS = ("AP", *IOUS, "APs", "APm", "APl")
+"""The metrics that `match` supports, by COCO's names."""
 CELLS = 2**20
-"""Detections of a class times resamples worked on at once, at some 20 to 80 bytes each."""
+"""Detections of a class times resamples per chunk, at about 20 to 80 bytes each."""
+MIN_IMAGES = 10
+"""With fewer images, bootstrap intervals are much too narrow, so none is computed."""
+
+
+class PairedDifference(NamedTuple):
+    """A metric minus that of a baseline on the same images, with its 95 % interval over images."""
+
+    value: float | None
+    """None where one of the two metrics is undefined."""
+    low: float | None = None
+    """None, as `high`, where there is no interval."""
+    high: float | None = None
+    images: int | None = None
+    """Images that hold objects that count, where these were counted."""
+
+    @property
+    def conclusion(self) -> str:
+        """Return "better", "worse" or "within the noise"; without an interval, the reason."""
+        if self.low is None or self.high is None:
+            return "too few images" if self.images is not None and self.images < MIN_IMAGES else "nothing to measure"
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "within the noise"
 
 
 class Matches(NamedTuple):
-    """COCO's matching of one class: it does not depend on the resample, for it is image by image."""
+    """COCO's matching of one class, which is per image and so independent of the resample."""
 
     objects: Ints
-    """[I] ground truths of each image, ignored ones left out."""
+    """[I] ground truths of each image without ignored ones."""
     images: Ints
-    """[D] the image position of every detection, highest score first."""
+    """[D] image position of every detection, highest score first."""
     correct: Bools
-    """[T, D] matched with an object, at each IoU threshold."""
+    """[T, D] true positives at each IoU threshold."""
     ignored: Bools
-    """[T, D] neither a true nor a false positive."""
+    """[T, D] detections that are neither true nor false positives."""
     label: int
 
 
 def ap_samples(
     index: DetectionIndex, results: Mapping[str, Results], repeats: int = 1000, seed: int = 0
 ) -> dict[str, Floats]:
-    """AP [repeats] of each named set of detections over resamples of the images, the same resamples for all.
+    """Compute AP [repeats] of each named set of detections on the same resamples of the images.
 
-    AP is that of `evaluate`: the mean over IoU 0.50:0.95, all areas, 100 detections an image, and the classes that have
-    objects in the resample; nan in a resample without any object. Each sample is what pycocotools gives on images
-    that are really copied, but where two detections of a class on one image score exactly the same: their copies
-    have no order of their own, and stand together here. Raises ValueError for images that the index does not have.
+    AP is that of `evaluate`: the mean over IoU 0.50:0.95, all areas, 100 detections per image, and the classes that
+    have objects in the resample; nan in a resample without objects. Each sample equals pycocotools' AP on copied
+    images, except that copies of equally scored detections of a class on one image are not interleaved. Raises
+    ValueError for images that the index does not have.
     """
     weights = resamples(len(index), repeats, seed)
     return {name: weighted_ap(match(index, found), weights) for name, found in results.items()}
 
 
 def interval(differences: Floats, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of samples [R]: (1 - level) / 2 of them lie below it, and as many above.
+    """Compute the percentile interval of samples [R]; (1 - level) / 2 of them lie below it and as many above.
 
-    nan (resamples without any object) is left out; (nan, nan) where nothing is left. Raises ValueError unless
-    0 < level < 1.
+    nan samples (resamples without objects) are dropped; without samples the interval is (nan, nan). Raises ValueError
+    unless 0 < level < 1.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, not {level}")
@@ -83,11 +107,12 @@ def interval(differences: Floats, level: float = 0.95) -> tuple[float, float]:
 
 
 def simultaneous(differences: Floats, samples: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
-    """Intervals [S] of S differences [S], from their samples [S, R], all of which hold at once with that level.
+    """Compute simultaneous intervals [S] of differences [S] from their samples [S, R].
 
-    So they hold of the largest too, whichever it was. Each is its difference, give or take so many of its own standard
-    deviations that in that share of the resamples no difference is farther from its mean: settings that move together
-    count as few, others that jump about do not widen it. nan as in `interval`.
+    All S intervals hold at once with this level, so that of the largest difference holds too. Each is the difference
+    plus or minus a multiple of its standard deviation. The multiple is the quantile, over the resamples, of the largest
+    standardized deviation: correlated settings count as few, and noisy ones do not widen the intervals of others. nan
+    as in `interval`.
 
     Source: Westfall and Young, Resampling-Based Multiple Testing, 1993, section 2.3 (max t).
     """
@@ -101,8 +126,38 @@ def simultaneous(differences: Floats, samples: Floats, level: float = 0.95) -> t
     return differences - width, differences + width
 
 
+def paired_differences(
+    metrics: Sequence[float | None],
+    baseline: Sequence[float | None] | float | None,
+    samples: Floats,
+    baseline_samples: Floats,
+    images: Sequence[int] | Ints | None = None,
+    *,
+    joint: bool = False,
+) -> list[PairedDifference]:
+    """Compute metrics [S] minus a baseline, a number or [S], with 95 % intervals from paired samples [S, R].
+
+    The samples of the baseline are [R] or [S, R], on the same resamples. Intervals are percentiles, or with `joint`
+    those that hold simultaneously. `images` [S] counts the images with objects: with fewer than MIN_IMAGES there is no
+    interval.
+    """
+    values = np.array(metrics, dtype=np.float64) - np.array(baseline, dtype=np.float64)
+    measurable = ~np.isnan(values)
+    if images is not None:
+        measurable &= np.asarray(images) >= MIN_IMAGES
+    rows = np.flatnonzero(measurable)
+    moved = (samples - baseline_samples)[rows]
+    ends = list(zip(*simultaneous(values[rows], moved))) if joint else [interval(row) for row in moved]
+    low, high = np.full((2, len(values)), np.nan)
+    if ends:
+        low[rows], high[rows] = zip(*ends)
+    counts = [None] * len(values) if images is None else [int(count) for count in images]
+    columns = ([None if np.isnan(v) else float(v) for v in column] for column in (values, low, high))
+    return [PairedDifference(*row) for row in zip(*columns, counts)]
+
+
 def resamples(images: int, repeats: int, seed: int) -> Weights:
-    """Multiplicities [I, R] of images drawn with replacement, as many as there are, R = repeats times."""
+    """Draw as many images as there are with replacement, `repeats` times, and return their multiplicities [I, R]."""
     if not images:
         return np.zeros((0, repeats), dtype=np.int32)
     counts = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=repeats)
@@ -110,12 +165,12 @@ def resamples(images: int, repeats: int, seed: int) -> Weights:
 
 
 def weighted_ap(classes: Sequence[Matches], weights: Weights) -> Floats:
-    """AP [R] where image i stands weights[i, r] times in data set r; nan where that holds no object."""
+    """Compute AP [R] of data sets that hold image i weights[i, r] times; nan without objects."""
     return mean_ap((class_ap(matches, weights) for matches in classes), weights.shape[1])
 
 
 def mean_ap(classes: Iterable[Floats], repeats: int) -> Floats:
-    """The mean [R] over classes of their AP [R], nan left out; nan where nothing is left."""
+    """Compute the mean [R] over classes of their AP [R] without nan; nan where no class is left."""
     total, present = np.zeros((2, repeats))
     for ap in classes:
         total += np.nan_to_num(ap)
@@ -124,7 +179,7 @@ def mean_ap(classes: Iterable[Floats], repeats: int) -> Floats:
 
 
 def class_ap(matches: Matches, weights: Weights) -> Floats:
-    """The same [R] of one class; nan where the data set holds none of its objects."""
+    """Compute AP [R] of one class as in `weighted_ap`; nan where a data set holds none of its objects."""
     objects = matches.objects @ weights
     ap = np.empty(len(objects))
     step = chunk(matches)
@@ -135,12 +190,12 @@ def class_ap(matches: Matches, weights: Weights) -> Floats:
 
 
 def chunk(matches: Matches) -> int:
-    """How many resamples of a class to work on at once."""
+    """Return the number of resamples of a class per chunk."""
     return max(1, CELLS // max(1, len(matches.images)))
 
 
 def copied_ap(matches: Matches, copies: NDArray[Any], objects: Ints) -> Floats:
-    """AP [R] of one class whose detection d is there copies[d, r] times beside objects[r] objects; 0 without any."""
+    """Compute AP [R] of one class with copies[d, r] copies of detection d and objects[r] objects; 0 without objects."""
     seen = copies.cumsum(axis=0, dtype=np.int32)
     most = int(copies[matches.correct.any(axis=0)].sum(axis=0, dtype=np.int64).max(initial=0))
     counts, column = np.unique(objects, return_inverse=True)
@@ -155,33 +210,33 @@ def copied_ap(matches: Matches, copies: NDArray[Any], objects: Ints) -> Floats:
 
 
 def _area(found: Weights, count: Weights, reached: Ints) -> Floats:
-    """Mean [R] of the interpolated precision at COCO's 101 recalls.
+    """Compute the mean [R] of the interpolated precision at COCO's 101 recalls.
 
-    At each correct detection, highest score first, how many are found [P, R], out of a count [P, R] of detections, and
-    how many of the recalls are reached [P, R]. Only there can recall reach one and precision peak, so the curve is
-    followed along them alone.
+    The rows are the true positives, highest score first: the number of true positives so far [P, R], of detections
+    [P, R], and of recalls reached [P, R]. Between true positives recall is constant and precision falls, so other
+    detections need no row.
     """
     precision = envelope(found / (count + np.spacing(1)))
     area: Floats = (precision * np.diff(reached, axis=0, prepend=0)).sum(axis=0) / len(RECALLS)
     return area
 
 
-def match(index: DetectionIndex, results: Results, figure: str = "AP") -> list[Matches]:
-    """How the detections match the ground truths for one of FIGURES: a class that has objects each, by category id.
+def match(index: DetectionIndex, results: Results, metric: str = "AP") -> list[Matches]:
+    """Match detections with ground truths for one of AP_METRICS, for each class with objects, by category id.
 
-    Raises ValueError for images that the index does not have; classes that it lacks do not count.
+    Detections of unknown classes are dropped. Raises ValueError for images that the index does not have.
     """
     o = overlaps(index, results)
-    low, high = RANGES.get(figure, RANGES["AP"])
+    low, high = RANGES.get(metric, RANGES["AP"])
     objects, detections = ((low <= area) & (area <= high) for area in (index.area, o.area))
-    matches = [o.match(threshold, objects, detections) for threshold in THRESHOLDS[IOUS.get(figure, slice(None))]]
+    matches = [o.match(threshold, objects, detections) for threshold in THRESHOLDS[IOUS.get(metric, slice(None))]]
     correct, ignored = np.stack([one.correct for one in matches]), np.stack([one.ignored for one in matches])
     real = o.objects & objects
     rows_of = by_class(o.label, np.ones_like(detections), len(index.classes))
-    found = []
+    by_label = []
     for label in np.argsort(index.category_ids).tolist():
-        held = np.bincount(o.gt_image[real & (index.labels == label)], minlength=len(index))
+        counts = np.bincount(o.gt_image[real & (index.labels == label)], minlength=len(index))
         rows = rows_of[label]
-        if held.any():
-            found.append(Matches(held, o.image[rows], correct[:, rows], ignored[:, rows], label))
-    return found
+        if counts.any():
+            by_label.append(Matches(counts, o.image[rows], correct[:, rows], ignored[:, rows], label))
+    return by_label

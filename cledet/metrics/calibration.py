@@ -1,8 +1,8 @@
-"""Calibration: whether of the detections with confidence 0.7 seven of ten are right.
+"""Calibration of confidence: of the detections with confidence 0.7, seven of ten should be true positives.
 
-Right means matched with an object of the class at IoU 0.5; ignored detections do not count; objects that no detection
-found do not show. The expected calibration error is the mean over bins of |precision - mean confidence|, weighted by
-how many detections a bin has: over 10 bins of equal width from 0 to 1, or over 10 of equally many detections.
+True positives are matched at IoU 0.5; ignored detections and missed objects have no effect. The expected calibration
+error (ECE) is the mean over bins of |precision - mean confidence|, weighted by the detections of a bin. There are 10
+bins, either of equal width from 0 to 1 or of equal count.
 
 Source: Küppers et al., Multivariate Confidence Calibration for Object Detection, CVPR Workshops 2020: D-ECE for the
 confidence alone, without box position.
@@ -23,33 +23,33 @@ BINS = 10
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """The reliability diagram and its error."""
+    """Reliability diagram and its error."""
 
     count: Ints
-    """[10] detections of each bin of equal width."""
+    """[10] detections per bin of equal width."""
     confidence: Floats
-    """[10] their mean confidence, nan where there are none."""
+    """[10] mean confidence per bin, nan if empty."""
     precision: Floats
-    """[10] the share of them that is right, nan where there are none."""
+    """[10] precision per bin, nan if empty."""
     ece: float
-    """Over the bins of equal width."""
+    """ECE over bins of equal width."""
     ece_mass: float
-    """Over bins of equally many detections."""
+    """ECE over bins of equal count."""
     bias: float
-    """Mean confidence less precision of all: over 0, scores promise too much."""
+    """Mean confidence minus precision over all detections: positive for overconfident scores."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures and the bins."""
+        """Convert to plain data."""
         known = self.count > 0
         columns = {"count": self.count.tolist()} | {
-            name: [float(v) if there else None for v, there in zip(values, known)]
+            name: [float(value) if is_known else None for value, is_known in zip(values, known)]
             for name, values in (("confidence", self.confidence), ("precision", self.precision))
         }
         return {"ECE": self.ece, "ECE_equal_mass": self.ece_mass, "bias": self.bias, "bins": columns}
 
 
 def calibration(o: Overlaps, match: Match, floor: float = 0.0) -> Calibration | None:
-    """Of the detections that score `floor` or more; None where there are none or scores lie outside 0 to 1."""
+    """Compute the calibration of detections of at least that score; None without any or for scores outside [0, 1]."""
     chosen = ~match.ignored & (o.score >= floor)
     if not chosen.any() or o.score.min() < 0 or o.score.max() > 1:
         return None
@@ -60,10 +60,10 @@ def calibration(o: Overlaps, match: Match, floor: float = 0.0) -> Calibration | 
     return Calibration(count, confidence, precision, _error(count, confidence, precision), _error(*mass), bias)
 
 
-def _bins(place: Ints, score: Floats, correct: Bools) -> tuple[Ints, Floats, Floats]:
-    """How many are in each bin, their mean score and precision."""
-    count = np.bincount(place, minlength=BINS)
-    sums = (np.bincount(place, weights=values, minlength=BINS) for values in (score, correct))
+def _bins(number: Ints, score: Floats, correct: Bools) -> tuple[Ints, Floats, Floats]:
+    """Return count, mean score and precision of each bin; number [D] is the bin of each detection."""
+    count = np.bincount(number, minlength=BINS)
+    sums = (np.bincount(number, weights=values, minlength=BINS) for values in (score, correct))
     confidence, precision = (np.divide(s, count, out=np.full(BINS, np.nan), where=count > 0) for s in sums)
     return count, confidence, precision
 

@@ -1,4 +1,4 @@
-"""COCO's figures, equal to pycocotools' to the last digit; with them VOC's, and the confidence of highest F1."""
+"""COCO's metrics, equal to those of pycocotools to the last digit, with VOC's and the confidence of highest F1."""
 
 from __future__ import annotations
 
@@ -10,80 +10,80 @@ import numpy as np
 from cledet.data.index import DetectionIndex, Floats
 from cledet.metrics.average_precision import RECALLS, mean, precision_at
 from cledet.metrics.confidence import NOWHERE, best_confidences
-from cledet.metrics.evaluation import Evaluation, Figures, Limits
+from cledet.metrics.evaluation import Evaluation, Limits, Metrics
 from cledet.metrics.matching import THRESHOLDS, Overlaps, overlaps
 from cledet.metrics.results_file import Results
-from cledet.metrics.score_iou import agreement
-from cledet.metrics.tp_ranks import Part, contenders
+from cledet.metrics.score_iou import score_iou_correlation
+from cledet.metrics.tp_ranks import Part, matchable_detections
 from cledet.metrics.voc import voc_aps
 
 
 def evaluate(index: DetectionIndex, results: Results, limits: Limits = Limits()) -> Evaluation:  # noqa: B008
-    """COCO's figures, as pycocotools computes them; VOC's; and the confidence of highest F1.
+    """Compute COCO's metrics as pycocotools does, VOC's, and the confidence of highest F1.
 
-    A split without any boxes has no figures: all are None.
+    All metrics of a split without boxes are None.
     """
     return _evaluate(index, results, limits)[0]
 
 
-def evaluate_alone(index: DetectionIndex, results: Results, limits: Limits) -> Evaluation:
-    """The same with `misalignment`, of detections whose candidates are not known."""
+def evaluate_with_correlation(index: DetectionIndex, results: Results, limits: Limits) -> Evaluation:
+    """Compute these metrics and the `misalignment` of detections whose candidates are unknown."""
     evaluation, matched = _evaluate(index, results, limits)
-    return replace(evaluation, misalignment=agreement(matched))
+    return replace(evaluation, misalignment=score_iou_correlation(matched))
 
 
 def _evaluate(index: DetectionIndex, results: Results, limits: Limits) -> tuple[Evaluation, Floats]:
-    """The figures, and score and IoU [n, 2] of the detections that are matched with an object, as they came."""
+    """Compute the metrics, and score and IoU [n, 2] of the true positives in the order of the results."""
     if not index.num_boxes:
         nothing = dict.fromkeys((*limits.names, "VOC07", "VOC12"))
         return Evaluation(nothing, dict.fromkeys(index.classes, nothing | NOWHERE), NOWHERE), np.zeros((0, 2))
     o = overlaps(index, results, most=None)
     voc = dict(zip(("VOC07", "VOC12"), voc_aps(o, o.same)))
     o = o.best(limits.max_dets[-1])
-    coco = coco_figures(o, limits)
+    coco = coco_metrics(o, limits)
     match = o.match()
-    whole, best = best_confidences(o, match)
-    per_class: dict[str, Figures] = {}
+    overall, best = best_confidences(o, match)
+    per_class: dict[str, Metrics] = {}
     for k, name in enumerate(index.classes):
         own = {key: values[k] for key, values in voc.items()}
         per_class[name] = {**coco[name], **own, **best[k]}
     means = {key: mean(np.array(values, dtype=np.float64)) for key, values in voc.items()}
-    right = np.flatnonzero(match.correct)
-    right = right[np.argsort(o.row[right])]
-    matched = np.column_stack([o.score[right], match.iou[right]])
-    return Evaluation({**coco[None], **means}, per_class, whole), matched
+    positives = np.flatnonzero(match.correct)
+    positives = positives[np.argsort(o.row[positives])]
+    matched = np.column_stack([o.score[positives], match.iou[positives]])
+    return Evaluation({**coco[None], **means}, per_class, overall), matched
 
 
-def coco_figures(o: Overlaps, limits: Limits) -> dict[str | None, Figures]:
-    """The twelve figures of each class by its name, and those of all together as None.
+def coco_metrics(o: Overlaps, limits: Limits) -> dict[str | None, Metrics]:
+    """Compute the twelve metrics of each class by name, and of all classes under None.
 
-    They are means over what pycocotools' `accumulate` gives, in its order, and so equal to the last digit.
+    They are means over the arrays of pycocotools' `accumulate`, in its order, and so equal to the last digit.
     """
     precision, recall = precision_and_recall(o, limits)
     order = np.argsort(o.index.category_ids)
-    figures: dict[str | None, Figures] = {None: _twelve(precision[:, :, order], recall[:, order], limits)}
+    metrics: dict[str | None, Metrics] = {None: _twelve(precision[:, :, order], recall[:, order], limits)}
     for k, name in enumerate(o.index.classes):
-        figures[name] = _twelve(precision[:, :, [k]], recall[:, [k]], limits)
-    return figures
+        metrics[name] = _twelve(precision[:, :, [k]], recall[:, [k]], limits)
+    return metrics
 
 
 def precision_and_recall(o: Overlaps, limits: Limits) -> tuple[Floats, Floats]:
-    """Precision [T, R, C, 4] of each area range and recall [T, C, 6] of each AR; -1 for a class without objects.
+    """Compute precision [T, R, C, 4] per area range and recall [T, C, 6] per AR; -1 for classes without objects.
 
     T IoU thresholds from 0.50 to 0.95, R recalls, C classes.
     """
-    who, most = contenders(o), limits.max_dets
+    matchable, most = matchable_detections(o), limits.max_dets
     precisions, recalls = [], []
     for number, (low, high) in enumerate(limits.ranges):
         objects, detections = ((low <= area) & (area <= high) for area in (o.index.area, o.area))
-        precision, recall = _of_part(who.part(objects, detections), most[-1:] if number else most)
+        precision, recall = _of_part(matchable.part(objects, detections), most[-1:] if number else most)
         precisions.append(precision)
         recalls.append(recall)
     return np.stack(precisions, axis=-1), np.concatenate(recalls, axis=-1)
 
 
 def _of_part(part: Part, most: Sequence[int]) -> tuple[Floats, Floats]:
-    """Precision [T, R, C] of some objects and detections, and recall [T, C, M] at each number of detections."""
+    """Compute precision [T, R, C] of a subset, and recall [T, C, M] at each number of detections."""
     count = part.of.o.counts(part.objects)
     known, classes = np.flatnonzero(count), len(count)
     precision = np.full((len(THRESHOLDS), len(RECALLS), classes), -1.0)
@@ -94,19 +94,19 @@ def _of_part(part: Part, most: Sequence[int]) -> tuple[Floats, Floats]:
         for k in known.tolist():
             precision[t, :, k] = precision_at(by_class[k], int(count[k]))
         for m, limit in enumerate(most):
-            found = np.bincount(ranks.label[before[ranks.contender] < limit], minlength=classes)
+            found = np.bincount(ranks.label[before[ranks.position] < limit], minlength=classes)
             recall[t, known, m] = found[known] / count[known]
     return precision, recall
 
 
-def _twelve(precision: Floats, recall: Floats, limits: Limits) -> Figures:
-    """The twelve figures from precision [T, R, K, 4] and recall [T, K, 6] of K classes."""
+def _twelve(precision: Floats, recall: Floats, limits: Limits) -> Metrics:
+    """Compute the twelve metrics from precision [T, R, K, 4] and recall [T, K, 6] of K classes."""
     areas = [precision[:, :, :, area] for area in range(4)]
     values = [areas[0], areas[0][:1], areas[0][5:6], *areas[1:], *(recall[:, :, one] for one in range(6))]
     return {name: _mean(cells) for name, cells in zip(limits.names, values)}
 
 
 def _mean(values: Floats) -> float | None:
-    """The mean of what was measured; -1 stands for nothing."""
+    """Return the mean of the cells that were measured; -1 marks the others."""
     values = values[values > -1]
     return float(values.mean()) if values.size else None

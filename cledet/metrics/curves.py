@@ -1,6 +1,6 @@
-"""Precision, recall and F1 over the confidence from which detections are shown, and precision over recall, at IoU 0.5.
+"""Precision, recall and F1 over the confidence threshold, and precision over recall, at IoU 0.5.
 
-Each is a class's own, and that of all classes' detections and objects together. Ignored detections do not count.
+There is a curve per class, and one of the detections and objects of all classes. Ignored detections do not count.
 """
 
 from __future__ import annotations
@@ -15,55 +15,53 @@ from cledet.metrics.confidence import best_confidences
 from cledet.metrics.matching import Match, Overlaps, by_class
 
 STEPS = 1000
-"""Equal steps of confidence; the confidences of highest F1, of all classes and of each, lie between them."""
+"""Equal steps of confidence; the confidences of highest F1 are added to them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """Curves over the confidences [S] and over COCO's 101 recalls; row C of C + 1 is all classes together."""
+    """Curves over the confidences [S] and over COCO's 101 recalls; the last row of C + 1 is that of all classes."""
 
     confidence: Floats
-    """[S] 0 to 1; farther where scores lie outside."""
+    """[S] from 0 to 1, extended to scores outside."""
     right: Ints
-    """[C + 1, S] true positives of at least that confidence."""
+    """[C + 1, S] true positives of at least this confidence."""
     shown: Ints
-    """[C + 1, S] detections of at least that confidence, ignored ones left out."""
+    """[C + 1, S] detections of at least this confidence without ignored ones."""
     objects: Ints
     """[C + 1]"""
     precision_at: Floats
-    """[C + 1, 101] the best precision at that recall or more, 0 where recall ends before; nan without objects."""
+    """[C + 1, 101] interpolated precision, 0 at recalls that are not reached; nan without objects."""
 
     @property
     def precision(self) -> Floats:
-        """[C + 1, S] share of what is shown that is right; nan where nothing is."""
+        """Compute precision [C + 1, S]; nan without detections."""
         return np.where(self.shown > 0, self.right / np.maximum(self.shown, 1), np.nan)
 
     @property
     def recall(self) -> Floats:
-        """[C + 1, S] share of the objects that are found; nan without objects."""
+        """Compute recall [C + 1, S]; nan without objects."""
         objects = self.objects[:, None]
         return np.where(objects > 0, self.right / np.maximum(objects, 1), np.nan)
 
     @property
     def f1(self) -> Floats:
-        """[C + 1, S] harmonic mean of both, 2 right / (shown + objects); nan without objects."""
+        """Compute F1 [C + 1, S] = 2 TP / (detections + objects); nan without objects."""
         objects = self.objects[:, None]
         return np.where(objects > 0, 2 * self.right / np.maximum(self.shown + objects, 1), np.nan)
 
     def best(self, row: int = -1) -> int:
-        """The step of the highest F1, of all classes together or of one: the highest confidence of equal ones, the
-        lowest of all where F1 is 0.
-        """
+        """Return the step of the highest F1 of a row, of equal F1 the last; the first where F1 is 0 everywhere."""
         f1 = np.nan_to_num(self.f1[row])
         return int(np.flatnonzero(f1 == f1.max())[-1]) if f1.any() else 0
 
 
 def curves(o: Overlaps, match: Match) -> Curves:
-    """The curves of a split; `match` at IoU 0.5."""
+    """Compute the curves of a split; `match` is that at IoU 0.5."""
     correct, counted = match.correct, ~match.ignored
     low, high = (float(f(o.score, initial=start)) for f, start in ((np.min, 0.0), (np.max, 1.0)))
-    whole, each = best_confidences(o, match)
-    exact = [best["conf"] for best in (whole, *each) if best["conf"] is not None]
+    overall, each = best_confidences(o, match)
+    exact = [best["conf"] for best in (overall, *each) if best["conf"] is not None]
     confidence = np.unique(np.append(np.linspace(low, high, STEPS + 1), exact))
     objects = o.counts(o.objects)
     rows = []
@@ -77,13 +75,13 @@ def curves(o: Overlaps, match: Match) -> Curves:
 
 
 def _counts(score: Floats, correct: Bools, confidence: Floats) -> tuple[Ints, Ints]:
-    """How many detections are right, and how many there are, from each confidence on; scores fall."""
+    """Count true positives and detections from each confidence on; scores are in falling order."""
     shown = np.searchsorted(-score, -confidence, side="right")
     return np.concatenate([[0], correct.cumsum()])[shown], shown
 
 
 def _precision_at(correct: Bools, objects: int) -> Floats:
-    """The highest precision from each recall on [101]; nan without objects."""
+    """Compute the interpolated precision [101]; nan without objects."""
     if not objects:
         return np.full(len(RECALLS), np.nan)
     ranks = np.flatnonzero(correct) + 1

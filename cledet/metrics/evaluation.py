@@ -1,4 +1,4 @@
-"""The figures of a split."""
+"""Metrics of a split."""
 
 from __future__ import annotations
 
@@ -9,74 +9,72 @@ from typing import Any, NamedTuple
 from cledet.metrics.results_file import Results
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-"""COCO's twelve figures, in pycocotools' order."""
-Figures = dict[str, float | None]
+"""COCO's twelve metrics, in pycocotools' order."""
+Metrics = dict[str, float | None]
 LARGEST = 1e5**2
-"""The end of COCO's area ranges."""
+"""Upper end of COCO's area ranges."""
 
 
 class Limits(NamedTuple):
-    """What COCO's figures count; by default what COCO itself does."""
+    """Detections and areas that COCO's metrics count; the defaults are COCO's own."""
 
     max_dets: tuple[int, int, int] = (1, 10, 100)
-    """Detections an image and class that AR is measured at; all other figures are at the last."""
+    """Detections per image and class for the three ARs; all other metrics use the last."""
     areas: tuple[float, float] = (32, 96)
-    """The sides in pixels of the squares that are the largest small object and the largest medium one."""
+    """Sides in pixels of the squares that bound small and medium objects."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the twelve figures: those of recall carry the numbers of detections."""
+        """Return the names of the twelve metrics: those of recall carry the numbers of detections."""
         return *METRICS[:6], *(f"AR{count}" for count in self.max_dets), *METRICS[9:]
 
     @property
     def ranges(self) -> list[list[float]]:
-        """The area ranges in pixels, all, small, medium and large; both ends belong to each."""
+        """Return the area ranges in pixels, all, small, medium and large; both ends are included."""
         small, medium = (side**2 for side in self.areas)
         return [[0, LARGEST], [0, small], [small, medium], [medium, LARGEST]]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of a split: fractions, None where there is nothing to measure."""
+    """Metrics of a split as fractions; None where there is nothing to measure."""
 
-    metrics: Figures
+    metrics: Metrics
     """COCO's twelve, and VOC07 and VOC12: VOC's mAP at IoU 0.5, see `cledet.metrics.voc`."""
-    per_class: dict[str, Figures]
-    """The same of each class, and `conf`, the confidence of highest F1 at IoU 0.5, with `f1`, `precision`, `recall`."""
-    best: Figures
-    """The confidence of highest F1 over all classes, as for each; see `cledet.metrics.confidence`."""
+    per_class: dict[str, Metrics]
+    """Also `conf`, the confidence of highest F1 at IoU 0.5, and its `f1`, `precision` and `recall`."""
+    best: Metrics
+    """The confidence of highest F1 over all classes, see `cledet.metrics.confidence`."""
     nms_ms: float | None = None
-    """Milliseconds of NMS an image, the median."""
+    """Median milliseconds of NMS per image."""
     misalignment: dict[str, Any] | None = None
-    """How well scores say how well boxes lie, see `cledet.evaluation.misalignment`."""
+    """Correlation of score and IoU, see `cledet.evaluation.misalignment`."""
     gain: dict[str, float] | None = None
-    """AP less that of the first method compared, and the low and high end of its 95 % interval over images."""
+    """AP minus that of the first method compared, with the ends of its 95 % interval over images."""
     seconds: dict[str, float] | None = None
-    """What each stage took: data, network, post-processing, evaluation."""
+    """Duration of each stage: data, network, post-processing, evaluation."""
     analysis: dict[str, Any] | None = None
-    """What went wrong, see `cledet.metrics.analysis`."""
+    """Error analysis, see `cledet.metrics.analysis`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """COCO's figures and VOC's, best_conf with its best_f1, best_precision and best_recall, and the figures of each
-        class; the others where they were measured.
-        """
+        """Convert to the content of metrics.json; measurements that were not made are left out."""
         extra = {name: getattr(self, name) for name in ("nms_ms", "misalignment", "gain", "seconds", "analysis")}
         best = {f"best_{name}": value for name, value in self.best.items()}
-        figures = {**self.metrics, **best, "per_class": self.per_class}
-        return figures | {name: value for name, value in extra.items() if value is not None}
+        metrics = {**self.metrics, **best, "per_class": self.per_class}
+        return metrics | {name: value for name, value in extra.items() if value is not None}
 
 
 @dataclass(frozen=True)
-class Validation:
-    """Figures, and the detections that they are of."""
+class EvaluatedDetections:
+    """Detections of a split with their metrics."""
 
     evaluation: Evaluation
     results: Results
     unlabelled: str | None = None
-    """The name of the split, if it has no annotations and so no figures."""
+    """Name of the split if it has no annotations, and therefore no metrics."""
     source: Path | None = None
-    """The file that they were read from, if they are all that it holds."""
+    """File that holds exactly these detections, if there is one."""
 
-    def with_figures(self, **figures: Any) -> Validation:
-        """The same with these fields of its evaluation."""
-        return replace(self, evaluation=replace(self.evaluation, **figures))
+    def with_fields(self, **fields: Any) -> EvaluatedDetections:
+        """Return a copy with these fields of its evaluation replaced."""
+        return replace(self, evaluation=replace(self.evaluation, **fields))

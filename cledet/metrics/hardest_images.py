@@ -1,9 +1,9 @@
-"""The images that cost most AP: how much AP would rise were an image's detections replaced by its objects.
+"""The images that cost most AP: the gain in AP if the detections of an image were replaced by its objects.
 
-Replaced means: the image's detections are gone, and each of its objects is detected exactly, before all other
-detections. That is computed for the images that an estimate puts first. The estimate adds up, for every class and IoU
-threshold, what each wrong detection, each low place of a right one and each object that was not found cost by
-themselves, with the precision as it is instead of its maximum from there on.
+With the replacement, each object of the image is detected exactly and precedes all other detections. The gain is
+computed exactly for the images that a first-order estimate ranks first. The estimate sums, over classes and IoU
+thresholds, the separate costs of each false positive, each low rank of a true positive and each missed object, with raw
+instead of interpolated precision.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from cledet.metrics.matching import MAX_DETECTIONS, Match, Overlaps, by_class
 
 SHORTLIST = 100
 CELLS = 2**20
-"""Right detections of a class times images that are worked on at once, at some 60 bytes each."""
+"""True positives of a class times images per chunk, at about 60 bytes each."""
 
 
 class LostAP(NamedTuple):
-    """What an image costs."""
+    """Cost of an image."""
 
     image: int
     """Position in the index."""
@@ -31,35 +31,35 @@ class LostAP(NamedTuple):
 
 
 class _Class(NamedTuple):
-    """The detections of one class at one IoU threshold, ignored ones left out, best first."""
+    """The detections of one class at one IoU threshold without ignored ones, highest score first."""
 
     images: Ints  # [D]
-    hits: Ints  # [K] which of them are right
-    places: Ints  # [D] image times D and place among these detections, rising
+    hits: Ints  # [K] positions of the true positives
+    places: Ints  # [D] image times D plus position among these detections, ascending
     objects: int
 
     def ap(self) -> float:
         return ap_of_ranks(self.hits + 1, self.objects)
 
     def ap_without(self, images: Ints, own: Ints) -> Floats:
-        """AP [J] were the detections of one of these images [J] replaced by its `own` [J] objects, all in front."""
+        """Compute AP [J] with the detections of one of these images [J] replaced by its `own` [J] objects."""
         step = max(1, CELLS // (len(self.hits) + MAX_DETECTIONS))
         parts = (slice(first, first + step) for first in range(0, len(images), step))
         return np.concatenate([self._ap_without(images[part], own[part]) for part in parts])
 
     def _ap_without(self, images: Ints, own: Ints) -> Floats:
         first = np.arange(own.max()) >= own.max() - own[:, None]
-        there = np.concatenate([first, self.images[self.hits] != images[:, None]], axis=1).T
+        present = np.concatenate([first, self.images[self.hits] != images[:, None]], axis=1).T
         start = images[:, None] * len(self.images)
         gone = np.searchsorted(self.places, start + self.hits) - np.searchsorted(self.places, start)
-        found = there.cumsum(axis=0)
+        found = present.cumsum(axis=0)
         ranks = found.copy()
         ranks[own.max() :] = (self.hits + 1 - gone + own[:, None]).T
-        return ap_of_columns(there, found, ranks, self.objects)
+        return ap_of_columns(present, found, ranks, self.objects)
 
 
-def worst_images(o: Overlaps, matches: Sequence[Match], most: int, shortlist: int = SHORTLIST) -> list[LostAP]:
-    """The images that cost most of the mean AP over `matches`, one an IoU threshold; those that cost none left out."""
+def hardest_images(o: Overlaps, matches: Sequence[Match], most: int, shortlist: int = SHORTLIST) -> list[LostAP]:
+    """Find the images that cost most of the mean AP over `matches`, one per IoU threshold; costs of 0 are left out."""
     objects, own = o.counts(o.objects), _objects_by_image(o)
     parts = [(k, one) for match in matches for k, one in _classes(o, match, objects)]
     estimate = np.zeros(len(o.index))
@@ -79,14 +79,14 @@ def worst_images(o: Overlaps, matches: Sequence[Match], most: int, shortlist: in
 
 
 def _objects_by_image(o: Overlaps) -> Ints:
-    """How many objects of each class each image has [I, C], at most as many as count of its detections."""
+    """Count the objects of each image and class [I, C], up to the limit of detections."""
     own = np.zeros((len(o.index), len(o.index.classes)), dtype=np.int64)
     np.add.at(own, (o.gt_image[o.objects], o.index.labels[o.objects]), 1)
     return np.minimum(own, MAX_DETECTIONS)
 
 
 def _classes(o: Overlaps, match: Match, objects: Ints) -> Iterator[tuple[int, _Class]]:
-    """The classes that have any of their objects [C], by label."""
+    """Yield label and detections of each class that has objects [C]."""
     correct = match.correct
     for k, rows in enumerate(by_class(o.label, ~match.ignored, len(objects))):
         if objects[k]:
@@ -96,10 +96,10 @@ def _classes(o: Overlaps, match: Match, objects: Ints) -> Iterator[tuple[int, _C
 
 
 def _estimate(one: _Class, own: Ints) -> Floats:
-    """What each image costs of the class's AP [I], to first order."""
+    """Estimate the cost of each image in AP of the class [I] to first order."""
     ranks = one.hits + 1
     precision = np.arange(1, len(ranks) + 1) / ranks
-    below = np.append((precision / ranks)[::-1].cumsum()[::-1], 0)  # what a place more costs all from here on
+    below = np.append((precision / ranks)[::-1].cumsum()[::-1], 0)  # cost of one more rank for all from here on
     rise = ((1 - precision) / ranks).sum()
     cost = below[np.searchsorted(one.hits, np.arange(len(one.images)))]
     cost[one.hits] = 1 - precision

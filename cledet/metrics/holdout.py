@@ -1,7 +1,7 @@
-"""What choosing the best of many settings gains on images that had no part in the choice.
+"""Gain of the best of many settings on held-out images.
 
-The best of many on one split owes some of its lead to chance, and its interval there does not know that it was chosen.
-So: choose on half of the images, measure on the other half, both ways round, many times.
+The metric of the best of many settings is biased upward on the split where it was chosen. So the setting is chosen on a
+random half of the images and evaluated on the other half, in both directions, many times.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from cledet.metrics.bootstrap import Weights
 
 
 class HeldOut(NamedTuple):
-    """Gains over the first setting on the halves that the choice did not see."""
+    """Gains over the first setting on held-out halves."""
 
     gain: float
-    """Their mean; nan if nothing was measured."""
+    """Mean gain; nan without halves."""
     better: int
-    """In how many of them the chosen setting was ahead."""
+    """Halves on which the chosen setting is better than the first."""
     halves: int
-    """How many there are."""
+    """Number of halves."""
 
 
 def halves(images: int, repeats: int, seed: int = 0) -> Weights:
-    """[I, 2 * repeats] random halves, each beside the other half: 1 for its images, 0 for the rest."""
+    """Draw random halves, each followed by its complement, as masks [I, 2 * repeats] of 0 and 1."""
     rng = np.random.default_rng(seed)
     chosen = np.array([rng.permutation(images) < images // 2 for _ in range(repeats)]).reshape(repeats, images)
     return np.ascontiguousarray(np.stack([chosen, ~chosen], axis=1).reshape(2 * repeats, images).T, dtype=np.int32)
 
 
-def held_out(figures: Floats) -> HeldOut:
-    """From each setting's figure [S, 2 * repeats] on the `halves`, the first setting being what others must beat.
+def held_out(metrics: Floats) -> HeldOut:
+    """Compute the held-out gain over the first setting from the metric [S, 2 * repeats] of S settings on `halves`.
 
-    Of settings that are equal on a half, the earliest is chosen; halves without any object are left out.
+    Of equal settings the first is chosen; halves without objects are left out.
     """
-    figures = figures[:, ~np.isnan(figures).any(axis=0).reshape(-1, 2).any(axis=1).repeat(2)]
-    columns = np.arange(figures.shape[1])
-    gains = (figures - figures[0])[figures.argmax(axis=0), columns ^ 1]
+    metrics = metrics[:, ~np.isnan(metrics).any(axis=0).reshape(-1, 2).any(axis=1).repeat(2)]
+    columns = np.arange(metrics.shape[1])
+    gains = (metrics - metrics[0])[metrics.argmax(axis=0), columns ^ 1]
     return HeldOut(float(gains.mean()) if len(gains) else np.nan, int((gains > 0).sum()), len(gains))

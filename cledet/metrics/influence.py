@@ -1,4 +1,4 @@
-"""Which images make AP what it is: AP without each image in turn, exactly."""
+"""Exact AP without each image in turn (jackknife)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from cledet.metrics.bootstrap import Matches, chunk, class_ap, copied_ap
 
 
 def leave_one_out(classes: Sequence[Matches], images: int, step: Callable[[], object] = lambda: None) -> Floats:
-    """AP [I] of a split of so many images without its image i; nan where no object is left.
+    """Compute AP [I] of a split of I = `images` images without image i; nan where no object is left.
 
-    The jackknife (Efron and Tibshirani, chapter 11): `weighted_ap` with weights 1, and 0 for one image. A class is
-    looked at again only without the images that have detections or objects of it. `step` is called after each class.
+    Equal to `weighted_ap` with weight 0 for one image and 1 for the others. The AP of a class is recomputed only
+    without images that hold detections or objects of it. `step` is called after each class.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 11.
     """
-    whole, present = 0.0, np.full(images, len(classes))
+    total, present = 0.0, np.full(images, len(classes))
     change = np.zeros(images)
     once = np.ones((images, 1), dtype=np.int32)
     for matches in classes:
@@ -28,6 +30,6 @@ def leave_one_out(classes: Sequence[Matches], images: int, step: Callable[[], ob
             copies = (matches.images[:, None] != part).view(np.int8)
             change[part] += copied_ap(matches, copies, objects) - ap
             present[part] -= objects == 0
-        whole += ap
+        total += ap
         step()
-    return np.divide(whole + change, present, out=np.full(images, np.nan), where=present > 0)
+    return np.divide(total + change, present, out=np.full(images, np.nan), where=present > 0)

@@ -1,9 +1,11 @@
-"""Detections and ground truths of a split as columns, every pair of them that overlaps, and who is matched with whom.
+"""Vectorized matching of the detections and ground truths of a split, as in COCO's evaluation.
 
-Matching is COCO's: class by class the detection of highest score first, each with the best object that is left; one
-that finds none may fall to an ignored one and then does not count. Worked out for all images and classes at once: every
-detection asks for the best object it has not been refused, every object keeps the asker of highest score, until nobody
-asks. As all objects prefer alike, that ends where pycocotools' loop ends (Gale and Shapley, 1962).
+Per class, detections are matched in order of falling score, each with the unmatched object of highest IoU. A detection
+without such an object may match an ignored one and is then ignored too.
+
+Matching is computed for all images and classes at once as a stable matching: every detection proposes to its best
+object that has not rejected it, and every object holds the proposal of highest score, until no proposal is left. All
+objects have the same preference, so the result is that of pycocotools' loop (Gale and Shapley, 1962).
 """
 
 from __future__ import annotations
@@ -22,28 +24,28 @@ from cledet.metrics.results_file import Results
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """COCO's IoU thresholds."""
 FOREGROUND, BACKGROUND = 0.5, 0.1
-"""The IoU from which a box lies on an object, and up to which it lies beside all (TIDE's)."""
+"""TIDE's IoU thresholds: a box is on an object from the first, and on background up to the second."""
 MAX_DETECTIONS = 100
-"""Of an image and class, as in COCO's figures."""
+"""Per image and class, as in COCO's metrics."""
 PAIRS = 2**16
-"""Pairs worked on at once, at some 200 bytes each: more would not fit a processor's cache."""
+"""Pairs per chunk, at about 200 bytes each, so that a chunk fits the processor's cache."""
 TABLE = 2**23
-"""Ids below this are looked up in a table of that many numbers at most."""
+"""Ids below this are looked up in a table."""
 
 
 class Pairs(NamedTuple):
-    """Pairs on one image, by detection; of a detection the highest IoU first, of equal ones the later object."""
+    """Pairs of detection and ground truth, by detection, highest IoU first, of equal IoU the later ground truth."""
 
     detection: Ints  # [P]
     gt: Ints  # [P] box row of the index
-    iou: Floats  # [P]; with an ignored one the share of the detection that lies in it
+    iou: Floats  # [P]; with an ignored one the share of the detection inside it
 
     def where(self, chosen: Bools | Ints) -> Pairs:
-        """Some of them, by mask or by position."""
+        """Select pairs by mask or by position."""
         return Pairs(self.detection[chosen], self.gt[chosen], self.iou[chosen])
 
     def best(self, detections: int) -> tuple[Ints, Floats]:
-        """The best ground truth of every detection [D] and its IoU; -1 and 0 where there is none."""
+        """Return the best ground truth of every detection [D] and its IoU; -1 and 0 without one."""
         gt, iou = np.full(detections, -1), np.zeros(detections)
         first = np.flatnonzero(np.diff(self.detection, prepend=-1))
         gt[self.detection[first]], iou[self.detection[first]] = self.gt[first], self.iou[first]
@@ -51,27 +53,27 @@ class Pairs(NamedTuple):
 
 
 class Match(NamedTuple):
-    """What became of every detection at one IoU threshold."""
+    """Matching of every detection at one IoU threshold."""
 
-    gt: Ints  # [D] the object that it is matched with, -1 for none
-    ignored: Bools  # [D] it counts neither as right nor as wrong
-    iou: Floats  # [D] IoU with the object, 0 for none
+    gt: Ints  # [D] the matched object, -1 for none
+    ignored: Bools  # [D] neither a true nor a false positive
+    iou: Floats  # [D] IoU with the matched object, 0 for none
 
     @property
     def correct(self) -> Bools:
-        """[D] which are true positives."""
+        """Return the mask [D] of the true positives."""
         return self.gt >= 0
 
 
 @dataclass(frozen=True, eq=False)
 class Overlaps:
-    """D detections, highest score first, of equal ones those of lower image id; the index's B ground truths; pairs."""
+    """D detections, highest score first and of equal score by image id, B ground truths, and the pairs that overlap."""
 
     index: DetectionIndex
     row: Ints
-    """[D] place in the results that they came in."""
+    """[D] row in the results."""
     image: Ints
-    """[D] position of the image."""
+    """[D] image position."""
     label: Ints
     """[D]"""
     score: Floats
@@ -81,47 +83,47 @@ class Overlaps:
 
     @cached_property
     def area(self) -> Floats:
-        """[D] width times height."""
+        """Compute width times height [D]."""
         return self.xywh[:, 2] * self.xywh[:, 3]
 
     @cached_property
     def objects(self) -> Bools:
-        """[B] which ground truths are objects: all but ignored ones."""
+        """Return the mask [B] of the ground truths that are not ignored."""
         return np.logical_not(self.index.ignore)
 
     @cached_property
     def gt_image(self) -> Ints:
-        """[B] position of the image of every ground truth."""
+        """Return the image position [B] of every ground truth."""
         return self.index.image_of_boxes()
 
     @cached_property
     def before(self) -> Ints:
-        """[D] how many detections of its image and class come before each."""
+        """Count the detections [D] of the same image and class that precede each."""
         order = class_order(self.label, len(self.index.classes))
         order = order[np.argsort(_small(self.image[order], len(self.index)), kind="stable")]
-        image, label, place = self.image[order], self.label[order], np.arange(len(order))
+        image, label, position = self.image[order], self.label[order], np.arange(len(order))
         first = np.append(True, (np.diff(image) != 0) | (np.diff(label) != 0))[: len(order)]
         before = np.empty_like(order)
-        before[order] = place - np.maximum.accumulate(np.where(first, place, 0))
+        before[order] = position - np.maximum.accumulate(np.where(first, position, 0))
         return before
 
     @cached_property
     def pairs(self) -> Pairs:
-        """Those of IoU 0.1 and more, of any classes."""
+        """Compute the pairs of any classes with IoU of at least 0.1."""
         return self._pairs(self.image, self.gt_image, BACKGROUND)
 
     @cached_property
     def same(self) -> Pairs:
-        """The pairs of one class that can be matched."""
+        """Compute the pairs of equal class that can be matched."""
         return self.of_class(FOREGROUND)
 
     def of_class(self, least: float) -> Pairs:
-        """The pairs of one class and at least that IoU."""
+        """Compute the pairs of equal class with at least that IoU."""
         classes = len(self.index.classes)
         return self._pairs(self.image * classes + self.label, self.gt_image * classes + self.index.labels, least)
 
     def best(self, most: int) -> Overlaps:
-        """The same with the best `most` detections of each image and class."""
+        """Keep the best `most` detections per image and class."""
         if not (self.before >= most).any():
             return self
         kept = np.flatnonzero(self.before < most)
@@ -129,7 +131,7 @@ class Overlaps:
         return Overlaps(self.index, *columns)
 
     def counts(self, gts: Bools) -> Ints:
-        """How many of these ground truths [B] each class has [C]."""
+        """Count these ground truths [B] per class [C]."""
         return np.bincount(self.index.labels[gts], minlength=len(self.index.classes))
 
     def match(
@@ -137,20 +139,20 @@ class Overlaps:
     ) -> Match:
         """Match at an IoU threshold.
 
-        Of the ground truths [B] those are ignored that are not in `objects`, and of the detections [D] that match
-        nothing those that are not in `detections`, which by default are all of an area that COCO knows.
+        Ground truths [B] outside `objects` are ignored, and so are unmatched detections [D] outside `detections`, by
+        default those of an area outside COCO's range.
         """
         real = self.objects if objects is None else self.objects & objects
-        known = (self.area >= 0) & (self.area <= LARGEST) if detections is None else detections
-        return match_pairs(self.same.where(self.same.iou >= threshold), real, known, self.index.ignore)
+        counted = (self.area >= 0) & (self.area <= LARGEST) if detections is None else detections
+        return match_pairs(self.same.where(self.same.iou >= threshold), real, counted, self.index.ignore)
 
-    def _pairs(self, home: Ints, gt_home: Ints, least: float) -> Pairs:
-        """Pairs of equal home, of detections [D] and ground truths [B], a bounded number at a time."""
-        order = np.argsort(gt_home, kind="stable")
-        homes, begin, count = np.unique(gt_home[order], return_index=True, return_counts=True)
-        place, known = _places(homes, home)
+    def _pairs(self, key: Ints, gt_key: Ints, least: float) -> Pairs:
+        """Compute the pairs of detections [D] and ground truths [B] of equal key, in chunks."""
+        order = np.argsort(gt_key, kind="stable")
+        keys, begin, count = np.unique(gt_key[order], return_index=True, return_counts=True)
+        position, known = _positions(keys, key)
         rows = np.flatnonzero(known)
-        begin, count = begin[place[rows]], count[place[rows]]
+        begin, count = begin[position[rows]], count[position[rows]]
         ends = count.cumsum()
         parts = [Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
         first = 0
@@ -173,107 +175,107 @@ class Overlaps:
 
 
 def overlaps(index: DetectionIndex, results: Results, most: int | None = MAX_DETECTIONS) -> Overlaps:
-    """The best `most` detections of each image and class of a split, None for all, beside its ground truths.
+    """Pair the best `most` detections per image and class of a split, None for all, with its ground truths.
 
-    Detections of classes that it lacks are left out. Raises ValueError for an image that it lacks.
+    Detections of classes that the split lacks are dropped. Raises ValueError for an image that it lacks.
     """
-    place, known = _places(index.category_ids, results[:, 6])
+    position, known = _positions(index.category_ids, results[:, 6])
     row = np.flatnonzero(known)
-    label = np.argsort(index.category_ids)[place[row]]
-    place, known = _places(index.image_ids, results[row, 0])
+    label = np.argsort(index.category_ids)[position[row]]
+    position, known = _positions(index.image_ids, results[row, 0])
     if not known.all():
-        strange = np.unique(results[row[~known], 0])
-        raise ValueError(f"detections name image ids that {index.name} does not have: {strange[:5].tolist()}")
-    order = np.argsort(_small(place, len(index)), kind="stable")
+        unknown = np.unique(results[row[~known], 0])
+        raise ValueError(f"detections name image ids that {index.name} does not have: {unknown[:5].tolist()}")
+    order = np.argsort(_small(position, len(index)), kind="stable")
     order = order[np.argsort(-results[row[order], 5], kind="stable")]
-    row, label, image = row[order], label[order], np.argsort(index.image_ids)[place[order]]
+    row, label, image = row[order], label[order], np.argsort(index.image_ids)[position[order]]
     ordered = results[row]
-    found = Overlaps(index, row, image, label, ordered[:, 5], ordered[:, 1:5])
-    return found if most is None else found.best(most)
+    paired = Overlaps(index, row, image, label, ordered[:, 5], ordered[:, 1:5])
+    return paired if most is None else paired.best(most)
 
 
 def by_class(label: Ints, chosen: Bools, classes: int) -> list[Ints]:
-    """The chosen detections [D] of each class, in their order."""
+    """Split the chosen detections [D] by class, in their order."""
     rows = np.flatnonzero(chosen)
     ends = np.bincount(label[rows], minlength=classes).cumsum()
     return np.split(rows[class_order(label[rows], classes)], ends[:-1])
 
 
 def class_order(label: Ints, classes: int) -> Ints:
-    """The order [D] that puts detections class by class, each class's as they were."""
+    """Return the stable order [D] that groups detections by class."""
     return np.argsort(_small(label, classes), kind="stable")
 
 
-def match_pairs(pairs: Pairs, real: Bools, known: Bools, crowds: Bools) -> Match:
-    """Match detections [D], the best of each class first, by pairs of one class.
+def match_pairs(pairs: Pairs, real: Bools, counted: Bools, crowds: Bools) -> Match:
+    """Match detections [D], highest score first, by pairs of equal class.
 
-    Of the ground truths [B] those count that are `real`, `crowds` are never used up; of the detections that match
-    nothing those count that are `known` [D].
+    Ground truths [B] that are not `real` are ignored, and `crowds` match any number of detections. Unmatched detections
+    that are not `counted` [D] are ignored.
     """
-    gt, iou = np.full(len(known), -1), np.zeros(len(known))
+    gt, iou = np.full(len(counted), -1), np.zeros(len(counted))
     own = pairs.where(real[pairs.gt])
     chosen = own.where(assign(own, own.detection, np.zeros(len(real), dtype=np.bool_)))
     gt[chosen.detection], iou[chosen.detection] = chosen.gt, chosen.iou
-    ignored = ~known & (gt < 0)
+    ignored = ~counted & (gt < 0)
     rest = pairs.where(~real[pairs.gt] & (gt[pairs.detection] < 0))
     ignored[rest.detection[assign(rest, rest.detection, crowds)]] = True
     return Match(gt, ignored, iou)
 
 
 def assign(pairs: Pairs, rank: Ints, shared: Bools) -> Bools:
-    """Which pairs [P] are chosen, at most one a detection and one a ground truth, unless `shared` [B].
+    """Compute the stable matching of pairs, as a mask [P] with at most one pair per detection and per ground truth.
 
-    A detection prefers its earlier pairs, a ground truth those of lower rank [P]; the ranks of a ground truth's pairs
-    differ.
+    Ground truths that are `shared` [B] may have many. A detection prefers its earlier pairs, a ground truth pairs of
+    lower rank [P]; the ranks of the pairs of a ground truth are distinct.
     """
     chosen = np.zeros(len(rank), dtype=np.bool_)
     current = np.flatnonzero(np.diff(pairs.detection, prepend=-1))
     end = np.append(current[1:], len(rank))
     held = np.full(len(shared), np.iinfo(np.int64).max)
-    asking = current
-    while len(asking):
-        np.minimum.at(held, pairs.gt[asking], rank[asking])
-        refused = (held[pairs.gt[current]] != rank[current]) & ~shared[pairs.gt[current]]
-        current = current + refused
+    proposing = current
+    while len(proposing):
+        np.minimum.at(held, pairs.gt[proposing], rank[proposing])
+        rejected = (held[pairs.gt[current]] != rank[current]) & ~shared[pairs.gt[current]]
+        current = current + rejected
         left = current < end
-        asking = current[refused & left]
+        proposing = current[rejected & left]
         current, end = current[left], end[left]
     chosen[current] = True
     return chosen
 
 
 def box_iou(a: Floats, b: Floats, crowd: Bools | bool = False) -> Floats:
-    """IoU [P] of boxes xywh row by row, to pycocotools' last bit; with a crowd the share of a in it."""
-    shared = np.ones(len(a))
+    """Compute IoU [P] of boxes xywh row by row as pycocotools does; with a crowd, the share of `a` inside it."""
+    intersection = np.ones(len(a))
     for side in (0, 1):
         low = np.maximum(a[:, side], b[:, side])
         high = np.minimum(a[:, side] + a[:, side + 2], b[:, side] + b[:, side + 2])
-        shared *= np.maximum(high - low, 0)
+        intersection *= np.maximum(high - low, 0)
     own, other = a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
-    union = np.where(crowd, own, own + other - shared)
-    return np.divide(shared, union, out=np.zeros(len(a)), where=shared > 0)
+    union = np.where(crowd, own, own + other - intersection)
+    return np.divide(intersection, union, out=np.zeros(len(a)), where=intersection > 0)
 
 
 def tied(values: NDArray[Any]) -> Ints:
-    """The rows whose value [N], in order, is also that of the row before or behind."""
+    """Return the rows of sorted values [N] that equal the value of an adjacent row."""
     equal = values[1:] == values[:-1]
     return np.flatnonzero(np.append(equal, False)[: len(values)] | np.append(False, equal)[: len(values)])
 
 
-def _places(known: Ints, wanted: NDArray[Any]) -> tuple[Ints, Bools]:
-    """The place of every wanted whole number [N] among the known ones in order, and whether it is one."""
+def _positions(known: Ints, wanted: NDArray[Any]) -> tuple[Ints, Bools]:
+    """Return the position of every wanted whole number [N] among the sorted known ones, and a mask of those known."""
     ordered = np.sort(known)
     if not len(known):
         return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=np.bool_)
-    if ordered[0] >= 0 and ordered[-1] < TABLE:  # looked up, several times as fast as searched for
+    if ordered[0] >= 0 and ordered[-1] < TABLE:  # several times as fast as a binary search
         table = np.zeros(ordered[-1] + 1, dtype=np.int64)
         table[ordered] = np.arange(len(ordered))
-        place = table[wanted.clip(0, ordered[-1]).astype(np.int64)]
+        position = table[wanted.clip(0, ordered[-1]).astype(np.int64)]
     else:
-        place = np.searchsorted(ordered, wanted).clip(max=len(known) - 1)
-    return place, ordered[place] == wanted
+        position = np.searchsorted(ordered, wanted).clip(max=len(known) - 1)
+    return position, ordered[position] == wanted
 
 
 def _small(values: Ints, end: int) -> NDArray[Any]:
-    """Values below `end` as the smallest integers that hold them: numpy sorts those of 16 bits at once."""
+    """Convert values below `end` to the smallest integer type: numpy sorts 16 bits by radix."""
     return values.astype(np.min_scalar_type(end))

@@ -1,4 +1,4 @@
-"""The figures of NMS methods as tables, and tables as text."""
+"""Tables of metrics, and their formats Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ Table = tuple[list[str], list[list[Any]]]
 """Column names, and rows."""
 
 SIZES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-"""The figures of Table 3."""
+"""The metrics of the paper's Table 3."""
 VOC = ("VOC07", "VOC12")
 OPERATING = ("conf", "f1", "precision", "recall")
-"""The confidence of highest F1, and what it gives."""
+"""The confidence of highest F1 and its metrics."""
 
 
 def as_document(methods: Mapping[str, Evaluation]) -> dict[str, Any]:
-    """The figures as plain data: of one method its own, of several {"methods": {name: figures}}."""
+    """Convert to plain data: the metrics of one method, or {"methods": {name: metrics}} of several."""
     if len(methods) == 1:
         return next(iter(methods.values())).to_dict()
-    return {"methods": {name: figures.to_dict() for name, figures in methods.items()}}
+    return {"methods": {name: one.to_dict() for name, one in methods.items()}}
 
 
 def val_tables(methods: Mapping[str, Evaluation]) -> list[Table]:
-    """What `cledet val` shows: of one method all its figures, of several their comparison; and the misalignment."""
+    """Build the tables that `cledet val` prints: all metrics of one method, or a comparison of several."""
     if len(methods) > 1:
         return [nms_table(methods), misalignment_table(methods)]
     (one,) = methods.values()
     metrics = {name: value for name, value in one.metrics.items() if name not in VOC}
-    whole = list(metrics), [list(metrics.values())]
-    return [whole, at_half(one), class_table(one), misalignment_table(methods)]
+    coco = list(metrics), [list(metrics.values())]
+    return [coco, at_half(one), class_table(one), misalignment_table(methods)]
 
 
 def at_half(one: Evaluation) -> Table:
-    """VOC's mAP, and where to cut detections: all at IoU 0.5."""
+    """Build the table of VOC's mAP and of the best confidence, all at IoU 0.5."""
     columns = [*VOC, "best confidence", "its F1", "precision", "recall"]
     return columns, [[*(one.metrics.get(name) for name in VOC), *(one.best[name] for name in OPERATING)]]
 
 
 def class_table(one: Evaluation) -> Table:
-    """A row a class."""
+    """Build the table with a row per class."""
     columns = ["class", "AP", "AP50", "AP75", "best confidence", "its F1", "precision", "recall"]
     names = ("AP", "AP50", "AP75", *OPERATING)
-    return columns, [[name, *(figures.get(key) for key in names)] for name, figures in one.per_class.items()]
+    return columns, [[name, *(metrics.get(key) for key in names)] for name, metrics in one.per_class.items()]
 
 
 def nms_table(methods: Mapping[str, Evaluation]) -> Table:
-    """A row a method: AP, by IoU and by size, and the time; where it was measured its gain over the first."""
-    columns = ["NMS", *SIZES, "ms an image"]
+    """Build the table with a row per method: metrics, time, and the gain over the first if it was measured."""
+    columns = ["NMS", *SIZES, "ms per image"]
     rows: list[list[Any]] = [
-        [name, *(one.metrics[figure] for figure in SIZES), one.nms_ms] for name, one in methods.items()
+        [name, *(one.metrics[metric] for metric in SIZES), one.nms_ms] for name, one in methods.items()
     ]
     if any(one.gain for one in methods.values()):
         columns += [f"AP - {next(iter(methods))}", "95 % from", "to"]
@@ -63,7 +63,7 @@ def nms_table(methods: Mapping[str, Evaluation]) -> Table:
 
 
 def misalignment_table(methods: Mapping[str, Evaluation]) -> Table:
-    """A row a method: what `cledet.evaluation.misalignment` measures, in words."""
+    """Build the table of misalignment with a row per method, see `cledet.evaluation.misalignment`."""
     measured = {name: one.misalignment for name, one in methods.items() if one.misalignment is not None}
     columns = ["NMS", "score-IoU rank correlation", "IoU kept"]
     rows: list[list[Any]] = [[name, one["spearman"], one["kept_iou"]] for name, one in measured.items()]
@@ -75,7 +75,7 @@ def misalignment_table(methods: Mapping[str, Evaluation]) -> Table:
 
 
 def to_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table in Markdown; numbers are set to the right."""
+    """Format a table as Markdown; columns of numbers are right-aligned."""
     rows = list(rows)
     right = [all(not isinstance(row[i], str) for row in rows) for i in range(len(columns))]
     lines = [columns, ["--:" if number else "---" for number in right], *([_cell(v) for v in row] for row in rows)]
@@ -83,7 +83,7 @@ def to_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table as comma-separated values, numbers unrounded."""
+    """Format a table as comma-separated values, unrounded."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

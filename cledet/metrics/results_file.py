@@ -1,4 +1,4 @@
-"""Detections of a split as one array, and the file format that they are exchanged in."""
+"""Detections of a split as one array, and COCO's results format."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Results = NDArray[np.float64]
 
 
 class Detection(msgspec.Struct, gc=False):
-    """An entry of COCO's results format; what else an entry has is skipped."""
+    """An entry of COCO's results format; other fields are skipped."""
 
     image_id: int
     category_id: int
@@ -35,15 +35,14 @@ class Detection(msgspec.Struct, gc=False):
 T = TypeVar("T")
 DECODER, ENCODER = msgspec.json.Decoder(list[Detection]), msgspec.json.Encoder()
 PART = 2**16
-"""Bytes that are decoded at once."""
+"""Bytes per chunk of the decoder."""
 OPENED, CUT = re.compile(rb"[ \t\r\n]*\["), re.compile(rb"},[ \t\r\n]*{")
 
 
 def read_results(path: Path, index: DetectionIndex) -> Results:
-    """Detections from a file in COCO's results format.
+    """Read detections from a file in COCO's results format.
 
-    Raises UserError for a file that is none, for numbers that are not finite, and for ids that the split does not have,
-    of which it names the first.
+    Raises UserError for another format, for numbers that are not finite, and for ids that the split does not have.
     """
     try:
         with open(path, "rb", opener=open_regular_file) as file:
@@ -58,51 +57,51 @@ def read_results(path: Path, index: DetectionIndex) -> Results:
             'a list of {"image_id", "category_id", "bbox": [x, y, w, h], "score"}',
         ) from None
     if not np.isfinite(results).all():
-        strange = np.flatnonzero(~np.isfinite(results).all(axis=1))
-        raise UserError(f"{path}: {len(strange)} detections hold numbers that are not finite, entry {strange[0]} first")
-    for what, column, known in (("image", 0, index.image_ids), ("category", 6, index.category_ids)):
+        rows = np.flatnonzero(~np.isfinite(results).all(axis=1))
+        raise UserError(f"{path}: {len(rows)} detections hold numbers that are not finite, entry {rows[0]} first")
+    for kind, column, known in (("image", 0, index.image_ids), ("category", 6, index.category_ids)):
         with np.errstate(invalid="ignore"):  # beyond int64; the second comparison finds those
             ids = results[:, column].astype(np.int64)
         unknown = ~np.isin(ids, known) | (ids != results[:, column])
         if unknown.any():
             first = [f"{one:.17g}" for one in dict.fromkeys(results[unknown, column].tolist())][:5]
-            raise UserError(f"{path} names {what} ids that {index.name} does not have: {', '.join(first)}")
+            raise UserError(f"{path} names {kind} ids that {index.name} does not have: {', '.join(first)}")
     return results
 
 
 def _decode(content: bytes) -> Results:
-    """The detections of a file's content."""
+    """Decode the content of a file."""
     try:
         parts = _without_collector(lambda: [_columns(DECODER.decode(part)) for part in _parts(content)])
-    except (msgspec.DecodeError, RecursionError):  # what json takes besides, 7.0 for an id; or its account of the fault
+    except (msgspec.DecodeError, RecursionError):  # json accepts more, such as 7.0 for an id, and explains errors
         return np.array([_row(entry) for entry in _listed(json.loads(content))], dtype=np.float64).reshape(-1, 7)
     return np.concatenate(parts)
 
 
 def _listed(content: Any) -> list[Any]:
     if not isinstance(content, list):
-        raise TypeError("it is no list")
+        raise TypeError("not a list")
     return content
 
 
 def _row(entry: Any) -> tuple[float, ...]:
-    """An entry's seven numbers. Raises KeyError for one that it lacks, TypeError for what is none."""
+    """Return the seven numbers of an entry. Raises KeyError if one is missing, TypeError if it is not a number."""
     if not isinstance(entry, dict):
-        raise TypeError("an entry is no object")
+        raise TypeError("an entry is not an object")
     box = entry["bbox"]
     if not isinstance(box, list) or len(box) != 4:
         raise TypeError("a bbox is not four numbers")
     row = (entry["image_id"], *box, entry["score"], entry["category_id"])
     if not all(type(value) in (int, float) for value in row):
-        raise TypeError("an entry has something else for a number")
+        raise TypeError("a value is not a number")
     return row
 
 
 def _parts(content: bytes) -> Iterator[bytes]:
-    """A JSON list as lists of some hundred entries: decoded one by one they take up the same memory in turn.
+    """Split a JSON list into lists of some hundred entries, so that decoding reuses memory.
 
-    It is cut where one entry seems to end and another to begin. Was that within an entry, say in a string, then what
-    lies before the cut is no whole list, so cut lists are as valid as the whole one.
+    The list is cut between apparent entries. A cut inside an entry, such as in a string, leaves an invalid list, so the
+    parts are valid only if the list is.
     """
     if (opened := OPENED.match(content)) is None:
         yield content
@@ -114,25 +113,25 @@ def _parts(content: bytes) -> Iterator[bytes]:
     yield b"[" + content[start:]
 
 
-def _columns(found: Sequence[Detection]) -> Results:
-    """The detections as an array."""
-    results = np.empty((len(found), 7))
+def _columns(detections: Sequence[Detection]) -> Results:
+    """Convert detections to an array."""
+    results = np.empty((len(detections), 7))
     for column, name in ((0, "image_id"), (5, "score"), (6, "category_id")):
-        results[:, column] = np.fromiter(map(attrgetter(name), found), np.float64, len(found))
-    sides = chain.from_iterable(map(attrgetter("bbox"), found))
-    results[:, 1:5] = np.fromiter(sides, np.float64, 4 * len(found)).reshape(-1, 4)
+        results[:, column] = np.fromiter(map(attrgetter(name), detections), np.float64, len(detections))
+    sides = chain.from_iterable(map(attrgetter("bbox"), detections))
+    results[:, 1:5] = np.fromiter(sides, np.float64, 4 * len(detections)).reshape(-1, 4)
     return results
 
 
 def encode_results(results: Results) -> bytes:
-    """Detections in COCO's results format, unrounded; `read_results` reads them back the same."""
+    """Encode detections in COCO's results format, unrounded, so that `read_results` restores them exactly."""
     images, categories = (results[:, column].astype(np.int64).tolist() for column in (0, 6))
     boxes, scores = results[:, 1:5].tolist(), results[:, 5].tolist()
     return _without_collector(lambda: ENCODER.encode(list(map(Detection, images, categories, boxes, scores))))
 
 
 def _without_collector(work: Callable[[], T]) -> T:
-    """Do it without the garbage collector, which would go over half a million new tuples again and again."""
+    """Call `work` with the garbage collector off, which would traverse half a million new tuples repeatedly."""
     was_on = gc.isenabled()
     gc.disable()
     try:

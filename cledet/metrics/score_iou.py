@@ -1,4 +1,4 @@
-"""How well scores say how well boxes lie; `cledet.evaluation.misalignment` says how to read it."""
+"""Correlation of score and IoU; `cledet.evaluation.misalignment` explains its interpretation."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from cledet.data.index import Floats
 from cledet.metrics.average_precision import mean
 
 
-def agreement(matched: Floats) -> dict[str, Any]:
-    """`spearman` and `kept_iou` of score and IoU [n, 2]."""
+def score_iou_correlation(matched: Floats) -> dict[str, Any]:
+    """Compute `spearman` and `kept_iou` of score and IoU [n, 2]."""
     return {"spearman": spearman(matched[:, 0], matched[:, 1]), "kept_iou": mean(matched[:, 1])}
 
 
 def spearman(a: Floats, b: Floats) -> float | None:
-    """Spearman's rank correlation of two columns [n]; None for fewer than two, or where all values of one are equal."""
+    """Compute Spearman's rank correlation of two columns [n]; None if n < 2 or a column is constant."""
     x, y = (ranks(values) - (len(values) + 1) / 2 for values in (a, b))
     spread = float(np.sqrt((x @ x) * (y @ y)))
     return float(x @ y) / spread if spread else None
 
 
 def ranks(values: Floats) -> Floats:
-    """The ranks [n] from 1, lowest first; equal values share the mean of theirs."""
+    """Rank values [n] from 1, lowest first; equal values share their mean rank."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     shared: Floats = (counts.cumsum() - (counts - 1) / 2)[place]
     return shared

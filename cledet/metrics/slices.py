@@ -1,8 +1,7 @@
-"""AP by the size and by the shape of objects, as COCO computes AP by area.
+"""AP by size and by aspect ratio of objects, as COCO computes AP by area.
 
-Of a bin, objects outside are ignored, and so are detections that are matched with none in it and lie outside
-themselves. Size is the square root of COCO's `area`, of a detection of width times height; shape is the box's width
-over its height. A bin holds its lower bound and not its upper one.
+For each bin, objects outside are ignored, and so are unmatched detections outside. Size is the square root of COCO's
+`area`, or of width times height for a detection; shape is width over height. A bin includes its lower bound only.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 from cledet.data.index import Floats
 from cledet.metrics.average_precision import ap_of_classes, mean
 from cledet.metrics.matching import THRESHOLDS, Overlaps
-from cledet.metrics.tp_ranks import Part, contenders
+from cledet.metrics.tp_ranks import Part, matchable_detections
 
 SIDES = (16, 32, 64, 96, 192)
 """Pixels; 32 and 96 are COCO's bounds between small, medium and large."""
@@ -25,49 +24,49 @@ SHAPE_NAMES = ("under 1:3", "1:3 to 1:1.5", "1:1.5 to 1.5:1", "1.5:1 to 3:1", "3
 
 
 class Slice(NamedTuple):
-    """The figures of one bin."""
+    """Metrics of one bin."""
 
     name: str
     objects: int
     AP: float | None
     AP50: float | None
     found: float | None
-    """The share of the objects that a detection of any score finds at IoU 0.5."""
+    """Recall at IoU 0.5 over all scores."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as plain values."""
+        """Convert to plain data."""
         return self._asdict()
 
 
 def by_size(o: Overlaps) -> list[Slice]:
-    """The figures of objects by the square root of their area."""
+    """Compute the metrics of objects by the square root of their area."""
     sides, own = np.sqrt(np.maximum(o.index.area, 0)), np.sqrt(o.area)
     return _slices(o, sides, own, SIDES, SIDE_NAMES)
 
 
 def by_shape(o: Overlaps) -> list[Slice]:
-    """The figures of objects by their width over their height."""
+    """Compute the metrics of objects by width over height."""
     return _slices(o, _ratio(o.index.xywh), _ratio(o.xywh), SHAPES, SHAPE_NAMES)
 
 
 def _slices(o: Overlaps, gts: Floats, detections: Floats, bounds: Sequence[float], names: Sequence[str]) -> list[Slice]:
-    """A slice for each bin of a measure of ground truths [B] and detections [D]."""
+    """Compute the slice of each bin of a quantity of ground truths [B] and detections [D]."""
     of_gt, of_detection = np.digitize(gts, bounds), np.digitize(detections, bounds)
-    who = contenders(o)
-    return [_slice(who.part(of_gt == i, of_detection == i), name) for i, name in enumerate(names)]
+    matchable = matchable_detections(o)
+    return [_slice(matchable.part(of_gt == i, of_detection == i), name) for i, name in enumerate(names)]
 
 
 def _slice(part: Part, name: str) -> Slice:
-    """The figures of a bin's objects and detections."""
+    """Compute the metrics of the objects and detections of a bin."""
     counts = part.of.o.counts(part.objects)
     objects = int(counts.sum())
     if not objects:
         return Slice(name, 0, None, None, None)
-    found = [part.ranks(threshold) for threshold in THRESHOLDS]
-    aps = [mean(ap_of_classes(ranks.by_class(len(counts)), counts)) for ranks in found]
-    return Slice(name, objects, mean(np.array(aps, dtype=np.float64)), aps[0], len(found[0].rank) / objects)
+    by_threshold = [part.ranks(threshold) for threshold in THRESHOLDS]
+    aps = [mean(ap_of_classes(ranks.by_class(len(counts)), counts)) for ranks in by_threshold]
+    return Slice(name, objects, mean(np.array(aps, dtype=np.float64)), aps[0], len(by_threshold[0].rank) / objects)
 
 
 def _ratio(xywh: Floats) -> Floats:
-    """Width over height [N]; infinite where there is no height."""
+    """Compute width over height [N]; infinite for boxes without height."""
     return np.divide(xywh[:, 2], xywh[:, 3], out=np.full(len(xywh), np.inf), where=xywh[:, 3] > 0)

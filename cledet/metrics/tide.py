@@ -1,18 +1,18 @@
-"""What kinds of error cost AP50: those of TIDE, each measured by putting right all errors of the kind.
+"""Error analysis by TIDE: the AP50 that each kind of error costs, measured by correcting all errors of the kind.
 
-A detection that is neither right nor ignored is of the first kind that fits, IoU being that with its best object:
+A false positive is of the first kind that applies, with IoU as that with its best object:
 
 - localization: an object of its class at IoU 0.1 to 0.5
 - classification: an object of another class at IoU 0.5 or more
-- duplicate: an object of its class at IoU 0.5 or more, which a detection of higher score has
-- background: no object at more than IoU 0.1
-- both: what is left, an object of another class at IoU 0.1 to 0.5
-- missed: an object that is not found and that no error of the first two kinds is about
+- duplicate: an object of its class at IoU 0.5 or more that a detection of higher score matches
+- background: no object at IoU above 0.1
+- both: the rest, an object of another class at IoU 0.1 to 0.5
+- missed: an undetected object that is not the target of a localization or classification error
 
-Put right means: of those about an object that is not found, the one of highest score becomes right, the others go; the
-other kinds of detections go; missed objects are taken from the objects there are. `false positives`: all wrong
-detections go. `false negatives`: all objects that are not found are taken from those there are. A class that has no
-object left then has lost nothing more: AP 1. The costs do not add up to what is lacking to 1, for AP is no sum.
+Localization and classification errors are corrected as follows: for each undetected target, the error of highest score
+becomes a true positive; the others are removed. Errors of other kinds are removed, and missed objects are not counted.
+`false positives`: all false positives are removed. `false negatives`: no undetected object is counted. A class without
+remaining objects has AP 1. The costs do not add up to 1 - AP50, because AP is not additive.
 
 Source: Bolya et al., TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020.
 """
@@ -35,39 +35,39 @@ SPECIAL = ("false positives", "false negatives")
 
 @dataclass(frozen=True, eq=False)
 class Errors:
-    """The errors of a split and what they cost."""
+    """Errors of a split and their cost in AP50."""
 
     kind: Ints
-    """[D] of every detection, as in KINDS; -1: it is right or ignored."""
+    """[D] index into KINDS of every detection; -1 for true positives and ignored ones."""
     about: Ints
-    """[D] the object (box row) that an error of classification or localization is about, else -1."""
+    """[D] target (box row) of a classification or localization error, else -1."""
     missed: Bools
-    """[B] which ground truths are missed."""
+    """[B] mask of missed ground truths."""
     found: Bools
-    """[B] which are found."""
+    """[B] mask of detected ground truths."""
     ap50: Floats
-    """[C] AP50 of every class, nan without objects."""
+    """[C] AP50 per class, nan without objects."""
     fixed: dict[str, Floats]
-    """[C] AP50 of every class with the errors of a kind put right, KINDS and SPECIAL."""
+    """AP50 per class [C] with the errors corrected, for each of KINDS and SPECIAL."""
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many errors of each of KINDS there are."""
+        """Count the errors of each of KINDS."""
         counts = np.bincount(self.kind[self.kind >= 0], minlength=MISSED)
         return dict(zip(KINDS, [*counts.tolist(), int(self.missed.sum())]))
 
     @property
     def cost(self) -> dict[str, float]:
-        """The AP50 that each of KINDS and SPECIAL costs, at least 0."""
+        """Compute the AP50 that each of KINDS and SPECIAL costs, at least 0."""
         base = mean(self.ap50)
         return {name: max((mean(ap) or 0.0) - (base or 0.0), 0.0) for name, ap in self.fixed.items()}
 
     def class_cost(self) -> Floats:
-        """[6, C] the AP50 of the class that each of KINDS costs, at least 0; nan without objects."""
+        """Compute the AP50 per class [6, C] that each of KINDS costs, at least 0; nan without objects."""
         return np.stack([np.maximum(self.fixed[name] - self.ap50, 0) for name in KINDS])
 
     def to_dict(self) -> dict[str, Any]:
-        """AP50, and of every kind its cost and, but for SPECIAL, its count."""
+        """Convert to plain data: AP50, and the cost and count of every kind."""
         counts = self.counts
         return {
             "AP50": mean(self.ap50),
@@ -79,7 +79,7 @@ class Errors:
 
 
 def find_errors(o: Overlaps, match: Match) -> Errors:
-    """Sort the errors by kind and measure each; `match` at IoU 0.5."""
+    """Classify the errors by kind and compute their cost; `match` is that at IoU 0.5."""
     found = np.zeros(o.index.num_boxes, dtype=np.bool_)
     found[match.gt[match.correct]] = True
     kind, about = _kinds(o, match)
@@ -100,7 +100,7 @@ def find_errors(o: Overlaps, match: Match) -> Errors:
 
 
 def _kinds(o: Overlaps, match: Match) -> tuple[Ints, Ints]:
-    """The kind of every detection [D], and the object that it is about [D]."""
+    """Return the kind [D] and the target [D] of every detection."""
     real = o.pairs.where(o.objects[o.pairs.gt])
     same = o.label[real.detection] == o.index.labels[real.gt]
     count = len(o.score)
@@ -119,7 +119,7 @@ def _kinds(o: Overlaps, match: Match) -> tuple[Ints, Ints]:
 
 
 def _fixed(o: Overlaps, match: Match, kind: Ints, open_about: Ints, missed: Bools, found: Bools) -> dict[str, Floats]:
-    """AP50 [C] with each kind put right."""
+    """Compute AP50 [C] with each kind corrected."""
     objects = o.counts(o.objects)
     candidates = np.flatnonzero(open_about >= 0)  # highest score first
     _, first = np.unique(open_about[candidates], return_index=True)
@@ -137,7 +137,7 @@ def _fixed(o: Overlaps, match: Match, kind: Ints, open_about: Ints, missed: Bool
 
 
 def _without(o: Overlaps, match: Match, objects: Ints, gts: Bools) -> Floats:
-    """AP50 [C] were these ground truths [B] not there."""
+    """Compute AP50 [C] without these ground truths [B]."""
     left = objects - o.counts(gts)
     ap = class_ap(o.label, match.correct, match.ignored, left)
     return np.where((objects > 0) & (left == 0), 1.0, ap)

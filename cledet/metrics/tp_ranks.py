@@ -1,7 +1,7 @@
-"""The ranks of right detections among those of their class, for parts of a split and IoU thresholds from 0.5 on.
+"""Ranks of true positives among the detections of their class, for subsets of a split and IoU thresholds from 0.5.
 
-Only a detection that lies on a ground truth of its class can be right. These contenders are few and are matched by
-themselves; of all other detections it only matters how many stand before a contender.
+Only a detection that overlaps a ground truth of its class can be a true positive. These matchable detections are few
+and are matched separately; of the others, only the number that precede a matchable one matters.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from cledet.data.index import Bools, Ints
 from cledet.metrics.matching import Overlaps, Pairs, class_order, match_pairs
 
 
-class Contenders(NamedTuple):
-    """The N detections that can be right, class by class, the best first."""
+class MatchableDetections(NamedTuple):
+    """The N detections that can be true positives, class by class, highest score first."""
 
     o: Overlaps
-    order: Ints  # [D] all detections, class by class, the best first
-    place: Ints  # [N] where the contenders are among these
-    label: Ints  # [N] their classes, rising
-    first: Ints  # [C] where each class begins among all detections, and
-    own_first: Ints  # [C] among the contenders
-    pairs: Pairs  # those of `o.same`, by contender
+    order: Ints  # [D] all detections, class by class, highest score first
+    place: Ints  # [N] positions of the matchable detections in `order`
+    label: Ints  # [N] their classes, ascending
+    first: Ints  # [C] first position of each class in `order`
+    own_first: Ints  # [C] first position of each class among the matchable detections
+    pairs: Pairs  # those of `o.same`; `detection` is a position among the matchable detections
 
     @property
     def detection(self) -> Ints:
-        """[N] which detection each is."""
+        """Return their indices [N] among all detections."""
         return self.order[self.place]
 
     def part(self, objects: Bools, detections: Bools) -> Part:
-        """With ground truths [B] ignored that are not in `objects`, and detections [D] as in `Overlaps.match`."""
+        """Restrict to ground truths [B] in `objects` and detections [D], which are ignored as in `Overlaps.match`."""
         others = detections[self.order]
         known = others[self.place]
         others[self.place] = False
@@ -40,38 +40,40 @@ class Contenders(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some of the objects and detections."""
+    """A subset of the objects and detections."""
 
-    of: Contenders
-    objects: Bools  # [B] those that count
-    known: Bools  # [N] contenders that count where they match nothing
-    before: Ints  # [N] how many others that count stand before each in its class
+    of: MatchableDetections
+    objects: Bools  # [B] mask of the objects that count
+    known: Bools  # [N] detections that are false positives if unmatched
+    before: Ints  # [N] other counted detections of the class that precede each
 
     def ranks(self, threshold: float) -> Ranks:
-        """Match at an IoU threshold."""
-        who = self.of
-        pairs = who.pairs.where(who.pairs.iou >= threshold)
-        match = match_pairs(pairs, self.objects, self.known, who.o.index.ignore)
-        right = np.flatnonzero(match.correct)
-        label = who.label[right]
+        """Match at an IoU threshold and return the ranks of the true positives."""
+        matchable = self.of
+        pairs = matchable.pairs.where(matchable.pairs.iou >= threshold)
+        match = match_pairs(pairs, self.objects, self.known, matchable.o.index.ignore)
+        positives = np.flatnonzero(match.correct)
+        label = matchable.label[positives]
         count = np.append(0, (~match.ignored).cumsum())
-        return Ranks(right, label, self.before[right] + count[right + 1] - count[who.own_first[label]])
+        return Ranks(
+            positives, label, self.before[positives] + count[positives + 1] - count[matchable.own_first[label]]
+        )
 
 
 class Ranks(NamedTuple):
-    """The right detections at an IoU threshold, class by class."""
+    """The true positives at an IoU threshold, class by class."""
 
-    contender: Ints  # [R] which they are
-    label: Ints  # [R] rising
+    position: Ints  # [R] among the matchable detections
+    label: Ints  # [R] ascending
     rank: Ints  # [R] 1, 2, ... among the detections of the class that count
 
     def by_class(self, classes: int) -> list[Ints]:
-        """The ranks of each class, rising."""
+        """Return the ranks of each class, ascending."""
         return np.split(self.rank, np.searchsorted(self.label, np.arange(1, classes)))
 
 
-def contenders(o: Overlaps) -> Contenders:
-    """The contenders of a split."""
+def matchable_detections(o: Overlaps) -> MatchableDetections:
+    """Select the detections of a split that can be true positives."""
     classes = len(o.index.classes)
     order = class_order(o.label, classes)
     near = np.zeros(len(order), dtype=np.bool_)
@@ -82,10 +84,10 @@ def contenders(o: Overlaps) -> Contenders:
     pairs = o.same._replace(detection=number[o.same.detection])
     pairs = pairs.where(np.argsort(pairs.detection, kind="stable"))
     label = o.label[order[place]]
-    return Contenders(o, order, place, label, _starts(o.label, classes), _starts(label, classes), pairs)
+    return MatchableDetections(o, order, place, label, _starts(o.label, classes), _starts(label, classes), pairs)
 
 
 def _starts(label: Ints, classes: int) -> Ints:
-    """Where each class begins [C], were the labels in order."""
+    """Return the first position [C] of each class in sorted labels."""
     counts = np.bincount(label, minlength=classes)
     return counts.cumsum() - counts

@@ -17,7 +17,7 @@ from cledet.console import say, warn
 from cledet.distributed import collectives
 from cledet.errors import Interrupted, UserError
 from cledet.io.atomic import is_there, write_whole
-from cledet.metrics.tables import SIZES, Table
+from cledet.metrics.metric_tables import SIZES, Table
 from cledet.models.checkpoint import load_checkpoint
 from cledet.training.history import read_history
 

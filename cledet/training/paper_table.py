@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cledet.config.recipe import PaperRow
-from cledet.metrics.tables import Table
+from cledet.metrics.metric_tables import Table
 from cledet.training.ablation import spread_of
 from cledet.training.reproduce_jobs import Job
 

@@ -1,4 +1,4 @@
-"""Detections drawn on a picture, legible on any background; pictures resized and written."""
+"""Drawing of boxes on pictures; resizing and writing of pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Image = NDArray[np.uint8]
 
 
 def class_color(label: int) -> tuple[int, int, int]:
-    """A bright RGB colour of a class, far from those of its neighbours (golden-ratio steps around the hues)."""
+    """Return a bright RGB colour per class; hues advance by the golden ratio, so adjacent labels differ."""
     hue = (0.02 + label * 0.61803398875) % 1
     r, g, b = colorsys.hls_to_rgb(hue, 0.52 + 0.1 * (label % 2), 0.95)
     return round(255 * r), round(255 * g), round(255 * b)
@@ -29,10 +29,10 @@ def draw_detections(
     labels: Sequence[int],
     captions: Sequence[str],
 ) -> Image:
-    """A copy of the RGB image [H, W, 3] with boxes [K, 4], the best first, each captioned on its class's colour."""
+    """Draw boxes [K, 4], highest score first, with captions on a copy of the RGB image [H, W, 3]."""
     picture = image.copy()
     unit = max(min(picture.shape[:2]) / 480, 0.8)
-    for box, label in zip(boxes[::-1], labels[::-1]):  # the best last, on top
+    for box, label in zip(boxes[::-1], labels[::-1]):  # the highest score last, on top
         x1, y1, x2, y2 = (round(float(v)) for v in box)
         cv2.rectangle(picture, (x1, y1), (x2, y2), class_color(label), max(1, round(2 * unit)))
     for box, label, text in zip(boxes[::-1], labels[::-1], captions[::-1]):
@@ -41,7 +41,7 @@ def draw_detections(
 
 
 def hatch(image: Image, boxes: NDArray[np.float32]) -> Image:
-    """A copy of the RGB image with diagonal grey lines over these boxes [K, 4], each in a thin frame."""
+    """Hatch boxes [K, 4] with grey diagonals and a thin frame on a copy of the RGB image."""
     picture = image.copy()
     step, thick = 12, max(1, round(min(picture.shape[:2]) / 480))
     rows, columns = np.ogrid[: picture.shape[0], : picture.shape[1]]
@@ -55,7 +55,7 @@ def hatch(image: Image, boxes: NDArray[np.float32]) -> Image:
 
 
 def caption(picture: Image, box: NDArray[np.float32], color: tuple[int, int, int], text: str, unit: float) -> None:
-    """Text on a filled bar above the box, or inside it where the picture ends."""
+    """Draw text on a filled bar above the box, or inside it at the edge of the picture."""
     font, size, weight = cv2.FONT_HERSHEY_SIMPLEX, 0.5 * unit, max(1, round(unit))
     (width, height), below = cv2.getTextSize(text, font, size, weight)
     pad = max(2, round(2 * unit))
@@ -70,19 +70,19 @@ def caption(picture: Image, box: NDArray[np.float32], color: tuple[int, int, int
 
 
 def resized(image: Image, scale: float, enlarge: int = cv2.INTER_LINEAR) -> Image:
-    """The image [H, W, 3] by a factor, `enlarge` being OpenCV's way to make one larger."""
+    """Resize the image [H, W, 3] by a factor; `enlarge` is OpenCV's interpolation for factors above 1."""
     rows, columns = (max(1, round(side * scale)) for side in image.shape[:2])
     method = cv2.INTER_AREA if scale < 1 else enlarge
     return np.asarray(cv2.resize(image, (columns, rows), interpolation=method), dtype=np.uint8)
 
 
 def near(corners: ArrayLike, side: int) -> Floats:
-    """Corners not farther from a picture of that side than makes no difference: OpenCV counts in 32 bits."""
+    """Clip corners to the surroundings of a picture of that side, because OpenCV uses 32-bit coordinates."""
     return np.clip(np.asarray(corners, dtype=np.float64), -4 * side, 4 * side)
 
 
 def jpeg(image: Image, quality: int) -> bytes:
-    """An RGB image [H, W, 3] as JPEG."""
+    """Encode an RGB image [H, W, 3] as JPEG."""
     return bytes(cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1])
 
 

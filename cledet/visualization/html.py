@@ -1,74 +1,85 @@
-"""A page that needs nothing else: its frame with the style inside, tables, and pictures as data."""
+"""Self-contained HTML pages from jinja2 templates: the page frame with its style, tables, and embedded pictures."""
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from cledet.console import Bar, is_number
 
 FOLDED = 24
-"""A table of more rows is folded."""
+"""Tables with more rows are folded."""
 
 
-def generator(command: str) -> str:
-    """What tells a page of ours, which may be written again, from another file."""
-    return f'<meta name="generator" content="cledet {command}">'
+def generator(command: str) -> Markup:
+    """Return the tag that marks a page of a command, which may be overwritten."""
+    return Markup('<meta name="generator" content="cledet {}">').format(command)
+
+
+def render(template: str, command: str, name: str, **values: Any) -> str:
+    """Render a template that extends page.html; strings are escaped unless they are Markup."""
+    css = Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8"))
+    page = ENVIRONMENT.get_template(template)
+    text = page.render(command=command, name=name, generator=generator(command), css=css, **values)
+    return text.encode("utf-8", "xmlcharrefreplace").decode("utf-8")  # file names may hold lone surrogates
 
 
 def frame(command: str, name: str, header: str, main: str) -> str:
-    """A page of what a command found: the heading's HTML under the name, and sections."""
-    text = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-{generator(command)}
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(f"{name}: cledet {command}")}</title>
-<style>
-{Path(__file__).with_name("page.css").read_text(encoding="utf-8")}</style>
-</head>
-<body>
-<header>
-<h1>{escape(name)}</h1>
-{header}
-</header>
-<main>
-{main}
-</main>
-</body>
-</html>
-"""
-    return text.encode("utf-8", "xmlcharrefreplace").decode("utf-8")  # names of files may hold half a character
+    """Render the page of a command from HTML for its heading and its sections."""
+    return render("page.html", command, name, header=Markup(header), main=Markup(main))
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table with its title; numbers are set to the right; many rows are folded."""
-    right = [all(map(is_number, column)) for column in zip(*rows)] or [False] * len(columns)
-    head = "".join(_cell("th", name, number) for name, number in zip(columns, right))
-    body = "".join(f"<tr>{''.join(map(_cell, ['td'] * len(row), row, right))}</tr>\n" for row in rows)
-    whole = f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n'
-    if len(rows) > FOLDED:
-        return f"<details><summary>{escape(title)}</summary>\n{whole}</details>\n"
-    return (f"<h3>{escape(title)}</h3>\n" if title else "") + whole
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Markup:
+    """Render a table with its title; columns of numbers are right-aligned, and many rows are folded."""
+    return _macros().table(title, columns, rows)
 
 
-def image(content: bytes, kind: str, alt: str = "") -> str:
-    """A picture, "jpeg" or "png", inside the page."""
-    return f'<img alt="{escape(alt)}" src="data:image/{kind};base64,{base64.b64encode(content).decode()}">'
+def image(content: bytes, kind: str, alt: str = "") -> Markup:
+    """Render an embedded picture; kind is "jpeg" or "png"."""
+    return _macros().image(content, kind, alt)
 
 
-def named(path: str) -> str:
-    """A file's name, its whole path shown when pointed at."""
-    return f'<b title="{escape(path)}">{escape(Path(path).name)}</b>'
+def named(path: str) -> Markup:
+    """Render the name of a file, with its path as a tooltip."""
+    return _macros().file_name(path)
 
 
-def _cell(tag: str, value: Any, right: bool) -> str:
-    if isinstance(value, Bar):
-        return f'<{tag} class="bar"><i style="width:{100 * value.share:.1f}%"></i></{tag}>'
-    text = "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-    return f"<{tag}{' class=number' if right else ''}>{escape(text)}</{tag}>"
+def _macros() -> Any:
+    return ENVIRONMENT.get_template("macros.html").module
+
+
+def _cell_text(value: Any) -> str:
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _number_columns(rows: Sequence[Sequence[Any]], columns: Sequence[str]) -> list[bool]:
+    return [all(map(is_number, column)) for column in zip(*rows)] or [False] * len(columns)
+
+
+def _code_spans(text: str) -> Markup:
+    """Escape a text and set parts in backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
+)
+ENVIRONMENT.globals["folded"] = FOLDED
+ENVIRONMENT.tests["bar"] = lambda value: isinstance(value, Bar)
+ENVIRONMENT.filters |= {
+    "base64": lambda content: base64.b64encode(content).decode(),
+    "basename": lambda path: Path(path).name,
+    "cell": _cell_text,
+    "code_spans": _code_spans,
+    "number_columns": _number_columns,
+}

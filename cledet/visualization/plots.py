@@ -13,15 +13,15 @@ from cledet.io.atomic import write_whole
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as PNG."""
+    """Encode a figure as PNG."""
     picture = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # names in scripts that the font lacks: boxes, and no news
+        warnings.filterwarnings("ignore", message="Glyph")  # scripts that the font lacks are drawn as boxes
         figure.set_dpi(110)
-        FigureCanvasAgg(figure).print_png(picture)  # savefig draws twice, once for the layout alone
+        FigureCanvasAgg(figure).print_png(picture)  # savefig draws twice, once only for the layout
     return picture.getvalue()
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write the PNG whole or not at all."""
+    """Write a figure as PNG atomically."""
     write_whole(path, png(figure))

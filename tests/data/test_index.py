@@ -12,6 +12,7 @@ import pytest
 
 from cledet.data.formats.coco import read_coco
 from cledet.data.index import DetectionIndex, group_by_image
+from cledet.evaluation.pycocotools_evaluator import coco_annotations
 
 
 def make_index(**changes: object) -> DetectionIndex:
@@ -63,7 +64,7 @@ def test_subset_takes_images_in_the_order_asked() -> None:
 
 
 def test_to_coco_keeps_ids_and_fractions() -> None:
-    coco = make_index().to_coco()
+    coco = coco_annotations(make_index())
     assert [image["id"] for image in coco["images"]] == [10, 9_999_999_999, 5]
     assert coco["categories"] == [{"id": 3, "name": "cat"}, {"id": 17, "name": "dog"}]
     first = {"id": 1, "image_id": 10, "category_id": 17, "bbox": [1.25, 2, 10, 20], "area": 150, "iscrowd": 0}
@@ -111,6 +112,6 @@ def test_pycocotools_computes_the_same_on_the_index_and_on_the_file(
     detections = [d for d in detections if d.get("score", 1) > 0.1]
     index = read_coco(shared_data / truth)
     for_file = figures({**content, "info": {}}, [dict(d) for d in detections])
-    for_index = figures(index.to_coco(), [dict(d) for d in detections])
+    for_index = figures(coco_annotations(index), [dict(d) for d in detections])
     assert for_file[0] > 0.1
     assert np.array_equal(for_file, for_index)

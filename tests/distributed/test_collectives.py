@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cledet.data.open import open_source
-from cledet.evaluation.nms_methods import over_processes
+from cledet.evaluation.nms_methods import gather_results
 
 SCRIPT = """
 import json, sys
@@ -69,7 +69,7 @@ def train(processes: int, settings: dict[str, Any], folder: Path) -> tuple[dict[
 
 
 @pytest.mark.parametrize(("processes", "accumulate"), [(2, 1), (2, 2), (4, 1)])
-def test_losses_over_processes_are_those_of_one(squares, tmp_path, processes, accumulate):
+def test_losses_gather_results_are_those_of_one(squares, tmp_path, processes, accumulate):
     """Twenty steps of 8 images: in one process, in several, and in several in parts."""
     settings = {**SETTINGS, "data": str(squares)}
     if accumulate > 1:
@@ -89,7 +89,7 @@ def test_a_repeated_or_missing_image_is_an_error(squares):
     index = open_source(squares).index("val")
     ids = index.image_ids.tolist()
     with pytest.raises(AssertionError, match="twice"):
-        over_processes([*ids, ids[0]], {}, index, complete=True)
+        gather_results([*ids, ids[0]], {}, index, complete=True)
     with pytest.raises(AssertionError, match="not evaluated"):
-        over_processes(ids[1:], {}, index, complete=True)
-    assert over_processes(ids[1:], {}, index, complete=False) == {}
+        gather_results(ids[1:], {}, index, complete=True)
+    assert gather_results(ids[1:], {}, index, complete=False) == {}

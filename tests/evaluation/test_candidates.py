@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cledet.evaluation.candidates import Candidates, by_image, everything, from_results, to_original, to_results
+from cledet.evaluation.candidates import Candidates, all_candidates, by_image, from_results, to_original, to_results
 from cledet.models.nms import Kept
 
 RESULTS = np.array(
@@ -23,7 +23,7 @@ def test_results_become_candidates_of_each_image_and_back():
     assert second.boxes.tolist() == [[1, 2, 31, 42], [0, 0, 8, 8]]
     assert second.labels.tolist() == [1, 0]
     assert second.category_ids.tolist() == [3, 70]
-    np.testing.assert_array_equal(np.concatenate([everything(first), everything(second)]), RESULTS[[1, 0, 2]])
+    np.testing.assert_array_equal(np.concatenate([all_candidates(first), all_candidates(second)]), RESULTS[[1, 0, 2]])
 
 
 def test_no_results_are_no_candidates():

@@ -14,7 +14,7 @@ from cledet.config.loading import resolve
 from cledet.config.types import NMS_METHODS
 from cledet.data.open import open_source
 from cledet.errors import UserError
-from cledet.evaluation.evaluator import AS_IT_IS, validate_results
+from cledet.evaluation.evaluator import WITHOUT_NMS, validate_results
 from cledet.metrics.coco import evaluate
 from cledet.models.network import RetinaNet
 from cledet.models.nms import NMS
@@ -58,7 +58,7 @@ def test_the_network_runs_once_and_each_method_finds_what_it_finds_alone(tiny_ru
 def test_a_file_is_scored_as_it_is_unless_a_method_is_named(found):
     index, results = found
     (name,) = whole = validate_results(results, index, settings())
-    assert name == AS_IT_IS
+    assert name == WITHOUT_NMS
     assert whole[name].results is results
     assert whole[name].evaluation.metrics == evaluate(index, results).metrics
     assert set(whole[name].evaluation.misalignment) == {"spearman", "kept_iou"}

@@ -15,9 +15,10 @@ from pycocotools.cocoeval import COCOeval
 from cledet.data.index import DetectionIndex
 from cledet.data.open import open_source
 from cledet.evaluation.candidates import Candidates, by_image, to_results
-from cledet.evaluation.misalignment import Meter, match, matches, objects_of, overlaps
+from cledet.evaluation.misalignment import MisalignmentMeter, match, matches, objects_of, overlaps
+from cledet.evaluation.pycocotools_evaluator import coco_annotations
 from cledet.metrics.results_file import read_results
-from cledet.models.nms import Kept, NMSOptions, apply_nms
+from cledet.models.nms import Kept, NMSOptions
 
 CLASSES = np.array([7, 3])
 
@@ -46,7 +47,7 @@ def test_matches_are_those_of_pycocotools(shared_data):
     results = results[results[:, 5] > 0.1]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        truth.dataset = index.to_coco()
+        truth.dataset = coco_annotations(index)
         truth.createIndex()
         coco = COCOeval(truth, truth.loadRes(results), "bbox")
         coco.params.iouThrs, coco.params.maxDets = np.array([0.5]), [1000]
@@ -106,12 +107,12 @@ SECOND = candidates(2, ([0, 0, 10, 6.25], 0.95, 0))  # IoU 0.625
 
 
 def measured(index: DetectionIndex, post: NMSOptions) -> dict[str, object]:
-    meter = Meter(index, 0.5, 100)
+    meter = MisalignmentMeter(index, 0.5, 100)
     for found in (FIRST, SECOND):
-        kept = apply_nms(found.boxes, found.scores, found.labels, post)
-        meter.next(found)
+        kept = post.keep(found.boxes, found.scores, found.labels)
+        meter.start_image(found)
         meter.add("method", to_results(found, kept), kept.keep.numpy())
-    return meter.figures("method")
+    return meter.metrics("method")
 
 
 def test_a_scene_by_hand(index):
@@ -129,36 +130,36 @@ def test_a_scene_by_hand(index):
 
 
 def test_a_method_that_keeps_another_box_of_the_cluster_is_measured_in_that_cluster(index):
-    meter = Meter(index, 0.5, 100)
-    meter.next(FIRST)
+    meter = MisalignmentMeter(index, 0.5, 100)
+    meter.start_image(FIRST)
     chosen = Kept(torch.tensor([1]), FIRST.scores[[1]], FIRST.boxes[[1]])
     meter.add("other", to_results(FIRST, chosen), chosen.keep.numpy())
-    assert meter.figures("other")["kept_iou"] == pytest.approx(0.9)
-    assert meter.figures("other")["best_iou"] == pytest.approx(1.0)
+    assert meter.metrics("other")["kept_iou"] == pytest.approx(0.9)
+    assert meter.metrics("other")["best_iou"] == pytest.approx(1.0)
 
 
 def test_boxes_that_were_moved_count_where_they_are_now(index):
-    meter = Meter(index, 0.5, 100)
-    meter.next(FIRST)
+    meter = MisalignmentMeter(index, 0.5, 100)
+    meter.start_image(FIRST)
     chosen = Kept(torch.tensor([0]), FIRST.scores[[0]], torch.tensor([[0.0, 0.0, 5.0, 3.5]]))
     meter.add("moved", to_results(FIRST, chosen), chosen.keep.numpy())
-    assert meter.figures("moved")["kept_iou"] == pytest.approx(0.7)
+    assert meter.metrics("moved")["kept_iou"] == pytest.approx(0.7)
 
 
 def test_where_nothing_is_matched_the_figures_are_none(index):
     """Nor does a cluster far from all objects change: its best box is the one that standard NMS keeps."""
     far = candidates(1, ([30, 30, 40, 41], 0.6, 0), ([30, 30, 40, 40], 0.7, 0))
-    meter = Meter(index, 0.5, 100)
-    meter.next(far)
+    meter = MisalignmentMeter(index, 0.5, 100)
+    meter.start_image(far)
     meter.add("method", np.zeros((0, 7)), np.zeros(0, dtype=np.int64))
     assert meter.best[-1].tolist() == [[1, 30, 30, 10, 10, pytest.approx(0.7), 7]]
     nothing = {"spearman": None, "kept_iou": None, "best_iou": None}
-    assert meter.figures("method") == nothing | {"oracle": {"AP": 0.0, "AP50": 0.0, "AP75": 0.0}}
+    assert meter.metrics("method") == nothing | {"oracle": {"AP": 0.0, "AP50": 0.0, "AP75": 0.0}}
 
 
 def test_the_best_boxes_are_no_more_than_max_det(index):
-    meter = Meter(index, 0.5, 2)
-    meter.next(FIRST)
+    meter = MisalignmentMeter(index, 0.5, 2)
+    meter.start_image(FIRST)
     assert meter.best[-1][:, 5].tolist() == pytest.approx([0.9, 0.7])
 
 
@@ -166,7 +167,7 @@ def test_images_without_objects_or_candidates(index):
     bare = replace(index, ignore=np.ones(3, dtype=bool))
     assert measured(bare, NMSOptions())["kept_iou"] is None
     empty = Candidates(1, torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.ones(4), CLASSES)
-    meter = Meter(index, 0.5, 100)
-    meter.next(empty)
+    meter = MisalignmentMeter(index, 0.5, 100)
+    meter.start_image(empty)
     meter.add("method", np.zeros((0, 7)), np.zeros(0, dtype=np.int64))
-    assert meter.figures("method")["best_iou"] is None
+    assert meter.metrics("method")["best_iou"] is None

@@ -9,8 +9,8 @@ from torchvision.ops import batched_nms
 
 from cledet.data.open import open_source
 from cledet.evaluation.candidates import from_results, to_results
-from cledet.evaluation.misalignment import Meter
-from cledet.evaluation.nms_methods import Validation, compare, with_gains
+from cledet.evaluation.misalignment import MisalignmentMeter
+from cledet.evaluation.nms_methods import EvaluatedDetections, add_gains, evaluate_methods
 from cledet.metrics.bootstrap import ap_samples, interval
 from cledet.metrics.coco import evaluate
 from cledet.metrics.results_file import read_results
@@ -35,7 +35,7 @@ def test_each_method_gets_its_own_figures(detections):
     """Standard NMS drops the good boxes; with a threshold of 1 only what is of no class of the set is dropped."""
     index, results = detections
     methods = {"standard": NMSOptions(), "none": NMSOptions(iou=1.0)}
-    found = compare(from_results(results), index, methods)
+    found = evaluate_methods(from_results(results), index, methods)
     assert len(found["standard"].results) == len(results) // 2
     assert len(found["none"].results) == len(results) - 1
     assert set(found["none"].results[:, 6]) == set(index.category_ids)
@@ -47,7 +47,7 @@ def test_each_method_gets_its_own_figures(detections):
 def test_a_meter_adds_time_and_misalignment(detections):
     index, results = detections
     methods = {"standard": NMSOptions(), "cl-balanced": NMSOptions(method="cl-balanced")}
-    found = compare(from_results(results), index, methods, Meter(index, 0.5, 100))
+    found = evaluate_methods(from_results(results), index, methods, MisalignmentMeter(index, 0.5, 100))
     for one in found.values():
         assert one.evaluation.nms_ms > 0
         assert one.evaluation.misalignment["best_iou"] == pytest.approx(1.0)
@@ -57,7 +57,9 @@ def test_a_meter_adds_time_and_misalignment(detections):
 
 def test_nothing_to_compare_on(detections):
     index, _ = detections
-    found = compare(iter(()), index, {"standard": NMSOptions()}, Meter(index, 0.5, 100))["standard"]
+    found = evaluate_methods(iter(()), index, {"standard": NMSOptions()}, MisalignmentMeter(index, 0.5, 100))[
+        "standard"
+    ]
     assert found.results.shape == (0, 7)
     assert found.evaluation.metrics["AP"] == 0.0
     assert found.evaluation.nms_ms is None
@@ -67,8 +69,8 @@ def test_gains_are_those_of_the_bootstrap(detections):
     """Classes that the data set lacks, which a model may know, are no hindrance."""
     index, results = detections
     methods = {"standard": NMSOptions(), "none": NMSOptions(iou=1.0)}
-    found = compare(from_results(results), index, methods)
-    gained = with_gains(found, index, 50)
+    found = evaluate_methods(from_results(results), index, methods)
+    gained = add_gains(found, index, 50)
     assert gained["standard"] == found["standard"]
     known = {name: one.results[one.results[:, 6] != 8] for name, one in found.items()}
     samples = ap_samples(index, known, 50, 0)
@@ -81,15 +83,15 @@ def test_gains_are_those_of_the_bootstrap(detections):
 def test_without_objects_there_is_no_gain(detections):
     index = detections[0].subset([0])
     nothing = np.zeros((0, 7))
-    one = Validation(evaluate(index, nothing), nothing)
-    assert with_gains({"a": one, "b": one}, index, 5)["b"].evaluation.gain is None
+    one = EvaluatedDetections(evaluate(index, nothing), nothing)
+    assert add_gains({"a": one, "b": one}, index, 5)["b"].evaluation.gain is None
 
 
 def test_standard_nms_of_real_detections_is_torchvisions(shared_data):
     folder = shared_data / "coco2017_sub"
     index = open_source(folder).index("val", need_images=False)
     raw = read_results(folder / "detections" / "yolox_nano_raw.json", index)
-    found = compare(from_results(raw), index, {"standard": NMSOptions(iou=0.6)})["standard"]
+    found = evaluate_methods(from_results(raw), index, {"standard": NMSOptions(iou=0.6)})["standard"]
     wanted = []
     for one in from_results(raw):
         keep = batched_nms(one.boxes, one.scores, one.labels, 0.6)[:100]

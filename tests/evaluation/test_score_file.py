@@ -17,7 +17,7 @@ from cledet.config.loading import resolve
 from cledet.data.open import open_source
 from cledet.errors import UserError
 from cledet.evaluation.report.val_folder import submissions, write_val
-from cledet.evaluation.score_file import given_conf, is_plain, score_file
+from cledet.evaluation.score_file import explicit_conf, is_plain, score_file
 from cledet.metrics.coco import evaluate
 from cledet.metrics.evaluation import Limits
 from cledet.metrics.results_file import encode_results, read_results
@@ -146,7 +146,7 @@ def test_annotations_alone_are_enough(squares, perfect, tmp_path):
     file = tmp_path / "instances_val.json"
     file.write_bytes((squares / "annotations" / "instances_val.json").read_bytes())
     found, index = score_file(settings(predictions=perfect, data=str(file)))
-    assert found["as it is"].evaluation.metrics["AP"] == 1
+    assert found["without NMS"].evaluation.metrics["AP"] == 1
     assert not any(Path(path).exists() for path in index.paths.tolist())
 
 
@@ -156,8 +156,8 @@ def test_a_file_is_not_scored_on_nothing(perfect):
 
 
 def test_a_conf_that_was_not_given_is_none():
-    assert given_conf(settings()) is given_conf(ValSettings()) is None
-    assert given_conf(settings(conf=0.05)) == 0.05  # although that is the default
+    assert explicit_conf(settings()) is explicit_conf(ValSettings()) is None
+    assert explicit_conf(settings(conf=0.05)) == 0.05  # although that is the default
 
 
 def test_only_a_file_as_it_is_goes_without_torch(perfect):

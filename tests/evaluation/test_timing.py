@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cledet.evaluation import timing as module
-from cledet.evaluation.timing import EVALUATION, NETWORK, Stages
+from cledet.evaluation.timing import EVALUATION, NETWORK, StageTimer
 
 
 @pytest.fixture
@@ -18,14 +18,14 @@ def clock(monkeypatch):
 
 
 def test_seconds_add_up_by_stage_in_the_order_they_came(clock):
-    stages = Stages()
+    timer = StageTimer()
     for seconds in (2.0, 0.5):
-        clock[0] += 16  # between stages: counted as none
-        with stages(NETWORK):
+        clock[0] += 16  # between timer: counted as none
+        with timer(NETWORK):
             clock[0] += seconds
-    with stages(EVALUATION):
+    with timer(EVALUATION):
         pass
-    assert list(stages.seconds.items()) == [("network", 2.5), ("evaluation", 0.0)]
+    assert list(timer.seconds.items()) == [("network", 2.5), ("evaluation", 0.0)]
 
 
 def test_waiting_counts_what_values_take_and_not_what_is_done_with_them(clock):
@@ -34,13 +34,13 @@ def test_waiting_counts_what_values_take_and_not_what_is_done_with_them(clock):
             clock[0] += 2
             yield i
 
-    stages, seen = Stages(), []
-    for value in stages.waiting("data", slow()):
+    timer, seen = StageTimer(), []
+    for value in timer.iterate("data", slow()):
         clock[0] += 5
         seen.append(value)
     assert seen == [0, 1, 2]
-    assert stages.seconds == {"data": 6}
-    assert list(stages.waiting("data", [7, None])) == [7, None]  # what is no iterator yet; None is a value
+    assert timer.seconds == {"data": 6}
+    assert list(timer.iterate("data", [7, None])) == [7, None]  # what is no iterator yet; None is a value
 
 
 def test_what_goes_wrong_within_is_counted_and_goes_on(clock):
@@ -48,10 +48,10 @@ def test_what_goes_wrong_within_is_counted_and_goes_on(clock):
         clock[0] += 3
         raise KeyError
 
-    stages = Stages()
-    with pytest.raises(KeyError), stages("data"):
+    timer = StageTimer()
+    with pytest.raises(KeyError), timer("data"):
         broken()
-    assert stages.seconds == {"data": 3}
+    assert timer.seconds == {"data": 3}
 
 
 def test_a_stage_ends_when_its_device_has_done_what_it_was_told(clock, monkeypatch):
@@ -63,16 +63,16 @@ def test_a_stage_ends_when_its_device_has_done_what_it_was_told(clock, monkeypat
         clock[0] += 4
 
     monkeypatch.setattr(torch.accelerator, "synchronize", synchronize)
-    stages = Stages(torch.device("meta"))
-    with stages(NETWORK):
+    timer = StageTimer(torch.device("meta"))
+    with timer(NETWORK):
         clock[0] += 1
-    assert stages.seconds == {"network": 5}
-    with Stages()(NETWORK):
+    assert timer.seconds == {"network": 5}
+    with StageTimer()(NETWORK):
         pass
     assert asked == [torch.device("meta")]
 
 
 def test_the_sentence_gives_milliseconds_an_image_but_for_the_figures():
-    stages = Stages()
-    stages.seconds = {"network": 3.0, "evaluation": 0.25}
-    assert stages.sentence(60) == "network 3.00 s (50.0 ms an image), evaluation 0.25 s"
+    timer = StageTimer()
+    timer.seconds = {"network": 3.0, "evaluation": 0.25}
+    assert timer.summary(60) == "network 3.00 s (50.0 ms/image), evaluation 0.25 s"

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cledet.data.index import DetectionIndex
+from cledet.evaluation.pycocotools_evaluator import coco_annotations
 from cledet.metrics.results_file import Results
 
 
@@ -54,7 +55,7 @@ def coco_matches() -> Callable[..., dict[int, tuple[np.ndarray, ...]]]:
 
     def matches(index: DetectionIndex, results: Results, area: str = "all", most: int = 100):
         truth, found = COCO(), COCO()
-        truth.dataset = index.to_coco()
+        truth.dataset = coco_annotations(index)
         keys = ("image_id", "category_id", "bbox", "score", "area")
         rows = ((int(i), int(k), [x, y, w, h], score, w * h) for i, x, y, w, h, score, k in results.tolist())
         annotations = [{"id": n, **dict(zip(keys, row))} for n, row in enumerate(rows, 1)]

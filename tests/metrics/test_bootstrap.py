@@ -14,8 +14,18 @@ from pycocotools.cocoeval import COCOeval
 
 from cledet.data.index import DetectionIndex
 from cledet.data.open import open_source
+from cledet.evaluation.pycocotools_evaluator import coco_annotations
 from cledet.metrics import bootstrap
-from cledet.metrics.bootstrap import FIGURES, ap_samples, interval, match, resamples, simultaneous, weighted_ap
+from cledet.metrics.bootstrap import (
+    AP_METRICS,
+    ap_samples,
+    interval,
+    match,
+    paired_differences,
+    resamples,
+    simultaneous,
+    weighted_ap,
+)
 from cledet.metrics.coco import evaluate
 from cledet.metrics.results_file import read_results
 from cledet.models.nms import batched_nms
@@ -24,7 +34,7 @@ from cledet.models.nms import batched_nms
 def plain_ap(index, results):
     """AP as anybody would get it from pycocotools; nan where there is no object."""
     truth = COCO()
-    truth.dataset = index.to_coco()
+    truth.dataset = coco_annotations(index)
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
         coco = COCOeval(truth, truth.loadRes(results), "bbox")
@@ -154,8 +164,8 @@ def test_the_other_figures_are_pycocotools_too(shared_data):
     results = read_results(folder / "instances_val2014_fakebbox100_results.json", index)
     metrics = evaluate(index, results).metrics
     once = np.ones((len(index), 1), dtype=np.int32)
-    assert FIGURES == ("AP", "AP50", "AP75", "APs", "APm", "APl")
-    for figure in FIGURES:
+    assert AP_METRICS == ("AP", "AP50", "AP75", "APs", "APm", "APl")
+    for figure in AP_METRICS:
         assert weighted_ap(match(index, results, figure), once)[0] == pytest.approx(metrics[figure], abs=1e-12)
 
 
@@ -280,3 +290,24 @@ def test_intervals_that_hold_at_once_without_samples():
     with_one = np.concatenate([nan, [[1.0], [5.0]]], axis=1)
     assert [ends.tolist() for ends in simultaneous(np.array([0.5, 2]), with_one)] == [[0.5, 2], [0.5, 2]]
     assert [len(ends) for ends in simultaneous(np.zeros(0), np.zeros((0, 5)))] == [0, 0]
+
+
+def test_paired_differences_by_hand():
+    """Percentile intervals of the differences; the baseline moves with the samples and so cancels."""
+    moved = np.arange(101.0) / 100 - 0.25
+    baseline = np.random.default_rng(0).normal(size=101)
+    one, undefined = paired_differences([0.75, None], 0.5, np.stack([baseline + moved, baseline]), baseline)
+    assert one == pytest.approx((0.25, -0.225, 0.725, None))
+    assert one.conclusion == "within the noise"
+    assert undefined == (None, None, None, None)
+    assert undefined.conclusion == "nothing to measure"
+    assert paired_differences([0.5], None, moved[None], moved)[0] == (None, None, None, None)
+
+
+def test_paired_differences_hold_jointly_over_those_that_have_an_interval():
+    samples = np.random.default_rng(0).normal([[0.5], [0], [-9]], size=(3, 50))
+    baseline = np.random.default_rng(1).normal(size=(3, 50))
+    found = paired_differences([0.7, 0.1, 0.2], [0.2, 0.1, 0.9], samples, baseline, [10, 9, 30], joint=True)
+    low, high = simultaneous(np.array([0.7 - 0.2, 0.2 - 0.9]), (samples - baseline)[[0, 2]])
+    assert found == [(0.7 - 0.2, low[0], high[0], 10), (0, None, None, 9), (0.2 - 0.9, low[1], high[1], 30)]
+    assert found[1].conclusion == "too few images"

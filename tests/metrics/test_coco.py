@@ -22,12 +22,13 @@ from cledet.data.open import open_source
 from cledet.data.shapes.dataset import draw_shapes
 from cledet.errors import UserError
 from cledet.evaluation.candidates import from_network
-from cledet.evaluation.nms_methods import compare
-from cledet.metrics.coco import evaluate, evaluate_alone
+from cledet.evaluation.nms_methods import evaluate_methods
+from cledet.evaluation.pycocotools_evaluator import coco_annotations
+from cledet.metrics.coco import evaluate, evaluate_with_correlation
 from cledet.metrics.evaluation import METRICS, Limits
 from cledet.metrics.matching import overlaps
 from cledet.metrics.results_file import read_results
-from cledet.metrics.score_iou import agreement
+from cledet.metrics.score_iou import score_iou_correlation
 from cledet.models.network import Architecture, build_network
 from cledet.models.nms import NMSOptions
 
@@ -119,7 +120,7 @@ def test_other_limits_are_pycocotools_with_its_parameters_set(shared_data):
     index = index.subset(range(30))
     results = results[np.isin(results[:, 0], index.image_ids)]
     truth = COCO()
-    truth.dataset = index.to_coco()
+    truth.dataset = coco_annotations(index)
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
         coco = COCOeval(truth, truth.loadRes(results), "bbox")
@@ -145,7 +146,7 @@ def test_a_class_has_the_figures_of_pycocotools_on_that_class_alone(shared_data)
     results = read_results(folder / "instances_val2014_fakebbox100_results.json", index)
     found = evaluate(index, results)
     truth = COCO()
-    truth.dataset = index.to_coco()
+    truth.dataset = coco_annotations(index)
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
         coco = COCOeval(truth, truth.loadRes(results), "bbox")
@@ -179,7 +180,7 @@ def test_what_is_found_on_an_image_does_not_depend_on_its_batch(tmp_path):
     for batch in (1, 5):
         loader = eval_loader(dataset, batch=batch)
         stream = from_network(network, loader, 0.0, [1, 2, 3, 4], torch.device("cpu"), None)
-        results = compare(stream, index, {"standard": NMSOptions()})["standard"].results
+        results = evaluate_methods(stream, index, {"standard": NMSOptions()})["standard"].results
         found.append(results[np.lexsort((-results[:, 5], results[:, 0]))])
     np.testing.assert_array_equal(found[0][:, 0], found[1][:, 0])
     np.testing.assert_allclose(found[0][:, 5], found[1][:, 5], atol=1e-6)
@@ -222,10 +223,10 @@ def test_misalignment_is_that_of_the_detections_as_they_came(scattered):
         match = o.match()
         right = np.flatnonzero(match.correct)
         by_score, came = (
-            agreement(np.column_stack([o.score[i], match.iou[i]])) for i in (right, sort_by(o.row, right))
+            score_iou_correlation(np.column_stack([o.score[i], match.iou[i]])) for i in (right, sort_by(o.row, right))
         )
         sums.append(by_score["kept_iou"] != came["kept_iou"])
-        found = evaluate_alone(index, results, Limits())
+        found = evaluate_with_correlation(index, results, Limits())
         assert found.misalignment == came
         assert replace(found, misalignment=None) == evaluate(index, results)
     assert any(sums)
@@ -241,7 +242,9 @@ def test_a_split_without_boxes_has_no_figures(squares):
     assert set(found.metrics.values()) == set(found.per_class["red"].values()) == {None}
     assert found.metrics.keys() == {*METRICS, "VOC07", "VOC12"}
     some = np.array([[index.image_ids[0], 0, 0, 9, 9, 0.5, 3]])
-    assert evaluate_alone(index, some, Limits()) == replace(found, misalignment={"spearman": None, "kept_iou": None})
+    assert evaluate_with_correlation(index, some, Limits()) == replace(
+        found, misalignment={"spearman": None, "kept_iou": None}
+    )
     assert set(found.best.values()) == {None}
 
 

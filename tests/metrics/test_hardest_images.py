@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from cledet.metrics.coco import evaluate
-from cledet.metrics.hardest_images import worst_images
+from cledet.metrics.hardest_images import hardest_images
 from cledet.metrics.matching import THRESHOLDS, overlaps
 
 
 def costs(index, results, most=100, **more):
     o = overlaps(index, results)
-    return worst_images(o, [o.match(t) for t in THRESHOLDS], most, **more)
+    return hardest_images(o, [o.match(t) for t in THRESHOLDS], most, **more)
 
 
 def replaced(index, results, image):

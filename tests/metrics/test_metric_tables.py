@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from cledet.metrics.tables import as_document, misalignment_table, nms_table, to_csv, to_markdown, val_tables
-
 from cledet.metrics.evaluation import METRICS, Evaluation
+from cledet.metrics.metric_tables import as_document, misalignment_table, nms_table, to_csv, to_markdown, val_tables
 
 ORACLE = {"AP": 0.75, "AP50": 1.0, "AP75": 0.5}
 FIGURES = dict.fromkeys(METRICS, 0.5) | {"APl": None}
@@ -28,7 +27,7 @@ def test_markdown_and_csv():
 def test_several_methods_are_rows():
     methods = {"a": evaluation(), "b": evaluation(gain={"AP": 0.125, "low": -0.25, "high": 0.5})}
     columns, rows = nms_table(methods)
-    assert columns == ["NMS", "AP", "AP50", "AP75", "APs", "APm", "APl", "ms an image", "AP - a", "95 % from", "to"]
+    assert columns == ["NMS", "AP", "AP50", "AP75", "APs", "APm", "APl", "ms per image", "AP - a", "95 % from", "to"]
     assert rows[0] == ["a", 0.5, 0.5, 0.5, 0.5, 0.5, None, 2.0, None, None, None]
     assert rows[1][-3:] == [0.125, -0.25, 0.5]
     assert len(nms_table({"a": evaluation(), "b": evaluation()})[0]) == 8

@@ -113,12 +113,12 @@ def test_numbers_that_are_not_finite_are_refused(index, tmp_path):
         ),
         ("[" + ", ".join([ENTRY.replace("[1, 2, 3, 4]", "[1, 2, 3]")] * 7) + "]", "a bbox is not four numbers"),
         ("[" + ENTRY.replace("[1, 2, 3, 4]", '{"a": 1, "b": 2, "c": 3, "d": 4}') + "]", "a bbox is not four numbers"),
-        ("[" + ENTRY.replace("0.5", '"0.5"') + "]", "an entry has something else for a number"),
-        ("[" + ENTRY.replace("0.5", "true") + "]", "an entry has something else for a number"),
-        ("[" + ENTRY.replace("0.5", "null") + "]", "an entry has something else for a number"),
-        ('["abc"]', "an entry is no object"),
-        ('{"image_id": 1}', "it is no list"),
-        ("3", "it is no list"),
+        ("[" + ENTRY.replace("0.5", '"0.5"') + "]", "a value is not a number"),
+        ("[" + ENTRY.replace("0.5", "true") + "]", "a value is not a number"),
+        ("[" + ENTRY.replace("0.5", "null") + "]", "a value is not a number"),
+        ('["abc"]', "an entry is not an object"),
+        ('{"image_id": 1}', "not a list"),
+        ("3", "not a list"),
     ],
 )
 @pytest.mark.filterwarnings("error")

@@ -10,6 +10,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from cledet.evaluation.pycocotools_evaluator import coco_annotations
 from cledet.metrics import slices
 from cledet.metrics.matching import overlaps
 from cledet.metrics.slices import by_shape, by_size
@@ -18,7 +19,7 @@ from cledet.metrics.slices import by_shape, by_size
 def coco_ap(index, results, of_gt, of_box, low, high):
     """AP and AP50 by pycocotools, with its areas replaced by another measure."""
     truth, found = COCO(), COCO()
-    content = index.to_coco()
+    content = coco_annotations(index)
     for annotation, value in zip(content["annotations"], of_gt):
         annotation["area"] = float(value)
     truth.dataset = content

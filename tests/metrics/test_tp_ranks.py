@@ -10,10 +10,11 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from cledet.evaluation.pycocotools_evaluator import coco_annotations
 from cledet.metrics.coco import evaluate, precision_and_recall
 from cledet.metrics.evaluation import Limits
 from cledet.metrics.matching import THRESHOLDS, overlaps
-from cledet.metrics.tp_ranks import contenders
+from cledet.metrics.tp_ranks import matchable_detections
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -22,7 +23,7 @@ def test_as_among_all_detections(random_split, seed):
     o = overlaps(index, results)
     rng = np.random.default_rng(seed)
     objects, detections = rng.random(index.num_boxes) < 0.6, rng.random(len(o.score)) < 0.6
-    part = contenders(o).part(objects, detections)
+    part = matchable_detections(o).part(objects, detections)
     several = 0
     for threshold in THRESHOLDS:
         match, found = o.match(threshold, objects, detections), part.ranks(threshold)
@@ -30,7 +31,7 @@ def test_as_among_all_detections(random_split, seed):
             counted = (o.label == k) & ~match.ignored
             assert ranks.tolist() == (np.flatnonzero(match.correct[counted]) + 1).tolist()
             several += len(ranks) > 1
-        assert sorted(part.of.detection[found.contender]) == np.flatnonzero(match.correct).tolist()
+        assert sorted(part.of.detection[found.position]) == np.flatnonzero(match.correct).tolist()
     assert several > 10
 
 
@@ -41,7 +42,7 @@ def test_precision_and_recall_are_pycocotools(random_split, seed, limits):
     index, results = random_split(seed, images=9 + seed)
     results[::9, 3:5], results[1, 3] = 2e5, -4
     truth = COCO()
-    truth.dataset = index.to_coco()
+    truth.dataset = coco_annotations(index)
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
         coco = COCOeval(truth, truth.loadRes(results), "bbox")
@@ -62,4 +63,4 @@ def test_classes_without_objects_or_detections(make_index):
     found = evaluate(index, np.array([[0, 0, 0, 40, 38, 0.9, 1], [0, 0, 0, 40, 40, 0.8, 2]]))
     assert [found.per_class[name]["AP"] for name in index.classes] == [pytest.approx(1), None, 0]
     assert [found.per_class[name]["APs"] for name in index.classes] == [None, None, 0]
-    assert contenders(overlaps(index, np.zeros((0, 7)))).label.tolist() == []
+    assert matchable_detections(overlaps(index, np.zeros((0, 7)))).label.tolist() == []

@@ -12,7 +12,7 @@ from cledet.data.formats.coco import read_coco
 from cledet.data.open import open_source
 from cledet.metrics.coco import evaluate
 from cledet.metrics.matching import overlaps
-from cledet.metrics.voc import area, eleven_points, judge, voc_aps
+from cledet.metrics.voc import area_ap, eleven_point_ap, match_voc, voc_aps
 
 # rafaelpadilla/Object-Detection-Metrics, its example of seven images: x, y, w, h; detections with their score
 OBJECTS = [
@@ -137,9 +137,9 @@ def test_of_objects_of_equal_iou_the_first_is_taken_and_a_difficult_one_is_nobod
     index = make_index([(0, 0, 0, 10, 10), (0, 2, 0, 10, 10)])
     results = np.array([(0, 1, 0, 10, 10, 0.9, 1), (0, 0, 0, 10, 10, 0.8, 1)], dtype=float)
     o = overlaps(index, results)
-    assert judge(o, o.same, 0.5)[0].tolist() == [True, False]
+    assert match_voc(o, o.same, 0.5)[0].tolist() == [True, False]
     o = overlaps(replace(index, ignore=np.array([True, False])), results)
-    correct, ignored = judge(o, o.same, 0.5)
+    correct, ignored = match_voc(o, o.same, 0.5)
     assert (correct.tolist(), ignored.tolist()) == ([False, False], [True, True])
 
 
@@ -150,9 +150,9 @@ def test_an_iou_of_exactly_the_threshold_is_enough_as_in_the_kit(make_index):
 
 def test_three_of_ten_reach_a_recall_of_three_tenths():
     """3 / 10 is less than 3 * 0.1 as floats are."""
-    assert eleven_points(np.array([True, True, True]), 10) == 4 / 11
-    assert area(np.array([True, True, True]), 10) == pytest.approx(0.3)
-    assert eleven_points(np.zeros(0, dtype=bool), 1) == area(np.zeros(0, dtype=bool), 1) == 0
+    assert eleven_point_ap(np.array([True, True, True]), 10) == 4 / 11
+    assert area_ap(np.array([True, True, True]), 10) == pytest.approx(0.3)
+    assert eleven_point_ap(np.zeros(0, dtype=bool), 1) == area_ap(np.zeros(0, dtype=bool), 1) == 0
 
 
 def test_voc_has_no_limit_of_detections(squares):

@@ -1,4 +1,4 @@
-"""A contest as tables, as plain data, and in words."""
+"""A comparison of runs as tables, Markdown, plain data and notes."""
 
 from __future__ import annotations
 
@@ -6,99 +6,106 @@ from pathlib import Path
 from typing import Any
 
 from cledet.data.index import DetectionIndex
-from cledet.evaluation.compare.compare_runs import FEW, Contest, Difference, movers, strongest
-from cledet.metrics.tables import SIZES, Table, to_markdown
+from cledet.evaluation.compare.compare_runs import (
+    RunComparison,
+    largest_class_differences,
+    most_influential_images,
+)
+from cledet.metrics.bootstrap import MIN_IMAGES, PairedDifference
+from cledet.metrics.metric_tables import SIZES, Table, to_markdown
 
 
-def main_table(found: Contest) -> Table:
-    """A row an entry: its figures, and what AP is over that of the first."""
-    first = next(iter(found.figures))
-    columns = ["detections", *SIZES, f"AP - {first}", "95 % from", "to", "which is"]
+def main_table(comparison: RunComparison) -> Table:
+    """Build the table with a row per entry: its metrics, and the difference of its AP from that of the first."""
+    first = next(iter(comparison.evaluations))
+    columns = ["detections", *SIZES, f"AP - {first}", "95 % from", "to", "conclusion"]
     rows: list[list[Any]] = []
-    for name, one in found.figures.items():
-        difference = found.against[name].whole if name in found.against else None
-        end = [None, None, None, "the first"] if difference is None else _cells(difference)
-        rows.append([name, *(one.metrics[figure] for figure in SIZES), *end])
+    for name, one in comparison.evaluations.items():
+        run = comparison.differences.get(name)
+        cells = [None, None, None, "baseline"] if run is None else _cells(run.overall)
+        rows.append([name, *(one.metrics[metric] for metric in SIZES), *cells])
     return columns, rows
 
 
-def movers_table(found: Contest, name: str, index: DetectionIndex) -> Table:
-    """The classes on which an entry differs most from the first."""
-    first, objects = next(iter(found.figures)), index.class_counts()
-    columns = ["class", "images", "objects", first, name, "difference", "95 % from", "to", "which is"]
+def class_table(comparison: RunComparison, name: str, index: DetectionIndex) -> Table:
+    """Build the table of the classes on which an entry differs most from the first."""
+    first, objects = next(iter(comparison.evaluations)), index.class_counts()
+    columns = ["class", "images", "objects", first, name, "difference", "95 % from", "to", "conclusion"]
     rows = []
-    for label, one in movers(found.against[name]).items():
-        aps = [found.figures[side].per_class[label]["AP"] for side in (first, name)]
+    for label, one in largest_class_differences(comparison.differences[name]).items():
+        aps = [comparison.evaluations[entry].per_class[label]["AP"] for entry in (first, name)]
         rows.append([label, one.images, objects[label], *aps, *_cells(one)])
     return columns, rows
 
 
-def images_table(found: Contest, name: str, index: DetectionIndex) -> Table:
-    """The images on which an entry differs most from the first."""
-    first, against = next(iter(found.figures)), found.against[name]
-    columns = ["image", "id", "adds to the difference", "for"]
+def image_table(comparison: RunComparison, name: str, index: DetectionIndex) -> Table:
+    """Build the table of the images with the largest influence on the difference of an entry from the first."""
+    first, run = next(iter(comparison.evaluations)), comparison.differences[name]
+    columns = ["image", "id", "influence", "in favor of"]
     rows = []
-    for i in strongest(against):
-        added = float(against.influence[i])
-        rows.append([Path(str(index.paths[i])).name, int(index.image_ids[i]), added, name if added > 0 else first])
+    for i in most_influential_images(run):
+        influence = float(run.influence[i])
+        winner = name if influence > 0 else first
+        rows.append([Path(str(index.paths[i])).name, int(index.image_ids[i]), influence, winner])
     return columns, rows
 
 
-def notes(found: Contest) -> list[str]:
-    """What to know to read the figures."""
-    said = []
-    if len(found.against) > 1:
-        several = f"{len(found.against)} entries are compared with the first"
-        said.append(f"{several}: of twenty such intervals one leaves out 0 by chance")
-    judged = max((sum(c.low is not None for c in one.classes.values()) for one in found.against.values()), default=0)
-    if judged > 1:
-        said.append(f"the classes shown are the extremes of {judged}, whose intervals hold all at once")
-    if any(one.verdict == "too few images" for a in found.against.values() for one in (a.whole, *a.classes.values())):
-        said.append(f"an interval needs objects on {FEW} images or more")
-    return said
+def notes(comparison: RunComparison) -> list[str]:
+    """Return sentences on how to read the intervals."""
+    sentences, runs = [], comparison.differences.values()
+    if len(runs) > 1:
+        sentences.append(
+            f"{len(runs)} entries are compared with the first: one interval of twenty excludes 0 by chance"
+        )
+    with_interval = max((sum(one.low is not None for one in run.classes.values()) for run in runs), default=0)
+    if with_interval > 1:
+        sentences.append(f"the classes shown are the extremes of {with_interval}, whose intervals hold simultaneously")
+    if any(one.conclusion == "too few images" for run in runs for one in (run.overall, *run.classes.values())):
+        sentences.append(f"an interval needs objects on at least {MIN_IMAGES} images")
+    return sentences
 
 
-def sections(found: Contest, index: DetectionIndex) -> list[tuple[str, Table]]:
-    """All tables with their titles; one without rows is left out."""
-    first = next(iter(found.figures))
-    parts = [(f"{index.name}, {len(index)} images", main_table(found))]
-    for name in found.against:
-        parts.append((f"classes that differ most: {name} and {first}", movers_table(found, name, index)))
-        parts.append((f"images that differ most: {name} and {first}", images_table(found, name, index)))
+def sections(comparison: RunComparison, index: DetectionIndex) -> list[tuple[str, Table]]:
+    """Build all tables with their titles; tables without rows are left out."""
+    first = next(iter(comparison.evaluations))
+    parts = [(f"{index.name}, {len(index)} images", main_table(comparison))]
+    for name in comparison.differences:
+        parts.append((f"classes that differ most: {name} and {first}", class_table(comparison, name, index)))
+        parts.append((f"images that differ most: {name} and {first}", image_table(comparison, name, index)))
     return [(title, table) for title, table in parts if table[1]]
 
 
-def to_page(found: Contest, index: DetectionIndex) -> str:
-    """The whole as Markdown."""
-    parts = [f"## {title}\n\n{to_markdown(*table)}" for title, table in sections(found, index)]
-    return "\n".join([*parts, *(f"{note[0].upper()}{note[1:]}.\n" for note in notes(found))])
+def to_page(comparison: RunComparison, index: DetectionIndex) -> str:
+    """Format all tables and notes as Markdown."""
+    parts = [f"## {title}\n\n{to_markdown(*table)}" for title, table in sections(comparison, index)]
+    return "\n".join([*parts, *(f"{note[0].upper()}{note[1:]}.\n" for note in notes(comparison))])
 
 
-def to_document(found: Contest, index: DetectionIndex, repeats: int) -> dict[str, Any]:
-    """The whole as plain data; classes and images in full."""
+def to_document(comparison: RunComparison, index: DetectionIndex, repeats: int) -> dict[str, Any]:
+    """Convert the comparison to plain data, with all classes and images."""
     return {
         "data": index.name,
         "images": len(index),
         "bootstrap": repeats,
-        "first": next(iter(found.figures)),
-        "figures": {name: one.to_dict() for name, one in found.figures.items()},
+        "first": next(iter(comparison.evaluations)),
+        "figures": {name: one.to_dict() for name, one in comparison.evaluations.items()},
         "differences": {
             name: {
-                **_plain(one.whole),
-                "per_class": {label: _plain(moved) for label, moved in one.classes.items()},
+                **_plain(run.overall),
+                "per_class": {label: _plain(one) for label, one in run.classes.items()},
                 "images": [
-                    {"id": int(index.image_ids[i]), "file": str(index.paths[i]), "adds": float(one.influence[i])}
-                    for i in strongest(one, len(index))
+                    {"id": int(index.image_ids[i]), "file": str(index.paths[i]), "adds": float(run.influence[i])}
+                    for i in most_influential_images(run, len(index))
                 ],
             }
-            for name, one in found.against.items()
+            for name, run in comparison.differences.items()
         },
     }
 
 
-def _cells(one: Difference) -> list[Any]:
-    return [one.ap, one.low, one.high, one.verdict]
+def _cells(one: PairedDifference) -> list[Any]:
+    return [one.value, one.low, one.high, one.conclusion]
 
 
-def _plain(one: Difference) -> dict[str, Any]:
-    return {"AP": one.ap, "low": one.low, "high": one.high, "images": one.images, "verdict": one.verdict}
+def _plain(one: PairedDifference) -> dict[str, Any]:
+    return {"AP": one.value, "low": one.low, "high": one.high, "images": one.images, "verdict": one.conclusion}

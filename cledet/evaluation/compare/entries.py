@@ -1,4 +1,4 @@
-"""What `cledet compare` is given: runs of `val`, results files and models, each brought down to a detections file."""
+"""The arguments of `cledet compare`: runs of `val`, results files and models, each resolved to a detections file."""
 
 from __future__ import annotations
 
@@ -19,53 +19,53 @@ class Entry:
     """Detections of a split in COCO's results format."""
 
     path: Path
-    """As the user gave it."""
+    """Path that the user gave."""
     file: Path
-    """Where the detections are."""
+    """File of the detections."""
     data: str | None = None
-    """The data set that they were made on, where that is known."""
+    """Data set of the detections, if known."""
     split: str | None = None
     of_model: bool = False
-    """Whether a model made them, which looked at no image without a file."""
+    """True for detections of a model, for which all images must have files."""
 
 
 def open_entries(
     paths: Sequence[Path], data: str | None, split: str | None, validate: Callable[[Path, str | None, str], Path]
 ) -> list[Entry]:
-    """The entries at these paths, all of one data set and split.
+    """Open the entries at these paths, all of one data set and split.
 
-    A model is validated by `validate(path, data, split)`, which returns the folder of that run of `val`, on the data
-    set of the others, or else its own. Raises UserError for a path that is nothing to compare, and where two are of
-    different data sets or splits and `data` or `split` do not say which to take.
+    A model is evaluated by `validate(path, data, split)`, which returns the folder of its run of `val`, on the data set
+    of the other entries or else on its own. Raises UserError for a path that cannot be compared, and for different data
+    sets or splits unless `data` or `split` override them.
     """
-    found = [_open(path) for path in paths]
-    known = [entry for entry in found if entry is not None]
-    asked_data, asked_split = _agreed(known, data, split)
+    opened = [_open(path) for path in paths]
+    known = [entry for entry in opened if entry is not None]
+    common_data, common_split = _common_split(known, data, split)
     entries: list[Entry] = []
-    for path, entry in zip(paths, found):
+    for path, entry in zip(paths, opened):
         if entry is None:
-            entry = _of_run(path, validate(path, asked_data, asked_split or "val"))
-            asked_data, asked_split = _agreed([*known, *entries, entry], data, split)
+            entry = _of_run(path, validate(path, common_data, common_split or "val"))
+            common_data, common_split = _common_split([*known, *entries, entry], data, split)
         entries.append(entry)
     return entries
 
 
 def common_ground(entries: Sequence[Entry], data: str | None, split: str | None) -> tuple[str, str]:
-    """The data set and the split that all entries are to be judged on."""
-    data, split = _agreed(entries, data, split)
+    """Return the data set and the split of all entries."""
+    data, split = _common_split(entries, data, split)
     if data is None:
-        raise UserError(f"{entries[0].path} does not say what data set it is of", "name it with --data, and --split")
+        raise UserError(f"the data set of {entries[0].path} is unknown", "name it with --data, and --split")
     return data, split or "val"
 
 
 def names(entries: Sequence[Entry]) -> list[str]:
-    """What to call them: the last part of their paths, or, where two end alike, all of it."""
+    """Name the entries by the last part of their paths, or by the path where two are equal."""
     short = [_short(entry.path) for entry in entries]
-    called = [name if short.count(name) == 1 else str(entry.path) for name, entry in zip(short, entries)]
-    twice = next((name for name in called if called.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"{twice} is there twice", "compare it with another one")
-    return called
+    unique = [name if short.count(name) == 1 else str(entry.path) for name, entry in zip(short, entries)]
+    repeated = next((name for name in unique if unique.count(name) > 1), None)
+    if repeated is not None:
+        raise UserError(f"{repeated} is given twice", "compare it with another one")
+    return unique
 
 
 def _short(path: Path) -> str:
@@ -74,7 +74,7 @@ def _short(path: Path) -> str:
 
 
 def _open(path: Path) -> Entry | None:
-    """The entry at a path, or None for a model."""
+    """Open the entry at a path; None for a model."""
     if not path.exists():
         raise not_found_error("run or results file", path.absolute())
     if path.is_file() and path.suffix == ".json":
@@ -87,24 +87,24 @@ def _open(path: Path) -> Entry | None:
         raise UserError(f"{path} compares NMS methods and holds no detections", "run `cledet val` with one --nms each")
     if list(path.glob("*/weights/best.pt")):
         raise UserError(f"{path} is a grid of runs", f"name some of the runs in it, or `cledet val --weights {path}`")
-    what = f"a folder without {DETECTIONS} and weights" if path.is_dir() else "neither results (.json) nor weights"
-    raise UserError(f"{path} is nothing to compare: {what}", "name a run of val or train, a results file or weights")
+    kind = f"a folder without {DETECTIONS} and weights" if path.is_dir() else "neither results (.json) nor weights"
+    raise UserError(f"{path} cannot be compared: {kind}", "name a run of val or train, a results file or weights")
 
 
 def _of_run(path: Path, folder: Path) -> Entry:
-    """The detections of a run of `val`, with what its config.yaml says they were made on."""
+    """Open the detections of a run of `val`, with the data set and split of its config.yaml."""
     config = folder / "config.yaml"
     try:
-        said = read_yaml(config) if config.is_file() else None
+        content = read_yaml(config) if config.is_file() else None
     except UserError as error:
         raise UserError(error.message, "name --data and --split") from None
-    said = said if isinstance(said, dict) else {}
-    data, split = (None if said.get(key) is None else str(said[key]) for key in ("data", "split"))
-    return Entry(path, folder / DETECTIONS, data, split, bool(said) and said.get("predictions") is None)
+    values = content if isinstance(content, dict) else {}
+    data, split = (None if values.get(key) is None else str(values[key]) for key in ("data", "split"))
+    return Entry(path, folder / DETECTIONS, data, split, bool(values) and values.get("predictions") is None)
 
 
-def _agreed(entries: Sequence[Entry], data: str | None, split: str | None) -> tuple[str | None, str | None]:
-    """The data set and split of all entries that know theirs; what is given counts instead."""
+def _common_split(entries: Sequence[Entry], data: str | None, split: str | None) -> tuple[str | None, str | None]:
+    """Return the data set and split of the entries, overridden by those given. Raises UserError if they differ."""
     known = [entry for entry in entries if entry.data is not None]
     for entry in known[1:]:
         first = known[0]
@@ -112,7 +112,7 @@ def _agreed(entries: Sequence[Entry], data: str | None, split: str | None) -> tu
             raise UserError(
                 f"{first.path} is of {first.data}, split {first.split}, and {entry.path} of {entry.data}, split "
                 f"{entry.split}",
-                "compare runs of one split; if these are the same images, say so with --data and --split",
+                "compare runs of one split; if the images are the same, set --data and --split",
             )
     if known:
         return data or known[0].data, split or known[0].split

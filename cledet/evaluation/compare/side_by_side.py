@@ -1,4 +1,4 @@
-"""Pictures of one image: its ground truth, and what each of two detectors finds, side by side."""
+"""Pictures of an image with its ground truth and the detections of two entries side by side."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from cledet.metrics.results_file import Results
 from cledet.visualization.draw import Image, draw_detections, hatch, resized
 
 HEIGHT = 420
-"""Rows that a picture is resized to."""
+"""Height of a panel in pixels."""
 HEAD = 28
-"""Rows above it that say what it shows."""
+"""Height of its caption in pixels."""
 
 
 def save_side_by_side(
     folder: Path, index: DetectionIndex, positions: list[int], entries: Mapping[str, Results], conf: float
 ) -> int:
-    """Write a PNG for each image that has a file, ground truth first, and return how many there are.
+    """Write a PNG for each image that has a file, ground truth first, and return their number.
 
-    Detections of a score below `conf` are left out.
+    Detections that score below `conf` are left out.
     """
     written = 0
     for number, i in enumerate(positions, 1):
         path = Path(str(index.paths[i]))
         if path.is_file():
-            _write(folder / f"{number:02d}-{path.stem}.png", _beside(index, i, entries, conf))
+            _write(folder / f"{number:02d}-{path.stem}.png", _panels(index, i, entries, conf))
             written += 1
     return written
 
 
-def _beside(index: DetectionIndex, i: int, entries: Mapping[str, Results], conf: float) -> Image:
+def _panels(index: DetectionIndex, i: int, entries: Mapping[str, Results], conf: float) -> Image:
     image = read_image(str(index.paths[i]), index.size(i))
     scale = HEIGHT / image.shape[0]
     small = resized(image, scale)
-    panels = [_headed(_truth(small, index, i, scale), "ground truth")]
+    panels = [_with_caption(_draw_truth(small, index, i, scale), "ground truth")]
     for name, results in entries.items():
         rows = results[(results[:, 0] == index.image_ids[i]) & (results[:, 5] >= conf)]
-        panels.append(_headed(_found(small, index, rows, scale), name))
+        panels.append(_with_caption(_draw_detections(small, index, rows, scale), name))
     gap = np.full((HEIGHT + HEAD, 6, 3), 255, dtype=np.uint8)
     return np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
 
 
-def _truth(image: Image, index: DetectionIndex, i: int, scale: float) -> Image:
-    """The objects; what does not count is hatched."""
+def _draw_truth(image: Image, index: DetectionIndex, i: int, scale: float) -> Image:
+    """Draw the objects and hatch ignored ones."""
     rows, boxes = index.rows(i), index.boxes(i) * np.float32(scale)
     ignored, degenerate = index.ignore[rows], index.degenerate(rows)
     real = ~(ignored | degenerate)
@@ -58,7 +58,7 @@ def _truth(image: Image, index: DetectionIndex, i: int, scale: float) -> Image:
     return draw_detections(image, boxes[real], labels, [index.classes[label] for label in labels])
 
 
-def _found(image: Image, index: DetectionIndex, rows: Results, scale: float) -> Image:
+def _draw_detections(image: Image, index: DetectionIndex, rows: Results, scale: float) -> Image:
     rows = rows[np.argsort(-rows[:, 5], kind="stable")]
     boxes = np.concatenate([rows[:, 1:3], rows[:, 1:3] + rows[:, 3:5]], axis=1) * scale
     label_of = {category: label for label, category in enumerate(index.category_ids.tolist())}
@@ -67,7 +67,7 @@ def _found(image: Image, index: DetectionIndex, rows: Results, scale: float) -> 
     return draw_detections(image, boxes.astype(np.float32), labels, captions)
 
 
-def _headed(image: Image, text: str) -> Image:
+def _with_caption(image: Image, text: str) -> Image:
     head = np.full((HEAD, image.shape[1], 3), 255, dtype=np.uint8)
     cv2.putText(head, text, (6, HEAD - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([head, image])

@@ -1,4 +1,4 @@
-"""The worst images with what was found, what was not, and what is there."""
+"""Pictures of the hardest images with true positives, false positives and missed objects."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from cledet.metrics.tide import KINDS
 from cledet.visualization.draw import Image, caption, hatch, jpeg, near, resized
 
 SIDE, ZOOM = 640, 3.0
-"""Pixels of a picture's longer side, and how much a small one is enlarged at most."""
+"""Pixels of the longer side of a picture, and the largest scale of a small image."""
 FEW, NAMED = 12, 30
-"""Of more boxes names are shorter and right ones have none; and so many boxes are named at most."""
+"""With more boxes, captions are short and true positives have none; and the largest number of captions."""
 
 
 class Style(NamedTuple):
-    """How a box is drawn."""
+    """Line style of a box."""
 
     color: tuple[int, int, int]
-    """RGB, of Okabe and Ito's colours."""
+    """RGB, one of Okabe and Ito's colours."""
     dash: int
-    """Pixels of a dash; 0 for a whole line."""
+    """Pixels of a dash; 0 for a solid line."""
     weight: int
 
 
@@ -42,14 +42,14 @@ STYLES = {
 }
 
 
-class Shown(NamedTuple):
-    """One of the worst images."""
+class HardestImage(NamedTuple):
+    """One of the hardest images."""
 
     path: str
     text: str
-    """What it costs, and what was right and wrong there."""
+    """Its cost, and the numbers of right, missed and wrong boxes."""
     content: bytes | None
-    """JPEG; None where there is no file that can be read."""
+    """JPEG; None without a readable file."""
 
 
 class Mark(NamedTuple):
@@ -58,25 +58,27 @@ class Mark(NamedTuple):
     box: Floats
     """[4] left, top, width, height."""
     kind: str
-    """Of STYLES: an object that is found, a right detection, a missed object, or a kind of wrong detection."""
+    """A key of STYLES: detected object, true positive, missed object, or a kind of false positive."""
     name: str
 
 
-def worst_pictures(analysis: Analysis) -> list[Shown]:
-    """The worst images, the worst first."""
-    return [_shown(analysis, one) for one in analysis.worst]
+def draw_hardest_images(analysis: Analysis) -> list[HardestImage]:
+    """Draw the hardest images, the hardest first."""
+    return [_hardest_image(analysis, one) for one in analysis.hardest]
 
 
-def _shown(analysis: Analysis, one: LostAP) -> Shown:
+def _hardest_image(analysis: Analysis, one: LostAP) -> HardestImage:
     marks = _marks(analysis, one.image)
     counts = Counter(mark.kind for mark in marks)
     text = ", ".join(f"{counts[kind]} {kind}" for kind in (RIGHT, MISSED, *KINDS[:-1]) if counts[kind])
     path = str(analysis.index.paths[one.image])
-    return Shown(path, f"costs {one.ap:.4f} AP: {text or 'nothing shown'}", _picture(analysis.index, one.image, marks))
+    return HardestImage(
+        path, f"costs {one.ap:.4f} AP: {text or 'nothing shown'}", _picture(analysis.index, one.image, marks)
+    )
 
 
 def _marks(analysis: Analysis, image: int) -> list[Mark]:
-    """What is to be drawn of an image: objects that are found, right detections, wrong ones, missed objects."""
+    """Collect the boxes to draw: detected objects, true positives, false positives, missed objects."""
     o, index = analysis.overlaps, analysis.index
     shown = np.flatnonzero((o.image == image) & (o.score >= analysis.confidence))
     rows = index.rows(image)
@@ -91,7 +93,7 @@ def _marks(analysis: Analysis, image: int) -> list[Mark]:
 
 
 def _picture(index: DetectionIndex, image: int, marks: list[Mark]) -> bytes | None:
-    """The image with the marks as JPEG, crowds hatched."""
+    """Draw the marks on the image and hatch crowds; returns JPEG."""
     try:
         pixels = read_image(str(index.paths[image]), index.size(image))
     except ImageError:
@@ -103,7 +105,7 @@ def _picture(index: DetectionIndex, image: int, marks: list[Mark]) -> bytes | No
 
 
 def draw_marks(picture: Image, marks: list[Mark], scale: float) -> Image:
-    """A copy of the RGB picture [H, W, 3] with the marks, whose boxes are scaled; right ones below, names on top."""
+    """Draw marks with scaled boxes on a copy of the RGB picture [H, W, 3]; captions are on top."""
     canvas = picture.copy()
     marks = [mark for mark in marks if np.isfinite(mark.box).all()]
     boxes = np.array([mark.box for mark in marks], dtype=np.float64).reshape(-1, 4) * scale
@@ -123,7 +125,7 @@ def draw_marks(picture: Image, marks: list[Mark], scale: float) -> Image:
 
 
 def _outline(canvas: Image, box: NDArray[np.float32], style: Style) -> None:
-    """A rectangle, in dashes with gaps between, or whole."""
+    """Draw a dashed or solid rectangle."""
     x1, y1, x2, y2 = (round(float(v)) for v in box)
     color, dash, weight = style
     if not dash:

@@ -1,4 +1,4 @@
-"""The plots of what went wrong, each a figure of its own. Colours: Okabe and Ito's, safe for most eyes."""
+"""Plots of the error analysis, in the colour-blind safe palette of Okabe and Ito."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ BLUE, VERMILLION, ORANGE, GREEN, GREY, LIGHT = "#0072B2", "#D55E00", "#E69F00", 
 COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", ORANGE, "#56B4E9")
 STYLES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))
 MOST = 20
-"""Classes by name in a plot; of more those are shown that matter most."""
+"""Largest number of classes by name in a plot; the most relevant are shown."""
 FEW = 7
-"""Classes whose confusion matrix has large letters."""
+"""Largest number of classes with large text in the confusion matrix."""
 WIDTH, HEIGHT, TALL = 6.4, 4.4, 5.4
-"""Inches of a plot of half a page's width, and of one with a legend below."""
+"""Inches of a plot of half a page's width, and the height of one with a legend below."""
 
 
 def plots(analysis: Analysis) -> Iterator[tuple[str, bytes]]:
-    """The name and the PNG of every plot that there is something to draw for."""
+    """Draw the plots that have data; yields the name and the PNG of each."""
     classes = int((analysis.curves.objects[:-1] > 0).sum())
     drawn: list[tuple[str, Callable[[Analysis], Figure]]] = [("errors", errors)]
     if classes > 1:
@@ -45,7 +45,7 @@ def plots(analysis: Analysis) -> Iterator[tuple[str, bytes]]:
 
 
 def errors(analysis: Analysis) -> Figure:
-    """What each kind of error costs."""
+    """Plot the cost of each kind of error."""
     figure, axes = _figure()
     costs, counts = analysis.errors.cost, analysis.errors.counts
     names = [*KINDS, *SPECIAL]
@@ -63,7 +63,7 @@ def errors(analysis: Analysis) -> Figure:
 
 
 def errors_by_class(analysis: Analysis) -> Figure:
-    """The same by class: those that lose most."""
+    """Plot the cost of each kind of error for the classes of lowest AP50."""
     cost = analysis.errors.class_cost()
     known = np.flatnonzero(~np.isnan(analysis.errors.ap50))
     lost = 1 - analysis.errors.ap50[known]
@@ -74,7 +74,7 @@ def errors_by_class(analysis: Analysis) -> Figure:
     for (row, column), value in np.ndenumerate(values):
         dark = value > 0.6 * max(float(values.max()), 0.05)
         text = axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color="w" if dark else "k")
-        text.set_in_layout(False)  # it lies within the axes, so the layout need not look
+        text.set_in_layout(False)  # it is inside the axes, so layout can skip it
     names = [f"{_plain(analysis.index.classes[k])}  {analysis.errors.ap50[k]:.2f}" for k in shown]
     axes.set_yticks(range(len(shown)), names, fontsize=9.5)
     axes.set_xticks(range(len(KINDS)), ["classifi-\ncation", "locali-\nzation", *KINDS[2:]], fontsize=9.5)
@@ -85,71 +85,71 @@ def errors_by_class(analysis: Analysis) -> Figure:
 
 
 def precision_recall(analysis: Analysis) -> Figure:
-    """Precision over recall at IoU 0.5."""
+    """Plot precision over recall at IoU 0.5."""
     figure, axes = _figure(TALL)
     precision = analysis.curves.precision_at[:-1]
     known = precision[analysis.curves.objects[:-1] > 0]
-    whole = known.mean(axis=0) if len(known) else np.zeros(len(RECALLS))
+    average = known.mean(axis=0) if len(known) else np.zeros(len(RECALLS))
     _classes(axes, analysis, RECALLS, precision, analysis.errors.ap50)
     ap50 = mean(analysis.errors.ap50) or 0.0
-    axes.plot(RECALLS, whole, color="k", linewidth=2.4, label=f"mean of classes  {ap50:.3f}")
+    axes.plot(RECALLS, average, color="k", linewidth=2.4, label=f"mean of classes  {ap50:.3f}")
     _unit(axes, "recall", "precision at that recall or more")
     _legend(axes, "AP50")
     return _titled(figure, axes, "Precision and recall at IoU 0.5")
 
 
 def f1(analysis: Analysis) -> Figure:
-    """F1 over confidence; of all classes together also precision and recall."""
+    """Plot F1 over confidence; for all classes together also precision and recall."""
     figure, axes = _figure(TALL)
-    found = analysis.curves
-    best, step = found.f1.max(axis=1), found.best()
-    _classes(axes, analysis, found.confidence, found.f1[:-1], best[:-1])
-    for values, style, name in ((found.precision, "--", "precision"), (found.recall, ":", "recall")):
+    curves = analysis.curves
+    best, step = curves.f1.max(axis=1), curves.best()
+    _classes(axes, analysis, curves.confidence, curves.f1[:-1], best[:-1])
+    for values, style, name in ((curves.precision, "--", "precision"), (curves.recall, ":", "recall")):
         axes.plot(
-            found.confidence, values[-1], color="k", linestyle=style, linewidth=1.4, label=f"{name}, all together"
+            curves.confidence, values[-1], color="k", linestyle=style, linewidth=1.4, label=f"{name}, all together"
         )
-    axes.plot(found.confidence, found.f1[-1], color="k", linewidth=2.4, label=f"F1, all together  {best[-1]:.3f}")
-    axes.axvline(found.confidence[step], color=GREY, linewidth=1)
-    _unit(axes, f"confidence from which detections are shown; best {found.confidence[step]:.3g}", "F1")
-    axes.set_xlim(found.confidence[0], found.confidence[-1])
+    axes.plot(curves.confidence, curves.f1[-1], color="k", linewidth=2.4, label=f"F1, all together  {best[-1]:.3f}")
+    axes.axvline(curves.confidence[step], color=GREY, linewidth=1)
+    _unit(axes, f"confidence from which detections are shown; best {curves.confidence[step]:.3g}", "F1")
+    axes.set_xlim(curves.confidence[0], curves.confidence[-1])
     _legend(axes, "best F1")
     return _titled(figure, axes, "F1 at IoU 0.5: where to cut")
 
 
 def size(analysis: Analysis) -> Figure:
-    """AP by size."""
+    """Plot AP by size."""
     return _slices(analysis.sizes, "square root of the object's area, in pixels", "AP by size")
 
 
 def shape(analysis: Analysis) -> Figure:
-    """AP by shape."""
+    """Plot AP by aspect ratio."""
     return _slices(analysis.shapes, "the object's width to its height", "AP by shape")
 
 
 def reliability(analysis: Analysis) -> Figure:
-    """Confidence against precision, and how many detections there are."""
-    found = analysis.calibration
-    assert found is not None
+    """Plot precision over confidence, and the number of detections."""
+    data = analysis.calibration
+    assert data is not None
     figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    _reliability(above, found)
+    _reliability(above, data)
     middles = (np.arange(BINS) + 0.5) / BINS
-    below.bar(middles, found.count, width=0.9 / BINS, color=LIGHT)
+    below.bar(middles, data.count, width=0.9 / BINS, color=LIGHT)
     below.set_yscale("symlog", linthresh=1)
-    below.set_ylim(0, 12 * max(float(found.count.max()), 1))
+    below.set_ylim(0, 12 * max(float(data.count.max()), 1))
     below.yaxis.set_major_locator(LogLocator(10, numticks=4))
     below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     below.tick_params(axis="y", labelsize=9)
-    for middle, count in zip(middles, found.count.tolist()):
+    for middle, count in zip(middles, data.count.tolist()):
         below.text(middle, max(count, 0.3) * 1.15, _short(count), ha="center", fontsize=9)
     below.set_ylabel("detections")
     below.set_xlabel("confidence, in ten bins")
-    return _titled(figure, above, f"Reliability: expected calibration error {found.ece:.3f}")
+    return _titled(figure, above, f"Reliability: expected calibration error {data.ece:.3f}")
 
 
 def confusion(analysis: Analysis) -> Figure:
-    """The confusion matrix; numbers in the cells where there is room."""
+    """Plot the confusion matrix, with counts in the cells if they fit."""
     matrix, names = analysis.confusion.matrix, [*map(_plain, analysis.index.classes), "background"]
     count = len(names)
     numbers = count <= MOST + 1
@@ -176,15 +176,15 @@ def _numbers(axes: Axes, matrix: Ints, shares: Floats, font: float) -> None:
         if value:
             color = "w" if shares[row, column] > 0.6 else "k"
             text = axes.text(column, row, _short(int(value)), ha="center", va="center", fontsize=font - 1, color=color)
-            text.set_in_layout(False)  # it lies within the axes, so the layout need not look
+            text.set_in_layout(False)  # it is inside the axes, so layout can skip it
 
 
-def _reliability(axes: Axes, found: Calibration) -> None:
+def _reliability(axes: Axes, data: Calibration) -> None:
     middles = (np.arange(BINS) + 0.5) / BINS
-    known = found.count > 0
-    axes.bar(middles[known], found.precision[known], width=0.9 / BINS, color=BLUE, label="precision")
+    known = data.count > 0
+    axes.bar(middles[known], data.precision[known], width=0.9 / BINS, color=BLUE, label="precision")
     for i in np.flatnonzero(known):
-        low, high = sorted((found.precision[i], found.confidence[i]))
+        low, high = sorted((data.precision[i], data.confidence[i]))
         axes.bar(
             middles[i], high - low, bottom=low, width=0.9 / BINS, color="none", edgecolor=VERMILLION, hatch="////",
             linewidth=0.8, label="gap to the mean confidence" if i == np.flatnonzero(known)[0] else None,
@@ -195,7 +195,7 @@ def _reliability(axes: Axes, found: Calibration) -> None:
 
 
 def _slices(slices: Sequence[Slice], label: str, title: str) -> Figure:
-    """Bars of AP and AP50 for each bin, with its number of objects."""
+    """Plot bars of AP and AP50 for each bin, with its number of objects."""
     figure, axes = _figure(3.8)
     places = np.arange(len(slices))
     for shift, name, color, hatch in ((-0.2, "AP", BLUE, ""), (0.2, "AP50", LIGHT, "//")):
@@ -212,10 +212,10 @@ def _slices(slices: Sequence[Slice], label: str, title: str) -> Figure:
     return _titled(figure, axes, title)
 
 
-def _classes(axes: Axes, analysis: Analysis, x: Floats, rows: Floats, figures: Floats) -> None:
-    """A line a class: all by name if they are few, else the three best and worst, and the others thin."""
+def _classes(axes: Axes, analysis: Analysis, x: Floats, rows: Floats, metric: Floats) -> None:
+    """Plot a line per class: few classes all by name, else the three best and worst by name and the others thin."""
     known = np.flatnonzero(analysis.curves.objects[:-1])
-    order = known[np.argsort(-figures[known], kind="stable")].tolist()
+    order = known[np.argsort(-metric[known], kind="stable")].tolist()
     if len(order) == 1:
         return
     few = len(order) <= len(COLORS)
@@ -225,7 +225,7 @@ def _classes(axes: Axes, analysis: Analysis, x: Floats, rows: Floats, figures: F
             axes.plot(x, rows[k], color=LIGHT, linewidth=0.7)
     for i, k in enumerate(named):
         style: Any = STYLES[i % len(STYLES)] if few else ("-" if i < 3 else "--")
-        label = f"{_plain(analysis.index.classes[k])}  {figures[k]:.3f}"
+        label = f"{_plain(analysis.index.classes[k])}  {metric[k]:.3f}"
         axes.plot(x, rows[k], color=COLORS[i], linestyle=style, linewidth=1.5, label=label)
     if not few:
         axes.plot([], [], color=LIGHT, linewidth=0.7, label=f"{len(order) - len(named)} other classes")
@@ -248,7 +248,7 @@ def _unit(axes: Axes, x: str, y: str) -> None:
 
 
 def _legend(axes: Axes, title: str) -> None:
-    """Beside the curves, which may be anywhere."""
+    """Draw the legend below the axes, because curves may be anywhere in them."""
     axes.legend(
         fontsize=9,
         frameon=False,
@@ -261,7 +261,7 @@ def _legend(axes: Axes, title: str) -> None:
 
 
 def _plain(name: str, most: int = 18) -> str:
-    """A class name as matplotlib shows it, not as a formula; the middle of a long one is left out."""
+    """Escape a class name for matplotlib and shorten it in the middle."""
     half = most // 2
     short = name if len(name) <= most else f"{name[:half]}…{name[-half + 1 :]}"
     return printable(short).replace("$", r"\$")
@@ -273,5 +273,5 @@ def _two_lines(name: str) -> str:
 
 
 def _short(count: int) -> str:
-    """A count in at most four characters."""
+    """Format a count in at most four characters."""
     return f"{count}" if count < 10_000 else f"{count / 1000:.0f}k" if count < 1_000_000 else f"{count / 1e6:.0f}M"

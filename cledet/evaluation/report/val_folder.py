@@ -1,4 +1,4 @@
-"""What `cledet val` leaves in its run folder. Nothing here imports torch."""
+"""The run folder of `cledet val`; nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from cledet.config.evaluate import ValSettings
 from cledet.data.index import DetectionIndex
 from cledet.io.atomic import write_file, write_json, write_whole
 from cledet.io.run_folders import from_anywhere, whole_run
-from cledet.metrics.evaluation import Validation
+from cledet.metrics.evaluation import EvaluatedDetections
+from cledet.metrics.metric_tables import as_document, nms_table, to_csv, to_markdown
 from cledet.metrics.results_file import encode_results
 from cledet.metrics.submission import submission_name, zip_submission
-from cledet.metrics.tables import as_document, nms_table, to_csv, to_markdown
 
 
 def write_val(
-    found: dict[str, Validation], settings: ValSettings, index: DetectionIndex
-) -> tuple[Path, dict[str, Validation]]:
-    """A new run folder with metrics.json and config.yaml.
+    found: dict[str, EvaluatedDetections], settings: ValSettings, index: DetectionIndex
+) -> tuple[Path, dict[str, EvaluatedDetections]]:
+    """Write a new run folder with config.yaml and metrics.json.
 
-    With them detections.json in COCO's results format and, if the settings want it, the report of what went wrong; or
-    the table of several NMS methods as nms.md and nms.csv. Of a split without annotations the server's zips instead of
-    figures, see `submissions`.
+    For one NMS method it also holds detections.json in COCO's results format and, if the settings ask for it, the error
+    report; for several, their table as nms.md and nms.csv. For a split without annotations it holds zips for COCO's
+    server instead of metrics, see `submissions`.
 
-    Returns the folder, and what was found, with what the report adds.
+    Returns the folder, and the evaluated detections with the error analysis.
     """
     with whole_run(settings.project, "val", settings.name or settings.split) as run:
         write_whole(run / "config.yaml", from_anywhere(settings).to_yaml())
@@ -34,28 +34,28 @@ def write_val(
                 write_whole(run / file, zip_submission(found[name].results, Path(file).stem))
             return run, found
         if settings.report and len(found) == 1:
-            from cledet.evaluation.report.report import write_report
+            from cledet.evaluation.report.write_report import write_report
 
             found = {name: write_report(one, index, run) for name, one in found.items()}
-        _write_figures(found, run)
+        _write_metrics(found, run)
     return run, found
 
 
-def _write_figures(found: Mapping[str, Validation], run: Path) -> None:
-    """The detections or the table, and metrics.json last: where it is, all is."""
-    figures = {name: one.evaluation for name, one in found.items()}
+def _write_metrics(found: Mapping[str, EvaluatedDetections], run: Path) -> None:
+    """Write the detections or the table, and metrics.json last, so that it marks a complete folder."""
+    evaluations = {name: one.evaluation for name, one in found.items()}
     if len(found) == 1:
         (one,) = found.values()
         _write_detections(run / "detections.json", one)
     else:
-        columns, rows = nms_table(figures)
+        columns, rows = nms_table(evaluations)
         write_whole(run / "nms.md", to_markdown(columns, rows))
         write_whole(run / "nms.csv", to_csv(columns, rows))
-    write_json(run / "metrics.json", as_document(figures))
+    write_json(run / "metrics.json", as_document(evaluations))
 
 
-def _write_detections(path: Path, one: Validation) -> None:
-    """Detections in COCO's results format: a copy of the file that they came from, if they are all of it."""
+def _write_detections(path: Path, one: EvaluatedDetections) -> None:
+    """Write detections in COCO's results format: a copy of the source file if it holds exactly these."""
     source = one.source
     if source is None:
         write_whole(path, encode_results(one.results))
@@ -63,10 +63,10 @@ def _write_detections(path: Path, one: Validation) -> None:
         write_file(path, lambda file: shutil.copyfile(source, file.name), sync=False)  # by the kernel, where it can
 
 
-def submissions(found: Mapping[str, Validation], settings: ValSettings) -> dict[str, str]:
-    """The zip of each NMS method for COCO's evaluation server, if the split has no annotations.
+def submissions(found: Mapping[str, EvaluatedDetections], settings: ValSettings) -> dict[str, str]:
+    """Return the name of the zip of each NMS method for COCO's server, for a split without annotations.
 
-    The algorithm's name in it is `--name`, else cledet; with that of the method where there are several.
+    The algorithm is called `--name`, or cledet, followed by the method if there are several.
     """
     algorithm = settings.name or "cledet"
     return {

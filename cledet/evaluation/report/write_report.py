@@ -1,4 +1,4 @@
-"""The report of an evaluation: plots/*.png and report.html in its run folder, and the key figures for metrics.json."""
+"""The error report of an evaluation: plots/*.png, report.html, and the analysis for metrics.json."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import Any
 
 from cledet.data.index import DetectionIndex
 from cledet.evaluation.report.advice import advice
-from cledet.evaluation.report.hardest_images import worst_pictures
-from cledet.evaluation.report.html import page
+from cledet.evaluation.report.hardest_images import draw_hardest_images
 from cledet.evaluation.report.plots import plots
+from cledet.evaluation.report.report_page import page
 from cledet.io.atomic import write_whole
 from cledet.metrics.analysis import Analysis, analyse
-from cledet.metrics.evaluation import Evaluation, Validation
+from cledet.metrics.evaluation import EvaluatedDetections, Evaluation
 
 
-def write_report(validation: Validation, index: DetectionIndex, run: Path) -> Validation:
-    """Look at what went wrong, write it into the run folder, and return the validation with its key figures."""
-    analysis = analyse(index, validation.results)
-    evaluation = validation.evaluation
-    sentences = advice(figures_of(evaluation, analysis))
+def write_report(evaluated: EvaluatedDetections, index: DetectionIndex, run: Path) -> EvaluatedDetections:
+    """Analyse the errors, write the report into the run folder, and return the detections with their analysis."""
+    analysis = analyse(index, evaluated.results)
+    evaluation = evaluated.evaluation
+    sentences = advice(metrics_for_advice(evaluation, analysis))
     drawn = dict(plots(analysis))
     (run / "plots").mkdir(exist_ok=True)
     for name, content in drawn.items():
         write_whole(run / "plots" / f"{name}.png", content, sync=False)
-    text = page(index.name, evaluation, analysis, sentences, drawn, worst_pictures(analysis))
+    text = page(index.name, evaluation, analysis, sentences, drawn, draw_hardest_images(analysis))
     write_whole(run / "report.html", text)
-    return validation.with_figures(analysis={"advice": sentences, **analysis.to_dict()})
+    return evaluated.with_fields(analysis={"advice": sentences, **analysis.to_dict()})
 
 
-def figures_of(evaluation: Evaluation, analysis: Analysis) -> dict[str, Any]:
-    """The plain figures that the rules of `cledet.evaluation.report.advice` read."""
+def metrics_for_advice(evaluation: Evaluation, analysis: Analysis) -> dict[str, Any]:
+    """Collect the plain data that the rules of `cledet.evaluation.report.advice` read."""
     objects = dict(zip(analysis.index.classes, analysis.curves.objects.tolist()))
     own = {name: getattr(evaluation, name) for name in ("per_class", "best", "misalignment")}
     return {**evaluation.metrics, **analysis.to_dict(), **own, "objects": objects}

@@ -1,4 +1,4 @@
-"""A network's candidates on disk: it runs once, and every later look at what NMS makes of them starts at once."""
+"""On-disk cache of the candidates of a network, so that later searches need no pass of the network."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from cledet.io.atomic import unwritable
 from cledet.models.checkpoint import Checkpoint
 
 VERSION = 1
-"""To be raised when what a network makes of the same images changes."""
+"""Incremented when the candidates of the same network and images change."""
 KEPT = 4
-"""How many sets of candidates the cache holds; the one that was not used for longest goes first."""
+"""Number of sets of candidates in the cache; the least recently used is evicted."""
 COLUMNS = {"boxes": ("<f4", 4), "scores": ("<f4", 1), "labels": ("<i4", 1)}
-"""A row a candidate: the files, the kind of their numbers, and how many a row has."""
+"""Files with a row per candidate: number type and columns."""
 IMAGES = {"image_ids": ("<i8", 1), "counts": ("<i8", 1), "scales": ("<f4", 4)}
-"""The same with a row an image; counts: how many candidates it has."""
+"""Files with a row per image; `counts` are numbers of candidates."""
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Candidates mapped from a folder: iterate over it as often as you like."""
+class CachedCandidates:
+    """Candidates that are memory-mapped from a folder and can be iterated repeatedly."""
 
     folder: Path
     of: dict[str, Any]
-    """What they are of, as `origin` says."""
+    """Key of their network and images, see `origin`."""
     columns: dict[str, NDArray[Any]]
     category_ids: Ints
 
@@ -55,8 +55,8 @@ class Stored:
             yield Candidates(image_id, boxes, scores, labels.long(), scale, self.category_ids)
 
 
-def origin(model: Checkpoint, index: DetectionIndex, **how: Any) -> dict[str, Any]:
-    """What candidates depend on: weights, images as they are on disk, and how they were made (size, precision, ...)."""
+def origin(model: Checkpoint, index: DetectionIndex, **options: Any) -> dict[str, Any]:
+    """Build the cache key of candidates: weights, image files, and options such as size and precision."""
     weights = hashlib.blake2b(json.dumps(model.architecture.model_dump(), default=str).encode(), digest_size=20)
     for name, value in sorted(model.model.items()):
         weights.update(name.encode())
@@ -67,18 +67,18 @@ def origin(model: Checkpoint, index: DetectionIndex, **how: Any) -> dict[str, An
         images.update(f"{path}\0{image_id}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode("utf-8", "surrogatepass"))
     classes = [list(pair) for pair in zip(index.classes, index.category_ids.tolist())]
     same = {"version": VERSION, "weights": weights.hexdigest(), "images": images.hexdigest(), "classes": classes}
-    return {**same, "data": index.name, "model_classes": list(model.classes), **how}
+    return {**same, "data": index.name, "model_classes": list(model.classes), **options}
 
 
-def home(of: dict[str, Any]) -> Path:
-    """The folder in the cache for candidates of that origin."""
+def cache_path(of: dict[str, Any]) -> Path:
+    """Return the folder of the cache for a key."""
     digest = hashlib.blake2b(json.dumps(of, sort_keys=True).encode(), digest_size=16).hexdigest()
     return cache_folder() / "candidates" / digest
 
 
-def find(of: dict[str, Any]) -> Stored | None:
-    """The candidates of that origin, if the cache holds them whole."""
-    folder = home(of)
+def find(of: dict[str, Any]) -> CachedCandidates | None:
+    """Open the candidates of a key; None if the cache does not hold them completely."""
+    folder = cache_path(of)
     try:
         header = json.loads((folder / "header.json").read_bytes())
         columns = {
@@ -90,15 +90,15 @@ def find(of: dict[str, Any]) -> Stored | None:
         return None
     if header["of"] != of or int(columns["counts"].sum()) != header["rows"]:
         return None
-    return Stored(folder, of, columns, np.array(header["category_ids"], dtype=np.int64))
+    return CachedCandidates(folder, of, columns, np.array(header["category_ids"], dtype=np.int64))
 
 
-def store(of: dict[str, Any], stream: Iterable[Candidates]) -> Stored:
-    """Write the candidates as they come, never all of them in memory, and map them.
+def store(of: dict[str, Any], stream: Iterable[Candidates]) -> CachedCandidates:
+    """Write a stream of candidates to the cache and open them; they are never all in memory.
 
-    A pass that breaks off leaves nothing. Raises UserError where the cache cannot be written.
+    An interrupted pass leaves nothing. Raises UserError if the cache cannot be written.
     """
-    folder = home(of)
+    folder = cache_path(of)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
@@ -111,13 +111,13 @@ def store(of: dict[str, Any], stream: Iterable[Candidates]) -> Stored:
         raise unwritable(folder, error) from None
     for old in sorted(folder.parent.glob("[!.]*"), key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
-    found = find(of)
-    assert found is not None, "what was written cannot be read"
-    return found
+    cached = find(of)
+    assert cached is not None, "the candidates just written cannot be read"
+    return cached
 
 
 def _replace(folder: Path, draft: Path) -> None:
-    """Put the draft in the folder's place, unless another process has done so at this moment."""
+    """Move the draft to the folder, unless another process has just done so."""
     shutil.rmtree(folder, ignore_errors=True)
     try:
         draft.rename(folder)
@@ -130,13 +130,13 @@ def _write(folder: Path, of: dict[str, Any], stream: Iterable[Candidates]) -> No
     files = {name: (folder / name).open("wb") for name in (*COLUMNS, *IMAGES)}
     rows, images, category_ids = 0, 0, np.zeros(0, dtype=np.int64)
     try:
-        for found in stream:
+        for image in stream:
             for name in COLUMNS:
-                _append(files[name], getattr(found, name).cpu().numpy(), COLUMNS[name][0])
-            row = {"image_ids": [found.image_id], "counts": [len(found.boxes)], "scales": found.scale.cpu().numpy()}
+                _append(files[name], getattr(image, name).cpu().numpy(), COLUMNS[name][0])
+            row = {"image_ids": [image.image_id], "counts": [len(image.boxes)], "scales": image.scale.cpu().numpy()}
             for name, values in row.items():
                 _append(files[name], np.asarray(values), IMAGES[name][0])
-            rows, images, category_ids = rows + len(found.boxes), images + 1, found.category_ids
+            rows, images, category_ids = rows + len(image.boxes), images + 1, image.category_ids
     finally:
         for file in files.values():
             file.close()
@@ -149,8 +149,8 @@ def _append(file: BinaryIO, values: NDArray[Any], kind: str) -> None:
 
 
 def _mapped(path: Path, kind: str, width: int, rows: int) -> NDArray[Any]:
-    """The file's rows; ValueError where it has not as many as it should."""
+    """Map the rows of a file. Raises ValueError if their number is not the expected one."""
     shape = (rows,) if width == 1 else (rows, width)
     if path.stat().st_size != rows * width * np.dtype(kind).itemsize:
-        raise ValueError(f"{path} is not whole")
+        raise ValueError(f"{path} is incomplete")
     return np.memmap(path, dtype=kind, mode="r", shape=shape) if rows else np.zeros(shape, dtype=kind)

@@ -1,4 +1,4 @@
-"""The search for NMS settings: which are tried on the same candidates, and in what order. No chance is involved."""
+"""Deterministic search for NMS settings on fixed candidates."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "cl-balanced": ("iou", "localization", "cl_norm", "cl_score"),
     "soft-vote": (),
 }
-"""The settings that make a difference to each method."""
+"""The settings that affect each method."""
 IOUS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 STEPS = (0.05, 0.025)
 BOUNDS = (0.05, 0.95)
-"""IoU thresholds: tried first, then in these steps from the best one on as long as that helps, within these bounds."""
+"""IoU thresholds: a grid, then steps from the best one while they improve it, within bounds."""
 READINGS = {"localization": ("proximity", "as-printed"), "cl_norm": ("max", "diagonal"), "cl_score": ("max", "own")}
-"""Eq. 9's open readings, all of which are tried at cl-balanced's best IoU threshold."""
+"""The readings of Eq. 9, all of which are tried at the best IoU threshold of cl-balanced."""
 CONFS = (0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a setting makes of the candidates."""
+    """Metrics of one setting."""
 
     post: NMSOptions
     figure: float
-    """The figure that is to be raised, of all images."""
+    """The metric to maximize, on all images."""
     halves: Floats
-    """[2 * repeats] the same of each half of the images."""
+    """[2 * repeats] the metric on halves of the images."""
     samples: Floats
-    """[R] the same of each resample of the images."""
+    """[R] the metric on resamples of the images."""
     boxes: float
-    """Detections an image."""
+    """Mean number of detections per image."""
     nms_ms: float
-    """Milliseconds of NMS an image, the mean."""
+    """Mean milliseconds of NMS per image."""
 
 
-class Bench:
-    """Tries settings on the same candidates, each once."""
+class TrialRunner:
+    """Evaluator of settings on fixed candidates, which caches its trials."""
 
     def __init__(
         self,
@@ -64,10 +64,10 @@ class Bench:
         resamples: Weights,
         step: Callable[[], object] = lambda: None,
     ) -> None:
-        """Candidates that can be gone through again and again; the images' weights in halves and resamples of them, as
-        from `cledet.metrics.holdout` and `cledet.metrics.bootstrap`.
+        """Store candidates that can be iterated repeatedly, and the weights of images in halves and resamples.
 
-        `step` is called before each setting that was not tried yet.
+        The weights come from `cledet.metrics.holdout` and `cledet.metrics.bootstrap`. `step` is called before each new
+        trial.
         """
         self.candidates, self.index, self.figure, self.step = candidates, index, figure, step
         self.weights = np.concatenate([np.ones((len(index), 1), dtype=np.int32), halves, resamples], axis=1)
@@ -75,87 +75,87 @@ class Bench:
         self.tried: dict[NMSOptions, Trial] = {}
 
     def __call__(self, post: NMSOptions) -> Trial:
-        """The trial of a setting: its figure is nan where no image has an object."""
+        """Evaluate a setting, or return its earlier trial; the metric is nan if no image has an object."""
         if post not in self.tried:
             self.step()
             results, seconds = self.detections(post)
-            figures = weighted_ap(match(self.index, results, self.figure), self.weights)
-            halves, samples = np.split(figures[1:], [self.halves])
+            metrics = weighted_ap(match(self.index, results, self.figure), self.weights)
+            halves, samples = np.split(metrics[1:], [self.halves])
             images = max(1, len(self.index))
-            trial = Trial(post, float(figures[0]), halves, samples, len(results) / images, 1000 * seconds / images)
+            trial = Trial(post, float(metrics[0]), halves, samples, len(results) / images, 1000 * seconds / images)
             self.tried[post] = trial
         return self.tried[post]
 
     @torch.inference_mode()
     def detections(self, post: NMSOptions) -> tuple[Results, float]:
-        """What a setting leaves of the candidates, without classes that the split lacks, and NMS's seconds."""
+        """Apply a setting to all candidates; returns detections of the classes of the split, and seconds of NMS."""
         rows, seconds = [np.zeros((0, 7))], 0.0
-        for found in self.candidates:
-            found = over(found, post.conf)
+        for image in self.candidates:
+            image = above_conf(image, post.conf)
             start = time.perf_counter()
-            kept = apply_nms(found.boxes, found.scores, found.labels, post)
+            kept = apply_nms(image.boxes, image.scores, image.labels, post)
             seconds += time.perf_counter() - start
-            rows.append(to_results(found, kept))
+            rows.append(to_results(image, kept))
         results = np.concatenate(rows)
         return results[np.isin(results[:, 6], self.index.category_ids)], seconds
 
 
-def over(found: Candidates, conf: float) -> Candidates:
-    """The candidates that score over `conf`."""
-    high = found.scores > conf
+def above_conf(image: Candidates, conf: float) -> Candidates:
+    """Keep the candidates that score above `conf`."""
+    high = image.scores > conf
     if high.all():
-        return found
-    return found._replace(boxes=found.boxes[high], scores=found.scores[high], labels=found.labels[high])
+        return image
+    return image._replace(boxes=image.boxes[high], scores=image.scores[high], labels=image.labels[high])
 
 
-def search(bench: Bench, start: NMSOptions, methods: Sequence[str]) -> Iterator[Trial]:
-    """The best setting of each method, from coarse to fine; all else is as in `start`, which is tried first."""
-    bench(start)
+def search(runner: TrialRunner, start: NMSOptions, methods: Sequence[str]) -> Iterator[Trial]:
+    """Yield the best setting of each method, from coarse to fine; `start` is tried first and fixes other settings."""
+    runner(start)
     for method in methods:
-        yield search_method(bench, replace(start, method=method))
+        yield search_method(runner, replace(start, method=method))
 
 
-def expected(methods: Sequence[str]) -> int:
-    """About how many settings a search tries."""
+def expected_trials(methods: Sequence[str]) -> int:
+    """Estimate the number of trials of a search."""
     tried = {"iou": 3 + len(IOUS), "localization": 2 ** len(READINGS) - 1}
     return sum(1 + sum(tried.get(name, 0) for name in PARAMETERS[method]) for method in methods)
 
 
-def search_method(bench: Bench, start: NMSOptions) -> Trial:
-    """The best setting of the method of `start`; of equal ones that which was tried first."""
-    best, parameters = bench(start), PARAMETERS[start.method]
+def search_method(runner: TrialRunner, start: NMSOptions) -> Trial:
+    """Return the best setting of the method of `start`; of equal ones the first that was tried."""
+    best, parameters = runner(start), PARAMETERS[start.method]
     if "iou" in parameters:
-        best = _best([best, *(bench(replace(start, iou=iou)) for iou in IOUS)])
+        best = _best([best, *(runner(replace(start, iou=iou)) for iou in IOUS)])
     if "localization" in parameters:
         readings = (dict(zip(READINGS, values)) for values in itertools.product(*READINGS.values()))
-        best = _best([best, *(bench(replace(best.post, **reading)) for reading in readings)])  # type: ignore[arg-type]
+        best = _best([best, *(runner(replace(best.post, **reading)) for reading in readings)])  # type: ignore[arg-type]
     if "iou" in parameters:
         for step in (sign * size for size in STEPS for sign in (-1, 1)):
-            best = _climb(bench, best, step)
+            best = _climb(runner, best, step)
     return best
 
 
-def _climb(bench: Bench, best: Trial, step: float) -> Trial:
-    """Go on from the best IoU threshold in one direction as long as that helps."""
+def _climb(runner: TrialRunner, best: Trial, step: float) -> Trial:
+    """Step from the best IoU threshold in one direction while that improves it."""
     while BOUNDS[0] <= (iou := round(best.post.iou + step, 3)) <= BOUNDS[1]:
-        trial = bench(replace(best.post, iou=iou))
+        trial = runner(replace(best.post, iou=iou))
         if trial.figure <= best.figure:
             break
         best = trial
     return best
 
 
-def raise_conf(bench: Bench, chosen: Trial, tolerance: float) -> list[Trial]:
-    """The same setting at higher and higher conf, the one given first; the last one alone may cost more than that."""
+def raise_conf(runner: TrialRunner, chosen: Trial, tolerance: float) -> list[Trial]:
+    """Try a setting at increasing conf until the cost exceeds the tolerance; `chosen` comes first."""
     trials = [chosen]
     for conf in CONFS:
         if conf > chosen.post.conf and within(trials, tolerance)[-1] is trials[-1]:
-            trials.append(bench(replace(chosen.post, conf=conf)))
+            trials.append(runner(replace(chosen.post, conf=conf)))
     return trials
 
 
 def within(trials: Sequence[Trial], tolerance: float) -> list[Trial]:
-    """Those whose figure is at most the tolerance below the best."""
+    """Select the trials whose metric is at most the tolerance below the best."""
     best = max(trial.figure for trial in trials)
     return [trial for trial in trials if trial.figure >= best - tolerance]
 

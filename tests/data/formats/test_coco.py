@@ -14,6 +14,7 @@ import pytest
 from cledet.data.formats.coco import find_coco, read_coco
 from cledet.data.open import open_source
 from cledet.errors import UserError
+from cledet.evaluation.pycocotools_evaluator import coco_annotations
 
 
 def content() -> dict[str, Any]:
@@ -59,7 +60,7 @@ def test_reads_holes_crowds_empty_images_and_missing_areas(tmp_path: Path) -> No
 def test_no_annotations_at_all(tmp_path: Path) -> None:
     index = read_coco(write(tmp_path, {**content(), "annotations": []}))
     assert (len(index), index.num_boxes, index.xywh.shape) == (2, 0, (0, 4))
-    assert index.to_coco()["annotations"] == []
+    assert coco_annotations(index)["annotations"] == []
 
 
 def test_names_give_the_order_and_may_have_more(tmp_path: Path) -> None:

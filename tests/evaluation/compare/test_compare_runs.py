@@ -10,17 +10,15 @@ import pytest
 from cledet.data.images import read_image
 from cledet.data.open import open_source
 from cledet.evaluation.compare.compare_runs import (
-    FEW,
-    Difference,
-    PairedDifference,
+    RunDifference,
     compare_runs,
-    images_of,
-    movers,
-    strongest,
+    images_with_objects,
+    largest_class_differences,
+    most_influential_images,
 )
-from cledet.evaluation.compare.report import main_table, movers_table, notes, sections, to_document, to_page
+from cledet.evaluation.compare.comparison_tables import class_table, main_table, notes, sections, to_document, to_page
 from cledet.evaluation.compare.side_by_side import save_side_by_side
-from cledet.metrics.bootstrap import interval, resamples, simultaneous
+from cledet.metrics.bootstrap import MIN_IMAGES, PairedDifference, interval, resamples, simultaneous
 from cledet.metrics.coco import evaluate
 
 
@@ -45,15 +43,15 @@ def copied(index, results, weights):
 def test_intervals_are_those_of_pycocotools_on_resamples(two):
     """Over all classes, and of each."""
     index, entries = two
-    found = compare_runs(index, entries, 25).against["good"]
+    found = compare_runs(index, entries, 25).differences["good"]
     samples = {name: [] for name in ("all", *index.classes)}
     for weights in resamples(len(index), 25, 0).T:
         good, worse = (evaluate(*copied(index, entries[name], weights)) for name in ("good", "worse"))
         samples["all"].append(good.metrics["AP"] - worse.metrics["AP"])
         for name in index.classes:
             samples[name].append(good.per_class[name]["AP"] - worse.per_class[name]["AP"])
-    assert (found.whole.low, found.whole.high) == pytest.approx(interval(np.array(samples["all"])), abs=1e-12)
-    gains = [found.classes[name].ap for name in index.classes]
+    assert (found.overall.low, found.overall.high) == pytest.approx(interval(np.array(samples["all"])), abs=1e-12)
+    gains = [found.classes[name].value for name in index.classes]
     wanted = simultaneous(np.array(gains), np.array([samples[name] for name in index.classes]))
     assert [found.classes[name].low for name in index.classes] == pytest.approx(wanted[0].tolist(), abs=1e-12)
     assert [found.classes[name].high for name in index.classes] == pytest.approx(wanted[1].tolist(), abs=1e-12)
@@ -63,43 +61,43 @@ def test_differences_and_influence_are_pycocotools(two):
     index, entries = two
     found = compare_runs(index, entries, 5)
     good, worse = (evaluate(index, entries[name]) for name in ("good", "worse"))
-    assert found.figures == {"worse": worse, "good": good}
+    assert found.evaluations == {"worse": worse, "good": good}
     whole = good.metrics["AP"] - worse.metrics["AP"]
-    assert found.against["good"].whole.ap == pytest.approx(whole, abs=1e-12)
+    assert found.differences["good"].overall.value == pytest.approx(whole, abs=1e-12)
     for i, image_id in enumerate(index.image_ids):
         others = index.subset(np.delete(np.arange(len(index)), i))
         left = [evaluate(others, entries[n][entries[n][:, 0] != image_id]).metrics["AP"] for n in ("good", "worse")]
-        assert found.against["good"].influence[i] == pytest.approx(whole - (left[0] - left[1]), abs=1e-12)
+        assert found.differences["good"].influence[i] == pytest.approx(whole - (left[0] - left[1]), abs=1e-12)
 
 
 def test_the_same_detections_do_not_differ(two):
     index, entries = two
     found = compare_runs(index, {"a": entries["good"], "b": entries["good"]}, 20)
-    assert found.against["b"].whole == (0, 0, 0, 18 - (~images_of(index).any(axis=0)).sum())
-    assert found.against["b"].whole.verdict == "within the noise"
-    assert strongest(found.against["b"]) == []
-    assert movers(found.against["b"]) == {}
+    assert found.differences["b"].overall == (0, 0, 0, 18 - (~images_with_objects(index).any(axis=0)).sum())
+    assert found.differences["b"].overall.conclusion == "within the noise"
+    assert most_influential_images(found.differences["b"]) == []
+    assert largest_class_differences(found.differences["b"]) == {}
     assert [title for title, _ in sections(found, index)] == ["set/train, 18 images"]
 
 
 def test_an_interval_says_better_worse_or_noise():
-    assert Difference(0.2, 0.1, 0.3, 50).verdict == "better"
-    assert Difference(-0.2, -0.3, -0.1, 50).verdict == "worse"
-    assert Difference(0.2, -0.1, 0.5, 50).verdict == "within the noise"
-    assert Difference(0.2, 0.0, 0.5, 50).verdict == "within the noise"
-    assert Difference(0.2, None, None, FEW - 1).verdict == "too few images"
-    assert Difference(None, None, None, FEW).verdict == "nothing to measure"
+    assert PairedDifference(0.2, 0.1, 0.3, 50).conclusion == "better"
+    assert PairedDifference(-0.2, -0.3, -0.1, 50).conclusion == "worse"
+    assert PairedDifference(0.2, -0.1, 0.5, 50).conclusion == "within the noise"
+    assert PairedDifference(0.2, 0.0, 0.5, 50).conclusion == "within the noise"
+    assert PairedDifference(0.2, None, None, MIN_IMAGES - 1).conclusion == "too few images"
+    assert PairedDifference(None, None, None, MIN_IMAGES).conclusion == "nothing to measure"
 
 
 def test_few_images_have_no_interval(two):
     index, entries = two
-    few = index.subset(range(FEW - 1))
+    few = index.subset(range(MIN_IMAGES - 1))
     shown = {name: rows[np.isin(rows[:, 0], few.image_ids)] for name, rows in entries.items()}
     found = compare_runs(few, shown, 5)
-    assert found.against["good"].whole.low is None
-    assert found.against["good"].whole.ap > 0
-    assert found.against["good"].whole.verdict == "too few images"
-    assert f"an interval needs objects on {FEW} images or more" in notes(found)
+    assert found.differences["good"].overall.low is None
+    assert found.differences["good"].overall.value > 0
+    assert found.differences["good"].overall.conclusion == "too few images"
+    assert f"an interval needs objects on at least {MIN_IMAGES} images" in notes(found)
 
 
 def test_a_class_on_few_images_does_not_touch_the_intervals_of_others(make_index):
@@ -113,63 +111,63 @@ def test_a_class_on_few_images_does_not_touch_the_intervals_of_others(make_index
     ]
     first, other = (np.array(rows, dtype=float) for _ in range(2))
     first[:, 1:3] += rng.normal(0, 2, (20, 2))
-    with_rare = compare_runs(index, {"a": first, "b": other}, 50).against["b"]
+    with_rare = compare_runs(index, {"a": first, "b": other}, 50).differences["b"]
     rare, common = index.classes[1], index.classes[0]
-    assert with_rare.classes[rare].verdict == "too few images"
-    alone = compare_runs(make_index(*[[truth[0]] for truth in truths]), {"a": first, "b": other}, 50).against["b"]
+    assert with_rare.classes[rare].conclusion == "too few images"
+    alone = compare_runs(make_index(*[[truth[0]] for truth in truths]), {"a": first, "b": other}, 50).differences["b"]
     assert with_rare.classes[common] == alone.classes[common]
     assert with_rare.classes[common].low is not None
 
 
 def test_crowds_hold_no_images(make_index):
     index = make_index([(0, 0, 0, 9, 9), (1, 0, 0, 9, 9)], [(0, 0, 0, 9, 9)], ignore=[0])
-    np.testing.assert_array_equal(images_of(index), [[False, True], [True, False]])
+    np.testing.assert_array_equal(images_with_objects(index), [[False, True], [True, False]])
 
 
 def test_the_classes_and_images_that_differ_most_come_first():
-    one = PairedDifference(
-        Difference(0.1, 0.0, 0.2, 50),
+    one = RunDifference(
+        PairedDifference(0.1, 0.0, 0.2, 50),
         {
-            "rare": Difference(0.9, None, None, 2),
-            "small": Difference(0.01, -0.1, 0.1, 50),
-            "none": Difference(None, None, None, 0),
-            "down": Difference(-0.3, -0.4, -0.2, 50),
-            "same": Difference(0.0, 0.0, 0.0, 50),
+            "rare": PairedDifference(0.9, None, None, 2),
+            "small": PairedDifference(0.01, -0.1, 0.1, 50),
+            "none": PairedDifference(None, None, None, 0),
+            "down": PairedDifference(-0.3, -0.4, -0.2, 50),
+            "same": PairedDifference(0.0, 0.0, 0.0, 50),
         },
         np.array([0.1, -0.5, np.nan, 0.0, 0.2]),
     )
-    assert list(movers(one)) == ["down", "small", "rare"]
-    assert list(movers(one, 1)) == ["down"]
-    assert strongest(one) == [1, 4, 0]
-    assert strongest(one, 2) == [1, 4]
+    assert list(largest_class_differences(one)) == ["down", "small", "rare"]
+    assert list(largest_class_differences(one, 1)) == ["down"]
+    assert most_influential_images(one) == [1, 4, 0]
+    assert most_influential_images(one, 2) == [1, 4]
 
 
-def test_nothing_to_measure_is_said(make_index):
-    index = make_index(*[()] * FEW)
+def test_a_split_without_objects_has_no_difference(make_index):
+    index = make_index(*[()] * MIN_IMAGES)
     found = compare_runs(index, {"a": np.zeros((0, 7)), "b": np.zeros((0, 7))}, 5)
-    assert found.against["b"].whole == (None, None, None, 0)
+    assert found.differences["b"].overall == (None, None, None, 0)
     assert main_table(found)[1][1][-1] == "too few images"
 
 
 def test_the_report(two):
-    """Three entries: chance is spoken of."""
+    """Three entries: a note warns of chance."""
     index, entries = two
     found = compare_runs(index, {**entries, "again": entries["good"]}, 5)
     columns, rows = main_table(found)
     assert [row[0] for row in rows] == ["worse", "good", "again"]
-    assert rows[0][7:] == [None, None, None, "the first"]
-    assert rows[1][7:] == [*found.against["good"].whole[:3], found.against["good"].whole.verdict]
+    assert rows[0][7:] == [None, None, None, "baseline"]
+    assert rows[1][7:] == [*found.differences["good"].overall[:3], found.differences["good"].overall.conclusion]
     assert columns[7] == "AP - worse"
-    first = next(iter(movers(found.against["good"])))
-    cells = dict(zip(*[movers_table(found, "good", index)[0], movers_table(found, "good", index)[1][0]]))
+    first = next(iter(largest_class_differences(found.differences["good"])))
+    cells = dict(zip(*[class_table(found, "good", index)[0], class_table(found, "good", index)[1][0]]))
     assert cells["objects"] == index.class_counts()[first]
     assert cells["good"] - cells["worse"] == pytest.approx(cells["difference"])
     assert "2 entries are compared with the first" in notes(found)[0]
-    assert "one leaves out 0 by chance" in to_page(found, index)
-    assert "The classes shown are the extremes of 2, whose intervals hold all at once." in to_page(found, index)
+    assert "one interval of twenty excludes 0 by chance" in to_page(found, index)
+    assert "The classes shown are the extremes of 2, whose intervals hold simultaneously." in to_page(found, index)
     document = to_document(found, index, 5)
-    assert document["differences"]["good"]["AP"] == found.against["good"].whole.ap
-    assert len(document["differences"]["good"]["images"]) == len(strongest(found.against["good"], 99))
+    assert document["differences"]["good"]["AP"] == found.differences["good"].overall.value
+    assert len(document["differences"]["good"]["images"]) == len(most_influential_images(found.differences["good"], 99))
     assert set(document["differences"]["good"]["per_class"]) == set(index.classes)
 
 

@@ -59,7 +59,7 @@ def test_runs_of_different_splits_are_refused_by_name(run_of_val):
 def test_files_alone_need_a_data_set(run_of_val, tmp_path):
     (tmp_path / "mine.json").write_text("[]")
     old = run_of_val("old", data=None)
-    with pytest.raises(UserError, match=r"mine.json does not say what data set it is of .*--data"):
+    with pytest.raises(UserError, match=r"the data set of .*mine.json is unknown .*--data"):
         opened(tmp_path / "mine.json", old)
     assert opened(tmp_path / "mine.json", old, data="birds") == ("birds", "val")
 
@@ -100,10 +100,10 @@ def test_what_is_nothing_to_compare_is_said(run_of_val, tmp_path):
     with pytest.raises(UserError, match=r"not found: .*val/aa \(did you mean a"):
         opened(a, a.parent / "aa")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty is nothing to compare: a folder without detections.json and weights"):
+    with pytest.raises(UserError, match=r"empty cannot be compared: a folder without detections.json and weights"):
         opened(a, tmp_path / "empty")
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(UserError, match=r"notes.txt is nothing to compare: neither results \(.json\) nor weights"):
+    with pytest.raises(UserError, match=r"notes.txt cannot be compared: neither results \(.json\) nor weights"):
         opened(a, tmp_path / "notes.txt")
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "nms.csv").write_text("")
@@ -123,5 +123,5 @@ def test_entries_that_end_alike_are_called_by_their_paths(run_of_val, tmp_path):
     (tmp_path / "a.json").write_text("[]")
     entries = open_entries([a, tmp_path / "a.json"], None, None, no_model)
     assert names(entries) == [str(a), str(tmp_path / "a.json")]
-    with pytest.raises(UserError, match="is there twice"):
+    with pytest.raises(UserError, match="is given twice"):
         names(open_entries([a, Path(a)], None, None, no_model))

@@ -1,4 +1,4 @@
-"""Each rule says its sentence where the figures carry it, and nothing elsewhere."""
+"""Each rule returns its sentence where it applies, and None elsewhere."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from cledet.evaluation.report.advice import (
     advice,
     few_objects,
     largest_error,
+    miscalibration,
     odd_shapes,
-    promises,
     small_objects,
     threshold,
     weak_class,
@@ -19,7 +19,7 @@ from cledet.metrics.tide import KINDS
 
 
 def figures(**changed):
-    """A split of 400 objects on which nothing is worth a word but the confidence."""
+    """A split of 400 objects where only the rule on the confidence applies."""
     part = {"objects": 100, "AP": 0.5, "AP50": 0.7, "found": 0.9}
     base = {
         "AP": 0.5, "AP50": 0.7, "AP75": 0.55, "APs": 0.4, "APl": 0.6,
@@ -43,21 +43,21 @@ def costing(kind, cost=0.2, **changed):
 
 def test_nothing_to_say_but_where_to_cut():
     assert advice(figures()) == [
-        "No kind of error costs as much as 0.01 AP50 by itself.",
-        "From confidence 0.4 on 80 % of the detections are right and 60 % of the objects found (F1 0.686, the best): "
-        "predict with `--conf 0.4`.",
+        "No single kind of error costs 0.01 AP50 or more.",
+        "From confidence 0.4 on 80 % of the detections are correct and 60 % of the objects are detected "
+        "(F1 0.686, the best): predict with `--conf 0.4`.",
     ]
 
 
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("classification", "Most often cat is taken for dog (9 times, 25 % of its objects)"),
+        ("classification", "Most often cat is predicted as dog (9 times, 25 % of its objects)"),
         ("localization", "AP75 is 0.550 where AP50 is 0.700"),
         ("duplicate", "a lower `--iou`"),
-        ("background", "whether objects are unlabelled there"),
-        ("both", "name another class: 0.200 (7 of them)."),
-        ("missed", "`cledet check` whether the anchors reach"),
+        ("background", "for unlabelled objects"),
+        ("both", "boxes of another class: 0.200 (7 of them)."),
+        ("missed", "`cledet check` to see whether the anchors cover"),
     ],
 )
 def test_the_largest_error(kind, words):
@@ -71,7 +71,7 @@ def test_missed_small_objects_ask_for_larger_images():
     few, many = ({"objects": 100, "AP": 0.1, "AP50": 0.2, "found": found} for found in (0.3, 0.9))
     sizes = [few, few, many, many, many, many]
     found = costing("missed", by_size=sizes, APs=0.1)
-    assert "30 % of the objects under 32 px are found and 90 % of those of 96 px and more" in largest_error(found)
+    assert "30 % of the objects under 32 px are detected and 90 % of those from 96 px" in largest_error(found)
     assert small_objects(found) is None  # it has been said
     assert "--imgsz" not in largest_error(costing("missed", by_size=[{**few, "objects": 3}] * 2 + sizes[2:]))
 
@@ -94,7 +94,7 @@ def test_no_objects_and_few():
 
 
 def test_small_objects():
-    assert "AP 0.200 under 32x32 px, 0.600 from 96x96 px on" in small_objects(figures(APs=0.2))
+    assert "AP: 0.200 under 32x32 px, and 0.600 from 96x96 px" in small_objects(figures(APs=0.2))
     assert small_objects(figures(APs=0.3)) is None
     assert small_objects(figures(APs=None)) is None
     assert small_objects(figures(APs=0.2, by_size=[{"objects": 9}] * 6)) is None
@@ -102,7 +102,7 @@ def test_small_objects():
 
 def test_odd_shapes():
     parts = [{"name": "under 1:3", "objects": 30, "AP": 0.1}, {"name": "square", "objects": 90, "AP": 0.4}]
-    assert "under 1:3 reach AP 0.100, those of square 0.400" in odd_shapes(figures(by_shape=parts))
+    assert "under 1:3 have AP 0.100, those of square 0.400" in odd_shapes(figures(by_shape=parts))
     assert odd_shapes(figures(by_shape=[{**parts[0], "objects": 19}, parts[1]])) is None
     assert odd_shapes(figures(by_shape=[{**parts[0], "AP": 0.25}, parts[1]])) is None
 
@@ -119,8 +119,12 @@ def test_where_to_cut_and_what_scores_promise():
     assert threshold(figures(best=NOWHERE)) is None
     assert "`--conf" not in threshold(figures(best={"conf": 7.5, "f1": 1, "precision": 1, "recall": 1}))
     over = {"bias": 0.15, "bins": {"count": [50]}}
-    assert "too much: where they say 95 % on average, 80 % are right" in promises(figures(calibration_shown=over))
-    assert "too little" in promises(figures(calibration_shown={**over, "bias": -0.15}))
-    assert promises(figures(calibration_shown={**over, "bins": {"count": [19]}})) is None
-    assert promises(figures(calibration_shown=None)) is None
-    assert "where they say 15 % on average, 0 % are right" in promises(figures(calibration_shown=over, best=NOWHERE))
+    assert "overconfident: their mean is 95 %, but 80 % of the detections are correct" in miscalibration(
+        figures(calibration_shown=over)
+    )
+    assert "underconfident" in miscalibration(figures(calibration_shown={**over, "bias": -0.15}))
+    assert miscalibration(figures(calibration_shown={**over, "bins": {"count": [19]}})) is None
+    assert miscalibration(figures(calibration_shown=None)) is None
+    assert "their mean is 15 %, but 0 % of the detections are correct" in miscalibration(
+        figures(calibration_shown=over, best=NOWHERE)
+    )

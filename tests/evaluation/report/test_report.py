@@ -16,10 +16,10 @@ from cledet.commands.run_folders import val_to_folder
 from cledet.config.evaluate import ValSettings
 from cledet.config.loading import resolve
 from cledet.data.open import open_source
-from cledet.evaluation.nms_methods import Validation
-from cledet.evaluation.report.hardest_images import STYLES, Mark, draw_marks, worst_pictures
-from cledet.evaluation.report.html import page
-from cledet.evaluation.report.report import write_report
+from cledet.evaluation.nms_methods import EvaluatedDetections
+from cledet.evaluation.report.hardest_images import STYLES, Mark, draw_hardest_images, draw_marks
+from cledet.evaluation.report.report_page import page
+from cledet.evaluation.report.write_report import write_report
 from cledet.metrics.analysis import analyse
 from cledet.metrics.coco import evaluate
 from cledet.metrics.results_file import encode_results
@@ -45,7 +45,7 @@ class Reader(HTMLParser):
 
 def written(index, results, folder):
     """The report's figures and its page."""
-    validation = write_report(Validation(evaluate(index, results), results), index, folder)
+    validation = write_report(EvaluatedDetections(evaluate(index, results), results), index, folder)
     return validation.evaluation.to_dict(), Reader((folder / "report.html").read_text(encoding="utf-8"))
 
 
@@ -168,7 +168,7 @@ def test_what_is_said_of_a_picture_is_what_is_there(make_index, tmp_path):
     results = np.array([[0, 0, 0, 20, 20, 0.9, 1], [0, 49, 0, 20, 20, 0.95, 1], [0, 70, 50, 20, 20, 0.9, 1]])
     low = [[0, 40, 60, 5, 5, 0.1, 2]] * 10 + [[0, 40, 0, 20, 20, 0.05, 1]]  # right, but not shown
     results = np.concatenate([results, low])
-    (one,) = worst_pictures(analyse(index, results))
+    (one,) = draw_hardest_images(analyse(index, results))
     assert one.path == str(path)
     assert one.text.endswith(": 1 right, 2 missed, 1 classification, 1 localization")
     assert cv2.imdecode(np.frombuffer(one.content, np.uint8), cv2.IMREAD_COLOR).shape == (240, 300, 3)

@@ -18,8 +18,8 @@ from cledet.config.loading import resolve
 from cledet.data.open import open_source
 from cledet.errors import UserError
 from cledet.evaluation.candidates import Candidates
-from cledet.evaluation.tune import candidate_cache as candidate_store
-from cledet.evaluation.tune.candidate_cache import find, home, origin, store
+from cledet.evaluation.tune import candidate_cache
+from cledet.evaluation.tune.candidate_cache import cache_path, find, origin, store
 from cledet.evaluation.tune.tuner import open_candidates
 from cledet.models.network import RetinaNet
 
@@ -113,18 +113,18 @@ def test_a_pass_that_breaks_off_leaves_nothing():
 
     with pytest.raises(KeyboardInterrupt):
         store({"of": "a"}, broken())
-    assert list(home({}).parent.iterdir()) == []
+    assert list(cache_path({}).parent.iterdir()) == []
 
 
 def test_the_one_not_used_for_longest_goes_first(monkeypatch):
-    monkeypatch.setattr(candidate_store, "KEPT", 3)
-    names = sorted("abcd", key=lambda name: home({"of": name}))
+    monkeypatch.setattr(candidate_cache, "KEPT", 3)
+    names = sorted("abcd", key=lambda name: cache_path({"of": name}))
     for time, name in enumerate((names[3], names[0], names[1])):  # the last by name is the oldest
         os.utime(store({"of": name}, iter([made(1, 1)])).folder, (time, time))
     store({"of": names[2]}, iter([made(1, 1)]))
     assert [find({"of": name}) is None for name in names] == [False, False, False, True]
-    os.utime(home({"of": names[0]}), (1, 1))
-    os.utime(home({"of": names[1]}), (2, 2))
+    os.utime(cache_path({"of": names[0]}), (1, 1))
+    os.utime(cache_path({"of": names[1]}), (2, 2))
     assert find({"of": names[0]}) is not None  # and so used now
     store({"of": names[3]}, iter([made(1, 1)]))
     assert [find({"of": name}) is None for name in names] == [False, True, False, False]
@@ -152,7 +152,7 @@ def test_the_origin_tells_weights_images_and_ways_apart(tiny_run, squares, tmp_p
     others.append(origin(model, moved, imgsz=64))
     os.utime(moved.paths[0], (1, 1))
     others.append(origin(model, moved, imgsz=64))
-    assert len({home(of) for of in [plain, *others]}) == 1 + len(others) == 11
+    assert len({cache_path(of) for of in [plain, *others]}) == 1 + len(others) == 11
 
 
 def test_the_network_runs_once_for_two_searches(tiny_run, monkeypatch, capsys):
@@ -167,7 +167,7 @@ def test_the_network_runs_once_for_two_searches(tiny_run, monkeypatch, capsys):
     second = open_candidates(model, settings)[0]
     assert len(calls) == 1
     said = capsys.readouterr().err
-    assert said.count("4 images on cpu") == said.count("its candidates are taken from the cache") == 1
+    assert said.count("4 images on cpu") == said.count("the cache holds the candidates of this network") == 1
     assert said.count(f"{sum(len(one.boxes) for one in first):,} candidates: {first.folder}") == 2
     assert sum(len(one.boxes) for one in first) == sum(len(one.boxes) for one in second) > 0
     assert (default.method, default.iou, default.conf) == ("cl-balanced", 0.5, 0.001)

@@ -12,10 +12,10 @@ from cledet.evaluation.candidates import from_results
 from cledet.evaluation.tune.search import (
     PARAMETERS,
     READINGS,
-    Bench,
     Trial,
-    expected,
-    over,
+    TrialRunner,
+    above_conf,
+    expected_trials,
     raise_conf,
     search,
     search_method,
@@ -24,7 +24,7 @@ from cledet.evaluation.tune.search import (
 from cledet.metrics.bootstrap import match, resamples, weighted_ap
 from cledet.metrics.coco import evaluate
 from cledet.metrics.holdout import halves
-from cledet.models.nms import NMSOptions, apply_nms
+from cledet.models.nms import NMSOptions
 
 
 def weights(images):
@@ -32,7 +32,7 @@ def weights(images):
 
 
 class Mountain:
-    """A bench whose figures are a function of the setting."""
+    """A runner whose figures are a function of the setting."""
 
     def __init__(self, height):
         self.height, self.tried = height, []
@@ -95,10 +95,10 @@ def test_methods_without_parameters_are_tried_once_and_the_start_first():
     found = list(search(mountain, start, ("soft", "soft-vote")))
     assert [trial.post for trial in found] == [replace(start, method="soft"), replace(start, method="soft-vote")]
     assert mountain.tried == [start, *(trial.post for trial in found)]
-    assert expected(("soft", "soft-vote")) == 2
-    assert expected(("standard",)) == 1 + 6 + 3  # itself, the grid, a step or two
-    assert expected(("cl-balanced",)) == 1 + 6 + 3 + 7  # and all readings but its own
-    assert expected(("soft", "standard", "cl-balanced")) == 1 + 10 + 17
+    assert expected_trials(("soft", "soft-vote")) == 2
+    assert expected_trials(("standard",)) == 1 + 6 + 3  # itself, the grid, a step or two
+    assert expected_trials(("cl-balanced",)) == 1 + 6 + 3 + 7  # and all readings but its own
+    assert expected_trials(("soft", "standard", "cl-balanced")) == 1 + 10 + 17
 
 
 def test_conf_rises_until_it_costs_too_much():
@@ -108,8 +108,8 @@ def test_conf_rises_until_it_costs_too_much():
     assert [trial.post.conf for trial in trials] == [0.0, 0.02, 0.03, 0.05, 0.1, 0.15]
     assert within(trials, 0.0125)[-1].post.conf == 0.1
     assert [t.post.conf for t in raise_conf(mountain, mountain(NMSOptions(conf=0.05)), 0)] == [0.05, 0.1]
-    everything = raise_conf(mountain, mountain(NMSOptions(conf=0.0)), 1)
-    assert [trial.post.conf for trial in everything] == [0.0, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]
+    trials = raise_conf(mountain, mountain(NMSOptions(conf=0.0)), 1)
+    assert [trial.post.conf for trial in trials] == [0.0, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]
 
 
 def test_a_higher_conf_may_be_better():
@@ -123,10 +123,10 @@ def test_a_trial_is_pycocotools_on_the_split_and_on_its_halves(scattered):
     index, results = scattered(9, 3)
     parts, drawn = halves(9, 2), resamples(9, 3, seed=0)
     steps = []
-    bench = Bench(list(from_results(results)), index, "AP", parts, drawn, lambda: steps.append(1))
-    post = NMSOptions(conf=0.3, iou=0.4, method="diou")
-    trial = bench(post)
-    left = bench.detections(post)[0]
+    runner = TrialRunner(list(from_results(results)), index, "AP", parts, drawn, lambda: steps.append(1))
+    post = NMSOptions(conf=0.3, iou=0.4, nms="diou")
+    trial = runner(post)
+    left = runner.detections(post)[0]
     assert trial.figure == pytest.approx(evaluate(index, left).metrics["AP"], abs=1e-12)
     assert trial.boxes == len(left) / 9
     assert left[:, 5].min() > 0.3
@@ -135,7 +135,7 @@ def test_a_trial_is_pycocotools_on_the_split_and_on_its_halves(scattered):
         shown = left[np.isin(left[:, 0], some.image_ids)]
         assert figure == pytest.approx(evaluate(some, shown).metrics["AP"], abs=1e-12)
     np.testing.assert_array_equal(trial.samples, weighted_ap(match(index, left), drawn))
-    assert bench(post) is trial
+    assert runner(post) is trial
     assert len(steps) == 1
 
 
@@ -152,14 +152,14 @@ def test_a_trial_counts_nms_and_nothing_else(scattered, make_index, monkeypatch)
 
         return call
 
-    monkeypatch.setattr("cledet.evaluation.tune.search.apply_nms", slow(3, apply_nms))
-    monkeypatch.setattr("cledet.evaluation.tune.search.over", slow(50, over))
+    monkeypatch.setattr(NMSOptions, "keep", slow(3, NMSOptions.keep))
+    monkeypatch.setattr("cledet.evaluation.tune.search.above_conf", slow(50, above_conf))
     candidates = list(from_results(results))
     assert len(candidates) == 4
-    assert Bench(candidates, index, "AP", *weights(4))(NMSOptions(conf=0.0)).nms_ms == 3000
-    trial = Bench(candidates[:1], index.subset([0]), "AP", *weights(1))(NMSOptions(conf=0.0, iou=1.0))
+    assert TrialRunner(candidates, index, "AP", *weights(4))(NMSOptions(conf=0.0)).nms_ms == 3000
+    trial = TrialRunner(candidates[:1], index.subset([0]), "AP", *weights(1))(NMSOptions(conf=0.0, iou=1.0))
     assert (trial.nms_ms, trial.boxes) == (3000, len(candidates[0].boxes))
-    nothing = Bench([], make_index(), "AP", *weights(0))(NMSOptions())
+    nothing = TrialRunner([], make_index(), "AP", *weights(0))(NMSOptions())
     assert (nothing.nms_ms, nothing.boxes) == (0, 0)
     assert np.isnan(nothing.figure)
 
@@ -167,16 +167,16 @@ def test_a_trial_counts_nms_and_nothing_else(scattered, make_index, monkeypatch)
 def test_conf_leaves_out_candidates_before_nms(scattered):
     _, results = scattered(2, 0)
     one = next(iter(from_results(results)))
-    assert over(one, 0.0) is one
-    assert over(one, 0.5).scores.tolist() == [score for score in one.scores.tolist() if score > 0.5]
+    assert above_conf(one, 0.0) is one
+    assert above_conf(one, 0.5).scores.tolist() == [score for score in one.scores.tolist() if score > 0.5]
     lowest = one.scores.min().item()
-    assert len(over(one, lowest).scores) == len(one.scores) - 1  # a candidate of just that score goes
-    assert len(over(one, 0.5).boxes) == len(over(one, 0.5).labels) == len(over(one, 0.5).scores)
+    assert len(above_conf(one, lowest).scores) == len(one.scores) - 1  # a candidate of just that score goes
+    assert len(above_conf(one, 0.5).boxes) == len(above_conf(one, 0.5).labels) == len(above_conf(one, 0.5).scores)
 
 
 def test_classes_that_the_split_lacks_are_left_out(scattered):
     index, results = scattered(3, 0)
     results[::2, 6] = 77
-    bench = Bench(list(from_results(results)), index, "AP50", *weights(3))
-    found = bench.detections(NMSOptions(conf=0.0, iou=1.0))[0]
+    runner = TrialRunner(list(from_results(results)), index, "AP50", *weights(3))
+    found = runner.detections(NMSOptions(conf=0.0, iou=1.0))[0]
     np.testing.assert_array_equal(np.sort(found[:, 5]), np.sort(results[results[:, 6] != 77, 5]))

@@ -16,9 +16,10 @@ from cledet.config.evaluate import TuneSettings, ValSettings
 from cledet.config.loading import resolve
 from cledet.errors import Interrupted, UserError
 from cledet.evaluation.candidates import from_results
-from cledet.evaluation.tune.report import commands, conf_table, methods_table, sentences, to_document, to_recipe
-from cledet.evaluation.tune.search import Bench, Trial
-from cledet.evaluation.tune.tuner import Gain, judge, open_candidates, tune
+from cledet.evaluation.tune.search import Trial, TrialRunner
+from cledet.evaluation.tune.tuner import assess_gains, open_candidates, tune
+from cledet.evaluation.tune.tuning_report import commands, conf_table, methods_table, sentences, to_document, to_recipe
+from cledet.metrics.bootstrap import PairedDifference
 from cledet.models.nms import NMSOptions
 
 SIDE = 20
@@ -78,9 +79,9 @@ def test_where_duplicates_are_left_a_lower_iou_gains(doubled, capsys):
     assert found.best.post.iou <= 0.425
     assert found.best.figure == pytest.approx(1)
     assert found.gain.low > 0.1
-    assert found.gain.low <= found.gain.gain <= found.gain.high
+    assert found.gain.low <= found.gain.value <= found.gain.high
     assert (found.held_out.better, found.held_out.halves) == (20, 20)
-    assert not found.noise
+    assert not found.within_noise
     assert found.recommended == found.best
     assert [trial.post.conf for trial in found.confs] == [0, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]
     assert found.conf == 0.5  # no score of a first box is lower
@@ -88,7 +89,7 @@ def test_where_duplicates_are_left_a_lower_iou_gains(doubled, capsys):
     tried = sum(trial.post.method == "standard" for trial in found.searched)
     assert f"standard: best AP 1.0000 of {tried} settings\n" in capsys.readouterr().err
     said = sentences(found, settings())
-    assert "the gain is beyond the noise" in said
+    assert "the gain is significant" in said
     (line,) = commands(found, settings(), None)
     iou = f"{found.best.post.iou:g}"
     assert line == f"cledet val --predictions raw.json --data set --nms standard --iou {iou} --conf {found.conf:g}"
@@ -100,9 +101,9 @@ def test_where_the_lead_is_chance_it_says_so(chancy):
     assert found.best.figure > found.default.figure
     assert found.gain.low < 0 < found.gain.high
     assert found.held_out.gain < 0
-    assert found.noise
+    assert found.within_noise
     assert found.recommended == found.default
-    assert "the gain is inside the noise: keep the default" in sentences(found, settings())
+    assert "the gain is within the noise: keep the default" in sentences(found, settings())
     assert "--nms standard --iou 0.5" in commands(found, settings(), None)[0]
 
 
@@ -111,18 +112,19 @@ def test_a_smaller_gain_may_be_the_surer_one(doubled):
     found = tuned(*doubled, nms="standard,soft")
     best, other = found.methods["standard"], found.methods["soft"]
     assert best.figure > other.figure > found.default.figure
-    unsure = replace(found, gains={**found.gains, "standard": Gain(0.2, -0.1, 0.5)})
+    unsure = replace(found, gains={**found.gains, "standard": PairedDifference(0.2, -0.1, 0.5)})
     nowhere_else = replace(unsure, held_out=found.held_out._replace(gain=0))
-    assert (found.sure, unsure.sure) == (best, other)
-    assert [one.noise for one in (found, unsure, nowhere_else)] == [False, False, True]
+    assert (found.significant, unsure.significant) == (best, other)
+    assert [one.within_noise for one in (found, unsure, nowhere_else)] == [False, False, True]
     gain = found.gains["soft"]
     assert sentences(replace(unsure, confs=[other]), settings())[2] == (
-        f"that is inside the noise; beyond it is --nms soft: {gain.gain:+.4f}, {gain.low:+.4f} to {gain.high:+.4f}"
+        "that gain is within the noise; the best significant one is that of --nms soft: "
+        f"{gain.value:+.4f}, {gain.low:+.4f} to {gain.high:+.4f}"
     )
 
 
 class Made:
-    """A bench of made-up trials; all detections are the same."""
+    """A runner of made-up trials; all detections are the same."""
 
     def __init__(self, case, *trials):
         (self.index, self.results), self.tried = case, {trial.post: trial for trial in trials}
@@ -142,12 +144,12 @@ def test_intervals_are_of_differences_and_the_surest_is_recommended(doubled):
         for i, (name, (figure, moved)) in enumerate(figures.items())
     ]
     default, sure, best = trials
-    found = judge(Made(doubled, *trials), default.post, {trial.post.method: trial for trial in trials})
-    assert (found.best, found.sure, found.recommended, found.noise) == (best, sure, sure, False)
+    found = assess_gains(Made(doubled, *trials), default.post, {trial.post.method: trial for trial in trials})
+    assert (found.best, found.significant, found.recommended, found.within_noise) == (best, sure, sure, False)
     one = found.gains["soft"]
-    assert (one.gain, one.low, one.high) == pytest.approx((0.1, 0.1 - 1.96 * 0.02, 0.1 + 1.96 * 0.02), abs=0.006)
+    assert one[:3] == pytest.approx((0.1, 0.1 - 1.96 * 0.02, 0.1 + 1.96 * 0.02), abs=0.006)
     assert found.gains["weighted"].low < 0
-    assert found.gains["standard"] == (0, 0, 0)
+    assert found.gains["standard"][:3] == (0, 0, 0)
 
 
 def test_where_all_settings_are_equal_the_default_is_best(doubled):
@@ -155,8 +157,8 @@ def test_where_all_settings_are_equal_the_default_is_best(doubled):
     index, results = doubled
     found = tuned(index, results[: len(results) // 2], nms="diou,weighted")
     assert found.best is found.default
-    assert found.gain == (0, 0, 0)
-    assert found.noise
+    assert found.gain[:3] == (0, 0, 0)
+    assert found.within_noise
     assert f"of {len(found.searched)} settings none is better than the default" in sentences(found, settings())[0]
 
 
@@ -195,7 +197,7 @@ def test_the_models_own_commands(doubled):
     val, predict = commands(found, own, "runs/a b")
     assert val.startswith("cledet val --weights 'runs/a b' --split test --imgsz 96 --nms standard --iou ")
     assert predict.startswith("cledet predict IMAGES --weights 'runs/a b' --imgsz 96 --nms standard --iou ")
-    assert predict.endswith(f" --conf {found.operating.confidence:.3f}")
+    assert predict.endswith(f" --conf {found.operating_point.confidence:.3f}")
 
 
 def test_a_command_has_all_flags_that_matter_to_its_method(doubled):
@@ -226,24 +228,24 @@ def test_another_figure(doubled):
 
 def test_a_signal_keeps_what_was_found(doubled, monkeypatch):
     """After four settings; diou was not begun."""
-    call = Bench.__call__
+    call = TrialRunner.__call__
 
     def interrupted(self, post):
         if len(self.tried) == 4 and post not in self.tried:
             os.kill(os.getpid(), signal.SIGINT)
         return call(self, post)
 
-    monkeypatch.setattr(Bench, "__call__", interrupted)
+    monkeypatch.setattr(TrialRunner, "__call__", interrupted)
     found = tuned(*doubled, default=NMSOptions(conf=0.25), nms="standard,diou")
     assert found.stopped == signal.SIGINT
     assert (found.conf, found.confs) == (0.25, [found.recommended])  # no conf is searched any more
     assert len(found.searched) == 4
     assert set(found.methods) == {"standard"}
     assert found.best.figure == max(trial.figure for trial in found.searched)
-    assert sentences(found, settings())[-1] == "the search was stopped before its end"
+    assert sentences(found, settings())[-1] == "the search was interrupted"
 
 
 def test_a_signal_before_anything_was_found(doubled, monkeypatch):
-    monkeypatch.setattr(Bench, "__call__", lambda self, post: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(TrialRunner, "__call__", lambda self, post: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted, match="SIGTERM"):
         tuned(*doubled)

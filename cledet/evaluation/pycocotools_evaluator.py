@@ -1,0 +1,104 @@
+"""COCO's twelve metrics by the reference implementation, `pycocotools.cocoeval.COCOeval`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+import numpy as np
+
+from cledet.config.evaluate import ValSettings
+from cledet.console import say
+from cledet.data.index import DetectionIndex, Floats
+from cledet.metrics.evaluation import EvaluatedDetections, Limits, Metrics
+from cledet.metrics.results_file import Results
+
+
+def coco_annotations(index: DetectionIndex) -> dict[str, Any]:
+    """Convert a split to the content of a COCO annotation file.
+
+    Ids and boxes are those of the data set, unrounded; `iscrowd` is 1 where a box is ignored.
+    """
+    columns = zip(
+        index.image_ids[index.image_of_boxes()].tolist(),
+        index.category_ids[index.labels].tolist(),
+        index.xywh.tolist(),
+        index.area.tolist(),
+        index.ignore.astype(int).tolist(),
+    )
+    images = zip(index.image_ids.tolist(), index.paths.tolist(), index.sizes.tolist())
+    keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
+    return {
+        "info": {"description": index.name},
+        "images": [{"id": i, "file_name": path, "width": w, "height": h} for i, path, (w, h) in images],
+        "categories": [{"id": i, "name": name} for i, name in zip(index.category_ids.tolist(), index.classes)],
+        "annotations": [{"id": row, **dict(zip(keys, values))} for row, values in enumerate(columns, 1)],
+    }
+
+
+def evaluate_with_pycocotools(index: DetectionIndex, results: Results, limits: Limits = Limits()) -> Metrics:  # noqa: B008
+    """Compute the twelve metrics with COCOeval; a metric without objects to measure is None.
+
+    `COCOeval.summarize` measures AP at 100 detections only, so the means over its precision [T, R, K, A, M] and recall
+    [T, K, A, M] are taken here.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth, detections = COCO(), COCO()
+    truth.dataset = coco_annotations(index)
+    detections.dataset = truth.dataset | {"annotations": _detection_entries(results)}
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        detections.createIndex()
+        coco = COCOeval(truth, detections, "bbox")
+        coco.params.maxDets, coco.params.areaRng = list(limits.max_dets), limits.ranges
+        coco.evaluate()
+        coco.accumulate()
+    precision, recall = coco.eval["precision"][..., -1], coco.eval["recall"]
+    cells = [precision[..., 0], precision[0, ..., 0], precision[5, ..., 0]]
+    cells += [precision[..., area] for area in (1, 2, 3)]
+    cells += [*(recall[..., 0, most] for most in range(3)), *(recall[..., area, -1] for area in (1, 2, 3))]
+    return {name: _mean(values) for name, values in zip(limits.names, cells)}
+
+
+def apply_evaluator(
+    evaluated: EvaluatedDetections, index: DetectionIndex, settings: ValSettings
+) -> EvaluatedDetections:
+    """Report the metrics of the evaluator that the settings name, and log how pycocotools and the fast one differ."""
+    if settings.evaluator == "fast" or evaluated.unlabelled is not None:
+        return evaluated
+    limits = Limits(settings.eval_max_dets, settings.areas)
+    fast, reference = evaluated.evaluation.metrics, evaluate_with_pycocotools(index, evaluated.results, limits)
+    say(differences({name: fast[name] for name in reference}, reference))
+    return evaluated.with_fields(metrics={**fast, **reference})
+
+
+def differences(fast: Metrics, reference: Metrics) -> str:
+    """Return a sentence that names the metrics of the fast evaluator that are not those of pycocotools."""
+    unequal = [name for name, value in reference.items() if fast[name] != value]
+    if not unequal:
+        return f"pycocotools: all {len(reference)} metrics are equal to those of the fast evaluator"
+    parts = (f"{name} {reference[name]} (fast: {fast[name]}{_gap(reference[name], fast[name])})" for name in unequal)
+    return (
+        f"pycocotools differs from the fast evaluator in {len(unequal)} of {len(reference)} metrics: {', '.join(parts)}"
+    )
+
+
+def _gap(reference: float | None, fast: float | None) -> str:
+    return "" if reference is None or fast is None else f", difference {reference - fast:+.1e}"
+
+
+def _detection_entries(results: Results) -> list[dict[str, Any]]:
+    keys = ("id", "image_id", "category_id", "bbox", "area", "score", "iscrowd")
+    return [
+        dict(zip(keys, (row, int(image), int(category), [x, y, w, h], w * h, score, 0)))
+        for row, (image, x, y, w, h, score, category) in enumerate(results.tolist(), 1)
+    ]
+
+
+def _mean(values: Floats) -> float | None:
+    """Return the mean of the cells that were measured; COCOeval marks the others with -1."""
+    known = values[values > -1]
+    return float(np.mean(known)) if known.size else None

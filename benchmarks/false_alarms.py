@@ -21,10 +21,10 @@ from cledet.evaluation.tune.search import Bench
 from cledet.evaluation.tune.tuner import Tuned, judge, weights
 from cledet.metrics.bootstrap import interval
 from cledet.metrics.results_file import Results, read_results
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import NMSOptions
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco2017_sub"
-TWO = (PostProcess(nms="standard", conf=0), PostProcess(nms="weighted", conf=0))
+TWO = (NMSOptions(method="standard", conf=0), NMSOptions(method="weighted", conf=0))
 
 
 class Tossed(Bench):
@@ -34,7 +34,7 @@ class Tossed(Bench):
         super().__init__([], index, settings.metric, *weights(index, settings))
         self.two, self.seed = two, seed
 
-    def detections(self, post: PostProcess) -> tuple[Results, float]:
+    def detections(self, post: NMSOptions) -> tuple[Results, float]:
         of_first = np.random.default_rng((self.seed, int(post.iou))).random(len(self.index)) < 0.5
         parts = [
             results[np.isin(results[:, 0], self.index.image_ids[chosen])]
@@ -47,10 +47,10 @@ def world(two: tuple[Results, ...], index: DetectionIndex, seed: int, others: in
     """A default and so many other settings, judged as `cledet tune` judges them."""
     settings = TuneSettings()
     bench = Tossed(two, index, seed, settings)
-    default = PostProcess(iou=0)
-    trials = [bench(PostProcess(iou=number)) for number in range(others + 1)]
+    default = NMSOptions(iou=0)
+    trials = [bench(NMSOptions(iou=number)) for number in range(others + 1)]
     best = max(trials[1:], key=lambda trial: trial.figure)
-    return judge(bench, default, {default.nms: best})
+    return judge(bench, default, {default.method: best})
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from cledet.data.index import DetectionIndex
 from cledet.data.open import open_source
 from cledet.distributed.devices import amp_dtype, describe, pick_device
 from cledet.errors import UserError, nearest
-from cledet.evaluation.evaluator import post_process, validate, validate_results
+from cledet.evaluation.evaluator import nms_options, validate, validate_results
 from cledet.evaluation.nms_methods import with_gains
 from cledet.evaluation.score_file import predictions_split
 from cledet.evaluation.splits import load_index
@@ -99,14 +99,14 @@ class Detector:
         return run
 
     def val(self, settings: ValSettings | None = None, **given: Any) -> Evaluation:
-        """Figures of the model, or of a file of predictions, on a split; `compare` takes several NMS methods."""
+        """Figures of the model, or of a file of predictions, on a split; `compare_nms` takes several NMS methods."""
         settings = settings or resolve(ValSettings, given)
         if len(settings.nms_methods(())) > 1:
-            raise UserError(f"val gives the figures of one NMS method, not of {settings.nms}", "use compare")
-        (found,) = self.compare(settings).values()
+            raise UserError(f"val gives the figures of one NMS method, not of {settings.nms}", "use compare_nms")
+        (found,) = self.compare_nms(settings).values()
         return found
 
-    def compare(self, settings: ValSettings | None = None, **given: Any) -> dict[str, Evaluation]:
+    def compare_nms(self, settings: ValSettings | None = None, **given: Any) -> dict[str, Evaluation]:
         """The same for each NMS method that the settings name, all on the same candidates."""
         found = self.validate(settings or resolve(ValSettings, given))
         return {name: one.evaluation for name, one in found.items()}
@@ -154,7 +154,7 @@ class Detector:
         model, device = self._trained(), pick_device(settings.device)
         return Predictor(
             network=model.network().to(device),
-            post=post_process(settings, model.components),
+            post=nms_options(settings, model.components),
             imgsz=settings.imgsz or model.imgsz,
             device=device,
             dtype=amp_dtype(device, settings.amp),

@@ -18,7 +18,7 @@ from cledet.models.checkpoint import load_checkpoint
 from cledet.models.criterion import Criterion, Targets
 from cledet.models.network import Architecture, build_network
 from cledet.models.nms import NMS, suppress
-from cledet.ops.nms_clusters import clusters
+from cledet.ops.nms_clusters import find_clusters
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +53,7 @@ def test_every_nms_method_keeps_the_same(method, n, classes):
 def test_clusters_are_the_same():
     for seed in range(20):
         sample = crowded(int(torch.randint(1, 4000, (1,), generator=torch.Generator().manual_seed(seed))), 5, seed)
-        for here, there in zip(clusters(*sample, 0.5), clusters(*(part.cuda() for part in sample), 0.5)):
+        for here, there in zip(find_clusters(*sample, 0.5), find_clusters(*(part.cuda() for part in sample), 0.5)):
             assert torch.equal(there.cpu(), here)
 
 
@@ -147,7 +147,7 @@ def test_batch_auto_fits_and_trains(tiny, tmp_path):
 PAIR = """
 import sys, torch, torch.distributed as dist
 from cledet.data.dataset import Batch
-from cledet.training.train_step import Learner
+from cledet.training.train_step import TrainStep
 from cledet.training.auto_batch import worst_batch
 from cledet.models.criterion import Criterion
 from cledet.models.network import Architecture, build_network
@@ -160,7 +160,7 @@ torch.backends.cudnn.allow_tf32 = False
 torch.manual_seed(0)
 settings = TrainSettings(norm="sync", imgsz=96, backbone_weights="none", batch=4, amp="off", warmup=0, lr=0.01)
 network = build_network(Architecture(backbone="r18", classes=2, fpn_channels=32, norm="batch"))
-learner = Learner(network, Criterion(), settings, torch.device("cuda", 0), 10)
+learner = TrainStep(network, Criterion(), settings, torch.device("cuda", 0), 10)
 batch = worst_batch(4, 96, 3)
 own = slice(rank * 4 // size, (rank + 1) * 4 // size)
 batch = Batch(*(getattr(batch, field)[own] for field in Batch.__dataclass_fields__))

@@ -22,7 +22,7 @@ ORDER = {
     "distributed": {"errors", "environment", "console"},
     "ops": set(),
     "components": {"ops"},
-    "models": {"errors", "console", "io", "ops", "components"},
+    "models": {"errors", "config", "console", "io", "ops", "components"},
     "data": {"errors", "safe_yaml"},
     "metrics": {"errors", "data"},
     "visualization": {"console", "io", "data"},

@@ -19,11 +19,10 @@ from cledet.inference.predictor import Predictor
 from cledet.models import criterion as criterion_module
 from cledet.models.criterion import Criterion, Losses
 from cledet.models.network import Architecture, build_network
-from cledet.models.nms import NMS
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import NMS, NMSOptions, apply_nms
 from cledet.training.auto_batch import worst_batch
 from cledet.training.init_model import build_criterion
-from cledet.training.train_step import Learner, over_processes
+from cledet.training.train_step import TrainStep, over_processes
 
 GPU = torch.device("cuda", 0)
 ATEN = torch.ops.aten
@@ -147,11 +146,11 @@ def batch(images: int = 2) -> Batch:
     return made
 
 
-def learner(**settings: Any) -> Learner:
+def learner(**settings: Any) -> TrainStep:
     given = TrainSettings(amp="off", imgsz=64, backbone_weights="none", fpn_channels=32, batch=4, **settings)
     torch.manual_seed(0)
     arch = Architecture(backbone="r18", classes=2, fpn_channels=32, norm="batch", head=given.head)
-    return Learner(build_network(arch), build_criterion(given), given, GPU, 10)
+    return TrainStep(build_network(arch), build_criterion(given), given, GPU, 10)
 
 
 def test_the_pretended_gpu_refuses_what_cuda_refuses(gpu):
@@ -246,10 +245,10 @@ def test_a_tensor_on_the_cpu_in_the_criterion_is_found(gpu, monkeypatch):
 def test_prediction_stays_on_the_gpu(gpu, head, method):
     trained = learner(head=head)
     trained.network.requires_grad_(False)
-    post = PostProcess(nms=method, conf=0.0, cl_score="max", cl_norm="diagonal")
+    post = NMSOptions(method=method, conf=0.0, cl_score="max", cl_norm="diagonal")
     for found in from_network.__wrapped__(trained.network, [batch()], 0.0, (3, 7), gpu, None):
         assert found.boxes.device == gpu
-        kept = post.keep(found.boxes, found.scores, found.labels)
+        kept = apply_nms(found.boxes, found.scores, found.labels, post)
         assert {part.device for part in kept} == {gpu}
         assert len(to_results(found, kept)) == len(kept.keep) > 0
         assert len(everything(found)) == len(found.boxes)
@@ -259,7 +258,7 @@ def test_an_image_is_predicted_on_the_gpu(gpu, monkeypatch):
     monkeypatch.setattr(Predictor, "predict", torch.no_grad()(Predictor.predict.__wrapped__))
     predictor = Predictor(
         network=learner().network,
-        post=PostProcess(conf=0.0),
+        post=NMSOptions(conf=0.0),
         imgsz=64,
         device=gpu,
         dtype=None,

@@ -1,4 +1,8 @@
-"""Dynamic coefficient loss (DC): the better a positive anchor is localized, the more its class counts."""
+"""Dynamic coefficient loss (DC): positive anchors with accurate boxes receive a larger classification loss.
+
+A close precedent is the IoU-balanced classification loss (Wu et al., arXiv 1908.05641): it weights the positives by a
+power of their IoU, and its normalizer, treated as a constant, also keeps the sum of their losses.
+"""
 
 from __future__ import annotations
 
@@ -13,30 +17,29 @@ from cledet.ops.boxes import area, centers, upcast
 def dynamic_coefficient(
     pred_boxes: Tensor, gt_boxes: Tensor, *, eps: float = 1e-6, unit: Tensor | None = None
 ) -> Tensor:
-    """Coefficient lam [N] of each positive anchor, Eq. 2: near 2 for a good box, near 0.5 for a bad one.
+    """Compute the coefficient lam [N] of each positive anchor, Eq. 2: near 2 for an accurate box, 0.5 for a poor one.
 
         lam = 1 / (sigmoid(offset^2 / unit^2) + tanh(|w/h - w^/h^|) + eps)
 
-    pred_boxes [N, 4] decoded, gt_boxes [N, 4], row by row; unit [N] pixels that the centre offset is counted
-    in (None: 1 pixel), see `center_unit`. A box without height has a huge but finite ratio of sides.
+    pred_boxes [N, 4] are decoded and gt_boxes [N, 4] their ground truths, row by row. unit [N] is the unit of the
+    centre offset in pixels, see `center_unit`; None is 1 pixel. The height is clamped to eps in w/h.
     """
     offset = centers(pred_boxes) - centers(gt_boxes)
     if unit is not None:
         offset = offset / upcast(unit).clamp(min=eps)[:, None]
-    ratio_gap = (_aspect(pred_boxes, eps) - _aspect(gt_boxes, eps)).abs()
+    ratio_gap = (_aspect_ratio(pred_boxes, eps) - _aspect_ratio(gt_boxes, eps)).abs()
     return 1 / (offset.square().sum(-1).sigmoid() + ratio_gap.tanh() + eps)
 
 
 def normalize_coefficient(
     coefficient: Tensor, cls_loss: Tensor, *, total: Callable[[Tensor], Tensor] = torch.Tensor.detach
 ) -> Tensor:
-    """Coefficient lam' [N], Eq. 3: scaled so that the weighted losses sum to what the plain losses sum to.
+    """Scale the coefficients so that the sum of the weighted losses equals the sum of the losses, Eq. 3.
 
         lam' = lam * sum_j(L_j) / sum_j(lam_j * L_j)
 
-    coefficient [N] of Eq. 2, cls_loss [N] focal losses of the same anchors; total adds up what several processes
-    hold of a batch. The result carries no gradient: if it did, the weighted sum would be the plain sum. Where all
-    losses are zero it is 1.
+    coefficient [N] of Eq. 2 and cls_loss [N], focal losses of the same anchors. `total` sums a tensor over processes.
+    Returns lam' [N] without gradient: with one, the weighted sum would be the plain sum. It is 1 if all losses are 0.
     """
     coefficient, cls_loss = upcast(coefficient.detach()), upcast(cls_loss.detach())
     plain, weighted = total(torch.stack([cls_loss.sum(), (coefficient * cls_loss).sum()]))
@@ -45,16 +48,15 @@ def normalize_coefficient(
 
 
 def center_unit(name: str, gt_boxes: Tensor, strides: Tensor) -> Tensor | None:
-    """Pixels [N] in which Eq. 2 counts the centre offset, by the name of the reading.
+    """Return the unit [N] of Eq. 2's centre offset in pixels, by its name in CENTER_UNITS.
 
-    gt_boxes [N, 4], strides [N] of the anchors' pyramid levels. A name that is not in CENTER_UNITS is a
-    KeyError.
+    gt_boxes [N, 4], strides [N] of the anchors' pyramid levels. Raises KeyError for an unknown name.
     """
     return CENTER_UNITS[name](gt_boxes, strides)
 
 
-def _aspect(boxes: Tensor, eps: float) -> Tensor:
-    """Width over height [N], the height at least eps."""
+def _aspect_ratio(boxes: Tensor, eps: float) -> Tensor:
+    """Compute width over height [N], with a height of at least eps."""
     width, height = (upcast(boxes)[:, 2:] - upcast(boxes)[:, :2]).unbind(-1)
     return width / height.clamp(min=eps)
 

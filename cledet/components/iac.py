@@ -1,4 +1,4 @@
-"""IoU-classification-aware assignment (IAC): an anchor that classifies an object well may answer for it."""
+"""IoU-classification-aware assignment (IAC): anchors that classify an object well become positive at a lower IoU."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from cledet.ops.boxes import area, centers, contains, intersection, upcast
 
 
 class IACOptions(NamedTuple):
-    """What makes an anchor positive that IoU alone does not, Eq. 6 and 7; as it stands, the paper's letter.
+    """Settings of Eq. 6 and 7, with the defaults of the paper.
 
-    The last three narrow it; they are ours.
+    The last three, which are not in the paper, restrict the anchors that may be recalled.
     """
 
     alpha: float = 0.75
     """Weight of the probability in Eq. 6."""
     score_threshold: float = 0.5
-    """Eq. 7's threshold: the lowest score that recalls."""
+    """Lowest score that recalls an anchor, Eq. 7."""
     min_iou: float = 0.0
-    """IoU with its ground truth that an anchor must exceed; at 0 it must overlap it at all."""
+    """IoU with its ground truth that a recalled anchor exceeds; 0 requires an overlap."""
     center: bool = False
-    """Whether its centre must lie in the ground truth."""
+    """Require the anchor's centre to lie in the ground truth."""
     cap: int = 0
-    """The most that are recalled for a ground truth, the best by score; 0 for any number."""
+    """Most recalled anchors per ground truth, the best by score; 0 for no limit."""
 
 
 def iac_score(anchors: Tensor, gt_boxes: Tensor, prob: Tensor, *, alpha: float = 0.75) -> Tensor:
-    """Score s [...] of anchors [..., 4] for gt_boxes [..., 4], row by row, Eq. 6.
+    """Compute the score s [...] of anchors [..., 4] for gt_boxes [..., 4], row by row, Eq. 6.
 
         s = alpha * prob + (1 - alpha) * intersection / min(area_anchor, area_gt)
 
-    prob [...] is the anchor's predicted probability of that ground truth's class.
+    prob [...] is the anchor's predicted probability of the ground truth's class.
     """
     smaller = torch.minimum(area(anchors), area(gt_boxes))
     overlap = intersection(anchors, gt_boxes) / smaller.clamp(min=torch.finfo(smaller.dtype).tiny)
@@ -55,23 +55,23 @@ def assign_iac(
     recall_center: bool = False,
     recall_cap: int = 0,
 ) -> Tensor:
-    """Assignment [..., A] int64 by IoU and score, Eq. 5-7: ground truth index, -1 background, -2 ignored.
+    """Assign anchors to ground truths by IoU and score, Eq. 5-7.
 
-    anchors [A, 4], gt_boxes [..., G, 4] padded with zero boxes, gt_labels [..., G] int64, prob [..., A, C]
-    predicted probabilities of all classes. With no probability over 1/3 (at the default alpha) this is
-    `ops.assign_max_iou`. What the options mean: `IACOptions`.
+    anchors [A, 4], gt_boxes [..., G, 4] padded with zero boxes, gt_labels [..., G] int64, prob [..., A, C] predicted
+    probabilities of all classes; the options are those of `IACOptions`. Returns [..., A] int64: ground truth index, -1
+    background, -2 ignored. If no probability exceeds 1/3 (at the default alpha), this equals `ops.assign_max_iou`.
     """
-    rule = IACOptions(alpha, score_threshold, recall_min_iou, recall_center, recall_cap)
+    options = IACOptions(alpha, score_threshold, recall_min_iou, recall_center, recall_cap)
     matches = match(anchors, gt_boxes)
-    plain = assign_from(matches, fg_threshold=fg_threshold, bg_threshold=bg_threshold)
+    by_iou = assign_from(matches, fg_threshold=fg_threshold, bg_threshold=bg_threshold)
     prob = at_matched_class(prob.detach(), gt_labels, matches)
-    return torch.where(recalled(plain, matches, anchors, gt_boxes, prob, rule), matches.gt, plain)
+    return torch.where(recalled(by_iou, matches, anchors, gt_boxes, prob, options), matches.gt, by_iou)
 
 
 def at_matched_class(values: Tensor, gt_labels: Tensor, matches: Matches) -> Tensor:
-    """Of values [..., A, C], logits or probabilities, those [..., A] of each anchor's ground truth's class.
+    """Select from values [..., A, C], logits or probabilities, the class of each anchor's matched ground truth.
 
-    gt_labels [..., G] int64, padded with anything. Without ground truths: 0.
+    gt_labels [..., G] int64 with any padding. Returns [..., A], or zeros without ground truths.
     """
     if not gt_labels.shape[-1]:
         return torch.zeros_like(matches.iou)
@@ -80,32 +80,32 @@ def at_matched_class(values: Tensor, gt_labels: Tensor, matches: Matches) -> Ten
 
 
 def recalled(
-    assignment: Tensor, matches: Matches, anchors: Tensor, gt_boxes: Tensor, prob: Tensor, rule: IACOptions
+    assignment: Tensor, matches: Matches, anchors: Tensor, gt_boxes: Tensor, prob: Tensor, options: IACOptions
 ) -> Tensor:
-    """Which anchors [..., A] bool, not positive in assignment [..., A], the rule makes positive, Eq. 7.
+    """Select the anchors [..., A] bool that become positive by score, Eq. 7, among those not positive already.
 
-    anchors [A, 4], gt_boxes [..., G, 4] padded with zero boxes, prob [..., A] of the class of the ground truth
-    that each anchor matches.
+    assignment [..., A] by IoU, anchors [A, 4], gt_boxes [..., G, 4] padded with zero boxes, prob [..., A] of the class
+    of each anchor's matched ground truth.
     """
     if not gt_boxes.shape[-2]:
         return torch.zeros_like(assignment, dtype=torch.bool)
     matched = gt_boxes.gather(-2, matches.gt[..., None].expand(*matches.gt.shape, 4))
-    score = iac_score(anchors, matched, prob, alpha=rule.alpha)
-    chosen = (score >= rule.score_threshold) & (matches.iou > rule.min_iou) & (assignment < 0)
-    if rule.center:
+    score = iac_score(anchors, matched, prob, alpha=options.alpha)
+    chosen = (score >= options.score_threshold) & (matches.iou > options.min_iou) & (assignment < 0)
+    if options.center:
         chosen &= contains(matched, centers(anchors))
-    return _best_of_each(chosen, score, matches.gt, rule.cap) if rule.cap else chosen
+    return _best_per_gt(chosen, score, matches.gt, options.cap) if options.cap else chosen
 
 
-def _best_of_each(chosen: Tensor, score: Tensor, gt: Tensor, count: int) -> Tensor:
-    """Of the anchors chosen [..., A] bool the `count` of highest score of each ground truth, ties by index."""
-    places = chosen.nonzero()
-    image, which, value = places[:, :-1], gt[chosen], score[chosen]
-    group = torch.cat([image, which[:, None]], 1).unique(dim=0, return_inverse=True)[1]
+def _best_per_gt(chosen: Tensor, score: Tensor, gt: Tensor, count: int) -> Tensor:
+    """Keep of the chosen anchors [..., A] bool the `count` of highest score per ground truth, ties by index."""
+    index = chosen.nonzero()
+    image, value = index[:, :-1], score[chosen]
+    group = torch.cat([image, gt[chosen][:, None]], 1).unique(dim=0, return_inverse=True)[1]
     order = value.argsort(descending=True, stable=True)
     order = order[group[order].argsort(stable=True)]
     sizes = group.bincount()
     rank = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
     best = torch.zeros_like(chosen)
-    best[places[order[rank < count]].unbind(-1)] = True
+    best[index[order[rank < count]].unbind(-1)] = True
     return best

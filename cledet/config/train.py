@@ -53,7 +53,7 @@ class TrainingSettings(DetectionSettings):
         "retinanet",
         description="the detection head: retinanet, gfl (FCOS with generalized focal loss) or fcos (with centerness)",
     )
-    fpn_channels: Annotated[int, Field(ge=1, le=8192)] = Field(256, description="width of the pyramid and the head")
+    fpn_channels: Annotated[int, Field(ge=1, le=4096)] = Field(256, description="width of the pyramid and the head")
     head_init: Literal["normal", "he"] = Field(
         "normal", description="the head's first weights: normal (0.01, as published), or he, better for narrow ones"
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 from cledet.data.augment import Augment, Scene, fit, vary
 from cledet.data.images import Pixels, read_image
 from cledet.data.index import DetectionIndex
-from cledet.data.transforms import clip_boxes, visible
+from cledet.data.transforms import clip_boxes, resize_short, visible
 from cledet.errors import UserError
 
 Key = tuple[int, int]
@@ -115,7 +115,7 @@ class DetectionDataset(torch.utils.data.Dataset[Sample]):
         small = np.any(scene.boxes[:, 2:] - scene.boxes[:, :2] < least[:, None], axis=1)
         objects = ~small & ~scene.ignore
         return Sample(
-            image=torch.from_numpy(np.ascontiguousarray(scene.image)).permute(2, 0, 1),
+            image=_to_tensor(scene.image),
             boxes=torch.from_numpy(scene.boxes[objects]),
             labels=torch.from_numpy(scene.labels[objects]),
             ignored=torch.from_numpy(scene.boxes[~small & scene.ignore]),
@@ -177,6 +177,20 @@ def collate(samples: Sequence[Sample], multiple: int = 32) -> Batch:
         indices=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
         dropped=torch.tensor([sample.dropped for sample in samples], dtype=torch.int64),
     )
+
+
+def preprocess(image: Pixels, short: int, long: int, multiple: int = 32) -> tuple[Tensor, tuple[int, int]]:
+    """Resize one RGB image [H, W, 3] and pad it, as evaluation does for a batch.
+
+    Returns the batch [1, 3, Hp, Wp] uint8, and the image's height and width in it without padding.
+    """
+    resized = resize_short(image, short, long)
+    return pad_images([_to_tensor(resized)], multiple), (resized.shape[0], resized.shape[1])
+
+
+def _to_tensor(image: Pixels) -> Tensor:
+    """Return an image [H, W, 3] as a tensor [3, H, W], copied only if it is read-only or not contiguous."""
+    return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
 
 
 def pad_images(images: Sequence[Tensor], multiple: int = 32) -> Tensor:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from cledet.data.formats.paths import missing, plain_file
+from cledet.data.formats.paths import not_found_error, open_regular_file
 from cledet.errors import UserError
 
 Pixels = npt.NDArray[np.uint8]
@@ -55,10 +55,10 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Pixels:
     """
     path = Path(path)
     try:
-        with open(path, "rb", opener=plain_file) as file:
+        with open(path, "rb", opener=open_regular_file) as file:
             data = file.read()
     except FileNotFoundError:
-        error = missing("image", path)
+        error = not_found_error("image", path)
         raise ImageError(error.message, error.hint, "missing") from None
     except OSError as error:
         raise ImageError(f"cannot read image {path}: {error.strerror}") from error
@@ -110,7 +110,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises UserError naming the file if it cannot be read.
     """
     try:
-        with open(path, "rb", opener=plain_file) as file, _open(file) as header:
+        with open(path, "rb", opener=open_regular_file) as file, _open(file) as header:
             turned = int(header.getexif().get(_ORIENTATION_TAG, 1)) >= 5
             return (header.height, header.width) if turned else (header.width, header.height)
     except _UNREADABLE as error:
@@ -131,7 +131,7 @@ def image_files(source: str | Path) -> list[Path]:
     elif glob.has_magic(str(source)):
         found = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
     else:
-        raise missing("image or folder", path.absolute())
+        raise not_found_error("image or folder", path.absolute())
     images = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         what = f"{len(found)} other files" if found else "nothing"

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import open_memmap
 
-from cledet.data.formats.annotation_errors import Fault
+from cledet.data.formats.annotation_errors import AnnotationError
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -57,16 +57,16 @@ class DetectionIndex:
     """[B] COCO's `area` (of the mask) where the file has it, else width times height."""
     notes: tuple[str, ...] = ()
     """Sentences about anything odd, for the caller to print."""
-    faults: tuple[Fault, ...] = ()
+    annotation_errors: tuple[AnnotationError, ...] = ()
     """What makes the split unfit to train on or to evaluate."""
-    store: Path | None = None
+    cache_folder: Path | None = None
     """The folder of the cache that the columns are mapped from, if they are, see `cledet.data.index_cache`."""
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         """Pickled for another process: where the columns are mapped from, or the columns."""
-        if self.store is None:
+        if self.cache_folder is None:
             return DetectionIndex, tuple(getattr(self, column.name) for column in fields(self))
-        return DetectionIndex.mapped, (self.store, self.name, self.notes)
+        return DetectionIndex.mapped, (self.cache_folder, self.name, self.notes)
 
     @classmethod
     def mapped(cls, folder: Path, name: str | None = None, notes: tuple[str, ...] | None = None) -> DetectionIndex:
@@ -80,7 +80,7 @@ class DetectionIndex:
             name=words["name"] if name is None else name,
             classes=tuple(words["classes"]),
             notes=tuple(words["notes"]) if notes is None else notes,
-            store=folder,
+            cache_folder=folder,
             **columns,
         )
 
@@ -145,7 +145,7 @@ class DetectionIndex:
             labels=self.labels[rows],
             ignore=self.ignore[rows],
             area=self.area[rows],
-            store=None,
+            cache_folder=None,
         )
 
     def to_coco(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def cached(
     if found is not None and (not need_images or _has_images(found)):
         return found
     index = read()
-    return index if index.faults else _kept(index, folder)
+    return index if index.annotation_errors else _kept(index, folder)
 
 
 def _digest(files: Iterable[Path], options: str) -> str:

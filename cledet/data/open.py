@@ -11,7 +11,7 @@ import numpy as np
 from cledet.data.download.archives import SETS, SHIPPED
 from cledet.data.formats.coco import CocoFiles, find_coco
 from cledet.data.formats.data_yaml import SPLITS, Reader, load_datafile, read_datafile
-from cledet.data.formats.paths import absolute, cache_folder, match_split, missing
+from cledet.data.formats.paths import absolute, cache_folder, match_split, not_found_error
 from cledet.data.formats.voc import VocFolder, find_voc
 from cledet.data.formats.yolo import find_yolo
 from cledet.data.index import Bools, DetectionIndex
@@ -48,11 +48,11 @@ class DataSource:
         undivided = len(self.splits) == 1 and not any(match_split(kind, self.splits) for kind in SPLITS)
         return self.splits[0] if self.single or undivided else match_split(split, self.splits)
 
-    def index(self, split: str, *, need_images: bool = True, faulty: bool = False) -> DetectionIndex:
+    def index(self, split: str, *, need_images: bool = True, allow_errors: bool = False) -> DetectionIndex:
         """Read one split.
 
         Images without a file are left out and noted; with need_images=False no file is looked for. With
-        faulty=True an index may have faults, which the doctor wants to list.
+        allow_errors=True an index may have errors, which the doctor wants to list.
 
         Raises UserError for an unknown split, bad annotations, and where no image has a file.
         """
@@ -63,9 +63,9 @@ class DataSource:
         files = self.reader.sources(found)
         index = cached(files, options, lambda: self.reader.read(found), need_images=need_images)
         index = replace(index, name=f"{self.name}/{index.name}", notes=(*self.notes, *index.notes))
-        if index.faults and not faulty:
-            fault = index.faults[0]
-            raise UserError(f"{index.name}: {fault.text}", HINTS.get(fault.kind, "`cledet check` lists what is wrong"))
+        if index.annotation_errors and not allow_errors:
+            error = index.annotation_errors[0]
+            raise UserError(f"{index.name}: {error.text}", HINTS.get(error.kind, "`cledet check` lists what is wrong"))
         if len(index) == 0:
             raise UserError(f"{index.name} has no images")
         return _note_degenerate(_with_files(index) if need_images else index)
@@ -82,7 +82,7 @@ def open_source(data: str | Path) -> DataSource:
     if os.path.isdir(path):
         return _open_folder(path)
     if not os.path.isfile(path):
-        error = missing("data set", path)
+        error = not_found_error("data set", path)
         raise UserError(error.message, f"{error.hint}; ships with the package: {', '.join(SHIPPED)}")
     if path.suffix.lower() == ".json":
         home = path.parents[1] if path.parent.name == "annotations" else path.parent
@@ -138,7 +138,7 @@ def _with_files(index: DetectionIndex) -> DetectionIndex:
         return index
     first = Path(str(index.paths[~there][0]))
     if not there.any():
-        error = missing("image", first)
+        error = not_found_error("image", first)
         raise UserError(f"{index.name}: none of its {len(index)} images is there, {error.message}", error.hint)
     note = f"{index.name}: {(~there).sum()} of {len(index)} images have no file, {first} first: left out."
     return replace(index.subset(np.flatnonzero(there)), notes=(*index.notes, note))
@@ -169,4 +169,4 @@ def _note_degenerate(index: DetectionIndex) -> DetectionIndex:
 
 
 HINTS = {"outside": "if that is meant, write `outside: true` into the data set's YAML"}
-"""What to do about a kind of fault, if more than to look at it."""
+"""What to do about a kind of error, if more than to look at it."""

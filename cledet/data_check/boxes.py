@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cledet.data.formats.annotation_errors import FAULTS
+from cledet.data.formats.annotation_errors import ERROR_KINDS
 from cledet.data.index import Bools, DetectionIndex, Floats, Ints
 from cledet.data_check.findings import Example, Finding, Severity, box_examples, counted, few, image_example, place
 
@@ -17,7 +17,7 @@ NEAR = 0.95
 
 
 def check_boxes(split: str, index: DetectionIndex) -> list[Finding]:
-    """Faults of the annotations, images without boxes, and boxes that are degenerate, outside or repeated."""
+    """ErrorLog of the annotations, images without boxes, and boxes that are degenerate, outside or repeated."""
     degenerate = index.degenerate()
     return [
         *_faults(split, index),
@@ -77,9 +77,9 @@ def near_duplicates(index: DetectionIndex, threshold: float = NEAR) -> tuple[Int
 
 
 def _faults(split: str, index: DetectionIndex) -> Iterator[Finding]:
-    for fault in index.faults:
-        text = f"{fault.count:,} {FAULTS[fault.kind]}: training refuses the split"
-        yield Finding("error", fault.kind, split, fault.count, text, few(map(Example, fault.examples)))
+    for error in index.annotation_errors:
+        text = f"{error.count:,} {ERROR_KINDS[error.kind]}: training refuses the split"
+        yield Finding("error", error.kind, split, error.count, text, few(map(Example, error.examples)))
 
 
 def _notes(split: str, index: DetectionIndex) -> Iterator[Finding]:

@@ -104,7 +104,7 @@ def _read_annotations(source: DataSource, asked: Sequence[str]) -> tuple[dict[st
     errors = []
     for name in dict.fromkeys(source.find(split) or split for split in asked or source.splits):
         try:
-            indices[name] = source.index(name, need_images=False, faulty=True)
+            indices[name] = source.index(name, need_images=False, allow_errors=True)
         except UserError as error:
             if name not in source.splits:
                 raise

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cledet.data.formats.paths import plain_file
+from cledet.data.formats.paths import open_regular_file
 from cledet.data.images import Damage, ImageError, decode_image
 from cledet.data.index import DetectionIndex, Ints
 
@@ -71,7 +71,7 @@ def _read(file: tuple[str, list[int]]) -> tuple[tuple[int, int], bytes, tuple[Da
     """Width and height, the content's hash, and what is wrong."""
     path, (width, height) = file
     try:
-        with open(path, "rb", opener=plain_file) as stream:
+        with open(path, "rb", opener=open_regular_file) as stream:
             data = stream.read()
     except FileNotFoundError:
         return (0, 0), b"", ("missing", "")

@@ -27,7 +27,7 @@ from cledet.metrics.evaluation import Validation
 from cledet.metrics.results_file import Results
 from cledet.models.checkpoint import Checkpoint
 from cledet.models.network import RetinaNet
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import NMSOptions
 
 
 def validate(
@@ -44,7 +44,7 @@ def validate(
     """
     stages = Stages(device)
     stream = network_stream(network, index, model, settings, device, dtype, stages)
-    methods = post_processes(settings, model.components)
+    methods = nms_options_by_method(settings, model.components)
     if not isinstance(settings, ValSettings):
         return compare(stream, index, methods, complete=True)
     meter = Meter(index, settings.iou, settings.max_det)
@@ -83,19 +83,19 @@ def validate_results(results: Results, index: DetectionIndex, settings: ValSetti
     results = over_floor(results, settings)
     stream = track(from_results(results), f"suppressing on {index.name}", len(np.unique(results[:, 0])))
     meter = Meter(index, settings.iou, settings.max_det)
-    return compare(stream, index, post_processes(settings, ()), meter, limits=limits_of(settings))
+    return compare(stream, index, nms_options_by_method(settings, ()), meter, limits=limits_of(settings))
 
 
-def post_processes(settings: SuppressionSettings, components: tuple[str, ...]) -> dict[str, PostProcess]:
-    """The same thresholds with each NMS method of the settings, for a model with these components."""
-    post = post_process(settings, components)
-    return {name: replace(post, nms=name) for name in settings.nms_methods(components)}
+def nms_options_by_method(settings: SuppressionSettings, components: tuple[str, ...]) -> dict[str, NMSOptions]:
+    """Build the NMS options of each method in the settings, for a model with these components."""
+    options = nms_options(settings, components)
+    return {name: replace(options, method=name) for name in settings.nms_methods(components)}
 
 
-def post_process(settings: SuppressionSettings, components: tuple[str, ...]) -> PostProcess:
-    """Thresholds and NMS as the settings say, for a model with these components."""
-    return PostProcess(
-        nms=settings.nms_for(components),
+def nms_options(settings: SuppressionSettings, components: tuple[str, ...]) -> NMSOptions:
+    """Build the NMS options of the settings, for a model with these components."""
+    return NMSOptions(
+        method=settings.nms_for(components),
         conf=settings.conf,
         iou=settings.iou,
         max_det=settings.max_det,

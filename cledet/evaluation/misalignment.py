@@ -30,7 +30,7 @@ from cledet.metrics.coco import evaluate
 from cledet.metrics.results_file import Results
 from cledet.metrics.score_iou import agreement
 from cledet.ops.boxes import box_iou
-from cledet.ops.nms_clusters import clusters
+from cledet.ops.nms_clusters import index_clusters
 
 MATCHED = 0.5
 """The IoU from which a detection is matched with an object."""
@@ -75,7 +75,7 @@ def _corners(xywh: Floats) -> torch.Tensor:
 def cluster(found: Candidates, objects: Objects, iou: float) -> Clusters:
     """The clusters of standard NMS at that IoU threshold."""
     candidates = everything(found)
-    owner = clusters(found.boxes, found.scores, found.labels, iou)[1].cpu().numpy()
+    owner = index_clusters(found.boxes, found.scores, found.labels, iou).cpu().numpy()
     return Clusters(candidates, owner, overlaps(candidates, objects))
 
 

@@ -18,15 +18,14 @@ from cledet.metrics.bootstrap import ap_samples, interval
 from cledet.metrics.coco import evaluate
 from cledet.metrics.evaluation import Limits, Validation
 from cledet.metrics.results_file import Results
-from cledet.models.nms import Kept
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import Kept, NMSOptions, apply_nms
 
 
 @torch.inference_mode()
 def compare(
     stream: Iterable[Candidates],
     index: DetectionIndex,
-    methods: Mapping[str, PostProcess],
+    methods: Mapping[str, NMSOptions],
     meter: Meter | None = None,
     *,
     complete: bool = False,
@@ -62,7 +61,7 @@ def compare(
 
 
 def _suppressed(
-    found: Candidates, methods: Mapping[str, PostProcess], meter: Meter | None, stages: Stages
+    found: Candidates, methods: Mapping[str, NMSOptions], meter: Meter | None, stages: Stages
 ) -> Iterator[tuple[str, Results, float]]:
     """What each method keeps of an image, and the seconds that it takes; the meter sees all of it."""
     if meter is not None:
@@ -98,11 +97,11 @@ def over_processes(
     return results
 
 
-def _timed(post: PostProcess, found: Candidates) -> tuple[Kept, float]:
+def _timed(post: NMSOptions, found: Candidates) -> tuple[Kept, float]:
     """What the method keeps, and the seconds that it takes."""
     finish(found.boxes.device)
     start = time.perf_counter()
-    kept = post.keep(found.boxes, found.scores, found.labels)
+    kept = apply_nms(found.boxes, found.scores, found.labels, post)
     finish(found.boxes.device)
     return kept, time.perf_counter() - start
 

@@ -9,23 +9,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from torch import Tensor
 
 from cledet.config.base import ExplainSettings, long_side
 from cledet.config.train import TrainSettings
 from cledet.console import say
-from cledet.data.dataset import DetectionDataset, pad_images
+from cledet.data.dataset import DetectionDataset, preprocess
 from cledet.data.formats.paths import absolute
 from cledet.data.images import Pixels, read_image, rgb_arrays
 from cledet.data.index import DetectionIndex
 from cledet.data.open import DataSource, open_source
-from cledet.data.transforms import resize_short
 from cledet.distributed.devices import pick_device
 from cledet.errors import UserError
-from cledet.evaluation.evaluator import category_ids_for, post_process
+from cledet.evaluation.evaluator import category_ids_for, nms_options
 from cledet.explain.explanation import IAC_OPTIONS, OPTIONS, SHOWN_SCORE, Explanation, Objects
 from cledet.explain.finders import explain
 from cledet.models.checkpoint import Checkpoint
 from cledet.models.network import RawOutputs
+from cledet.models.postprocess import detect
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,8 @@ def explain_image(model: Checkpoint, image: Path | NDArray[np.uint8], settings: 
         reason = f"the image of that name in {found.index.name} has another size"
         found = None
 
-    resized = resize_short(pixels, imgsz, long_side(imgsz))
-    size = (resized.shape[0], resized.shape[1])
-    raw = _run(model, resized, settings.device)
+    batch, size = preprocess(pixels, imgsz, long_side(imgsz))
+    raw = _run(model, batch, settings.device)
     if found is not None:
         objects = annotated_objects(found, model, imgsz)
         by_name = ", found by its file name" if found.by_name else ""
@@ -120,7 +120,7 @@ def annotated_objects(found: Annotated, model: Checkpoint, imgsz: int) -> Object
 
 def detected_objects(raw: RawOutputs, size: tuple[int, int], trained: TrainSettings) -> Objects:
     """The model's own detections from SHOWN_SCORE on, to stand in for objects that nobody annotated."""
-    boxes, scores, labels = post_process(trained, trained.ablation)(raw, torch.tensor([size]))[0]
+    boxes, scores, labels = detect(raw, torch.tensor([size]), nms_options(trained, trained.ablation))[0]
     sure = scores >= SHOWN_SCORE
     return Objects(boxes[sure], labels[sure], torch.zeros(0, 4), "")
 
@@ -139,9 +139,8 @@ def _look_up(path: Path | None, asked: str | None, trained_on: str) -> tuple[Ann
     return found, f"{data} has no annotations of {path.name}"
 
 
-def _run(model: Checkpoint, resized: NDArray[np.uint8], device_name: str) -> RawOutputs:
-    """Raw outputs of one image in the network's size, in float32, on the CPU."""
+def _run(model: Checkpoint, batch: Tensor, device_name: str) -> RawOutputs:
+    """Compute the raw outputs of a batch, in float32, and return them on the CPU."""
     device = pick_device(device_name)
-    tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-    raw = model.network().to(device)(pad_images([tensor]).to(device))
+    raw = model.network().to(device)(batch.to(device))
     return raw._replace(**{name: part.float().cpu() for name, part in raw._asdict().items() if torch.is_tensor(part)})

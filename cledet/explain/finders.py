@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cledet.components.cl_nms import agreed_centers, cl_balanced_nms
+from cledet.components.cl_nms import approximate_centers, cl_balanced_nms
 from cledet.components.iac import at_matched_class
 from cledet.config.train import TrainSettings
 from cledet.explain.explanation import Clusters, Explanation, Objects, Places, Positives
@@ -21,7 +21,7 @@ from cledet.models.network import RawOutputs
 from cledet.models.postprocess import Detected, candidates
 from cledet.ops.assigners.max_iou import match
 from cledet.ops.boxes import centers, clip_boxes, elementwise_iou
-from cledet.ops.nms_clusters import clusters
+from cledet.ops.nms_clusters import index_clusters
 from cledet.training.init_model import build_criterion
 
 
@@ -74,12 +74,12 @@ def find_positives(raw: RawOutputs, objects: Objects, criterion: Criterion) -> P
 def find_clusters(found: Detected, iou: float, *, localization: str = "proximity", cl_norm: str = "max") -> Clusters:
     """The clusters of the candidates, and of each what either NMS keeps; the other options are those of CL-B."""
     boxes, scores, labels = found
-    owner = clusters(boxes, scores, labels, iou)[1]
+    cluster_index = index_clusters(boxes, scores, labels, iou)
     balanced = cl_balanced_nms(boxes, scores, labels, iou, localization=localization, cl_norm=cl_norm)[0]
-    balanced = balanced[scores[owner[balanced]].argsort(descending=True, stable=True)]
-    standard = owner[balanced]
-    cluster = torch.empty_like(owner).index_put_((standard,), torch.arange(len(standard)))[owner]
-    agreed = agreed_centers(centers(boxes.double()).t(), scores.double(), owner).t()[standard]
+    balanced = balanced[scores[cluster_index[balanced]].argsort(descending=True, stable=True)]
+    standard = cluster_index[balanced]
+    cluster = torch.empty_like(cluster_index).index_put_((standard,), torch.arange(len(standard)))[cluster_index]
+    agreed = approximate_centers(centers(boxes.double()).t(), scores.double(), cluster_index).t()[standard]
     return Clusters(boxes, scores, labels, cluster, agreed.float(), standard, balanced)
 
 

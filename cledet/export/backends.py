@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from cledet.errors import UserError
 from cledet.models.backbones.deform_conv import is_deformable
 from cledet.models.network import RetinaNet
-from cledet.models.postprocess import PostProcess, best_of_levels
+from cledet.models.nms import NMSOptions
+from cledet.models.postprocess import best_of_levels
 from cledet.ops.boxes import clip_boxes
 
 OPSET, DEFORMABLE_OPSET = 18, 19
@@ -39,7 +40,7 @@ class Plan:
 
     network: RetinaNet
     size: tuple[int, int]
-    post: PostProcess | None
+    post: NMSOptions | None
     facts: dict[str, str]
 
 
@@ -110,7 +111,7 @@ def _trace(module: nn.Module, images: Tensor, outputs: list[str], dynamic: Any, 
         )
 
 
-def write_suppression(post: PostProcess, path: Path) -> None:
+def write_suppression(post: NMSOptions, path: Path) -> None:
     """Write NMS alone as an ONNX file, which OpenVINO also reads."""
     import onnx
 

@@ -19,18 +19,20 @@ from torch import Tensor
 from cledet.config.base import ExportSettings, SuppressionSettings, long_side
 from cledet.console import say, warn
 from cledet.errors import UserError
-from cledet.evaluation.evaluator import post_process
+from cledet.evaluation.evaluator import nms_options
 from cledet.export.backends import FORMATS, Open, Plan, write_suppression
 from cledet.export.parity import Proof, pictures, prove_detections, prove_raw, prove_suppression, unseen_images
 from cledet.io.atomic import write_file, write_whole
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import NMSOptions
 from cledet.models.safetensors import FACTS, as_bytes, pack
 
 NewFolder = Callable[[], AbstractContextManager[Path]]
 """Makes a folder that is taken away again if filling it breaks off."""
 MAX_BOX_ERROR, MAX_SCORE_ERROR = 0.5, 1e-3
 """What a runtime's boxes (pixels) and scores may differ by."""
+NMS_SETTINGS = ("conf", "iou", "max_det", "localization", "cl_norm", "cl_score")
+"""Settings of NMS that the file's metadata record, if the method uses them."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def export(model: Checkpoint, folder: NewFolder, settings: ExportSettings) -> Ex
         proof = prove(plan, model, short, open_file, path)
         judge(proof, settings.format, post)
         target = _keep([path.with_suffix(suffix) for suffix in suffixes], folder)
-    name, images = (post.nms, 1) if post else ("none", -1)
+    name, images = (post.method, 1) if post else ("none", -1)
     inputs = (images, 3, *size)
     return Export(target / path.name, inputs, proof.max_box_error, proof.max_score_error, name, proof.detections)
 
@@ -108,14 +110,14 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and torch.equal(as_bytes(a), as_bytes(b))
 
 
-def _suppression(model: Checkpoint, settings: ExportSettings) -> PostProcess | None:
+def _suppression(model: Checkpoint, settings: ExportSettings) -> NMSOptions | None:
     """The NMS wanted inside the file. Raises UserError for a flag that would do nothing."""
     method = settings.nms_for(model.components)
     given = [key for key, origin in settings.origins.items() if origin == "flag" and key in idle(method)]
     if given:
         hint = "choose a method, for example --nms auto" if method == "none" else "leave it out"
         raise UserError(f"--{given[0].replace('_', '-')} does nothing with --nms {method}", hint)
-    return None if method == "none" else post_process(settings, model.components)
+    return None if method == "none" else nms_options(settings, model.components)
 
 
 def idle(method: str) -> set[str]:
@@ -144,24 +146,25 @@ def prove(plan: Plan, model: Checkpoint, short: int, open_file: Open, path: Path
     return whole.and_of(prove_suppression(open_file, part, plan.size, len(model.classes), plan.post))
 
 
-def judge(proof: Proof, format: str, post: PostProcess | None) -> None:
+def judge(proof: Proof, format: str, post: NMSOptions | None) -> None:
     """Say what was proved, or raise UserError."""
     box, score = proof.max_box_error, proof.max_score_error
     if box > MAX_BOX_ERROR or score > MAX_SCORE_ERROR:
         raise UserError(f"{format}'s outputs differ from PyTorch's by {box:g} px and {score:g} in score")
     if proof.strangers and post:
         raise UserError(
-            f"{format}'s NMS ({post.nms}) is not PyTorch's: only one of the two has {proof.strangers} of the detections"
+            f"{format}'s NMS ({post.method}) is not PyTorch's: "
+            f"only one of the two has {proof.strangers} of the detections"
         )
     say(f"{format} agrees with PyTorch to {box:.2g} px and {score:.2g} in score on {proof.images} images")
     if post:
         seen = f"{proof.detections} detections in the images and {proof.drawn} among drawn boxes"
-        say(f"its NMS ({post.nms}) leaves what PyTorch's leaves: {seen}")
+        say(f"its NMS ({post.method}) leaves what PyTorch's leaves: {seen}")
         if not proof.detections:
             warn("the network finds nothing in these images, so NMS was compared on drawn boxes only")
 
 
-def facts(model: Checkpoint, size: tuple[int, int], post: PostProcess | None) -> dict[str, str]:
+def facts(model: Checkpoint, size: tuple[int, int], post: NMSOptions | None) -> dict[str, str]:
     """What a user of the file must know."""
     count = "1" if post else "N"
     told = {
@@ -174,8 +177,8 @@ def facts(model: Checkpoint, size: tuple[int, int], post: PostProcess | None) ->
     if post is None:
         return told
     told["outputs"] = "boxes [K, 4] x1 y1 x2 y2 in input pixels, scores [K], labels [K] from 0; best first"
-    used = {key: value for key, value in asdict(post).items() if key not in idle(post.nms)}
-    return told | {key: str(value) for key, value in used.items()}
+    used = {key: str(getattr(post, key)) for key in NMS_SETTINGS if key not in idle(post.method)}
+    return told | {"nms": post.method} | used
 
 
 def _multiple(side: int, of: int = 32) -> int:

@@ -21,8 +21,7 @@ import onnx.version_converter
 import onnxscript
 from onnxscript import script
 
-from cledet.models.nms import DECAY_IOU, VOTERS_IOU
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import DECAY_IOU, VOTERS_IOU, NMSOptions
 
 op: Any = onnxscript.opset18
 FLOAT: Any = onnxscript.FLOAT
@@ -35,7 +34,7 @@ OUTPUTS = ("boxes", "scores", "labels")
 Step = Callable[..., Any]
 
 
-def append_nms(network: onnx.ModelProto, post: PostProcess, candidates: Sequence[str]) -> onnx.ModelProto:
+def append_nms(network: onnx.ModelProto, post: NMSOptions, candidates: Sequence[str]) -> onnx.ModelProto:
     """Append NMS to a network: its outputs `candidates` (boxes, scores, labels) become OUTPUTS."""
     nms = suppression(post, network.ir_version)
     version = next(used.version for used in network.opset_import if not used.domain)
@@ -49,11 +48,11 @@ def append_nms(network: onnx.ModelProto, post: PostProcess, candidates: Sequence
     return joined
 
 
-def suppression(post: PostProcess, ir_version: int = 10) -> onnx.ModelProto:
+def suppression(post: NMSOptions, ir_version: int = 10) -> onnx.ModelProto:
     """Build the graph that filters candidates by score and area, suppresses and sorts them: outputs OUTPUTS."""
-    floor = MIN_SCORE if post.nms in ("soft", "soft-linear", "soft-vote") else 0.0
-    rounds = np.iinfo(np.int64).max if post.nms == "cl-balanced" else post.max_det
-    whole = detector(STEPS[post.nms](post), post.conf, floor, int(rounds), post.max_det)
+    floor = MIN_SCORE if post.method in ("soft", "soft-linear", "soft-vote") else 0.0
+    rounds = np.iinfo(np.int64).max if post.method == "cl-balanced" else post.max_det
+    whole = detector(STEPS[post.method](post), post.conf, floor, int(rounds), post.max_det)
     taken, given = ([FLOAT[count, 4], FLOAT[count], INT64[count]] for count in ("M", "K"))
     proto = whole.to_model_proto(input_types=taken, output_types=given, ir_version=ir_version)
     return onnx.inliner.inline_local_functions(proto)
@@ -138,9 +137,9 @@ def weighted_mean(boxes, weights, pick):
     return op.Add(one, op.Div(shift, op.ReduceSum(weights, keepdims=1)))
 
 
-def greedy(post: PostProcess) -> Step:
+def greedy(post: NMSOptions) -> Step:
     """Who overlaps the pick too much goes: by IoU ("standard") or by DIoU ("diou")."""
-    overlap, bound = OVERLAP[post.nms], bound_of(post)
+    overlap, bound = OVERLAP[post.method], bound_of(post)
 
     @script()
     def step(boxes, scores, labels, left, pick):
@@ -150,7 +149,7 @@ def greedy(post: PostProcess) -> Step:
     return step
 
 
-def weighted(post: PostProcess) -> Step:
+def weighted(post: NMSOptions) -> Step:
     """The same; the pick moves to the mean, weighted by score, of itself and those that go."""
     bound = bound_of(post)
 
@@ -164,7 +163,7 @@ def weighted(post: PostProcess) -> Step:
     return step
 
 
-def soft(post: PostProcess) -> Step:
+def soft(post: NMSOptions) -> Step:
     """Scores decay by a gaussian of the IoU with the pick."""
 
     @script()
@@ -176,7 +175,7 @@ def soft(post: PostProcess) -> Step:
     return step
 
 
-def soft_vote(post: PostProcess) -> Step:
+def soft_vote(post: NMSOptions) -> Step:
     """Scores decay by 1 - IoU; the pick moves to the mean, weighted by first score, of the boxes over it."""
 
     @script()
@@ -189,7 +188,7 @@ def soft_vote(post: PostProcess) -> Step:
     return step
 
 
-def soft_linear(post: PostProcess) -> Step:
+def soft_linear(post: NMSOptions) -> Step:
     """Scores of boxes whose IoU with the pick is over the threshold decay by 1 - IoU."""
     bound = post.iou
 
@@ -202,7 +201,7 @@ def soft_linear(post: PostProcess) -> Step:
     return step
 
 
-def cl_balanced(post: PostProcess) -> Step:
+def cl_balanced(post: NMSOptions) -> Step:
     """The pick and those that go are a cluster; its box of highest score + localization leaves (Eq. 8-9)."""
     bound, length = bound_of(post), CL_NORM[post.cl_norm]
     constant, slope = LOCALIZATION[post.localization]
@@ -242,7 +241,7 @@ def enclosing_diagonal(distance, boxes):
     return op.Sqrt(op.ReduceSumSquare(op.Sub(high, low), keepdims=0))
 
 
-def bound_of(post: PostProcess) -> float:
+def bound_of(post: NMSOptions) -> float:
     """The highest float32 that is not over the IoU threshold: what an IoU is over, is over the threshold."""
     bound = np.float32(post.iou)
     return float(bound if float(bound) <= post.iou else np.nextafter(bound, np.float32(-1)))
@@ -252,7 +251,7 @@ OVERLAP = {"standard": ious, "diou": dious}
 CL_NORM = {"max": farthest, "diagonal": enclosing_diagonal}
 LOCALIZATION = {"proximity": (1.0, -1.0), "as-printed": (0.0, 1.0)}
 """Eq. 9's localization score of a relative distance d: constant + slope x d."""
-STEPS: dict[str, Callable[[PostProcess], Step]] = {
+STEPS: dict[str, Callable[[NMSOptions], Step]] = {
     "standard": greedy,
     "soft": soft,
     "soft-linear": soft_linear,

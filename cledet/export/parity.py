@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cledet.config.base import long_side
-from cledet.data.dataset import PADDING
+from cledet.data.dataset import PADDING, preprocess
 from cledet.data.images import read_image
 from cledet.data.open import open_source
-from cledet.data.transforms import resize_short
 from cledet.errors import UserError
 from cledet.export.backends import CANDIDATES, RAW, Open
 from cledet.models.checkpoint import Checkpoint
 from cledet.models.network import RawOutputs, RetinaNet
-from cledet.models.postprocess import Detected, PostProcess, best_of_levels
+from cledet.models.nms import NMSOptions
+from cledet.models.postprocess import Detected, best_of_levels, suppress_candidates
 from cledet.ops.boxes import area, clip_boxes
 
 Pixels = NDArray[np.float32]
@@ -61,7 +61,7 @@ def prove_raw(network: RetinaNet, open_file: Open, path: Path, size: tuple[int, 
 
 @torch.inference_mode()
 def prove_detections(
-    network: RetinaNet, open_file: Open, path: Path, images: Sequence[Pixels], post: PostProcess
+    network: RetinaNet, open_file: Open, path: Path, images: Sequence[Pixels], post: NMSOptions
 ) -> Proof:
     """The raw outputs inside the file, and the detections that it makes of them, image by image [1, 3, H, W].
 
@@ -84,7 +84,7 @@ def prove_detections(
     return Proof(worst[0], worst[1], images=len(images), detections=count, strangers=strangers)
 
 
-def prove_suppression(open_file: Open, path: Path, size: tuple[int, int], classes: int, post: PostProcess) -> Proof:
+def prove_suppression(open_file: Open, path: Path, size: tuple[int, int], classes: int, post: NMSOptions) -> Proof:
     """The detections that NMS alone, in a file, leaves of boxes drawn at random in clusters."""
     run, found = open_file(path, Detected._fields), []
     for seed in range(3):
@@ -115,10 +115,10 @@ def candidate_errors(raw: RawOutputs, size: tuple[int, int], taken: Detected) ->
     return float(far.max()) if far.numel() else 0.0, float((taken.scores - scores).abs().max())
 
 
-def _suppress(post: PostProcess, taken: Detected) -> Detected:
+def _suppress(post: NMSOptions, taken: Detected) -> Detected:
     """PyTorch's NMS of what reaches the file's."""
     real = (taken.scores > post.conf) & (area(taken.boxes) > 0)
-    return post.suppress(*(part[real] for part in taken))
+    return suppress_candidates(Detected(*(part[real] for part in taken)), post)
 
 
 def compare(pairs: Sequence[tuple[Detected, Detected]]) -> tuple[int, float, float]:
@@ -168,9 +168,10 @@ def pictures(model: Checkpoint, short: int, size: tuple[int, int], count: int = 
     found = []
     for path in index.paths[chosen].tolist():
         image = read_image(path)
-        image = resize_short(image if image.shape[1] >= image.shape[0] else np.rot90(image), short, long_side(short))
+        landscape = image if image.shape[1] >= image.shape[0] else np.rot90(image)
+        batch, _ = preprocess(landscape, short, long_side(short))
         canvas = np.full((*size, 3), PADDING, np.float32)
-        canvas[: image.shape[0], : image.shape[1]] = image
+        canvas[: batch.shape[2], : batch.shape[3]] = batch[0].permute(1, 2, 0).numpy()
         canvas += rng.uniform(0, 0.5, canvas.shape).astype(np.float32)
         found.append(np.ascontiguousarray(canvas.transpose(2, 0, 1)[None]))
     return found

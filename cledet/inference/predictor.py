@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cledet.config.base import long_side
-from cledet.data.dataset import pad_images
+from cledet.data.dataset import preprocess
 from cledet.data.images import read_image
-from cledet.data.transforms import resize_short
 from cledet.distributed.devices import autocast, within_memory
 from cledet.evaluation.candidates import to_original
 from cledet.models.network import RetinaNet
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import NMSOptions
+from cledet.models.postprocess import detect
 from cledet.visualization.draw import draw_detections
 
 
@@ -68,7 +68,7 @@ class Predictor:
     """A network made ready for single images, in evaluation mode."""
 
     network: RetinaNet
-    post: PostProcess
+    post: NMSOptions
     imgsz: int
     device: torch.device
     dtype: torch.dtype | None
@@ -89,13 +89,12 @@ class Predictor:
     @torch.inference_mode()
     def predict(self, image: NDArray[np.uint8], path: Path | None) -> Detections:
         """Detections of one RGB image [H, W, 3]."""
-        resized = resize_short(image, self.imgsz, long_side(self.imgsz))
-        tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-        size, original = torch.tensor(resized.shape[:2]), torch.tensor(image.shape[:2])
+        batch, resized = preprocess(image, self.imgsz, long_side(self.imgsz))
+        size, original = torch.tensor(resized), torch.tensor(image.shape[:2])
         with within_memory(self.device, "lower --imgsz"):
             with autocast(self.device, self.dtype):
-                raw = self.network(pad_images([tensor]).to(self.device))
-            boxes, scores, labels = self.post(raw, size[None])[0]
+                raw = self.network(batch.to(self.device))
+            boxes, scores, labels = detect(raw, size[None], self.post)[0]
         boxes = to_original(boxes, size, original)
         return Detections(path, image, boxes.cpu(), scores.cpu(), labels.cpu(), self.names, self.category_ids)
 

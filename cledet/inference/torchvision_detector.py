@@ -25,11 +25,11 @@ from cledet.data.index import DetectionIndex, Ints
 from cledet.distributed.devices import describe, pick_device
 from cledet.errors import UserError, nearest
 from cledet.evaluation.candidates import Candidates, everything
-from cledet.evaluation.evaluator import post_process
+from cledet.evaluation.evaluator import nms_options
 from cledet.inference.predictor import Detections
 from cledet.io.weight_files import read_file
 from cledet.metrics.results_file import Results
-from cledet.models.postprocess import Detected
+from cledet.models.postprocess import Detected, suppress_candidates
 
 IDLE = ("imgsz", "batch", "workers", "amp")
 """Settings that mean nothing here: images are taken one by one, as large as torchvision resizes them, in float32."""
@@ -126,7 +126,7 @@ class TorchvisionPredictor:
             pixels = read_image(image) if isinstance(image, Path) else image
             found = self.detector.detect(pixels, self.device)
             if self.settings.nms != "auto":
-                found = post_process(self.settings, ()).suppress(*found)
+                found = suppress_candidates(found, nms_options(self.settings, ()))
             yield Detections(path, pixels, *found, names, tuple(range(len(names))))
 
 

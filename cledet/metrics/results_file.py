@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cledet.data.formats.paths import plain_file
+from cledet.data.formats.paths import open_regular_file
 from cledet.data.index import DetectionIndex
 from cledet.errors import UserError
 
@@ -46,7 +46,7 @@ def read_results(path: Path, index: DetectionIndex) -> Results:
     of which it names the first.
     """
     try:
-        with open(path, "rb", opener=plain_file) as file:
+        with open(path, "rb", opener=open_regular_file) as file:
             results = _decode(file.read())
     except FileNotFoundError:
         raise UserError(f"there is no predictions file {path}", "check the path") from None

@@ -39,7 +39,7 @@ class Facts(BaseModel):
     classes: tuple[Annotated[str, Field(max_length=1000)], ...]
     category_ids: tuple[Annotated[int, Field(ge=-(2**53), le=2**53)], ...]
     components: tuple[Component, ...] = ()
-    imgsz: int = Field(800, ge=32, le=10_000)
+    imgsz: int = Field(800, ge=32, le=16_384)
     data: str = ""
     step: int = Field(0, ge=0, le=2**53)
     metrics: dict[str, Any] = {}

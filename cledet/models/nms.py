@@ -1,7 +1,8 @@
-"""Class-by-class suppression of duplicate detections, by the name of the method."""
+"""Class-by-class non-maximum suppression (NMS), with the methods in a table at the end."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -11,19 +12,39 @@ from torch import Tensor
 from cledet.components.cl_nms import cl_balanced_nms
 from cledet.ops.box_voting import cluster_means, neighbour_means
 from cledet.ops.boxes import centers, elementwise_iou
-from cledet.ops.nms_clusters import clusters
+from cledet.ops.nms_clusters import find_clusters
 from cledet.ops.soft_nms import soften
 
 DECAY_IOU = 0.3
-"""soft-vote: a better box decays the scores of those whose IoU with it is over this."""
+"""soft-vote: a box decays the lower scores of the boxes whose IoU with it exceeds this."""
 VOTERS_IOU = 0.8
-"""soft-vote: the boxes whose IoU with a box is over this say where its object is."""
+"""soft-vote: the boxes whose IoU with a kept box exceeds this vote for its position (Detectron's VOTE_TH)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NMSOptions:
+    """Settings of NMS and of its candidates, described by `cledet.config.base.SuppressionSettings`.
+
+    sigma and min_score belong to the soft methods and are no settings of a command.
+    """
+
+    method: str = "standard"
+    iou: float = 0.5
+    conf: float = 0.05
+    max_det: int = 100
+    localization: str = "proximity"
+    cl_norm: str = "max"
+    cl_score: str = "own"
+    sigma: float = 0.5
+    """soft: width of the Gaussian that decays the scores of overlapping boxes."""
+    min_score: float = 0.001
+    """soft, soft-linear, soft-vote: boxes whose score decays below this are dropped."""
 
 
 class Kept(NamedTuple):
-    """What suppression leaves, best first, ties by the lower index.
+    """Boxes that NMS keeps, best first, ties by the lower index.
 
-    keep [K] int64 indices of the boxes kept; their scores [K]; boxes [K, 4], which are boxes[keep] unless the
+    keep [K] int64 indices of the kept boxes; their scores [K]; boxes [K, 4], which are boxes[keep] unless the
     method moves boxes (`MOVING`).
     """
 
@@ -32,19 +53,16 @@ class Kept(NamedTuple):
     boxes: Tensor
 
 
-class Options(NamedTuple):
-    """What the methods may be told besides the IoU threshold."""
+def apply_nms(boxes: Tensor, scores: Tensor, labels: Tensor, options: NMSOptions) -> Kept:
+    """Suppress duplicates in each class and keep the best `max_det` boxes of all classes.
 
-    sigma: float
-    """soft: width of the gaussian that decays the scores of overlapping boxes."""
-    min_score: float
-    """soft, soft-linear, soft-vote: a box whose score decays below this goes."""
-    localization: str
-    """cl-balanced: "proximity" or "as-printed", see `cl_balanced_nms`."""
-    cl_norm: str
-    """cl-balanced: "max" or "diagonal"."""
-    cl_score: str
-    """cl-balanced: "own" or "max"."""
+    boxes [N, 4], scores [N], labels [N] int64 of one image. "soft" and "soft-vote" ignore options.iou, and no
+    method reads options.conf. Raises ValueError for an unknown method.
+    """
+    if options.method not in NMS:
+        raise ValueError(f"method must be one of {', '.join(NMS)}, not {options.method!r}")
+    kept = NMS[options.method](boxes, scores, labels, options)
+    return Kept(*(values[: options.max_det] for values in kept))
 
 
 def suppress(
@@ -60,15 +78,22 @@ def suppress(
     cl_norm: str = "max",
     cl_score: str = "own",
 ) -> Kept:
-    """Suppress duplicates among the boxes of each class by the method of that name in NMS.
+    """Suppress duplicates among the boxes of each class by a method of `NMS`.
 
-    boxes [N, 4], scores [N], labels [N] int64; the other options are those of `Options`. "soft" and "soft-vote"
-    have no use for iou_threshold. Raises ValueError for an unknown method.
+    boxes [N, 4], scores [N], labels [N] int64; the other options are those of `NMSOptions`. "soft" and "soft-vote"
+    ignore iou_threshold. Raises ValueError for an unknown method.
     """
-    if method not in NMS:
-        raise ValueError(f"method must be one of {', '.join(NMS)}, not {method!r}")
-    options = Options(sigma=sigma, min_score=min_score, localization=localization, cl_norm=cl_norm, cl_score=cl_score)
-    return NMS[method](boxes, scores, labels, iou_threshold, options)
+    options = NMSOptions(
+        method=method,
+        iou=iou_threshold,
+        max_det=len(boxes),
+        localization=localization,
+        cl_norm=cl_norm,
+        cl_score=cl_score,
+        sigma=sigma,
+        min_score=min_score,
+    )
+    return apply_nms(boxes, scores, labels, options)
 
 
 def batched_nms(
@@ -84,12 +109,12 @@ def batched_nms(
     cl_norm: str = "max",
     cl_score: str = "own",
 ) -> tuple[Tensor, Tensor]:
-    """`suppress`, for a method that leaves the boxes where they are: indices keep [K] int64 and scores [K].
+    """Run `suppress` with a method that moves no box: indices keep [K] int64 and scores [K].
 
     Raises ValueError for an unknown method, or one that moves boxes.
     """
     if method in MOVING:
-        raise ValueError(f"{method} moves boxes, so indices do not say all: call cledet.ops.suppress instead")
+        raise ValueError(f"{method} moves boxes, so indices are not enough: call cledet.ops.suppress instead")
     keep, scores, _ = suppress(
         boxes,
         scores,
@@ -105,55 +130,68 @@ def batched_nms(
     return keep, scores
 
 
-def _standard(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options) -> Kept:
-    """Keep the boxes that `torchvision.ops.nms` keeps in each class, without shifting any coordinate."""
-    return _by_score(clusters(boxes, scores, labels, iou_threshold)[0], scores, boxes)
+def _standard(boxes: Tensor, scores: Tensor, labels: Tensor, options: NMSOptions) -> Kept:
+    """Keep the boxes that `torchvision.ops.nms` keeps in each class, without offsetting any coordinate."""
+    return _by_score(find_clusters(boxes, scores, labels, options.iou)[0], scores, boxes)
 
 
-def _weighted(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options) -> Kept:
-    """Standard NMS; each kept box moves to sum(score * box) / sum(score) over its cluster, and keeps its score.
+def _weighted(boxes: Tensor, scores: Tensor, labels: Tensor, options: NMSOptions) -> Kept:
+    """Run standard NMS and move each kept box to sum(score * box) / sum(score) over its cluster.
 
-    The cluster: the box and those that it took away, see `clusters`.
+    The scores stay. A cluster is a kept box and the boxes that it suppresses, see `find_clusters`.
     """
-    keepers, owner = clusters(boxes, scores, labels, iou_threshold)
-    return _by_score(keepers, scores, cluster_means(boxes, scores, owner))
+    keep, cluster_index = find_clusters(boxes, scores, labels, options.iou)
+    return _by_score(keep, scores, cluster_means(boxes, scores, cluster_index))
 
 
-def _soft(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options) -> Kept:
-    """Soft-NMS, gaussian: each better box leaves exp(-iou^2 / sigma) of a score. See `soften`."""
+def _soft(boxes: Tensor, scores: Tensor, labels: Tensor, options: NMSOptions) -> Kept:
+    """Run Gaussian Soft-NMS: each better box multiplies a score by exp(-iou^2 / sigma). See `soften`."""
     final = soften(boxes, scores, labels, partial(_gaussian, sigma=options.sigma), options.min_score)
     return _by_score((final >= 0).nonzero().squeeze(-1), final, boxes)
 
 
-def _soft_linear(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options) -> Kept:
-    """Soft-NMS, linear: each better box whose IoU is over the threshold leaves 1 - iou of a score. See `soften`."""
-    final = soften(boxes, scores, labels, partial(_linear, threshold=iou_threshold), options.min_score)
+def _soft_linear(boxes: Tensor, scores: Tensor, labels: Tensor, options: NMSOptions) -> Kept:
+    """Run linear Soft-NMS: each better box of IoU over options.iou multiplies a score by 1 - iou. See `soften`."""
+    final = soften(boxes, scores, labels, partial(_linear, threshold=options.iou), options.min_score)
     return _by_score((final >= 0).nonzero().squeeze(-1), final, boxes)
 
 
-def _soft_vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options) -> Kept:
-    """Soft-NMS, linear from an IoU of DECAY_IOU, and each box left moves to where those about it put its object.
+def _soft_vote(boxes: Tensor, scores: Tensor, labels: Tensor, options: NMSOptions) -> Kept:
+    """Run linear Soft-NMS from an IoU of DECAY_IOU, then box voting.
 
         box_i = sum_j(score_j * box_j) / sum_j(score_j)    # over all j of its class with IoU(i, j) > VOTERS_IOU
 
-    The scores in the sum are those before any decay, and boxes that went count too. Ours: the idea of CL-B's
-    Eq. 8, that a cluster knows where its object is, joined with a suppression that loses no object in a crowd.
-    Boxes vote in Gidaris and Komodakis (arXiv 1505.01749, section 5), of IoU over 0.5 and after standard NMS;
-    nearer ones are the object's own rather than a neighbour's.
+    The votes are weighted by the scores before any decay, and suppressed boxes vote too. Detectron combined the two
+    in 2018 (TEST.SOFT_NMS and TEST.BBOX_VOTE). Sources: Soft-NMS, Bodla et al., arXiv 1704.04503, section 3; box
+    voting, Gidaris and Komodakis, arXiv 1505.01749, section 5.
     """
-    keep, final, _ = _soft_linear(boxes, scores, labels, DECAY_IOU, options)
+    keep, final, _ = _soft_linear(boxes, scores, labels, replace(options, iou=DECAY_IOU))
     return Kept(keep, final, neighbour_means(boxes, scores, labels, keep, VOTERS_IOU))
 
 
-def _diou(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options) -> Kept:
-    """Greedy NMS by DIoU: boxes whose centres lie apart overlap less. Zheng et al., arXiv 1911.08287, Eq. 8.
+def _diou(boxes: Tensor, scores: Tensor, labels: Tensor, options: NMSOptions) -> Kept:
+    """Run greedy NMS by DIoU, which is lower for boxes with distant centres. Zheng et al., arXiv 1911.08287, Eq. 8.
 
-    As Soft-NMS whose factors are 0 and 1, on places in the order of scores instead of scores.
+    This is Soft-NMS with factors 0 and 1, applied to the ranks of the scores instead of the scores.
     """
-    place = torch.empty_like(labels)
-    place[scores.argsort(stable=True, descending=True)] = torch.arange(len(labels), 0, -1, device=labels.device)
-    left = soften(boxes, place.float(), labels, partial(_spared, threshold=iou_threshold), 1)
-    return _by_score((left >= 0).nonzero().squeeze(-1), scores, boxes)
+    rank = torch.empty_like(labels)
+    rank[scores.argsort(stable=True, descending=True)] = torch.arange(len(labels), 0, -1, device=labels.device)
+    final = soften(boxes, rank.float(), labels, partial(_diou_factor, threshold=options.iou), 1)
+    return _by_score((final >= 0).nonzero().squeeze(-1), scores, boxes)
+
+
+def _cl_balanced(boxes: Tensor, scores: Tensor, labels: Tensor, options: NMSOptions) -> Kept:
+    """Run the paper's CL-B NMS, see `cl_balanced_nms`."""
+    keep, scores = cl_balanced_nms(
+        boxes,
+        scores,
+        labels,
+        options.iou,
+        localization=options.localization,
+        cl_norm=options.cl_norm,
+        cl_score=options.cl_score,
+    )
+    return Kept(keep, scores, boxes.index_select(0, keep))
 
 
 def _gaussian(a: Tensor, b: Tensor, sigma: float) -> Tensor:
@@ -165,34 +203,20 @@ def _linear(a: Tensor, b: Tensor, threshold: float) -> Tensor:
     return torch.where(iou > threshold, 1 - iou, 1)
 
 
-def _spared(a: Tensor, b: Tensor, threshold: float) -> Tensor:
-    return (_elementwise_diou(a, b) <= threshold).float()
+def _diou_factor(a: Tensor, b: Tensor, threshold: float) -> Tensor:
+    """Return 0 where the DIoU exceeds the threshold, else 1.
 
-
-def _elementwise_diou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU [...] less the squared distance of the centres over the squared diagonal of the enclosing box."""
+    DIoU is IoU [...] minus the squared centre distance over the squared diagonal of the enclosing box.
+    """
     low, high = torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])
     diagonal = (high - low).square().sum(-1)
     distance = (centers(a) - centers(b)).square().sum(-1)
-    return elementwise_iou(a, b) - distance / diagonal.clamp(min=torch.finfo(diagonal.dtype).tiny)
-
-
-def _cl_balanced(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, options: Options) -> Kept:
-    """The paper's CL-B, see `cl_balanced_nms`."""
-    keep, scores = cl_balanced_nms(
-        boxes,
-        scores,
-        labels,
-        iou_threshold,
-        localization=options.localization,
-        cl_norm=options.cl_norm,
-        cl_score=options.cl_score,
-    )
-    return Kept(keep, scores, boxes.index_select(0, keep))
+    diou = elementwise_iou(a, b) - distance / diagonal.clamp(min=torch.finfo(diagonal.dtype).tiny)
+    return (diou <= threshold).float()
 
 
 def _by_score(keep: Tensor, scores: Tensor, boxes: Tensor) -> Kept:
-    """The kept boxes, ascending indices [K] of scores [N], by score; equal scores stay by index."""
+    """Sort the kept boxes, ascending indices keep [K], by score; equal scores stay in the order of index."""
     order = scores[keep].argsort(descending=True, stable=True)
     keep = keep[order]
     return Kept(keep, scores[keep], boxes[keep])
@@ -208,3 +232,4 @@ NMS = {
     "cl-balanced": _cl_balanced,
 }
 MOVING = ("weighted", "soft-vote")
+"""Methods that return boxes other than the candidates."""

@@ -1,19 +1,18 @@
-"""From raw outputs to detections: the best candidates of each level, decoded, then NMS."""
+"""Post-processing of raw outputs: decode the best candidates of each level, then apply NMS."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cledet.models.network import RawOutputs
-from cledet.models.nms import Kept, suppress
+from cledet.models.nms import NMSOptions, apply_nms
 from cledet.ops.boxes import area, clip_boxes
 
 CANDIDATES = 1000
-"""Candidates of a pyramid level and image that reach NMS (Lin et al. 2017, section 4.1)."""
+"""Most candidates per pyramid level and image that reach NMS (Lin et al. 2017, section 4.1)."""
 
 
 class Detected(NamedTuple):
@@ -24,69 +23,44 @@ class Detected(NamedTuple):
     labels: Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
-class PostProcess:
-    """Thresholds and NMS, as `cledet.config.base.SuppressionSettings` describes them."""
+def detect(raw: RawOutputs, sizes: Tensor, options: NMSOptions) -> list[Detected]:
+    """Return the detections of each image, given raw outputs and unpadded image sizes [N, 2] (height, width)."""
+    return [suppress_candidates(one, options) for one in candidates(raw, sizes, options.conf)]
 
-    nms: str = "standard"
-    conf: float = 0.05
-    iou: float = 0.5
-    max_det: int = 100
-    localization: str = "proximity"
-    cl_norm: str = "max"
-    cl_score: str = "own"
 
-    def __call__(self, raw: RawOutputs, sizes: Tensor) -> list[Detected]:
-        """Raw outputs and the images' sizes [N, 2] (height, width) without padding -> detections an image."""
-        found = candidates(raw, sizes, self.conf)
-        return [self.suppress(*one) for one in found]
-
-    def suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detected:
-        """Apply NMS to one image's candidates and keep the best `max_det`."""
-        kept = self.keep(boxes, scores, labels)
-        return Detected(kept.boxes, kept.scores, labels[kept.keep])
-
-    def keep(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Kept:
-        """Which of one image's candidates are left, at most `max_det`, and where the method has put them."""
-        keep, scores, boxes = suppress(
-            boxes,
-            scores,
-            labels,
-            self.iou,
-            method=self.nms,
-            localization=self.localization,
-            cl_norm=self.cl_norm,
-            cl_score=self.cl_score,
-        )
-        return Kept(keep[: self.max_det], scores[: self.max_det], boxes[: self.max_det])
+def suppress_candidates(candidates: Detected, options: NMSOptions) -> Detected:
+    """Apply NMS to the candidates of one image and keep the best `max_det`."""
+    kept = apply_nms(*candidates, options)
+    return Detected(kept.boxes, kept.scores, candidates.labels[kept.keep])
 
 
 @torch.no_grad()
 def candidates(raw: RawOutputs, sizes: Tensor, conf: float) -> list[Detected]:
-    """Each level's best CANDIDATES pairs of anchor and class that score over `conf`, decoded and clipped.
+    """Decode and clip the best CANDIDATES pairs of anchor and class of each level that score over `conf`.
 
-    Returns for each image boxes [M, 4], scores [M] and labels [M], level by level and by score within a level.
+    Returns per image boxes [M, 4], scores [M] and labels [M], level by level and by score within a level. Boxes that
+    lie in the padding are dropped.
     """
-    found = []
+    result = []
     for boxes, scores, labels, (height, width) in zip(*best_of_levels(raw), sizes.tolist()):
-        inside = clip_boxes(boxes, (height, width))
-        kept = (scores > conf) & (area(inside) > 0)  # of a box in the padding nothing is left
-        found.append(Detected(inside[kept], scores[kept], labels[kept]))
-    return found
+        clipped = clip_boxes(boxes, (height, width))
+        kept = (scores > conf) & (area(clipped) > 0)
+        result.append(Detected(clipped[kept], scores[kept], labels[kept]))
+    return result
 
 
 def best_of_levels(raw: RawOutputs) -> Detected:
-    """Each level's best CANDIDATES pairs of anchor and class: boxes [N, M, 4], scores [N, M], labels [N, M]."""
+    """Decode the best CANDIDATES pairs of anchor and class of each level: boxes [N, M, 4], scores and labels [N, M]."""
     raw = raw.scored()
-    count = raw.logits.shape[2]
-    rows, pairs = [], []
+    classes = raw.logits.shape[2]
+    scores, pairs = [], []
     first = 0
     for level in raw.levels:
         logits = raw.logits[:, first : first + level].flatten(1)
         best, index = logits.topk(min(CANDIDATES, logits.shape[1]), dim=1)
-        rows.append(best.float().sigmoid())
-        pairs.append(index + first * count)
+        scores.append(best.float().sigmoid())
+        pairs.append(index + first * classes)
         first += level
-    index = torch.cat(pairs, 1)
-    image = torch.arange(len(index), device=index.device)[:, None]
-    return Detected(raw.boxes(image, index // count), torch.cat(rows, 1), index % count)
+    pair = torch.cat(pairs, 1)
+    image = torch.arange(len(pair), device=pair.device)[:, None]
+    return Detected(raw.boxes(image, pair // classes), torch.cat(scores, 1), pair % classes)

@@ -12,14 +12,14 @@ PAIRS = {False: 1 << 17, True: 1 << 22}
 """Pairs of boxes, off or on CUDA, that are compared at a time."""
 
 
-def cluster_means(boxes: Tensor, scores: Tensor, owner: Tensor) -> Tensor:
+def cluster_means(boxes: Tensor, scores: Tensor, cluster_index: Tensor) -> Tensor:
     """For each box [N, 4] the mean of those that it owns, weighted by score; of any dtype, as the boxes.
 
-    scores [N]; owner [N] int64 the box that each belongs to. A box that owns none, or only itself, stays.
+    scores [N]; cluster_index [N] int64 the box that each belongs to. A box that owns none, or only itself, stays.
     """
     box, weight = upcast(boxes), _weight(scores)
-    total = torch.zeros_like(weight).index_add_(0, owner, weight)
-    shift = torch.zeros_like(box).index_add_(0, owner, weight[:, None] * (box - box[owner]))
+    total = torch.zeros_like(weight).index_add_(0, cluster_index, weight)
+    shift = torch.zeros_like(box).index_add_(0, cluster_index, weight[:, None] * (box - box[cluster_index]))
     return (box + shift / total.clamp(min=torch.finfo(total.dtype).tiny)[:, None]).to(boxes.dtype)
 
 

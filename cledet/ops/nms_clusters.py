@@ -1,4 +1,4 @@
-"""The clusters of class-by-class NMS: each box that it keeps, and those that this box takes away."""
+"""Clusters of class-by-class NMS: each kept box with the boxes that it suppresses."""
 
 from __future__ import annotations
 
@@ -12,55 +12,53 @@ from torchvision.ops import nms
 from cledet.ops.boxes import upcast
 
 LARGE = {False: 256, True: 1024}
-"""In classes of up to this many boxes, off or on CUDA, all pairs are compared; in larger ones NMS goes first."""
+"""Largest class, off or on CUDA, in which all pairs of boxes are compared; NMS runs first in a larger one."""
 PAIRS = {False: 1 << 18, True: 1 << 22}
-"""Pairs of boxes, off or on CUDA, that are compared at a time: what a cache holds, what fills a GPU."""
+"""Pairs of boxes, off or on CUDA, that are compared at a time: they fit into a cache, or fill a GPU."""
 
 LOW = 2**32 - 1
-"""The lower half of an int64: added to a class in the upper half less a score, which then does not change the class."""
+"""Lower half of an int64. Added to a class in the upper half minus a score's bits, it keeps the class unchanged."""
 
 
-def clusters(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> tuple[Tensor, Tensor]:
-    """The clusters behind class-by-class NMS: keepers [K], by index, and for every box its keeper, owner [N].
-
-    The keepers are the boxes that `torchvision.ops.nms` keeps in each class. Every other box belongs to the
-    keeper that takes it away: of those of its class whose IoU with it is over the threshold, the first by score.
-    """
-    owner = owners(boxes, scores, labels, iou_threshold)
-    return (owner == torch.arange(len(owner), device=owner.device)).nonzero().squeeze(1), owner
+def find_clusters(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> tuple[Tensor, Tensor]:
+    """Run class-by-class NMS: ascending indices keep [K] of the kept boxes, and cluster_index [N] of all boxes."""
+    cluster_index = index_clusters(boxes, scores, labels, iou_threshold)
+    index = torch.arange(len(cluster_index), device=cluster_index.device)
+    return (cluster_index == index).nonzero().squeeze(1), cluster_index
 
 
-def owners(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
-    """The keeper of every box, owner [N] int64, see `clusters`; a keeper is its own.
+def index_clusters(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
+    """Compute cluster_index [N] int64: for each box the index of the kept box that suppresses it, or its own if kept.
 
-    In order by class and score: `_owners_in_small_classes` finds those of some classes at once,
-    `_owners_in_large_class` those of one after NMS.
+    boxes [N, 4], scores [N], labels [N] of any integer type. The kept boxes are those that `torchvision.ops.nms` keeps
+    in each class. Every other box belongs to the kept box of its class with the highest score among those whose IoU
+    with it exceeds the threshold.
     """
     boxes, scores = upcast(boxes.detach()), upcast(scores.detach())
     pairs, large = PAIRS[boxes.is_cuda], LARGE[boxes.is_cuda]
-    labels, order = by_class(scores, labels)
+    labels, order = sort_by_class(scores, labels)
     boxes, place = boxes.index_select(0, order), torch.arange(len(order), device=order.device)
     rank = place - torch.searchsorted(labels, labels)
     margin = min(large, len(boxes))
     rows = _rows(boxes, margin)
-    threshold = _at_most(iou_threshold, boxes.dtype)
-    owner = torch.empty_like(order)
-    for begin, end, k in _groups(rank, pairs, large):
+    threshold = _round_down(iou_threshold, boxes.dtype)
+    cluster_index = torch.empty_like(order)
+    for begin, end, k in _chunks(rank, pairs, large):
         if k < large:
             window = rows[:, margin + begin - k : margin + end]
-            own = _owners_in_small_classes(window, rank[begin:end], place[: end - begin], threshold)
+            first = _index_small_classes(window, rank[begin:end], place[: end - begin], threshold)
         else:
             kept = nms(boxes[begin:end], scores.index_select(0, order[begin:end]).to(boxes.dtype), iou_threshold)
-            own = _owners_in_large_class(rows[:, margin + begin : margin + end], kept, pairs, threshold)
-        torch.add(own, begin, out=owner[begin:end])
-    return torch.empty_like(order).scatter_(0, order, order.index_select(0, owner))
+            first = _index_large_class(rows[:, margin + begin : margin + end], kept, pairs, threshold)
+        torch.add(first, begin, out=cluster_index[begin:end])
+    return torch.empty_like(order).scatter_(0, order, order.index_select(0, cluster_index))
 
 
-def by_class(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The labels [N] in order, and that order of boxes: by class, then score from high to low, then index.
+def sort_by_class(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort boxes by class, then by score from high to low, then by index: sorted labels [N] and the order [N].
 
-    labels [N] of any integer type. Few things here take as long as a sort, so class and score are sorted as one number
-    where both fit: the bits of a float32 that is not negative, as an integer, are in the same order.
+    labels [N] of any integer type. Sorting dominates the run time, so class and score are sorted as one integer where
+    both fit: the bits of a non-negative float32, read as an integer, have the order of the floats.
     """
     if scores.dtype == torch.float32:
         wide = labels.long()
@@ -74,23 +72,23 @@ def by_class(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rows(boxes: Tensor, margin: int) -> Tensor:
-    """Rows x1, y1, -x2, -y2, area of boxes [N, 4] after a margin of zeros: [5, margin + N].
+    """Arrange boxes [N, 4] as rows x1, y1, -x2, -y2, area after a margin of zeros: [5, margin + N].
 
-    With the high corner negative, low and high corner of an intersection are both a maximum.
+    With a negated high corner, both corners of an intersection are maxima.
     """
     rows = boxes.new_zeros(5, margin + len(boxes))
-    own = rows[:, margin:]
-    own[:4] = boxes.t()
-    own[2:4].neg_()
-    side = (own[:2] + own[2:4]).clamp_(max=0)
-    torch.mul(side[0], side[1], out=own[4])
+    filled = rows[:, margin:]
+    filled[:4] = boxes.t()
+    filled[2:4].neg_()
+    side = (filled[:2] + filled[2:4]).clamp_(max=0)
+    torch.mul(side[0], side[1], out=filled[4])
     return rows
 
 
-def _groups(rank: Tensor, pairs: int, large: int) -> Iterator[tuple[int, int, int]]:
-    """What is compared at a time: (begin, end, k), whole classes in which up to k boxes come before a box.
+def _chunks(rank: Tensor, pairs: int, large: int) -> Iterator[tuple[int, int, int]]:
+    """Split sorted boxes into chunks (begin, end, k) of whole classes, in which at most k boxes precede a box.
 
-    rank [N] int64: how many do. Where there are more classes than one, k < large and (end - begin) * k <= pairs.
+    rank [N] int64 of each box in its class. A chunk of several classes has k < large and (end - begin) * k <= pairs.
     """
     n = len(rank)
     if not n:
@@ -111,55 +109,57 @@ def _groups(rank: Tensor, pairs: int, large: int) -> Iterator[tuple[int, int, in
     yield begin, n, k
 
 
-def _owners_in_small_classes(rows: Tensor, rank: Tensor, place: Tensor, threshold: float) -> Tensor:
-    """The place [n] int64 of each box's keeper; of rows [5, k + n], rank [n] up to k, and place [n]: 0 to n - 1.
+def _index_small_classes(rows: Tensor, rank: Tensor, place: Tensor, threshold: float) -> Tensor:
+    """Compute the cluster index [n] of all boxes of several sorted classes.
 
-    All pairs are compared, and more: each box with the k before it, those of other classes too, which then do not
-    count. That takes several times the pairs, but no index: the k are views of the rows, each shifted by one more.
+    rows [5, k + n]; rank [n] in the class, at most k; place [n] is 0 to n - 1. Each box is compared with the k boxes
+    before it, and pairs of different classes are discarded. That compares several times the needed pairs but gathers
+    nothing: the k comparisons are views of the rows, each shifted by one more.
 
-    A box is kept for sure if none that may be kept takes it away, and taken for sure if the first of those that may
-    is kept for sure. That one is its keeper. The rest may be kept: look again, until there is no rest. Each look
-    decides at least the first undecided box of every class.
+    A box is kept for certain if no box that may be kept suppresses it. It is suppressed for certain if the first such
+    box is kept for certain, and then joins its cluster. The rest is undecided until the next round. Each round decides
+    at least the first undecided box of every class.
     """
     n, k = len(rank), rows.shape[1] - len(rank)
-    windows = rows.unfold(1, n, 1)  # [5, k + 1, n]: of each box those k, ..., 1 places before, and itself
+    windows = rows.unfold(1, n, 1)  # [5, k + 1, n]: for each box those k, ..., 1 places before, and itself
     places = torch.uint8 if k < 256 else torch.int16
     reach = torch.arange(k, 0, -1, dtype=places, device=rows.device)[:, None]
-    hit = _overlap(windows[:, :k], windows[:, k:], threshold).bool().view(torch.uint8).to(places).mul_(reach)
+    hit = _exceeds(windows[:, :k], windows[:, k:], threshold).bool().view(torch.uint8).to(places).mul_(reach)
     hit.mul_(torch.le(hit, rank.to(places), out=torch.empty_like(hit)))
     padded = hit.new_zeros(k + n)
     before, possible = padded.unfold(0, n, 1)[:k], padded[k:]
     while True:
-        back = hit.amax(0)  # how many places before a box is the first that takes it away, 0 if none
+        back = hit.amax(0)  # distance in places to the first box that suppresses this one, 0 for none
         first = place - back
-        doubt = back.index_select(0, first)  # not 0 if that one may be taken away itself
+        doubt = back.index_select(0, first)  # nonzero if that box may be suppressed itself
         if not doubt.any():
             return first
         torch.logical_not(torch.logical_xor(back, doubt), out=possible)
         hit.mul_(before)
 
 
-def _owners_in_large_class(rows: Tensor, kept: Tensor, pairs: int, threshold: float) -> Tensor:
-    """The same for one class, rows [5, n], of which NMS kept some: the others against these, `pairs` at a time.
+def _index_large_class(rows: Tensor, kept: Tensor, pairs: int, threshold: float) -> Tensor:
+    """Compute the cluster index [n] of one sorted class, rows [5, n], from the indices that NMS kept.
 
-    A box that NMS took away and none of these would, as its IoU is rounded otherwise on another device, stays its own.
+    The suppressed boxes are compared with the kept ones, `pairs` at a time. A suppressed box whose IoU exceeds the
+    threshold with no kept box, due to rounding on another device, keeps its own index.
     """
     n = rows.shape[1]
-    owner = torch.arange(n, device=rows.device)
+    cluster_index = torch.arange(n, device=rows.device)
     is_kept = torch.zeros(n, dtype=torch.bool, device=rows.device).index_fill_(0, kept, True)
-    keepers, dropped = owner[is_kept], owner[~is_kept]
-    better, first = rows.index_select(1, keepers)[:, :, None], (n - keepers).to(rows.dtype)[:, None]
-    for part in dropped.split(max(1, pairs // max(1, len(keepers)))):
-        hit = _overlap(better, rows.index_select(1, part)[:, None], threshold)
-        owner.index_copy_(0, part, torch.minimum(part, n - hit.mul_(first).amax(0).long()))
-    return owner
+    keep, suppressed = cluster_index[is_kept], cluster_index[~is_kept]
+    better, first = rows.index_select(1, keep)[:, :, None], (n - keep).to(rows.dtype)[:, None]
+    for part in suppressed.split(max(1, pairs // max(1, len(keep)))):
+        hit = _exceeds(better, rows.index_select(1, part)[:, None], threshold)
+        cluster_index.index_copy_(0, part, torch.minimum(part, n - hit.mul_(first).amax(0).long()))
+    return cluster_index
 
 
-def _overlap(a: Tensor, b: Tensor, threshold: float) -> Tensor:
-    """1 where the IoU of a [5, K, 1 or N] and b [5, 1, N], see `_rows`, is over the threshold >= 0, else 0: [K, N].
+def _exceeds(a: Tensor, b: Tensor, threshold: float) -> Tensor:
+    """Return 1 where the IoU of a [5, K, 1 or N] and b [5, 1, N] of `_rows` exceeds the threshold >= 0, else 0: [K, N].
 
-    The IoU is `elementwise_iou` to the last bit, but in few operations and little memory; of boxes side by side it is
-    negative instead of 0.
+    The IoU equals `elementwise_iou` to the last bit, in few operations and little memory. It is negative instead of 0
+    for disjoint boxes.
     """
     shape = (a.shape[1], b.shape[2])
     corners = torch.maximum(a[:4], b[:4], out=a.new_empty(4, *shape))  # out: else rows of windows become columns
@@ -170,7 +170,7 @@ def _overlap(a: Tensor, b: Tensor, threshold: float) -> Tensor:
 
 
 @cache
-def _at_most(threshold: float, dtype: torch.dtype) -> float:
-    """The largest number of the dtype that is not over the threshold: what is over one is over the other."""
+def _round_down(threshold: float, dtype: torch.dtype) -> float:
+    """Return the largest number of the dtype that is at most the threshold, so that comparisons are unchanged."""
     near = torch.tensor(threshold, dtype=dtype)
     return float(near if float(near) <= threshold else near.nextafter(torch.full_like(near, -torch.inf)))

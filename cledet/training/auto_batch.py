@@ -19,7 +19,7 @@ from cledet.distributed.devices import out_of_memory
 from cledet.errors import UserError
 from cledet.models.network import Architecture, build_network
 from cledet.training.init_model import build_criterion
-from cledet.training.train_step import Learner
+from cledet.training.train_step import TrainStep
 
 SHARE = 0.8
 """How much of the free memory a run may take: allocators waste some, and other programs want some."""
@@ -76,10 +76,10 @@ def step_peak(job: dict[str, Any]) -> int | None:
     network = build_network(Architecture(**job["architecture"]))
     batch = worst_batch(job["images"], settings.imgsz, job["boxes"])
     try:
-        learner = Learner(network, build_criterion(settings), settings, device, 10)
+        train_step = TrainStep(network, build_criterion(settings), settings, device, 10)
         for step in range(2):  # the second has the optimizer's state beside it
-            learner.gradients([batch], step)
-            learner.update(step)
+            train_step.gradients([batch], step)
+            train_step.update(step)
     except RuntimeError as error:
         if not out_of_memory(error):
             raise

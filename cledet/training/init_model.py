@@ -22,10 +22,10 @@ from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.models.criterion import Criterion
 from cledet.models.heads import he_initialize
 from cledet.models.network import Architecture, build_network
-from cledet.training.train_step import Learner
+from cledet.training.train_step import TrainStep
 
 
-def initial_model(settings: TrainSettings, index: DetectionIndex, given: Checkpoint | None) -> Checkpoint:
+def init_model(settings: TrainSettings, index: DetectionIndex, given: Checkpoint | None) -> Checkpoint:
     """A network for the data set's classes: from a checkpoint, or with an ImageNet or a random backbone."""
     torch.manual_seed(settings.seed)
     start = load_checkpoint(Path(settings.weights)) if settings.weights is not None else given
@@ -134,22 +134,22 @@ def frozen_stages(settings: TrainSettings, backbone: str) -> int:
 
 
 def summary(
-    settings: TrainSettings, index: DetectionIndex, model: Checkpoint, learner: Learner, run: Path
+    settings: TrainSettings, index: DetectionIndex, model: Checkpoint, train_step: TrainStep, run: Path
 ) -> list[str]:
     """What is about to be trained, on what, and how, in three lines."""
-    trained = sum(p.numel() for p in learner.network.parameters() if p.requires_grad) / 1e6
-    precision = str(learner.dtype or torch.float32).removeprefix("torch.")
+    trained = sum(p.numel() for p in train_step.network.parameters() if p.requires_grad) / 1e6
+    precision = str(train_step.dtype or torch.float32).removeprefix("torch.")
     processes = f", {collectives.world_size()} processes" if collectives.world_size() > 1 else ""
     parts = f" in {settings.accumulate} parts" if settings.accumulate > 1 else ""
     left_out = "" if "iac" in settings.possible else f" (iac has no part in --assign {settings.of_head('assign')})"
     head = "" if model.architecture.head == "retinanet" else f" with the head {model.architecture.head}"
     scaled = "" if settings.lr is not None else f" = {settings.base_lr:g} x {settings.batch}/16"
     return [
-        f"{model.architecture.backbone}{head} on {describe(learner.device)}{processes}, {precision}; "
+        f"{model.architecture.backbone}{head} on {describe(train_step.device)}{processes}, {precision}; "
         f"{trained:.1f}M trained parameters; components on: {ablation_name(settings.ablation)}"
         f"{left_out if settings.origins.get('ablation') == 'default' else ''}",
         f"{index.name}: {len(index)} images, {index.num_boxes} boxes, {len(index.classes)} classes; "
-        f"{learner.total} steps of {settings.batch}{parts} at {settings.imgsz} px, "
+        f"{train_step.total} steps of {settings.batch}{parts} at {settings.imgsz} px, "
         f"lr {settings.learning_rate:g}{scaled}",
         f"run folder: {run}",
     ]

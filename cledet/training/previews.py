@@ -20,7 +20,7 @@ CELL = (480, 400)
 """Width and height of a picture's place on the sheet."""
 
 
-def save_gallery(predictor: Predictor, index: DetectionIndex, path: Path, count: int = 12, columns: int = 4) -> None:
+def save_previews(predictor: Predictor, index: DetectionIndex, path: Path, count: int = 12, columns: int = 4) -> None:
     """Write a sheet of `count` images of the split, evenly spaced, with their detections."""
     positions = np.unique(np.linspace(0, len(index) - 1, count).round().astype(int))
     pictures = [fit(predictor.predict(_image(index, i), None)).draw() for i in positions]

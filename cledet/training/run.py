@@ -24,7 +24,7 @@ from cledet.io.run_folders import from_anywhere, new_run
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.training.ablation import GRID, train_grid
 from cledet.training.auto_batch import largest_batch
-from cledet.training.init_model import initial_model
+from cledet.training.init_model import init_model
 from cledet.training.trainer import Task, Trainer
 
 CONFIG = "config.yaml"
@@ -99,7 +99,7 @@ def _reopen(folder: Path, changes: dict[str, Any]) -> tuple[Path, GridSettings]:
 def begin(settings: TrainSettings, task: Task, given: Checkpoint | None) -> Checkpoint:
     """The model that a run starts from, the same in all processes."""
     with collectives.main_process_first():
-        return initial_model(settings, task.train, given)
+        return init_model(settings, task.train, given)
 
 
 def _start(settings: TrainSettings, task: Task, model: Checkpoint, run: Path) -> None:

@@ -28,7 +28,7 @@ class NotFinite(Exception):
     """A step's loss or gradient is no number; the message says which."""
 
 
-class Learner:
+class TrainStep:
     """A network in training, in this process of perhaps several."""
 
     def __init__(

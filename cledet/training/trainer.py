@@ -1,6 +1,6 @@
 """Training: one page of loop, and what it is made of.
 
-The state of a run is what its learner's steps have changed, and where it is; every random choice follows from the seed
+The state of a run is what its training steps have changed, and where it is; every random choice follows from the seed
 and the step. So a run that is resumed goes on exactly as if it had never stopped.
 """
 
@@ -24,16 +24,16 @@ from cledet.data.loader import train_loader
 from cledet.distributed import collectives
 from cledet.distributed.devices import default_workers, memory_used, own_device, pick_devices, within_memory
 from cledet.errors import Interrupted, ProcessFailed, UserError
-from cledet.evaluation.evaluator import post_process, validate
+from cledet.evaluation.evaluator import nms_options, validate
 from cledet.inference.predictor import Predictor
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.signals import Interrupts, Stop, interrupts
 from cledet.training.history import History, Meter
 from cledet.training.init_model import build_augment, build_criterion, frozen_stages, make_deterministic, summary
 from cledet.training.loggers import callback, open_loggers
-from cledet.training.previews import save_batch, save_gallery
+from cledet.training.previews import save_batch, save_previews
 from cledet.training.same_data import require_same_data
-from cledet.training.train_step import Learner, NotFinite
+from cledet.training.train_step import NotFinite, TrainStep
 
 DRAWN_BATCHES = 3
 """Steps whose batches are kept as pictures."""
@@ -50,19 +50,22 @@ class Task:
     val: DetectionIndex | None
 
 
+RENAMED = {"concluded": "epoch_finished", "judged": "last_eval_epoch"}
+"""Keys of last.pt as cledet 0.1.0 wrote them."""
+
+
 @dataclass
-class Progress:
-    """Where a run is; with the learner's state, all that a run is."""
+class TrainState:
+    """Position and progress of a run; together with the state of its `TrainStep`, everything that resuming needs."""
 
     step: int = 0
     best: float = -1.0
     best_epoch: int = 0
-    judged: int = 0
-    """The last epoch that was evaluated."""
-    concluded: bool = True
-    """Whether an epoch that ends with this step was evaluated and noted."""
+    last_eval_epoch: int = 0
+    epoch_finished: bool = True
+    """False between the last step of an epoch and the end of its evaluation."""
     bad_steps: int = 0
-    """How many steps in a row had no finite loss."""
+    """Consecutive steps without a finite loss."""
 
 
 class Trainer:
@@ -78,13 +81,13 @@ class Trainer:
         self.total = settings.steps(len(task.train))
         network = model.network()
         network.backbone.freeze(frozen_stages(settings, model.architecture.backbone))
-        self.learner = Learner(network, build_criterion(settings), settings, self.device, self.total)
+        self.train_step = TrainStep(network, build_criterion(settings), settings, self.device, self.total)
         self.history = History(
             run / "results.csv", open_loggers(settings, run) if collectives.is_main_process() else ()
         )
         self.tell = callback(settings.callback)
         self.meter = Meter()
-        self.at = Progress()
+        self.state = TrainState()
         self.saved = time.monotonic()
         self.waited = 0.0
         if model.training:
@@ -92,7 +95,7 @@ class Trainer:
 
     def fit(self) -> Path:
         """Train to the end, evaluate and save after each epoch; returns the run's folder."""
-        say(*summary(self.settings, self.task.train, self.model, self.learner, self.run))
+        say(*summary(self.settings, self.task.train, self.model, self.train_step, self.run))
         with interrupts() as stop:
             try:
                 self._fit(stop)
@@ -103,51 +106,51 @@ class Trainer:
                 raise Interrupted(stop.number, self.run) from error
         if self.task.val is not None and collectives.is_main_process():
             self._draw_examples(self.task.val)
-        self.tell("end", {"run": str(self.run), "step": self.at.step, "best": self.at.best})
+        self.tell("end", {"run": str(self.run), "step": self.state.step, "best": self.state.best})
         return self.run
 
     def _fit(self, stop: Interrupts) -> None:
-        if not self.at.concluded:
+        if not self.state.epoch_finished:
             self._end_epoch(stop)
         if self._finished():
             return
-        with Steps("training", self.total, self.at.step) as progress:
+        with Steps("training", self.total, self.state.step) as progress:
             for parts in self._batches(stop):
                 self._draw_batch(parts)
                 self._step(parts, stop)
                 progress.advance(self.meter.figures(self._epoch(), self._lr(), memory_used(self.device) / 1e9))
                 if self._epoch_ended():
                     self._end_epoch(stop)
-                    if self._tired():
-                        say(f"no better AP since epoch {self.at.best_epoch}: stopped, as --patience says")
+                    if self._should_stop_early():
+                        say(f"no better AP since epoch {self.state.best_epoch}: stopped, as --patience says")
                         return
                 elif self._save_due():
                     self._save("last.pt")
-                if self.at.step < self.total:
+                if self.state.step < self.total:
                     stop.check()
 
     def _step(self, parts: list[Batch], stop: Interrupts) -> None:
         try:
             with within_memory(self.device, FITTING):
                 with stop.abandoning():
-                    losses = self.learner.gradients(parts, self.at.step)
-                self.learner.update(self.at.step)
+                    losses = self.train_step.gradients(parts, self.state.step)
+                self.train_step.update(self.state.step)
         except NotFinite as error:
             self._skip(error, parts)
         else:
             dropped = int(collectives.all_reduce_sum(torch.cat([part.dropped for part in parts]).sum()))
             self.meter.add(losses, dropped, self.settings.batch, self.waited)
-            self.at.bad_steps = 0
+            self.state.bad_steps = 0
             figures = {name: float(value) for name, value in losses._asdict().items()}
-            self.tell("step", {"step": self.at.step, "lr": self._lr(), **figures})
-        self.at.step += 1
+            self.tell("step", {"step": self.state.step, "lr": self._lr(), **figures})
+        self.state.step += 1
 
     def _skip(self, error: NotFinite, parts: list[Batch]) -> None:
         """Leave a step out, or end the run if it is one too many."""
-        self.at.bad_steps += 1
+        self.state.bad_steps += 1
         ids = ", ".join(str(i) for part in parts for i in part.image_ids.tolist())
-        what = f"step {self.at.step}: {error}, on images {ids}"
-        if self.at.bad_steps < BAD_STEPS:
+        what = f"step {self.state.step}: {error}, on images {ids}"
+        if self.state.bad_steps < BAD_STEPS:
             warn(f"{what}: left out")
             return
         self._save("last.pt")
@@ -168,7 +171,7 @@ class Trainer:
             dataset,
             batch=settings.batch,
             total_steps=self.total,
-            start_step=self.at.step,
+            start_step=self.state.step,
             seed=settings.seed,
             workers=default_workers(settings.workers),
             rank=collectives.rank(),
@@ -188,23 +191,23 @@ class Trainer:
 
     def _draw_batch(self, parts: list[Batch]) -> None:
         """Write what the network gets at one of the first steps, unless an earlier start of this run has."""
-        path = self.run / "batches" / f"{self.at.step:06d}.jpg"
-        if self.at.step < DRAWN_BATCHES and collectives.is_main_process() and not path.exists():
+        path = self.run / "batches" / f"{self.state.step:06d}.jpg"
+        if self.state.step < DRAWN_BATCHES and collectives.is_main_process() and not path.exists():
             path.parent.mkdir(exist_ok=True)
             save_batch(parts[0], self.task.train.classes, path)
 
     def _end_epoch(self, stop: Interrupts) -> None:
         """Evaluate, note the figures, keep the weights if they are the best; saved before, as evaluation takes long."""
-        epoch, at, val = self._epoch_number(), self.at, self.task.val
+        epoch, at, val = self._epoch_number(), self.state, self.task.val
         row = {"epoch": epoch, "step": at.step, "lr": self._lr()}
         row |= self.meter.means()
         metrics: dict[str, Any] = {}
         if val is not None and (at.step == self.total or epoch % self.settings.val_every == 0):
-            at.concluded = False
+            at.epoch_finished = False
             self._save("last.pt")
             with stop.abandoning():
                 metrics = self._validate(val)
-            at.judged = epoch
+            at.last_eval_epoch = epoch
         if collectives.is_main_process():
             self.history.add(row | {k: v for k, v in metrics.items() if k != "per_class"})
             say(self.history.line())
@@ -214,7 +217,7 @@ class Trainer:
         if val is None or (metrics and score > at.best):
             at.best, at.best_epoch = max(at.best, score), epoch
             self._save("best.pt", metrics)
-        at.concluded = True
+        at.epoch_finished = True
         self.meter = Meter()
         self._save("last.pt", metrics)
 
@@ -227,13 +230,13 @@ class Trainer:
 
     def _finished(self) -> bool:
         """Whether the run is at its end, or has not become better for longer than it may."""
-        return self._tired() or self.at.step >= self.total
+        return self._should_stop_early() or self.state.step >= self.total
 
-    def _tired(self) -> bool:
-        return 0 < self.settings.patience <= self.at.judged - self.at.best_epoch
+    def _should_stop_early(self) -> bool:
+        return 0 < self.settings.patience <= self.state.last_eval_epoch - self.state.best_epoch
 
     def _validate(self, val: DetectionIndex) -> dict[str, Any]:
-        network = self.learner.inference_network()  # in float32, as `cledet val` does
+        network = self.train_step.inference_network()  # in float32, as `cledet val` does
         (result,) = validate(network, val, self.model, self.settings, self.device, None).values()
         return result.evaluation.to_dict()
 
@@ -242,52 +245,53 @@ class Trainer:
         best = load_checkpoint(self.run / "weights" / "best.pt")
         predictor = Predictor(
             network=best.network().to(self.device),
-            post=replace(post_process(self.settings, best.components), conf=PredictSettings().conf),
+            post=replace(nms_options(self.settings, best.components), conf=PredictSettings().conf),
             imgsz=self.settings.imgsz,
             device=self.device,
             dtype=None,
             names=best.classes,
             category_ids=best.category_ids,
         )
-        save_gallery(predictor, val, self.run / "val.jpg")
+        save_previews(predictor, val, self.run / "val.jpg")
         say(f"pictures: {self.run / 'val.jpg'}")
 
     def _lr(self) -> float:
-        return float(self.learner.optimizer.param_groups[-1]["lr"])
+        return float(self.train_step.optimizer.param_groups[-1]["lr"])
 
     def _epoch(self) -> float:
-        return self.at.step * self.settings.batch / self.settings.epoch_images(len(self.task.train))
+        return self.state.step * self.settings.batch / self.settings.epoch_images(len(self.task.train))
 
     def _epoch_number(self) -> int:
         """The epoch, from 1, that the last step began in: no step ends more than one, so none is passed over."""
-        return (self.at.step - 1) * self.settings.batch // self.settings.epoch_images(len(self.task.train)) + 1
+        return (self.state.step - 1) * self.settings.batch // self.settings.epoch_images(len(self.task.train)) + 1
 
     def _epoch_ended(self) -> bool:
-        return self.at.step == self.total or self._epoch() >= self._epoch_number()
+        return self.state.step == self.total or self._epoch() >= self._epoch_number()
 
     def _save_due(self) -> bool:
         steps, minutes = self.settings.save_steps, self.settings.save_minutes
         waited = bool(minutes) and time.monotonic() - self.saved >= 60 * minutes
-        return waited or (bool(steps) and self.at.step % steps == 0)
+        return waited or (bool(steps) and self.state.step % steps == 0)
 
     def _save(self, name: str, metrics: dict[str, Any] | None = None) -> None:
         """best.pt holds the weights to use, last.pt also what is needed to go on."""
         if not collectives.is_main_process():
             return
-        self.model.model = self.learner.inference_network().state_dict()
-        self.model.step, self.model.metrics = self.at.step, metrics or {}
+        self.model.model = self.train_step.inference_network().state_dict()
+        self.model.step, self.model.metrics = self.state.step, metrics or {}
         self.model.training = self._state() if name == "last.pt" else {}
         self.model.save(self.run / "weights" / name)
         self.saved = time.monotonic()
 
     def _state(self) -> dict[str, Any]:
         data = {"images": len(self.task.train), "digests": self.digests}
-        here = {**vars(self.at), "meter": self.meter.state(), **data}
-        return {**self.learner.state(), **here, "finished": self.at.concluded and self._finished()}
+        here = {**vars(self.state), "meter": self.meter.state(), **data}
+        return {**self.train_step.state(), **here, "finished": self.state.epoch_finished and self._finished()}
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        self.learner.restore(state)
-        self.at = Progress(**{name: state[name] for name in vars(self.at) if name in state})
+    def _restore(self, saved: dict[str, Any]) -> None:
+        state = {RENAMED.get(key, key): value for key, value in saved.items()}
+        self.train_step.restore(state)
+        self.state = TrainState(**{name: state[name] for name in vars(self.state) if name in state})
         if "meter" in state:
             self.meter.restore(state["meter"])
-        self.history.cut(self.at.step if self.at.concluded else self.at.step - 1)
+        self.history.cut(self.state.step if self.state.epoch_finished else self.state.step - 1)

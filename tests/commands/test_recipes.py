@@ -12,7 +12,7 @@ from cledet.config.loading import read_notes, read_recipe, recipes, resolve
 from cledet.config.recipe import RecipeNotes
 from cledet.config.train import GridSettings, TrainSettings
 from cledet.errors import UserError
-from cledet.training.init_model import architecture, initial_model
+from cledet.training.init_model import architecture, init_model
 from cledet.training.run import load_task
 from cledet.training.trainer import Trainer
 
@@ -41,13 +41,13 @@ def test_each_recipe_resolves_builds_and_takes_two_steps(name, slices, tmp_path,
     settings = resolve(TrainSettings, small, recipe=name, environ={})
     monkeypatch.setattr(Trainer, "_save", lambda *_: None)
     task = load_task(settings)
-    trainer = Trainer(settings, task, initial_model(settings, task.train, None), tmp_path)
-    before = trainer.learner.network.head.state_dict()
+    trainer = Trainer(settings, task, init_model(settings, task.train, None), tmp_path)
+    before = trainer.train_step.network.head.state_dict()
     before = {key: value.clone() for key, value in before.items()}
     trainer.fit()
-    assert trainer.at.step == 2
-    assert trainer.at.bad_steps == 0
-    after = trainer.learner.network.head.state_dict()
+    assert trainer.state.step == 2
+    assert trainer.state.bad_steps == 0
+    after = trainer.train_step.network.head.state_dict()
     assert all(torch.isfinite(value).all() for value in after.values())
     assert not all(torch.equal(after[key], before[key]) for key in before)
 

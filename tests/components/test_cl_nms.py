@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from cledet.components import cl_balanced_nms
 from cledet.ops import nms_clusters as module
-from cledet.ops.nms_clusters import clusters
+from cledet.ops.nms_clusters import find_clusters
 
 
 def scene(seed: int, max_boxes: int = 60) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -108,16 +108,16 @@ def test_keepers_are_what_standard_nms_keeps(large: int, pairs: int, monkeypatch
     monkeypatch.setattr(module, "PAIRS", {False: pairs})
     for seed in range(20):
         boxes, scores, labels = scene(seed, 100)
-        keepers, owner = clusters(boxes, scores, labels, 0.6)
+        keepers, cluster_index = find_clusters(boxes, scores, labels, 0.6)
         wanted = []
         for c in labels.unique():
             index = (labels == c).nonzero().squeeze(1)
             wanted += index[torchvision.ops.nms(boxes[index], scores[index], 0.6)].tolist()
         assert keepers.tolist() == sorted(wanted)
-        assert owner[keepers].tolist() == keepers.tolist()
-        assert set(owner.tolist()) == set(wanted)
+        assert cluster_index[keepers].tolist() == keepers.tolist()
+        assert set(cluster_index.tolist()) == set(wanted)
         by_score = torchvision.ops.nms(boxes, scores, 0.6)
-        alone = clusters(boxes, scores, torch.zeros_like(labels), 0.6)[0]
+        alone = find_clusters(boxes, scores, torch.zeros_like(labels), 0.6)[0]
         assert alone[scores[alone].argsort(descending=True, stable=True)].tolist() == by_score.tolist()
 
 
@@ -127,9 +127,9 @@ def test_a_chain_is_settled_to_its_end(large: int, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "LARGE", {False: large})
     x = torch.arange(300.0)[:, None] * 2
     boxes = torch.cat([x, x * 0, x + 10, x * 0 + 10], 1)
-    keepers, owner = clusters(boxes, torch.linspace(1, 0, 300), torch.zeros(300, dtype=torch.long), 0.5)
+    keepers, cluster_index = find_clusters(boxes, torch.linspace(1, 0, 300), torch.zeros(300, dtype=torch.long), 0.5)
     assert keepers.tolist() == list(range(0, 300, 2))
-    assert owner.tolist() == [i - i % 2 for i in range(300)]
+    assert cluster_index.tolist() == [i - i % 2 for i in range(300)]
 
 
 @pytest.mark.parametrize("large", [0, 10**6])
@@ -145,7 +145,7 @@ def test_iou_at_the_threshold_goes_as_torchvision_has_it(
             boxes = torch.tensor([[0, 0, d, 1], [0, 0, n, 1]], dtype=dtype)
             scores = torch.tensor([0.9, 0.8], dtype=dtype)
             wanted = torchvision.ops.nms(boxes, scores, n / d).tolist()
-            assert clusters(boxes, scores, torch.zeros(2, dtype=torch.long), n / d)[0].tolist() == wanted, (n, d)
+            assert find_clusters(boxes, scores, torch.zeros(2, dtype=torch.long), n / d)[0].tolist() == wanted, (n, d)
             decisions.add(len(wanted))
     assert decisions == ({1, 2} if dtype == torch.float32 else {2})
 
@@ -153,9 +153,9 @@ def test_iou_at_the_threshold_goes_as_torchvision_has_it(
 def test_owner_is_the_first_keeper_that_takes_the_box() -> None:
     # two keepers at 0 and 4 (IoU 6 / 14); the box at 2 overlaps both by 8 / 12 and goes to the higher score
     boxes = torch.tensor([[4.0, 0, 14, 10], [0, 0, 10, 10], [2, 0, 12, 10], [2, 0, 12, 10]])
-    keepers, owner = clusters(boxes, torch.tensor([0.8, 0.9, 0.5, 0.7]), torch.tensor([3, 3, 3, 1]), 0.5)
+    keepers, cluster_index = find_clusters(boxes, torch.tensor([0.8, 0.9, 0.5, 0.7]), torch.tensor([3, 3, 3, 1]), 0.5)
     assert keepers.tolist() == [0, 1, 3]
-    assert owner.tolist() == [0, 1, 1, 3]
+    assert cluster_index.tolist() == [0, 1, 1, 3]
 
 
 def test_by_hand() -> None:
@@ -176,10 +176,10 @@ def test_the_threshold_is_a_double() -> None:
     # 6 / 10 in float32 is 0.60000002, which is over the double 0.6: torchvision drops the second box
     boxes, scores = torch.tensor([[0.0, 0, 10, 1], [0, 0, 6, 1]]), torch.tensor([0.9, 0.8])
     assert torchvision.ops.nms(boxes, scores, 0.6).tolist() == [0]
-    assert clusters(boxes, scores, torch.zeros(2, dtype=torch.long), 0.6)[1].tolist() == [0, 0]
+    assert find_clusters(boxes, scores, torch.zeros(2, dtype=torch.long), 0.6)[1].tolist() == [0, 0]
     # 1 / 5 in double is the threshold itself, not over it
     double = torch.tensor([[0.0, 0, 5, 1], [0, 0, 1, 1]], dtype=torch.float64)
-    assert clusters(double, scores, torch.zeros(2, dtype=torch.long), 0.2)[1].tolist() == [0, 1]
+    assert find_clusters(double, scores, torch.zeros(2, dtype=torch.long), 0.2)[1].tolist() == [0, 1]
 
 
 def test_large_coordinates_do_not_mix_classes() -> None:

@@ -280,7 +280,7 @@ def test_a_file_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.
     def refuse(*_: object) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("cledet.data.images.plain_file", refuse)
+    monkeypatch.setattr("cledet.data.images.open_regular_file", refuse)
     with pytest.raises(UserError, match=r"cannot read image .*a\.jpg: Permission denied"):
         read_image(tmp_path / "a.jpg")
 

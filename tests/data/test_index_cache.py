@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cledet.data import index_cache as store
+from cledet.data import index_cache
 from cledet.data.index import COLUMNS, DetectionIndex
 from cledet.data.open import open_source
 
@@ -21,7 +21,7 @@ from cledet.data.open import open_source
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own, that keeps indices of any size."""
     monkeypatch.setenv("CLEDET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(store, "WORTHWHILE", 1)
+    monkeypatch.setattr(index_cache, "WORTHWHILE", 1)
     return tmp_path / "cache" / "indices"
 
 
@@ -51,7 +51,7 @@ def test_the_second_time_is_from_the_cache_and_the_same(
 
 
 def test_small_ones_are_not_kept(copy: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "WORTHWHILE", 10_000_000)
+    monkeypatch.setattr(index_cache, "WORTHWHILE", 10_000_000)
     open_source(copy).index("train")
     assert not cache.exists()
 
@@ -103,12 +103,12 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CLEDET_CACHE", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(store, "WORTHWHILE", 1)
+    monkeypatch.setattr(index_cache, "WORTHWHILE", 1)
     assert len(open_source(copy).index("train")) == 6
 
 
 def test_the_oldest_go(cache: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "KEPT", 2)
+    monkeypatch.setattr(index_cache, "KEPT", 2)
     for split in ("train", "val"):
         open_source(copy).index(split)
     newest = {folder.name for folder in cache.iterdir()}
@@ -130,7 +130,7 @@ def test_a_process_started_afresh_maps_the_same_file(cache: Path, copy: Path) ->
 def test_part_of_an_index_is_no_longer_the_cached_one(cache: Path, copy: Path) -> None:
     part = open_source(copy).index("train").subset([1, 3])
     again = pickle.loads(pickle.dumps(part))
-    assert again.store is None
+    assert again.cache_folder is None
     assert same(part, again)
 
 
@@ -141,6 +141,6 @@ def test_names_that_are_not_utf8_are_kept_too(cache: Path, copy: Path) -> None:
     file.write_text(file.read_text().replace('"0.png"', r'"caf\udce9.png"'))
     folder = copy.rename(copy.with_name("\udce9"))
     first, again = (open_source(folder).index("val") for _ in range(2))
-    assert again.store is not None
+    assert again.cache_folder is not None
     assert same(first, again)
     assert Path(again.paths[0]).name == "caf\udce9.png"

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from cledet.data.index import Fault
+from cledet.data.formats.annotation_errors import AnnotationError
 from cledet.data_check.boxes import check_boxes, duplicates, near_duplicates, outside
 from cledet.data_check.findings import EXAMPLES, Finding
 
@@ -127,12 +127,12 @@ def test_images_without_boxes(make_index, boxes: int, severity: str, text: str) 
     assert empty.examples[0].picture.path == f"/{boxes}.png"
 
 
-def test_faults_are_errors(make_index) -> None:
-    fault = Fault("class", 1200, ("labels/1.txt:3: class 7", "labels/2.txt:1: class 8"))
-    (error,) = check_boxes("train", make_index([(0, 1, 1, 5, 5)], faults=(fault,)))
+def test_annotation_errors_are_findings(make_index) -> None:
+    logged = AnnotationError("class", 1200, ("labels/1.txt:3: class 7", "labels/2.txt:1: class 8"))
+    (error,) = check_boxes("train", make_index([(0, 1, 1, 5, 5)], annotation_errors=(logged,)))
     assert (error.severity, error.kind, error.count) == ("error", "class", 1200)
     assert error.text == "1,200 boxes are of an unknown class: training refuses the split"
-    assert [example.text for example in error.examples] == list(fault.examples)
+    assert [example.text for example in error.examples] == list(logged.examples)
 
 
 def test_what_the_reader_noted(make_index) -> None:

@@ -157,18 +157,18 @@ def test_splits_without_boxes_and_of_one_image(tmp_path: Path) -> None:
     assert report.splits[0].boxes_per_image == (1, 1)
 
 
-def test_faults_are_listed(squares: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_annotation_errors_are_listed(squares: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
+    from cledet.data.formats.annotation_errors import AnnotationError
     from cledet.data.formats.coco import CocoFiles
-    from cledet.data.index import Fault
 
     read = CocoFiles.read
-    fault = Fault("box", 3, ("labels/1.txt:2", "labels/1.txt:5", "labels/2.txt:1"))
-    monkeypatch.setattr(CocoFiles, "read", lambda self, split: replace(read(self, split), faults=(fault,)))
+    logged = AnnotationError("box", 3, ("labels/1.txt:2", "labels/1.txt:5", "labels/2.txt:1"))
+    monkeypatch.setattr(CocoFiles, "read", lambda self, split: replace(read(self, split), annotation_errors=(logged,)))
     report = examine(squares, split="train")
     (error,) = (f for f in report.findings if f.severity == "error")
-    assert (error.kind, error.count, [e.text for e in error.examples]) == ("box", 3, list(fault.examples))
+    assert (error.kind, error.count, [e.text for e in error.examples]) == ("box", 3, list(logged.examples))
 
 
 def test_too_small_objects_are_told_how_to_be_reached(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from cledet.config.train import TrainSettings
 from cledet.distributed import collectives
 from cledet.signals import Interrupts
 from cledet.training.run import load_task
-from cledet.training.init_model import initial_model
+from cledet.training.init_model import init_model
 from cledet.training.trainer import Trainer
 from cledet.config.loading import resolve
 
@@ -32,14 +32,14 @@ job = json.loads(sys.argv[1])
 def main():
     settings = resolve(TrainSettings, job["settings"], environ={})
     task = load_task(settings)
-    model = initial_model(settings, task.train, None)
+    model = init_model(settings, task.train, None)
     trainer = Trainer(settings, task, model, Path(job["run"]))
-    seen, gradients = [], trainer.learner.gradients
+    seen, gradients = [], trainer.train_step.gradients
     def record(parts, step):
         losses = gradients(parts, step)
         seen.append([float(losses.classification), float(losses.regression), float(losses.positives)])
         return losses
-    trainer.learner.gradients = record
+    trainer.train_step.gradients = record
     trainer.fit()
     if collectives.is_main_process():
         Path(job["out"]).write_text(json.dumps({"losses": seen}))

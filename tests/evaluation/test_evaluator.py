@@ -96,7 +96,7 @@ def test_compare_and_val(squares, tmp_path, found):
     rows = [{"image_id": 101, "category_id": 3, "bbox": [0, 0, 9, 9], "score": 0.5}]
     (tmp_path / "r.json").write_text(json.dumps(rows))
     given = {"predictions": tmp_path / "r.json", "data": str(squares)}
-    assert list(Detector().compare(nms=["soft", "diou"], **given)) == ["soft", "diou"]
+    assert list(Detector().compare_nms(nms=["soft", "diou"], **given)) == ["soft", "diou"]
     assert Detector().val(nms="soft", **given).metrics["AP"] == 0.0
     with pytest.raises(UserError, match="figures of one NMS method, not of soft,diou"):
         Detector().val(nms="soft,diou", **given)

@@ -17,8 +17,7 @@ from cledet.data.open import open_source
 from cledet.evaluation.candidates import Candidates, by_image, to_results
 from cledet.evaluation.misalignment import Meter, match, matches, objects_of, overlaps
 from cledet.metrics.results_file import read_results
-from cledet.models.nms import Kept
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import Kept, NMSOptions, apply_nms
 
 CLASSES = np.array([7, 3])
 
@@ -106,10 +105,10 @@ FIRST = candidates(
 SECOND = candidates(2, ([0, 0, 10, 6.25], 0.95, 0))  # IoU 0.625
 
 
-def measured(index: DetectionIndex, post: PostProcess) -> dict[str, object]:
+def measured(index: DetectionIndex, post: NMSOptions) -> dict[str, object]:
     meter = Meter(index, 0.5, 100)
     for found in (FIRST, SECOND):
-        kept = post.keep(found.boxes, found.scores, found.labels)
+        kept = apply_nms(found.boxes, found.scores, found.labels, post)
         meter.next(found)
         meter.add("method", to_results(found, kept), kept.keep.numpy())
     return meter.figures("method")
@@ -121,7 +120,7 @@ def test_a_scene_by_hand(index):
     The best boxes, with scores 0.9 and 0.95, before two false positives: at IoU 0.5, 0.55 and 0.6 AP is 1; at the
     seven thresholds above the first of the two is wrong, so precision is 1/2 at the 51 recalls up to 0.5.
     """
-    figures = measured(index, PostProcess())
+    figures = measured(index, NMSOptions())
     assert figures["spearman"] == pytest.approx(-1)
     assert figures["kept_iou"] == pytest.approx((0.8 + 0.625) / 2)
     assert figures["best_iou"] == pytest.approx((1 + 0.625) / 2)
@@ -165,7 +164,7 @@ def test_the_best_boxes_are_no_more_than_max_det(index):
 
 def test_images_without_objects_or_candidates(index):
     bare = replace(index, ignore=np.ones(3, dtype=bool))
-    assert measured(bare, PostProcess())["kept_iou"] is None
+    assert measured(bare, NMSOptions())["kept_iou"] is None
     empty = Candidates(1, torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.ones(4), CLASSES)
     meter = Meter(index, 0.5, 100)
     meter.next(empty)

@@ -14,8 +14,7 @@ from cledet.evaluation.nms_methods import Validation, compare, with_gains
 from cledet.metrics.bootstrap import ap_samples, interval
 from cledet.metrics.coco import evaluate
 from cledet.metrics.results_file import read_results
-from cledet.models.nms import Kept
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import Kept, NMSOptions
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def detections(squares):
 def test_each_method_gets_its_own_figures(detections):
     """Standard NMS drops the good boxes; with a threshold of 1 only what is of no class of the set is dropped."""
     index, results = detections
-    methods = {"standard": PostProcess(), "none": PostProcess(iou=1.0)}
+    methods = {"standard": NMSOptions(), "none": NMSOptions(iou=1.0)}
     found = compare(from_results(results), index, methods)
     assert len(found["standard"].results) == len(results) // 2
     assert len(found["none"].results) == len(results) - 1
@@ -47,7 +46,7 @@ def test_each_method_gets_its_own_figures(detections):
 
 def test_a_meter_adds_time_and_misalignment(detections):
     index, results = detections
-    methods = {"standard": PostProcess(), "cl-balanced": PostProcess(nms="cl-balanced")}
+    methods = {"standard": NMSOptions(), "cl-balanced": NMSOptions(method="cl-balanced")}
     found = compare(from_results(results), index, methods, Meter(index, 0.5, 100))
     for one in found.values():
         assert one.evaluation.nms_ms > 0
@@ -58,7 +57,7 @@ def test_a_meter_adds_time_and_misalignment(detections):
 
 def test_nothing_to_compare_on(detections):
     index, _ = detections
-    found = compare(iter(()), index, {"standard": PostProcess()}, Meter(index, 0.5, 100))["standard"]
+    found = compare(iter(()), index, {"standard": NMSOptions()}, Meter(index, 0.5, 100))["standard"]
     assert found.results.shape == (0, 7)
     assert found.evaluation.metrics["AP"] == 0.0
     assert found.evaluation.nms_ms is None
@@ -67,7 +66,7 @@ def test_nothing_to_compare_on(detections):
 def test_gains_are_those_of_the_bootstrap(detections):
     """Classes that the data set lacks, which a model may know, are no hindrance."""
     index, results = detections
-    methods = {"standard": PostProcess(), "none": PostProcess(iou=1.0)}
+    methods = {"standard": NMSOptions(), "none": NMSOptions(iou=1.0)}
     found = compare(from_results(results), index, methods)
     gained = with_gains(found, index, 50)
     assert gained["standard"] == found["standard"]
@@ -90,7 +89,7 @@ def test_standard_nms_of_real_detections_is_torchvisions(shared_data):
     folder = shared_data / "coco2017_sub"
     index = open_source(folder).index("val", need_images=False)
     raw = read_results(folder / "detections" / "yolox_nano_raw.json", index)
-    found = compare(from_results(raw), index, {"standard": PostProcess(iou=0.6)})["standard"]
+    found = compare(from_results(raw), index, {"standard": NMSOptions(iou=0.6)})["standard"]
     wanted = []
     for one in from_results(raw):
         keep = batched_nms(one.boxes, one.scores, one.labels, 0.6)[:100]

@@ -19,7 +19,8 @@ from cledet.export.parity import Proof
 from cledet.models.backbones.deform_conv import DeformConv2d
 from cledet.models.checkpoint import Checkpoint
 from cledet.models.network import Architecture, build_network
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import NMSOptions
+from cledet.models.postprocess import detect
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -183,7 +184,7 @@ def test_a_file_with_nms_finds_what_pytorch_finds(with_nms, decisive):
     boxes, scores, labels = session.run(None, {"images": image})
     with torch.inference_mode():
         raw = decisive.model.network().eval()(torch.from_numpy(image))
-    wanted = PostProcess(nms="cl-balanced", max_det=20, cl_score="max")(raw, torch.tensor([[64, 128]]))[0]
+    wanted = detect(raw, torch.tensor([[64, 128]]), NMSOptions(method="cl-balanced", max_det=20, cl_score="max"))[0]
     assert len(scores) > 0
     np.testing.assert_allclose(scores, wanted.scores.numpy(), atol=1e-4)
     np.testing.assert_allclose(boxes, wanted.boxes.numpy(), atol=1e-2)
@@ -208,7 +209,7 @@ def test_openvino_takes_the_nms_too(decisive, tmp_path):
 
 def test_openvino_takes_an_empty_result(tmp_path):
     pytest.importorskip("openvino")
-    runtimes.write_suppression(PostProcess(nms="standard", conf=1.0), tmp_path / "nms.onnx")
+    runtimes.write_suppression(NMSOptions(method="standard", conf=1.0), tmp_path / "nms.onnx")
     run = runtimes.open_openvino(tmp_path / "nms.onnx", ("boxes", "scores", "labels"))
     found = run(*(part.numpy() for part in proof.drawn_candidates(0, (64, 128), 2)))
     assert [part.shape for part in found] == [(0, 4), (0,), (0,)]
@@ -239,7 +240,7 @@ def test_a_flag_without_effect_is_refused(tiny_run, tmp_path, given, message):
 
 
 def test_no_detections_to_compare_is_said(capsys):
-    post = PostProcess(nms="soft")
+    post = NMSOptions(method="soft")
     exporter.judge(Proof(0.0, 0.0, images=4, detections=0, drawn=300), "onnx", post)
     assert "finds nothing in these images, so NMS was compared on drawn boxes only" in capsys.readouterr().err
     exporter.judge(Proof(0.0, 0.0, images=4, detections=7, drawn=300), "onnx", post)

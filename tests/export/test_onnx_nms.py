@@ -11,21 +11,21 @@ import torch
 from cledet.config.types import NMS_METHODS
 from cledet.export.backends import CANDIDATES
 from cledet.export.parity import as_detected, compare, drawn_candidates
-from cledet.models.nms import NMS, suppress
-from cledet.models.postprocess import Detected, PostProcess
+from cledet.models.nms import NMS, NMSOptions, suppress
+from cledet.models.postprocess import Detected, suppress_candidates
 
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx_nms = pytest.importorskip("cledet.export.onnx_nms")
 
 POSTS = [
-    *(PostProcess(nms=method) for method in NMS_METHODS),
-    *(PostProcess(nms=method, iou=0.6, max_det=7, conf=0.3) for method in NMS_METHODS),
-    PostProcess(nms="cl-balanced", cl_norm="diagonal"),
-    PostProcess(nms="cl-balanced", localization="as-printed"),
-    PostProcess(nms="cl-balanced", cl_score="max"),
-    PostProcess(nms="standard", iou=1.0),
-    PostProcess(nms="cl-balanced", iou=1.0),
-    PostProcess(nms="weighted", iou=0.0),
+    *(NMSOptions(method=method) for method in NMS_METHODS),
+    *(NMSOptions(method=method, iou=0.6, max_det=7, conf=0.3) for method in NMS_METHODS),
+    NMSOptions(method="cl-balanced", cl_norm="diagonal"),
+    NMSOptions(method="cl-balanced", localization="as-printed"),
+    NMSOptions(method="cl-balanced", cl_score="max"),
+    NMSOptions(method="standard", iou=1.0),
+    NMSOptions(method="cl-balanced", iou=1.0),
+    NMSOptions(method="weighted", iou=0.0),
 ]
 
 
@@ -53,10 +53,10 @@ def awkward(seed):
 def wanted(post, found):
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
     real = (found.scores > post.conf) & (sides > 0).all(1)
-    return post.suppress(*(part[real] for part in found))
+    return suppress_candidates(Detected(*(part[real] for part in found)), post)
 
 
-@pytest.mark.parametrize("post", POSTS, ids=lambda p: f"{p.nms}-{p.iou}-{p.cl_norm}-{p.localization}-{p.cl_score}")
+@pytest.mark.parametrize("post", POSTS, ids=lambda p: f"{p.method}-{p.iou}-{p.cl_norm}-{p.localization}-{p.cl_score}")
 def test_the_same_boxes_scores_and_order(post):
     run = opened(post)
     for seed in range(2):
@@ -69,7 +69,7 @@ def test_the_same_boxes_scores_and_order(post):
 
 @pytest.mark.parametrize("method", NMS_METHODS)
 def test_nothing_in_nothing_out_and_one_stays(method):
-    run = opened(PostProcess(nms=method))
+    run = opened(NMSOptions(method=method))
     one = Detected(torch.tensor([[1.0, 2, 30, 40]]), torch.tensor([0.5]), torch.tensor([2]))
     low = one._replace(scores=torch.tensor([0.05]))  # not over 0.05
     empty = Detected(*(part[:0] for part in one))
@@ -83,12 +83,12 @@ def test_two_boxes_worked_by_hand():
     """IoU 60/140: 10x10 boxes shifted by 4. Soft-linear leaves 0.5 (1 - 3/7), weighted stays, diou keeps both."""
     boxes = torch.tensor([[0.0, 0, 10, 10], [4, 0, 14, 10]])
     pair = Detected(boxes, torch.tensor([0.75, 0.5]), torch.tensor([0, 0]))
-    linear = opened(PostProcess(nms="soft-linear", iou=0.4))(pair)
+    linear = opened(NMSOptions(method="soft-linear", iou=0.4))(pair)
     torch.testing.assert_close(linear.scores, torch.tensor([0.75, 0.5 * 4 / 7]))
-    mean = opened(PostProcess(nms="weighted", iou=0.4))(pair)
+    mean = opened(NMSOptions(method="weighted", iou=0.4))(pair)
     torch.testing.assert_close(mean.boxes, torch.tensor([[4 * 0.4, 0, 10 + 4 * 0.4, 10]]))
     for bound, left in ((0.37, 1), (0.38, 2)):  # 3/7 - 16/296 = 0.3745
-        assert len(opened(PostProcess(nms="diou", iou=bound))(pair).scores) == left
+        assert len(opened(NMSOptions(method="diou", iou=bound))(pair).scores) == left
 
 
 def test_the_methods_and_their_constants_are_those_of_ops():
@@ -100,7 +100,7 @@ def test_the_methods_and_their_constants_are_those_of_ops():
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.6, 0.7])
 def test_a_box_at_the_threshold_stays(threshold):
     """The constant in the file is the last float32 that does not exceed the threshold."""
-    bound = np.float32(onnx_nms.bound_of(PostProcess(iou=threshold)))
+    bound = np.float32(onnx_nms.bound_of(NMSOptions(iou=threshold)))
     assert float(bound) <= threshold < float(np.nextafter(bound, np.float32(2)))
 
 

@@ -14,12 +14,13 @@ from cledet import Detector
 from cledet.commands.run_folders import predict_to_folder
 from cledet.config.base import PredictSettings
 from cledet.config.loading import resolve
-from cledet.data.dataset import DetectionDataset, collate
+from cledet.data.dataset import DetectionDataset, collate, preprocess
 from cledet.data.images import read_image
 from cledet.data.open import open_source
 from cledet.errors import UserError
-from cledet.evaluation.evaluator import post_process
+from cledet.evaluation.evaluator import nms_options
 from cledet.inference.predictor import Detections, picture_path
+from cledet.models.postprocess import detect
 from cledet.visualization.draw import class_color, draw_detections
 
 
@@ -48,13 +49,25 @@ def test_predict_finds_what_evaluation_finds(tiny_run, squares):
     found = next(detector.predict(str(index.paths[1]), settings()))
     batch = collate([DetectionDataset(index, short=64, long=107)[1]])
     network = detector.model.network().eval()
-    wanted = post_process(settings(), ("iac", "dc", "clb"))(network(batch.images), batch.sizes)[0]
+    wanted = detect(network(batch.images), batch.sizes, nms_options(settings(), ("iac", "dc", "clb")))[0]
     scale = 96 / int(batch.sizes[0, 1])
     torch.testing.assert_close(found.boxes, wanted.boxes * scale, atol=0.05, rtol=0.01)
     assert torch.equal(found.scores, wanted.scores)
     assert len(found) == 100
     assert found.boxes.min() >= 0
     assert (found.boxes.amax(0) <= torch.tensor([96.0, 80.0, 96.0, 80.0]) + 1e-3).all()
+
+
+def test_preprocess_gives_the_batch_of_evaluation(squares):
+    """Including a read-only image, as Pillow's are, without a warning."""
+    index = open_source(squares).index("val")
+    image = read_image(str(index.paths[1]))
+    image.flags.writeable = False
+    for short, long in ((64, 107), (80, 107)):  # smaller, and as it is
+        batch = collate([DetectionDataset(index, short=short, long=long)[1]])
+        images, size = preprocess(image, short, long)
+        assert torch.equal(images, batch.images)
+        assert size == tuple(batch.sizes[0].tolist())
 
 
 def test_every_kind_of_source(tiny_run, squares):

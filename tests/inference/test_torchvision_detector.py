@@ -124,7 +124,7 @@ def test_a_split_is_scored_by_the_names_that_both_know(photos, capsys):
             np.testing.assert_array_equal(mine[:, 1:3], boxes[:, :2])
             np.testing.assert_array_equal(mine[:, 3:5], boxes[:, 2:] - boxes[:, :2])
     assert len(rows) == sum(int(((one["labels"] == 18) | (one["labels"] == 1)).sum()) for one in wanted) > 0
-    both = Detector(f"torchvision:{NAME}").compare(
+    both = Detector(f"torchvision:{NAME}").compare_nms(
         data=str(photos / "instances_val.json"), nms="standard,soft", conf=0.2, device="cpu"
     )
     assert list(both) == ["standard", "soft"]

@@ -29,7 +29,7 @@ from cledet.metrics.matching import overlaps
 from cledet.metrics.results_file import read_results
 from cledet.metrics.score_iou import agreement
 from cledet.models.network import Architecture, build_network
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import NMSOptions
 
 
 def coco_stats(truth_file, results_file):
@@ -179,7 +179,7 @@ def test_what_is_found_on_an_image_does_not_depend_on_its_batch(tmp_path):
     for batch in (1, 5):
         loader = eval_loader(dataset, batch=batch)
         stream = from_network(network, loader, 0.0, [1, 2, 3, 4], torch.device("cpu"), None)
-        results = compare(stream, index, {"standard": PostProcess()})["standard"].results
+        results = compare(stream, index, {"standard": NMSOptions()})["standard"].results
         found.append(results[np.lexsort((-results[:, 5], results[:, 0]))])
     np.testing.assert_array_equal(found[0][:, 0], found[1][:, 0])
     np.testing.assert_allclose(found[0][:, 5], found[1][:, 5], atol=1e-6)

@@ -236,7 +236,7 @@ def test_a_network_of_a_checkpoint_is_in_evaluation_mode(tiny_run):
      ({"category_ids": [1, 10**30]}, r"category_ids\.1: "),
      ({"components": ["iac", "abc"]}, r"components\.1: Input should be 'iac', 'dc' or 'clb'"),
      ({"imgsz": -1}, "imgsz: Input should be greater than or equal to 32"),
-     ({"imgsz": 10**6}, "imgsz: Input should be less than or equal to 10000"),
+     ({"imgsz": 10**6}, "imgsz: Input should be less than or equal to 16384"),
      ({"step": "x"}, "step: Input should be a valid integer"),
      ({"versions": [1]}, "versions: Input should be a valid dictionary")],
 )  # fmt: skip

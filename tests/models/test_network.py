@@ -17,7 +17,7 @@ from cledet.models.backbones.efficientnet_lite import lite0_weights
 from cledet.models.backbones.norms import FrozenBatchNorm2d
 from cledet.models.heads import RetinaHead, he_initialize
 from cledet.models.network import Architecture, build_network
-from cledet.training.init_model import initial_model
+from cledet.training.init_model import init_model
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_imagenet_weights_reach_the_network(squares):
     from cledet.data.open import open_source
 
     settings = resolve(TrainSettings, {"backbone": "lite0", "fpn_channels": 16}, environ={})
-    model = initial_model(settings, open_source(squares).index("train"), None)
+    model = init_model(settings, open_source(squares).index("train"), None)
     assert model.architecture.norm == "frozen"
     network = model.network()
     assert torch.equal(network.backbone.stem[1].weight, lite0_weights()["stem.1.weight"])

@@ -11,7 +11,7 @@ from cledet.models.nms import DECAY_IOU, MOVING, NMS, VOTERS_IOU
 from cledet.ops import batched_nms, suppress
 from cledet.ops import box_voting as merge
 from cledet.ops.boxes import box_iou
-from cledet.ops.nms_clusters import clusters
+from cledet.ops.nms_clusters import find_clusters
 
 Scene = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -121,6 +121,6 @@ def test_weighted_takes_the_clusters_of_standard_nms() -> None:
     # of two keepers that overlap it the better one takes the third box, and it counts for that one only
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 8, 10, 18], [0, 4, 10, 14]])
     scores, labels = torch.tensor([0.9, 0.8, 0.3]), torch.zeros(3).long()
-    assert clusters(boxes, scores, labels, 0.4)[1].tolist() == [0, 1, 0]
+    assert find_clusters(boxes, scores, labels, 0.4)[1].tolist() == [0, 1, 0]
     moved = suppress(boxes, scores, labels, 0.4, method="weighted").boxes
     torch.testing.assert_close(moved, torch.tensor([[0.0, 1, 10, 11], [0, 8, 10, 18]]))

@@ -9,8 +9,8 @@ from torchvision.models.detection._utils import BoxCoder
 from cledet.models import postprocess as module
 from cledet.models.anchors import Anchors
 from cledet.models.network import RawOutputs
-from cledet.models.nms import MOVING, NMS
-from cledet.models.postprocess import PostProcess, candidates
+from cledet.models.nms import MOVING, NMS, NMSOptions, apply_nms
+from cledet.models.postprocess import candidates, detect, suppress_candidates
 
 SIZES = torch.tensor([[60, 50], [64, 64]])
 
@@ -54,14 +54,14 @@ def test_candidates_equal_the_slow_loop(monkeypatch, most):
 
 
 def test_nothing_over_the_threshold_is_nothing():
-    for found in PostProcess(conf=0.999)(outputs(bias=-20.0), SIZES):
+    for found in detect(outputs(bias=-20.0), SIZES, NMSOptions(conf=0.999)):
         assert found.boxes.shape == (0, 4)
         assert len(found.scores) == len(found.labels) == 0
 
 
 @pytest.mark.parametrize("nms", NMS)
 def test_detections_come_best_first_and_no_more_than_asked(nms):
-    for found in PostProcess(nms=nms, max_det=7, conf=0.1)(outputs(), SIZES):
+    for found in detect(outputs(), SIZES, NMSOptions(method=nms, max_det=7, conf=0.1)):
         assert len(found.boxes) == 7
         assert (found.scores.diff() <= 0).all()
 
@@ -69,7 +69,7 @@ def test_detections_come_best_first_and_no_more_than_asked(nms):
 def test_nms_methods_differ_where_they_should():
     raw = outputs()
     standard, balanced = (
-        PostProcess(nms=n, conf=0.1, max_det=1000)(raw, SIZES)[0] for n in ("standard", "cl-balanced")
+        detect(raw, SIZES, NMSOptions(method=n, conf=0.1, max_det=1000))[0] for n in ("standard", "cl-balanced")
     )
     assert len(standard.boxes) == len(balanced.boxes)  # one box a cluster in both
     assert not torch.equal(standard.boxes, balanced.boxes)
@@ -77,9 +77,9 @@ def test_nms_methods_differ_where_they_should():
 
 @pytest.mark.parametrize("nms", NMS)
 def test_what_is_kept_says_which_candidates_the_detections_are(nms):
-    post = PostProcess(nms=nms, max_det=9, conf=0.1)
-    for found in candidates(outputs(), SIZES, post.conf):
-        kept, detected = post.keep(*found), post.suppress(*found)
+    options = NMSOptions(method=nms, max_det=9, conf=0.1)
+    for found in candidates(outputs(), SIZES, options.conf):
+        kept, detected = apply_nms(*found, options), suppress_candidates(found, options)
         assert len(kept.keep) == len(kept.scores) == len(kept.boxes) == 9
         assert torch.equal(detected.labels, found.labels[kept.keep])
         assert torch.equal(detected.scores, kept.scores)

@@ -10,8 +10,8 @@ import torch
 
 from cledet import Detector
 from cledet.config.train import TrainSettings
-from cledet.training.train_step import Learner, NotFinite
-from cledet.training.trainer import Progress, Trainer
+from cledet.training.train_step import NotFinite, TrainStep
+from cledet.training.trainer import Trainer, TrainState
 
 
 def ends(images: int, **settings: int) -> list[tuple[int, int]]:
@@ -22,7 +22,7 @@ def ends(images: int, **settings: int) -> list[tuple[int, int]]:
     trainer.total = trainer.settings.steps(images)
     found = []
     for step in range(1, trainer.total + 1):
-        trainer.at = Progress(step=step)
+        trainer.state = TrainState(step=step)
         if trainer._epoch_ended():
             found.append((step, trainer._epoch_number()))
     return found
@@ -85,7 +85,7 @@ def test_a_run_that_counted_its_epochs_otherwise_is_resumed(tiny, tmp_path):
     run = Detector().train(**settings, project=tmp_path)
     state = torch.load(run / "weights" / "last.pt", weights_only=True)
     del state["training"]["finished"]
-    state["training"].update(step=2, best_epoch=3, judged=3)
+    state["training"].update(step=2, best_epoch=3, last_eval_epoch=3)
     state["step"] = 2
     torch.save(state, run / "weights" / "last.pt")
     (run / "results.csv").write_text((run / "results.csv").read_text().replace("\n2,2,", "\n3,2,"))
@@ -95,14 +95,14 @@ def test_a_run_that_counted_its_epochs_otherwise_is_resumed(tiny, tmp_path):
 
 def test_an_epoch_whose_steps_are_all_left_out_is_said(tiny, tmp_path, monkeypatch, capsys):
     """The second of three: its row has no losses, and the run goes on."""
-    gradients = Learner.gradients
+    gradients = TrainStep.gradients
 
     def sick(self, parts, step):
         if step in (3, 4, 5):
             raise NotFinite("the classification loss is nan")
         return gradients(self, parts, step)
 
-    monkeypatch.setattr(Learner, "gradients", sick)
+    monkeypatch.setattr(TrainStep, "gradients", sick)
     run = Detector().train(**{**tiny, "iters": 9}, project=tmp_path)
     found = rows(run)
     assert [bool(row["loss_cls"]) for row in found] == [True, False, True]

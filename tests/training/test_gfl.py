@@ -86,17 +86,17 @@ def test_the_criterion_is_what_the_settings_say():
 
 def test_a_stopped_run_goes_on_to_the_same_end(gfl_run, tiny, tmp_path, monkeypatch):
     whole = load_checkpoint(gfl_run / "weights" / "last.pt")
-    steps = trainer.Learner.gradients
+    steps = trainer.TrainStep.gradients
 
     def stop(self, parts, step):
         if step == 2:
             raise KeyboardInterrupt
         return steps(self, parts, step)
 
-    monkeypatch.setattr(trainer.Learner, "gradients", stop)
+    monkeypatch.setattr(trainer.TrainStep, "gradients", stop)
     with pytest.raises(KeyboardInterrupt):
         Detector().train(**tiny, head="gfl", project=tmp_path, name="gfl", save_steps=2)
-    monkeypatch.setattr(trainer.Learner, "gradients", steps)
+    monkeypatch.setattr(trainer.TrainStep, "gradients", steps)
     run = Detector().train(resume=tmp_path / "train" / "gfl")
     again = load_checkpoint(run / "weights" / "last.pt")
     assert (again.step, again.architecture) == (whole.step, whole.architecture)

@@ -18,7 +18,7 @@ from cledet.config.train import TrainSettings
 from cledet.data.open import open_source
 from cledet.errors import UserError
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
-from cledet.training.init_model import initial_model
+from cledet.training.init_model import init_model
 from cledet.training.run import load_task
 from cledet.training.same_data import require_same_data
 from cledet.training.trainer import Trainer
@@ -34,7 +34,7 @@ def stopped(tiny, squares, tmp_path) -> Path:
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(settings.to_yaml())
     task = load_task(settings)
-    Trainer(settings, task, initial_model(settings, task.train, None), run)._save("last.pt")
+    Trainer(settings, task, init_model(settings, task.train, None), run)._save("last.pt")
     return run
 
 

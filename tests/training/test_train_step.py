@@ -11,17 +11,17 @@ from cledet.models.criterion import Losses
 from cledet.models.network import Architecture, build_network
 from cledet.training.auto_batch import worst_batch
 from cledet.training.init_model import build_criterion
-from cledet.training.train_step import Learner, NotFinite, combined
+from cledet.training.train_step import NotFinite, TrainStep, combined
 
 SMALL = {"backbone": "r18", "backbone_weights": "none", "fpn_channels": 16, "imgsz": 64, "batch": 4, "workers": 0,
          "device": "cpu", "amp": "off", "warmup": 0}  # fmt: skip
 
 
-def learner(norm: str = "group", **settings: object) -> Learner:
+def learner(norm: str = "group", **settings: object) -> TrainStep:
     torch.manual_seed(0)
     chosen = resolve(TrainSettings, {**SMALL, **settings, "norm": norm}, environ={})
     network = build_network(Architecture(backbone="r18", classes=2, fpn_channels=16, norm=norm))
-    return Learner(network, build_criterion(chosen), chosen, torch.device("cpu"), 100)
+    return TrainStep(network, build_criterion(chosen), chosen, torch.device("cpu"), 100)
 
 
 def batch(images: int, boxes: int = 3):
@@ -37,7 +37,7 @@ def parts_of(whole):
     return [type(whole)(*(field[i : i + 1] for field in fields)) for i in range(len(whole))]
 
 
-def gradients(one: Learner) -> dict[str, torch.Tensor]:
+def gradients(one: TrainStep) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in one.network.named_parameters() if p.grad is not None}
 
 

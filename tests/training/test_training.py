@@ -21,7 +21,7 @@ from cledet.models import criterion
 from cledet.models.checkpoint import load_checkpoint
 from cledet.signals import Interrupts
 from cledet.training import trainer as trainer_module
-from cledet.training.init_model import initial_model
+from cledet.training.init_model import init_model
 from cledet.training.run import load_task
 from cledet.training.train_step import NotFinite
 from cledet.training.trainer import Trainer
@@ -92,7 +92,7 @@ def begun(settings, run):
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(settings.to_yaml())
     task = load_task(settings)
-    return Trainer(settings, task, initial_model(settings, task.train, None), run)
+    return Trainer(settings, task, init_model(settings, task.train, None), run)
 
 
 @pytest.mark.parametrize(
@@ -101,14 +101,14 @@ def begun(settings, run):
 def test_a_run_stopped_anywhere_and_resumed_ends_bit_identical(tiny, tmp_path, extra):
     whole = Detector().train(**tiny, **extra, project=tmp_path, name="whole")
     trainer = begun(tiny | extra, tmp_path / "train" / "stopped")
-    run, gradients = trainer.run, trainer.learner.gradients
+    run, gradients = trainer.run, trainer.train_step.gradients
 
     def stop_at_third(parts, step):
         if step == 2:
             os.kill(os.getpid(), signal.SIGINT)
         return gradients(parts, step)
 
-    trainer.learner.gradients = stop_at_third
+    trainer.train_step.gradients = stop_at_third
     with pytest.raises(Interrupted, match=r"SIGINT; go on with: cledet train --resume .*stopped") as stopped:
         trainer.fit()
     assert stopped.value.signal_number == signal.SIGINT
@@ -172,7 +172,7 @@ def test_steps_without_a_finite_loss_are_left_out_and_too_many_end_the_run(tiny,
 
 def test_a_step_without_a_finite_loss_changes_nothing(tiny, tmp_path):
     trainer = begun(tiny | {"val_split": "none"}, tmp_path / "train" / "x")
-    learner, losses = trainer.learner, trainer.learner._losses
+    learner, losses = trainer.train_step, trainer.train_step._losses
     before = {key: value.clone() for key, value in learner.network.state_dict().items()}
 
     def poisoned(batch, criterion):
@@ -183,10 +183,10 @@ def test_a_step_without_a_finite_loss_changes_nothing(tiny, tmp_path):
     parts = next(trainer._batches(Interrupts()))
     trainer._step(parts, Interrupts())
     assert_same_weights(learner.network.state_dict(), before)
-    assert (trainer.at.step, trainer.at.bad_steps) == (1, 1)
+    assert (trainer.state.step, trainer.state.bad_steps) == (1, 1)
     learner._losses = losses
     trainer._step(parts, Interrupts())
-    assert (trainer.at.step, trainer.at.bad_steps) == (2, 0)
+    assert (trainer.state.step, trainer.state.bad_steps) == (2, 0)
     assert not torch.equal(
         learner.network.state_dict()["backbone.bn1.running_mean"], before["backbone.bn1.running_mean"]
     )

@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from cledet.data.formats.data_yaml import load_datafile
-from cledet.data.formats.paths import absolute, cache_folder, path_fault
+from cledet.data.formats.data_yaml import first_error, load_datafile
+from cledet.data.formats.paths import absolute, cache_folder, invalid_path_reason
 from cledet.errors import UserError, nearest
 
 SETS = Path(__file__).parents[1] / "sets"
@@ -45,8 +45,8 @@ class Archive(BaseModel):
     @field_validator("folder")
     @classmethod
     def _check_folder(cls, folder: str) -> str:
-        if fault := path_fault(folder):
-            raise ValueError(fault)
+        if reason := invalid_path_reason(folder):
+            raise ValueError(reason)
         return folder
 
     @model_validator(mode="after")
@@ -149,23 +149,12 @@ def _archives(file: Path, content: dict[str, Any]) -> tuple[Archive, ...]:
     try:
         archives = TypeAdapter(tuple[Archive, ...]).validate_python(listed)
     except ValidationError as error:
-        raise _explain(file, error) from error
+        raise first_error(file, error, (), Archive.model_fields, "archives") from error
     names = [archive.name for archive in archives]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise UserError(f"{file} names two archives {twice[0]}")
     return archives
-
-
-def _explain(file: Path, error: ValidationError) -> UserError:
-    """The first thing wrong, in one sentence."""
-    first = error.errors()[0]
-    place = "archives" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return UserError(f"{file}: unknown key '{place}'", nearest(str(first["loc"][-1]), Archive.model_fields))
-    if first["type"] == "missing":
-        return UserError(f"{file}: '{place}' is missing")
-    return UserError(f"{file}: '{place}' is wrong: {first['msg'].removeprefix('Value error, ')}")
 
 
 def _wanted(content: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What annotations say that nothing could be trained on: counted by kind, with a few examples."""
+"""Invalid annotations, counted by kind, with a few examples."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ LONGEST_EXAMPLE = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """Entries of one kind; they are left out of the index's columns."""
+class AnnotationError:
+    """Invalid annotations of one kind; the index's columns do not contain them."""
 
     kind: str
-    """A key of FAULTS."""
+    """A key of ERROR_KINDS."""
     count: int
     examples: tuple[str, ...]
-    """Where the first few are and what they say."""
+    """Location and content of the first few."""
 
     @property
     def text(self) -> str:
-        """The fault in a sentence."""
-        return f"{self.count} {FAULTS[self.kind]}, the first: {self.examples[0]}"
+        """Return a sentence with the count and the first example."""
+        return f"{self.count} {ERROR_KINDS[self.kind]}, the first: {self.examples[0]}"
 
 
 @dataclass(slots=True)
-class Faults:
-    """Collects faults while annotations are read."""
+class ErrorLog:
+    """Collector of annotation errors while files are read."""
 
-    _found: dict[str, list[str]] = field(default_factory=dict)
+    _examples: dict[str, list[str]] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, kind: str, example: str) -> None:
-        """One more of a kind of FAULTS."""
-        if self.wants(kind):
-            self._found.setdefault(kind, []).append(example[:LONGEST_EXAMPLE])
+        """Count one invalid annotation of a kind of ERROR_KINDS."""
+        if self.needs_example(kind):
+            self._examples.setdefault(kind, []).append(example[:LONGEST_EXAMPLE])
         self._counts[kind] = self._counts.get(kind, 0) + 1
 
-    def wants(self, kind: str) -> bool:
-        """Whether the next one of a kind will be an example."""
+    def needs_example(self, kind: str) -> bool:
+        """Return whether the next error of a kind is kept as an example."""
         return self._counts.get(kind, 0) < EXAMPLES
 
-    def all(self) -> tuple[Fault, ...]:
-        """Those found, in the order in which their kinds first came up."""
-        return tuple(Fault(kind, self._counts[kind], tuple(examples)) for kind, examples in self._found.items())
+    def records(self) -> tuple[AnnotationError, ...]:
+        """Return one record per kind, in order of first occurrence."""
+        return tuple(AnnotationError(kind, self._counts[kind], tuple(kept)) for kind, kept in self._examples.items())
 
 
-FAULTS = {
+ERROR_KINDS = {
     "annotation": "annotation files cannot be read",
     "image": "images cannot be read",
-    "entry": "entries are not as the format wants them",
+    "entry": "entries do not match the format",
     "box": "boxes are not four numbers",
     "class": "boxes are of an unknown class",
-    "outside": "images lie outside of the data set's folder",
+    "outside": "images lie outside the data set's folder",
 }
-"""The kinds of faults, and how a sentence that begins with their count goes on."""
+"""Kinds of annotation errors, each with the text that follows its count in a sentence."""

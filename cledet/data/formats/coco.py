@@ -1,4 +1,4 @@
-"""Reads COCO annotation files (`instances_*.json` and their kin)."""
+"""Reader of COCO annotation files (`instances_*.json` and exports in that format)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import numpy as np
 
-from cledet.data.formats.annotation_errors import Faults
-from cledet.data.formats.paths import lies_in, missing, path_fault, place
+from cledet.data.formats.annotation_errors import ErrorLog
+from cledet.data.formats.coco_masks import image_sizes, with_mask_box
+from cledet.data.formats.paths import invalid_path_reason, is_inside, join_paths, not_found_error
 from cledet.data.index import Bools, DetectionIndex, Ints, group_by_image
 from cledet.errors import UserError, nearest
 
@@ -22,7 +23,7 @@ Side = Annotated[int, msgspec.Meta(ge=-(10**9), le=10**9)]
 
 
 class Image(msgspec.Struct, gc=False):
-    """What is read of an image's entry."""
+    """The fields read from an image's entry."""
 
     id: Id
     file_name: str
@@ -31,7 +32,7 @@ class Image(msgspec.Struct, gc=False):
 
 
 class Category(msgspec.Struct, gc=False):
-    """What is read of a category's entry."""
+    """The fields read from a category's entry."""
 
     id: Id
     name: str
@@ -39,7 +40,7 @@ class Category(msgspec.Struct, gc=False):
 
 
 class Annotation(msgspec.Struct, gc=False):
-    """What is read of a box's entry; masks are skipped."""
+    """The fields read from an annotation's entry; its mask is read only where it has no box."""
 
     image_id: Id
     category_id: Id
@@ -50,7 +51,7 @@ class Annotation(msgspec.Struct, gc=False):
 
 
 class Content(msgspec.Struct):
-    """A COCO annotation file; without `annotations` it is one of images only, as those of COCO's test splits."""
+    """A COCO annotation file; files of COCO's test splits have no `annotations`."""
 
     images: list[Image]
     categories: list[Category]
@@ -63,39 +64,38 @@ DECODER = msgspec.json.Decoder(Content, strict=False)
 
 @dataclass(frozen=True, slots=True)
 class CocoFiles:
-    """A data set of COCO annotation files: per split the file, and its image folder if that is known."""
+    """A data set of COCO annotation files: the file of each split, and its image folder if known."""
 
     splits: dict[str, tuple[Path, Path | None]]
     names: tuple[str, ...] = ()
-    """The order of the classes, if not that of the category ids."""
+    """Class names in label order; by default ordered by category id."""
     root: Path | None = None
-    """The folder that images must lie in, beside their image folder; None: anywhere."""
+    """A folder that may hold images, besides the image folder; None: images may be anywhere."""
     format = "COCO"
 
     def read(self, split: str) -> DetectionIndex:
-        """The index of one split, named after the split alone; image files are not looked at."""
+        """Read one split without opening its image files; the index is named after the split."""
         annotations, images = self.splits[split]
         return read_coco(annotations, images, self.names, split, self.root)
 
     def sources(self, split: str) -> list[Path]:
-        """The files that `read` reads."""
+        """Return the annotation files that `read` parses."""
         return [self.splits[split][0]]
 
     def state(self, split: str) -> str:
-        """What else a split depends on: nothing."""
+        """Return the other inputs of a split as text: none."""
         return ""
 
 
 def find_coco(folder: Path) -> dict[str, tuple[Path, Path | None]]:
-    """The splits of a folder of COCO files, none if it holds no such thing.
+    """Find the annotation file and image folder of each split in a folder; empty if it is not a COCO data set.
 
-    Looked for: annotations/instances_SPLIT.json, annotations/SPLIT.json, SPLIT.json (as Label Studio's
-    result.json), SPLIT/_annotations.coco.json (Roboflow).
+    Searches annotations/instances_SPLIT.json, annotations/SPLIT.json, SPLIT.json (Label Studio's result.json), and
+    SPLIT/_annotations.coco.json (Roboflow).
     """
     for pattern in ("annotations/instances_*.json", "annotations/*.json", "*.json"):
-        found = sorted(folder.glob(pattern))
-        if found:
-            return {file.stem.removeprefix("instances_"): (file, None) for file in found}
+        if files := sorted(folder.glob(pattern)):
+            return {file.stem.removeprefix("instances_"): (file, None) for file in files}
     exported = sorted(folder.glob("*/_annotations.coco.json"))
     return {file.parent.name: (file, file.parent) for file in exported}
 
@@ -107,33 +107,34 @@ def read_coco(
     split: str = "",
     root: Path | None = None,
 ) -> DetectionIndex:
-    """Read one annotation file; its image folder is searched for where it is not given.
+    """Read one annotation file; without `images`, its image folder is searched for.
 
-    Every image of the file is in the index, with boxes or without, on disk or not. Boxes are as in the file, so
-    evaluation on the index equals evaluation on the file. Images outside of their folder and of `root`, where that
-    is given, entries that are not as they should be and boxes of unknown classes are the index's faults.
+    The index holds every image of the file, with or without boxes, whether its file exists or not. Boxes are
+    unchanged, so evaluation on the index equals evaluation on the file. Malformed entries, boxes of unknown classes
+    and, if `root` is given, images outside both folders become annotation errors of the index.
 
-    Raises UserError for what is not COCO: no JSON, lists that lack, images or classes given twice.
+    Raises UserError for a file that is not COCO: invalid JSON, missing lists, duplicate images or classes.
     """
-    faults = Faults()
-    content = _load(file, faults)
-    named = _named(content.images, faults)
-    folder = images if images is not None else find_images(file, [i.file_name for i in named[:256]], split)
-    records, paths = _allowed(named, folder, root, faults)
+    errors = ErrorLog()
+    content = _load(file, errors)
+    folder = images or find_images(file, [image.file_name for image in content.images[:256]], split)
+    records, paths = _locate_images(content.images, folder, root, errors)
     image_ids = np.array([record.id for record in records], dtype=np.int64)
-    _refuse_duplicates(image_ids, file)
+    ids, counts = np.unique(image_ids, return_counts=True)
+    if (counts > 1).any():
+        raise UserError(f"{file}: image id {ids[counts > 1][0]} is given to several images")
 
     classes, category_ids, by_category = _classes(content, names, file)
     boxes = content.annotations or []
-    position = _find(image_ids, np.array([box.image_id for box in boxes], dtype=np.int64))
-    label = _find(category_ids[by_category], np.array([box.category_id for box in boxes], dtype=np.int64))
-    _blame_classes(boxes, (position >= 0) & (label < 0), category_ids, faults)
+    position = _positions(image_ids, np.array([box.image_id for box in boxes], dtype=np.int64))
+    label = _positions(category_ids[by_category], np.array([box.category_id for box in boxes], dtype=np.int64))
+    _log_unknown_classes(boxes, (position >= 0) & (label < 0), category_ids, errors)
     kept = np.flatnonzero((position >= 0) & (label >= 0))
     order, starts = group_by_image(position[kept], len(image_ids))
     rows = kept[order]
     xywh = np.array([box.bbox for box in boxes], dtype=np.float64).reshape(-1, 4)[rows]
-    with np.errstate(over="ignore", invalid="ignore"):  # of boxes that are degenerate
-        whole = xywh[:, 2] * xywh[:, 3]
+    with np.errstate(over="ignore", invalid="ignore"):  # degenerate boxes
+        box_area = xywh[:, 2] * xywh[:, 3]
     area = np.array([np.nan if box.area is None else box.area for box in boxes], dtype=np.float64)[rows]
     return DetectionIndex(
         name=split or file.stem,
@@ -146,38 +147,39 @@ def read_coco(
         xywh=xywh,
         labels=by_category[label[rows]],
         ignore=np.array([bool(box.iscrowd) for box in boxes], dtype=np.bool_)[rows],
-        area=np.where(np.isnan(area), whole, area),
+        area=np.where(np.isnan(area), box_area, area),
         notes=_notes(content, file, int((position < 0).sum())),
-        faults=faults.all(),
+        annotation_errors=errors.records(),
     )
 
 
 def find_images(file: Path, names: Sequence[str], split: str = "") -> Path:
-    """The folder that holds most of these file names, of those where COCO data sets keep their images.
+    """Find the folder that holds most of these file names, among the usual image folders of COCO data sets.
 
-    Falls back on the annotation file's own folder.
+    Falls back to the annotation file's own folder.
     """
     sample = names[:: max(1, len(names) // 16)]
     home, stem = file.parent, file.stem.removeprefix("instances_")
     roots = (home, home.parent)
-    likely = [home, *(root / name for root in roots for name in (stem, split, "images") if name)]
-    likely += [home.parent, home.parent / "images" / stem, home.parent / "images" / split]
-    likely += [entry for root in roots for entry in sorted(root.iterdir()) if entry.is_dir()]
-    return max(likely, key=lambda folder: sum(os.path.isfile(path) for path in place(folder, sample)))
+    candidates = [home, *(root / name for root in roots for name in (stem, split, "images") if name)]
+    candidates += [home.parent, home.parent / "images" / stem, home.parent / "images" / split]
+    candidates += [entry for root in roots for entry in sorted(root.iterdir()) if entry.is_dir()]
+    return max(candidates, key=lambda folder: sum(os.path.isfile(path) for path in join_paths(folder, sample)))
 
 
-def _load(file: Path, faults: Faults) -> Content:
-    """The file's content; entries that are not as they should be are left out and blamed."""
+def _load(file: Path, errors: ErrorLog) -> Content:
+    """Parse a file; malformed entries are dropped and logged."""
     if not file.is_file():
-        raise missing("annotation file", file)
+        raise not_found_error("annotation file", file)
     data = file.read_bytes()
     try:
         return DECODER.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # what is wrong, and where, takes a second look
-        return _salvage(file, data, faults)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _load_entrywise(file, data, errors)
 
 
-def _salvage(file: Path, data: bytes, faults: Faults) -> Content:
+def _load_entrywise(file: Path, data: bytes, errors: ErrorLog) -> Content:
+    """Parse a malformed file entry by entry, which is slower, and log each malformed entry."""
     try:
         content = json.loads(data)
     except ValueError as error:
@@ -193,62 +195,61 @@ def _salvage(file: Path, data: bytes, faults: Faults) -> Content:
         if not isinstance(content.get(key), list):
             raise UserError(f"{file} is not a COCO annotation file: it has no list '{key}'")
     return Content(
-        images=_convert(content["images"], Image, "images", faults),
-        categories=_convert(content["categories"], Category, "categories", faults),
-        annotations=_convert(content["annotations"], Annotation, "annotations", faults),
+        images=_convert(content["images"], Image, "images", errors),
+        categories=_convert(content["categories"], Category, "categories", errors),
+        annotations=_convert(content["annotations"], Annotation, "annotations", errors, image_sizes(content["images"])),
     )
 
 
-def _convert(entries: list[Any], kind: type[Record], place: str, faults: Faults) -> list[Record]:
-    """The entries that are of the kind."""
+def _convert(
+    entries: list[Any],
+    kind: type[Record],
+    key: str,
+    errors: ErrorLog,
+    sizes: dict[Any, tuple[Any, Any]] | None = None,
+) -> list[Record]:
+    """Convert the well-formed entries of the list `key` to records, and log the others.
+
+    `sizes` are the images' widths and heights by id, for annotations that have a mask and no box.
+    """
     records = []
     for row, entry in enumerate(entries):
         try:
-            record = msgspec.convert(entry, kind, strict=False)
+            record = msgspec.convert(entry if sizes is None else with_mask_box(entry, sizes), kind, strict=False)
             getattr(record, "name", "").encode()
             records.append(record)
         except (msgspec.ValidationError, UnicodeEncodeError) as error:
-            said = "a lone surrogate in its name" if isinstance(error, UnicodeEncodeError) else str(error)
-            fault = "box" if "$.bbox" in said or "`bbox`" in said else "entry"
-            numbered = isinstance(entry, dict) and isinstance(entry.get("id", []), int | str | None)
-            name = f"{kind.__name__.lower()} {entry['id']!s:.40}" if numbered else f"{place}[{row}]"
-            faults.add(fault, f"{name}: {said.lower().replace('`', '')}")
+            reason = "a lone surrogate in its name" if isinstance(error, UnicodeEncodeError) else str(error)
+            error_kind = "box" if "$.bbox" in reason or "`bbox`" in reason else "entry"
+            has_id = isinstance(entry, dict) and isinstance(entry.get("id", []), int | str | None)
+            name = f"{kind.__name__.lower()} {entry['id']!s:.40}" if has_id else f"{key}[{row}]"
+            errors.add(error_kind, f"{name}: {reason.lower().replace('`', '')}")
     return records
 
 
-def _named(images: list[Image], faults: Faults) -> list[Image]:
-    """The images whose name a file can have."""
-    strange = {row: fault for row, image in enumerate(images) if (fault := path_fault(image.file_name))}
-    for row, fault in strange.items():
-        faults.add("entry", f"images[{row}]: file_name {images[row].file_name[:40]!r}: {fault}")
-    return [image for row, image in enumerate(images) if row not in strange] if strange else images
-
-
-def _allowed(images: list[Image], folder: Path, root: Path | None, faults: Faults) -> tuple[list[Image], list[str]]:
-    """The images that lie where they may, and their paths."""
-    paths = place(folder, (image.file_name for image in images))
-    if root is None:
-        return images, paths
-    allowed = [lies_in(path, (folder, root)) for path in paths]
-    for image, ok in zip(images, allowed):
-        if not ok:
-            faults.add("outside", image.file_name)
-    pairs = [(image, path) for image, path, ok in zip(images, paths, allowed) if ok]
-    return [image for image, _ in pairs], [path for _, path in pairs]
-
-
-def _refuse_duplicates(image_ids: Ints, file: Path) -> None:
-    ids, counts = np.unique(image_ids, return_counts=True)
-    if (counts > 1).any():
-        raise UserError(f"{file}: image id {ids[counts > 1][0]} is given to several images")
+def _locate_images(
+    images: list[Image], folder: Path, root: Path | None, errors: ErrorLog
+) -> tuple[list[Image], list[str]]:
+    """Return images and their paths; log those with impossible names and, given `root`, those outside both folders."""
+    paths = join_paths(folder, (image.file_name for image in images))
+    kept = []
+    for row, (image, path) in enumerate(zip(images, paths)):
+        if reason := invalid_path_reason(image.file_name):
+            errors.add("entry", f"images[{row}]: file_name {image.file_name[:40]!r}: {reason}")
+        elif root is not None and not is_inside(path, (folder, root)):
+            errors.add("outside", image.file_name)
+        else:
+            kept.append(row)
+    return [images[row] for row in kept], [paths[row] for row in kept]
 
 
 def _classes(content: Content, names: Sequence[str], file: Path) -> tuple[tuple[str, ...], Ints, Ints]:
-    """Class names and category ids by label, and the labels in the order of the category ids.
+    """Return class names [C] and category ids [C] by label, and the labels [C] sorted by category id.
 
-    Ordered by category id, else as `names`; a name without category gets the next free id.
+    Labels are ordered as `names`, by default by category id. A name without a category gets the next free id.
     """
-    by_id = {category.id: category.name for category in sorted(_real(content), key=lambda category: category.id)}
+    categories = sorted(_without_roboflow_parent(content), key=lambda category: category.id)
+    by_id = {category.id: category.name for category in categories}
     if not by_id:
         raise UserError(f"{file} has no categories")
     id_of, expected = {name: category for category, name in by_id.items()}, set(names)
@@ -266,8 +267,8 @@ def _classes(content: Content, names: Sequence[str], file: Path) -> tuple[tuple[
     return classes, ids, np.argsort(ids)
 
 
-def _real(content: Content) -> Iterable[Category]:
-    """The categories without Roboflow's first, which has no boxes and is but the parent of the others."""
+def _without_roboflow_parent(content: Content) -> Iterable[Category]:
+    """Yield all categories except Roboflow's first, the parent of the others, which has no boxes."""
     parents = {category.supercategory for category in content.categories}
     used = {box.category_id for box in content.annotations or ()}
     for category in content.categories:
@@ -275,25 +276,25 @@ def _real(content: Content) -> Iterable[Category]:
             yield category
 
 
-def _find(numbers: Ints, wanted: Ints) -> Ints:
-    """The position of each wanted number in distinct numbers; -1 where it is not there."""
-    if not len(numbers):
+def _positions(ids: Ints, wanted: Ints) -> Ints:
+    """Return the position of each wanted id in an array of distinct ids; -1 if absent."""
+    if not len(ids):
         return np.full(len(wanted), -1, dtype=np.int64)
-    order = np.argsort(numbers)
-    place = order[np.searchsorted(numbers, wanted, sorter=order).clip(max=len(order) - 1)]
-    return np.where(numbers[place] == wanted, place, -1)
+    order = np.argsort(ids)
+    position = order[np.searchsorted(ids, wanted, sorter=order).clip(max=len(order) - 1)]
+    return np.where(ids[position] == wanted, position, -1)
 
 
-def _blame_classes(boxes: Sequence[Annotation], strange: Bools, category_ids: Ints, faults: Faults) -> None:
+def _log_unknown_classes(boxes: Sequence[Annotation], unknown: Bools, category_ids: Ints, errors: ErrorLog) -> None:
     known = ", ".join(map(str, np.sort(category_ids)[:20]))
-    for row in np.flatnonzero(strange).tolist():
-        faults.add("class", f"annotation {boxes[row].id} has class {boxes[row].category_id}, of {known}")
+    for row in np.flatnonzero(unknown).tolist():
+        errors.add("class", f"annotation {boxes[row].id} has class {boxes[row].category_id}, of {known}")
 
 
 def _notes(content: Content, file: Path, orphans: int) -> tuple[str, ...]:
     notes = []
     if orphans:
-        notes.append(f"{file}: {orphans} boxes of images that it does not list: left out.")
+        notes.append(f"{file}: {orphans} boxes belong to images that it does not list: skipped.")
     if content.annotations is None:
         notes.append(f"{file} has no list 'annotations': its images count as unlabelled.")
     return tuple(notes)

@@ -1,16 +1,17 @@
-"""The YAML file that describes a data set, checked key by key; an Ultralytics data.yaml is one."""
+"""YAML files that describe a data set, checked key by key; an Ultralytics data.yaml is one."""
 
 from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cledet.data.formats.coco import CocoFiles
-from cledet.data.formats.paths import absolute, missing, path_fault
+from cledet.data.formats.paths import absolute, invalid_path_reason, not_found_error
 from cledet.data.formats.voc import VocFolder, find_voc
 from cledet.data.formats.yolo import MOST_CLASSES, YoloFolder
 from cledet.errors import UserError, nearest
@@ -21,23 +22,23 @@ Reader = CocoFiles | VocFolder | YoloFolder
 
 
 def _listed(value: object) -> object:
-    """One name as a list of one; names by number as a list; names that look like numbers as words."""
+    """Convert a single name, or names by number, to a list of names; numbers become strings."""
     if isinstance(value, dict):
         if not all(isinstance(number, int | str) for number in value):
-            raise ValueError("the numbers of the names are not numbers")
+            raise ValueError("names must be numbered by integers")
         numbered = {int(number): name for number, name in value.items()}
         if sorted(numbered) != list(range(len(numbered))):
-            raise ValueError(f"numbers from 0 to {len(numbered) - 1} are expected, one a name")
+            raise ValueError(f"names must be numbered from 0 to {len(numbered) - 1}")
         value = [numbered[number] for number in range(len(numbered))]
     if isinstance(value, list) and any(isinstance(name, bool) for name in value):
-        raise ValueError("YAML reads yes, no, on and off as true and false: put quotes around them")
+        raise ValueError("YAML parses yes, no, on and off as booleans: put quotes around them")
     if isinstance(value, list) and not all(isinstance(name, str | int | float) for name in value):
-        raise ValueError("a name is a word: put quotes around null, and no lists into the list")
+        raise ValueError("each name must be a string: put quotes around null, and nest no lists")
     return [str(name) for name in value] if isinstance(value, list) else [value] if isinstance(value, str) else value
 
 
 def _split(value: object) -> object:
-    """An annotation file alone as a split whose images are searched for."""
+    """Convert an annotation file alone to a split without an image folder, which is then searched for."""
     return {"annotations": value} if isinstance(value, str) else value
 
 
@@ -45,31 +46,31 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class CocoSplit(BaseModel):
-    """Where one split of a COCO data set is."""
+    """Annotation file and image folder of one split of a COCO data set."""
 
     model_config = ConfigDict(extra="forbid")
     annotations: str
     images: str | None = None
 
     def files(self, root: Path) -> tuple[Path, Path | None]:
-        """The annotation file, and the image folder if it is given."""
+        """Return the absolute paths of the annotation file and, if given, of the image folder."""
         return absolute(root / self.annotations), absolute(root / self.images) if self.images else None
 
 
 class DataFile(BaseModel):
-    """The keys that all formats have."""
+    """The keys common to all formats."""
 
     model_config = ConfigDict(extra="forbid")
     path: str = "."
     names: Names = ()
     outside: bool = False
-    """Whether annotations may name images outside of the data set's folder."""
+    """Whether annotations may name images outside the data set's folder."""
     archives: list[dict[str, Any]] = []
-    """What `cledet data download` fetches."""
+    """Archives for `cledet data download`."""
 
 
 class CocoFile(DataFile):
-    """The keys of a YAML file for COCO."""
+    """The keys of a COCO data set's YAML file."""
 
     format: Literal["coco"] = "coco"
     train: Annotated[CocoSplit, BeforeValidator(_split)] | None = None
@@ -77,14 +78,14 @@ class CocoFile(DataFile):
     test: Annotated[CocoSplit, BeforeValidator(_split)] | None = None
 
     def reader(self, root: Path) -> CocoFiles:
-        """The data set, paths being relative to `root`."""
+        """Return the reader of the data set, with paths relative to `root`."""
         named = (("train", self.train), ("val", self.val), ("test", self.test))
         splits = {name: split.files(root) for name, split in named if split is not None}
         return CocoFiles(splits, self.names, None if self.outside else root)
 
 
 class VocFile(DataFile):
-    """The keys of a YAML file for VOC; a split is one list of ImageSets/Main or several together."""
+    """The keys of a VOC data set's YAML file; a split is one list of ImageSets/Main, or several."""
 
     format: Literal["voc"] = "voc"
     train: Names | None = None
@@ -92,14 +93,14 @@ class VocFile(DataFile):
     test: Names | None = None
 
     def reader(self, root: Path) -> VocFolder:
-        """The data set in the folder `root`; without splits, its own lists."""
+        """Return the reader of the data set in the folder `root`; without splits in the YAML, those of its lists."""
         named = (("train", self.train), ("val", self.val), ("test", self.test))
         splits = {name: lists for name, lists in named if lists}
         return VocFolder(root, splits or find_voc(root), self.names)
 
 
 class YoloFile(DataFile):
-    """The keys of an Ultralytics data.yaml; a split is a folder of images, a list of images, or several of these."""
+    """The keys of an Ultralytics data.yaml; a split is a folder of images, a list of images, or several of them."""
 
     model_config = ConfigDict(extra="ignore")
     format: Literal["yolo"] = "yolo"
@@ -116,9 +117,9 @@ class YoloFile(DataFile):
         return self
 
     def reader(self, root: Path) -> YoloFolder:
-        """The data set, paths being relative to `root`."""
+        """Return the reader of the data set, with paths relative to `root`."""
         named = (("train", self.train), ("val", self.val), ("test", self.test))
-        splits = {name: tuple(_find(root, entry) for entry in entries) for name, entries in named if entries}
+        splits = {name: tuple(_split_path(root, entry) for entry in entries) for name, entries in named if entries}
         names = self.names or tuple(str(number) for number in range(self.nc or 0))
         return YoloFolder(splits, names, None if self.outside else root, self.kpt_shape is not None)
 
@@ -131,13 +132,14 @@ FORMATS: dict[str, type[CocoFile] | type[VocFile] | type[YoloFile]] = {
 
 
 def read_datafile(file: Path, home: Path | None = None) -> tuple[Reader, tuple[str, ...]]:
-    """The data set that a YAML file describes, relative to its folder, or to `home` if that is given; and notes.
+    """Return the reader of the data set that a YAML file describes, and notes.
 
-    Raises UserError for what is not YAML, for unknown keys (naming the nearest right one) and wrong values.
+    Paths are relative to `home`, by default the file's folder. Raises UserError for invalid YAML, unknown keys (with
+    the nearest valid one) and invalid values.
     """
     content = load_datafile(file)
     root, notes = _root(home or file.parent, content)
-    kind = str(content.get("format", _guess(content, root)))
+    kind = str(content.get("format", _guess_format(content, root)))
     if kind not in FORMATS:
         raise UserError(f"{file}: unknown format '{kind[:40]}'", nearest(kind, FORMATS))
     if kind == "yolo":
@@ -145,13 +147,13 @@ def read_datafile(file: Path, home: Path | None = None) -> tuple[Reader, tuple[s
     try:
         return FORMATS[kind].model_validate(content).reader(root), notes
     except ValidationError as error:
-        raise _explain(file, error) from error
+        raise first_error(file, error, CocoFile.model_fields, CocoSplit.model_fields) from error
 
 
 def load_datafile(file: Path) -> dict[str, Any]:
-    """What is written in a data set's YAML file.
+    """Parse a data set's YAML file.
 
-    Raises UserError for what is not YAML, holds no keys, or names a path that no file can have.
+    Raises UserError for invalid YAML, content that is not a mapping, and invalid paths.
     """
     content = read_yaml(file)
     if not isinstance(content, dict):
@@ -161,25 +163,25 @@ def load_datafile(file: Path) -> dict[str, Any]:
         entry = content.get(key)
         entries = entry if isinstance(entry, list) else entry.values() if isinstance(entry, dict) else [entry]
         for path in entries:
-            if isinstance(path, str) and (fault := path_fault(path)):
-                raise UserError(f"{file}: '{key}' names {path[:40]!r}: {fault}")
+            if isinstance(path, str) and (reason := invalid_path_reason(path)):
+                raise UserError(f"{file}: '{key}' names {path[:40]!r}: {reason}")
     return content
 
 
 def _root(home: Path, content: dict[str, Any]) -> tuple[Path, tuple[str, ...]]:
-    """The data set's folder, or the YAML's own where `path` is not there, as on another machine; and what to note."""
+    """Return the data set's folder and notes; falls back to the YAML's own folder if `path` does not exist."""
     root = absolute(home / os.path.expanduser(_slashes(str(content.get("path") or "."))))
     if os.path.isdir(root):
         return root, ()
     splits = [content[name] for name in SPLITS if content.get(name)]
     first = next(iter(splits[0]), None) if splits and isinstance(splits[0], list) else next(iter(splits), None)
-    if isinstance(first, str) and os.path.exists(_find(home, first)):
-        return absolute(home), (f"`path` is not there, {root}: taken as {absolute(home)}.",)
-    raise missing("the data set's `path`", root)
+    if isinstance(first, str) and os.path.exists(_split_path(home, first)):
+        return absolute(home), (f"`path` does not exist, {root}: {absolute(home)} is used instead.",)
+    raise not_found_error("the data set's `path`", root)
 
 
-def _find(root: Path, entry: str) -> Path:
-    """A split's entry; Roboflow writes ../train/images for train/images."""
+def _split_path(root: Path, entry: str) -> Path:
+    """Return the absolute path of a split's entry; Roboflow writes ../train/images for train/images."""
     path = absolute(root / os.path.expanduser(_slashes(entry)))
     nearer = absolute(root / _slashes(entry).removeprefix("../"))
     return nearer if os.path.exists(nearer) and not os.path.exists(path) else path
@@ -189,18 +191,18 @@ def _slashes(path: str) -> str:
     return path if os.path.exists(path) else path.replace("\\", "/")
 
 
-def _guess(content: dict[str, Any], root: Path) -> str:
-    """COCO if a split names an annotation file, YOLO if one names images; else VOC."""
+def _guess_format(content: dict[str, Any], root: Path) -> str:
+    """Return "coco" if a split names an annotation file, "yolo" if a split names images, else "voc"."""
     splits = [content[name] for name in SPLITS if content.get(name) is not None]
     if any(isinstance(split, dict) or (isinstance(split, str) and split.endswith(".json")) for split in splits):
         return "coco"
     entries = [entry for split in splits for entry in (split if isinstance(split, list) else [split])]
-    seen = any(isinstance(entry, str) and os.path.exists(_find(root, entry)) for entry in entries)
-    return "yolo" if seen or "nc" in content or not find_voc(root) else "voc"
+    exists = any(isinstance(entry, str) and os.path.exists(_split_path(root, entry)) for entry in entries)
+    return "yolo" if exists or "nc" in content or not find_voc(root) else "voc"
 
 
 def _as_yolo(file: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """The content with `val` called so; a key that is nearly one of ours is refused, others are for other programs."""
+    """Rename `valid` and `validation` to `val`, and reject misspelt keys; other programs' keys are allowed."""
     content = {"val" if key in ("valid", "validation") else key: value for key, value in content.items()}
     for key in content:
         near = difflib.get_close_matches(str(key), YoloFile.model_fields, n=1, cutoff=0.75)
@@ -209,16 +211,20 @@ def _as_yolo(file: Path, content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _explain(file: Path, error: ValidationError) -> UserError:
-    """The first thing wrong, in one sentence."""
+def first_error(
+    file: Path, error: ValidationError, keys: Iterable[str], nested_keys: Iterable[str], prefix: str = ""
+) -> UserError:
+    """Return the first validation error of a YAML file as a sentence; an unknown key is compared with the valid ones.
+
+    `prefix` names the key of the validated part in the file.
+    """
     first = error.errors()[0]
-    if not first["loc"]:
-        return UserError(f"{file}: {first['msg'].removeprefix('Value error, ')}")
-    *above, key = (str(part) for part in first["loc"])
-    place = ".".join([*above, key])
+    location, message = first["loc"], first["msg"].removeprefix("Value error, ")
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    name = "".join([prefix, *parts]).removeprefix(".")
     if first["type"] == "extra_forbidden":
-        known = CocoSplit.model_fields if above else CocoFile.model_fields
-        return UserError(f"{file}: unknown key '{place}'", nearest(key, known))
+        hint = nearest(str(location[-1]), nested_keys if len(location) > 1 else keys)
+        return UserError(f"{file}: unknown key '{name}'", hint)
     if first["type"] == "missing":
-        return UserError(f"{file}: '{place}' is missing")
-    return UserError(f"{file}: '{place}' is wrong: {first['msg']}")
+        return UserError(f"{file}: '{name}' is missing")
+    return UserError(f"{file}: '{name}' is invalid: {message}" if name else f"{file}: {message}")

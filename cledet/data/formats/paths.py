@@ -1,4 +1,4 @@
-"""Where a data set's files are, and what to say when they are not."""
+"""Paths of a data set's files: checks, look-up, and errors for files that do not exist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cledet.errors import UserError, nearest
 
-EVERYTHING = "all"
+UNDIVIDED_SPLIT = "all"
 """The one split of a folder that is not divided."""
 LONGEST = 1024
 """Characters of a path; an index holds each path at the length of the longest."""
@@ -19,14 +19,14 @@ _SYNONYMS = {"valid": "val", "validation": "val", "dev": "val", "training": "tra
 
 
 def cache_folder() -> Path:
-    """Where drawn and downloaded things go: $CLEDET_CACHE, else cledet in the user's cache folder."""
+    """Return the folder for drawn and downloaded data: $CLEDET_CACHE, else `cledet` in the user's cache folder."""
     if chosen := os.environ.get("CLEDET_CACHE"):
         return Path(chosen).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "cledet"
 
 
-def path_fault(path: str) -> str:
-    """The reason why no file can have this path, in words; empty where one can."""
+def invalid_path_reason(path: str) -> str:
+    """Return why no file can have this path, or "" for a valid path."""
     try:
         parts = path.encode().replace(b"\\", b"/").split(b"/")
     except UnicodeEncodeError:
@@ -37,7 +37,7 @@ def path_fault(path: str) -> str:
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a text file that hold anything, stripped. Raises UserError for one that is not UTF-8."""
+    """Read the stripped, non-empty lines of a text file. Raises UserError for a file that is not UTF-8."""
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
@@ -47,16 +47,16 @@ def read_lines(file: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def plain_file(path: str, flags: int) -> int:
-    """Open as `open` does, for its `opener`, but refuse named pipes, sockets and devices, which may never end.
+def open_regular_file(path: str, flags: int) -> int:
+    """Open a file descriptor, as an `opener` of `open`; refuse named pipes, sockets and devices, which may never end.
 
-    Raises OSError, whose `strerror` says what the path is.
+    Raises OSError, whose `strerror` names the kind of file.
     """
-    at_once = getattr(os, "O_NONBLOCK", 0)  # a pipe would wait for its writer; Windows has none
-    handle = os.open(path, flags | at_once)
+    nonblocking = getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for its writer; Windows has no such flag
+    handle = os.open(path, flags | nonblocking)
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode):
-        if at_once:
+        if nonblocking:
             os.set_blocking(handle, True)
         return handle
     os.close(handle)
@@ -66,15 +66,18 @@ def plain_file(path: str, flags: int) -> int:
     raise OSError(errno.EINVAL, f"it is a {kind}, not a file", path)
 
 
-def missing(what: str, path: Path) -> UserError:
-    """The error for a path that is not there, or neither file nor folder: the path tried and what lies beside it."""
+def not_found_error(what: str, path: Path) -> UserError:
+    """Return the error for a path that does not exist, with a hint that lists its neighbours.
+
+    A path that exists but is neither a file nor a folder is reported as such.
+    """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         return UserError(f"{what} cannot be read: {path} is a named pipe, socket or device", "pass a file")
     return UserError(f"{what} not found: {path}", _neighbours(path))
 
 
 def _neighbours(path: Path, limit: int = 8) -> str:
-    """What lies in the nearest folder above a path that does exist."""
+    """List the content of the nearest existing folder above a path, or suggest a similar name."""
     folder = next((parent for parent in path.parents if os.path.isdir(parent)), Path("/"))
     names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     close = nearest(path.name, names) if folder == path.parent and names else ""
@@ -85,34 +88,34 @@ def _neighbours(path: Path, limit: int = 8) -> str:
 
 
 def absolute(path: Path) -> Path:
-    """The path without `~`, `.` and `..`, links left as they are."""
+    """Return an absolute path without `~`, `.` and `..`; links are not resolved."""
     return Path(os.path.abspath(os.path.expanduser(path)))
 
 
-def place(folder: Path, names: Iterable[str]) -> list[str]:
-    """The normal absolute paths of files that annotations name, relative to a folder; \\ is read as /."""
+def join_paths(folder: Path, names: Iterable[str]) -> list[str]:
+    """Join file names of annotations to a folder, normalized; a backslash is read as a slash."""
     home = str(folder)
     return [os.path.normpath(os.path.join(home, name.replace("\\", "/"))) for name in names]
 
 
-def lies_in(path: str, folders: Sequence[Path]) -> bool:
-    """Whether a normal path is under one of these folders; links are not followed, as they are the user's own."""
+def is_inside(path: str, folders: Sequence[Path]) -> bool:
+    """Return whether a normalized path is under one of these folders; links are not resolved: they are the user's."""
     return any(path.startswith(os.path.join(str(folder), "")) for folder in folders)
 
 
-def match_split(asked: str, splits: Iterable[str]) -> str | None:
-    """The split that is meant: the one of that name, else the only one of the same kind.
+def match_split(name: str, splits: Iterable[str]) -> str | None:
+    """Match a split name: the split of that name, else the only split of the same kind.
 
-    "val" finds "valid" or "val2017"; None when there is none, or when several could be meant.
+    "val" matches "valid" or "val2017". Returns None without a match, or with several.
     """
     known = list(splits)
-    if asked in known:
-        return asked
-    same = [split for split in known if _kind(split) == _kind(asked)]
-    return same[0] if len(same) == 1 else None
+    if name in known:
+        return name
+    same_kind = [split for split in known if _kind(split) == _kind(name)]
+    return same_kind[0] if len(same_kind) == 1 else None
 
 
 def _kind(split: str) -> str:
-    """A split's name without year and spelling: "valid" and "val2017" are both "val"."""
+    """Return a split's name without year and variant spelling: "val" for "valid" and "val2017"."""
     plain = re.sub(r"[-_]?\d+$", "", split.lower())
     return _SYNONYMS.get(plain, plain)

@@ -1,4 +1,4 @@
-"""Reads Pascal VOC folders: Annotations/*.xml, JPEGImages/, ImageSets/Main/*.txt; and several of them together."""
+"""Reader of Pascal VOC folders: Annotations/*.xml, JPEGImages/, ImageSets/Main/*.txt; one or several years."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from cledet.data.formats.annotation_errors import Faults
-from cledet.data.formats.paths import EVERYTHING, lies_in, missing, path_fault, place, plain_file, read_lines
+from cledet.data.formats.annotation_errors import ErrorLog
+from cledet.data.formats.paths import (
+    UNDIVIDED_SPLIT,
+    invalid_path_reason,
+    is_inside,
+    join_paths,
+    not_found_error,
+    open_regular_file,
+    read_lines,
+)
 from cledet.data.index import FARTHEST, DetectionIndex, image_numbers
 from cledet.errors import nearest
 
@@ -24,31 +32,31 @@ VOC_CLASSES = (
 
 @dataclass(frozen=True, slots=True)
 class VocFolder:
-    """A VOC folder: per split the lists of ImageSets/Main it is made of.
+    """A VOC folder, or a folder of several: the image lists (ImageSets/Main) of each split.
 
-    A list of a folder further down is named with it: VOC2007/trainval.
+    A list in a subfolder is named with it: VOC2007/trainval.
     """
 
     folder: Path
     splits: dict[str, tuple[str, ...]]
     names: tuple[str, ...] = ()
-    """The classes in order; without, the standard twenty or those found."""
+    """Class names in label order; by default the standard twenty, or those of the annotations."""
     format = "Pascal VOC"
 
     def read(self, split: str) -> DetectionIndex:
-        """The index of one split, named after the split alone; image files are not looked at."""
-        faults = Faults()
-        files = [file for name in self.splits[split] for file in _annotations(self.folder, name, faults)]
+        """Read one split without opening its image files; the index is named after the split."""
+        errors = ErrorLog()
+        files = [file for name in self.splits[split] for file in _annotations(self.folder, name, errors)]
         classes = self.names or _classes(self._all_files())
-        parsed = [read_xml(file, classes, faults) for file in dict.fromkeys(files)]
-        return _build(split, [image for image in parsed if image is not None], classes, faults)
+        parsed = [read_xml(file, classes, errors) for file in dict.fromkeys(files)]
+        return _build(split, [image for image in parsed if image is not None], classes, errors)
 
     def sources(self, split: str) -> list[Path]:
-        """The files that `read` reads: all, as the classes are those of all splits."""
+        """Return the files that `read` parses: those of all splits, since they determine the classes."""
         return [*(_list_file(self.folder, name) for name in self.splits[split]), *self._all_files()]
 
     def state(self, split: str) -> str:
-        """What else a split depends on: nothing."""
+        """Return the other inputs of a split as text: none."""
         return ""
 
     def _all_files(self) -> list[Path]:
@@ -58,7 +66,7 @@ class VocFolder:
 
 @dataclass(frozen=True, slots=True)
 class VocImage:
-    """What one XML file says; corners as written, 1-based and inclusive."""
+    """The content of one XML file; corners as written, 1-based and inclusive."""
 
     file: Path
     size: tuple[int, int]
@@ -68,12 +76,15 @@ class VocImage:
 
 
 def is_voc(folder: Path) -> bool:
-    """Whether the folder has Annotations with XML files."""
+    """Return whether the folder has XML files in Annotations."""
     return next((folder / "Annotations").glob("*.xml"), None) is not None
 
 
 def find_voc(folder: Path) -> dict[str, tuple[str, ...]]:
-    """The splits of a VOC folder, or of one that holds VOC2007, VOC2012 ...: there a split is all lists of its name."""
+    """Find the lists of each split in a VOC folder, or in a folder of VOC2007, VOC2012 ...; empty if it is neither.
+
+    With several years, a split combines the lists of the same name.
+    """
     if is_voc(folder):
         return find_lists(folder)
     splits: dict[str, tuple[str, ...]] = {}
@@ -84,34 +95,35 @@ def find_voc(folder: Path) -> dict[str, tuple[str, ...]]:
 
 
 def find_lists(folder: Path) -> dict[str, tuple[str, ...]]:
-    """The splits of a VOC folder: its lists, without those of a single class; or one with everything."""
+    """Find the splits of one VOC folder: its lists except those of a single class, else one undivided split."""
     stems = {file.stem for file in (folder / "ImageSets" / "Main").glob("*.txt") if file.is_file()}
-    whole = sorted(stem for stem in stems if "_" not in stem or stem.rpartition("_")[2] not in stems)
-    return {stem: (stem,) for stem in whole} or {EVERYTHING: (EVERYTHING,)}
+    splits = sorted(stem for stem in stems if "_" not in stem or stem.rpartition("_")[2] not in stems)
+    return {stem: (stem,) for stem in splits} or {UNDIVIDED_SPLIT: (UNDIVIDED_SPLIT,)}
 
 
-def read_xml(file: Path, classes: Sequence[str], faults: Faults) -> VocImage | None:
-    """What an annotation says of the classes; `difficult` and `size` may be absent.
+def read_xml(file: Path, classes: Sequence[str], errors: ErrorLog) -> VocImage | None:
+    """Read the objects of these classes in one annotation file; `difficult` and `size` are optional.
 
-    None where it is missing or no XML; that, objects without a box and those of other classes are faults.
+    Returns None for a file that is missing or not XML. That, objects without a box and objects of other classes are
+    logged as annotation errors.
     """
     try:
         root = _parse(file)
         size = _size(root)
     except ValueError as error:
-        faults.add("annotation", f"{file}: {error}")
+        errors.add("annotation", f"{file}: {error}")
         return None
     labels, corners, difficult = [], [], []
     for item in root.findall("object"):
         name = _name(item)
         if name not in classes:
-            hint = nearest(name, classes) if faults.wants("class") else ""
-            faults.add("class", f"{file}: '{name[:40]}' ({hint})")
+            hint = nearest(name, classes) if errors.needs_example("class") else ""
+            errors.add("class", f"{file}: '{name[:40]}' ({hint})")
             continue
         try:
             corners.append(_corners(item))
         except ValueError as error:
-            faults.add("box", f"{file}: {name}: {error}")
+            errors.add("box", f"{file}: {name}: {error}")
             continue
         labels.append(classes.index(name))
         difficult.append((item.findtext("difficult") or "0").strip() == "1")
@@ -119,9 +131,9 @@ def read_xml(file: Path, classes: Sequence[str], faults: Faults) -> VocImage | N
 
 
 def pixel_box(corners: Sequence[float]) -> tuple[float, float, float, float]:
-    """xywh from 0 of a box written as xmin, ymin, xmax, ymax, 1-based and inclusive.
+    """Convert xmin, ymin, xmax, ymax, 1-based and inclusive, to 0-based xywh.
 
-    Corners that coincide or cross span nothing: that side is 0 or negative, not one pixel.
+    Corners that coincide or cross are degenerate: that side is 0 or negative, not one pixel.
     """
     xmin, ymin, xmax, ymax = corners
     width, height = (extent + 1 if extent > 0 else extent for extent in (xmax - xmin, ymax - ymin))
@@ -129,9 +141,9 @@ def pixel_box(corners: Sequence[float]) -> tuple[float, float, float, float]:
 
 
 def _parse(file: Path) -> ElementTree.Element:
-    """The root of an XML file. Raises ValueError where there is none, saying why."""
+    """Parse an XML file to its root element. Raises ValueError with the reason for an unreadable file."""
     try:
-        with open(file, "rb", opener=plain_file) as content:
+        with open(file, "rb", opener=open_regular_file) as content:
             return ElementTree.parse(content).getroot()
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
@@ -166,7 +178,7 @@ def _number(element: ElementTree.Element, key: str) -> float:
 
 
 def _home(folder: Path, name: str) -> Path:
-    """The VOC folder of a list: VOC2007 of VOC2007/trainval."""
+    """Return the VOC folder of a list: VOC2007 for VOC2007/trainval."""
     return folder.joinpath(*name.split("/")[:-1])
 
 
@@ -174,38 +186,38 @@ def _list_file(folder: Path, name: str) -> Path:
     return _home(folder, name) / "ImageSets" / "Main" / f"{name.split('/')[-1]}.txt"
 
 
-def _annotations(folder: Path, name: str, faults: Faults) -> list[Path]:
-    """The XML files of a list, or of the whole folder where that is EVERYTHING; a list's second column is skipped."""
+def _annotations(folder: Path, name: str, errors: ErrorLog) -> list[Path]:
+    """Return the XML files of a list (its second column is ignored), or of the whole folder for UNDIVIDED_SPLIT."""
     home = _home(folder, name) / "Annotations"
     file = _list_file(folder, name)
-    if not file.is_file() and file.stem == EVERYTHING:
+    if not file.is_file() and file.stem == UNDIVIDED_SPLIT:
         return sorted(home.glob("*.xml"))
     if not file.is_file():
-        raise missing(f"list '{name}'", file)
+        raise not_found_error(f"list '{name}'", file)
     stems = [line.split()[0] for line in read_lines(file)]
-    found = []
-    for stem, path in zip(stems, place(home, stems)):
-        if fault := path_fault(f"{stem}.xml"):
-            faults.add("entry", f"{file}: {stem[:40]!r}: {fault}")
-        elif lies_in(path, (home,)):
-            found.append(Path(f"{path}.xml"))
+    files = []
+    for stem, path in zip(stems, join_paths(home, stems)):
+        if reason := invalid_path_reason(f"{stem}.xml"):
+            errors.add("entry", f"{file}: {stem[:40]!r}: {reason}")
+        elif is_inside(path, (home,)):
+            files.append(Path(f"{path}.xml"))
         else:
-            faults.add("outside", f"{file}: {stem}")
-    return found
+            errors.add("outside", f"{file}: {stem}")
+    return files
 
 
 def _classes(files: Iterable[Path]) -> tuple[str, ...]:
-    """The standard twenty if they cover all files, else the sorted names of all."""
-    found: set[str] = set()
+    """Return the standard twenty classes if they cover all files, else the sorted class names of all files."""
+    names: set[str] = set()
     for file in files:
         try:
-            found |= {_name(item) for item in _parse(file).findall("object")}
+            names |= {_name(item) for item in _parse(file).findall("object")}
         except ValueError:
-            continue  # a fault of the split that it belongs to
-    return VOC_CLASSES if found <= set(VOC_CLASSES) else tuple(sorted(found))
+            continue  # logged when its own split is read
+    return VOC_CLASSES if names <= set(VOC_CLASSES) else tuple(sorted(names))
 
 
-def _build(split: str, parsed: list[VocImage], classes: tuple[str, ...], faults: Faults) -> DetectionIndex:
+def _build(split: str, parsed: list[VocImage], classes: tuple[str, ...], errors: ErrorLog) -> DetectionIndex:
     xywh = [pixel_box(corners) for image in parsed for corners in image.corners]
     boxes = np.array(xywh, dtype=np.float64).reshape(-1, 4)
     difficult = np.array([flag for image in parsed for flag in image.difficult], dtype=np.bool_)
@@ -222,16 +234,16 @@ def _build(split: str, parsed: list[VocImage], classes: tuple[str, ...], faults:
         labels=labels,
         ignore=difficult | (boxes[:, 2:] <= 0).any(axis=1),
         area=boxes[:, 2] * boxes[:, 3],
-        faults=faults.all(),
+        annotation_errors=errors.records(),
     )
 
 
 def _image_paths(files: Sequence[Path]) -> list[str]:
-    """The image of every annotation, whatever its ending; .jpg where there is none."""
+    """Return the image path of every annotation, with any suffix; with .jpg if there is no such image."""
     images: dict[Path, dict[str, str]] = {}
-    for folder in {file.parent.parent / "JPEGImages" for file in files}:
-        if not folder.is_dir():
-            raise missing("image folder", folder)
-        images[folder] = {entry.stem: str(entry) for entry in sorted(folder.iterdir())}
     folders = [file.parent.parent / "JPEGImages" for file in files]
+    for folder in set(folders):
+        if not folder.is_dir():
+            raise not_found_error("image folder", folder)
+        images[folder] = {entry.stem: str(entry) for entry in sorted(folder.iterdir())}
     return [images[folder].get(file.stem, str(folder / f"{file.stem}.jpg")) for folder, file in zip(folders, files)]

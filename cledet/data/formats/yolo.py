@@ -1,4 +1,4 @@
-"""Reads YOLO's label files, one .txt an image: `class x y width height` a line, in fractions of the image."""
+"""Reader of YOLO label files, one .txt per image with lines `class x y width height` in fractions of the image."""
 
 from __future__ import annotations
 
@@ -11,96 +11,104 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cledet.data.formats.annotation_errors import Faults
-from cledet.data.formats.paths import EVERYTHING, lies_in, missing, path_fault, place, plain_file, read_lines
+from cledet.data.formats.annotation_errors import ErrorLog
+from cledet.data.formats.paths import (
+    UNDIVIDED_SPLIT,
+    invalid_path_reason,
+    is_inside,
+    join_paths,
+    not_found_error,
+    open_regular_file,
+    read_lines,
+)
 from cledet.data.index import DetectionIndex, Floats, image_numbers
 from cledet.errors import UserError
 
 MOST_CLASSES = 2**15
-"""More classes than any data set has: a number beyond is a mistake, and would cost memory for each class below it."""
+"""Limit on class numbers: a larger one is a mistake, and would cost memory for each class below it."""
+MAX_ENTRIES = 5_000_000
+"""Files and folders searched for images below one folder; the largest public data sets have two million images."""
 SLACK = 0.5
-"""By how much of the image a box may reach out of it; farther, and the numbers are no fractions."""
+"""Fraction of the image by which a box may reach over its edge; beyond, the numbers are not fractions."""
 
 
 @dataclass(frozen=True, slots=True)
 class YoloFolder:
-    """A YOLO data set: per split the folders of images, lists of images and images that it is made of."""
+    """A YOLO data set: each split combines folders of images, lists of images and single images."""
 
     splits: dict[str, tuple[Path, ...]]
     names: tuple[str, ...] = ()
-    """The classes in order; without, their numbers."""
+    """Class names in label order; by default the class numbers."""
     root: Path | None = None
-    """The folder that images must lie in, if not in a folder that a split names; None: anywhere."""
+    """A folder that may hold the images of a list, besides the list's own; None: images may be anywhere."""
     keypoints: bool = False
-    """Whether lines go on with keypoints behind the box, so that more than five numbers are no polygon."""
+    """Whether keypoints follow the box in a line, so that a line of more than five numbers is not a polygon."""
     format = "YOLO"
 
     def read(self, split: str) -> DetectionIndex:
-        """The index of one split, named after the split alone; images are opened for their sizes."""
-        faults = Faults()
-        images = self._images(split, faults)
-        sizes = _sizes(images, faults)
-        rows = [read_labels(label_file(image), self.keypoints, faults) for image in images]
+        """Read one split; images are opened for their sizes; the index is named after the split."""
+        errors = ErrorLog()
+        images = self._images(split, errors)
+        sizes = _sizes(images, errors)
+        rows = [read_labels(label_file(image), self.keypoints, errors) for image in images]
         names = self.names or self._numbers()
-        return _build(split, images, sizes, _known(rows, images, names, faults), names, faults)
+        return _build(split, images, sizes, _with_known_classes(rows, images, names, errors), names, errors)
 
     def sources(self, split: str) -> list[Path]:
-        """The label files that `read` reads, those of all splits where the classes have no names."""
+        """Return the label files that `read` parses: those of all splits if the classes have no names."""
         splits = [split] if self.names else list(self.splits)
-        return [Path(label_file(image)) for name in splits for image in self._images(name, Faults())]
+        return [Path(label_file(image)) for name in splits for image in self._images(name, ErrorLog())]
 
     def state(self, split: str) -> str:
-        """What else a split depends on: its images, in words that change when they do."""
-        stats = ((image, os.stat(image)) for image in self._images(split, Faults()) if os.path.isfile(image))
+        """Return the other inputs of a split as text: path, size and modification time of its images."""
+        stats = ((image, os.stat(image)) for image in self._images(split, ErrorLog()) if os.path.isfile(image))
         return "\n".join(f"{image} {stat.st_size} {stat.st_mtime_ns}" for image, stat in stats)
 
-    def _images(self, split: str, faults: Faults) -> list[str]:
-        """The images of a split, each once, in order."""
-        found = [image for entry in self.splits[split] for image in self._images_of(entry, faults)]
-        return list(dict.fromkeys(found))
+    def _images(self, split: str, errors: ErrorLog) -> list[str]:
+        """Return the image paths of a split, each once, in order."""
+        images = [image for entry in self.splits[split] for image in self._images_of(entry, errors)]
+        return list(dict.fromkeys(images))
 
-    def _images_of(self, entry: Path, faults: Faults) -> list[str]:
-        if entry == entry.parent:
-            raise UserError(f"a split is the whole file system, {entry}", "name the folder of its images")
+    def _images_of(self, entry: Path, errors: ErrorLog) -> list[str]:
         if entry.is_dir():
-            files = (os.path.join(folder, name) for folder, _, names in os.walk(entry) for name in names)
-            return sorted(file for file in files if _is_image(file))
+            return _images_below(entry)
         if not entry.is_file():
-            raise missing("images", entry)
+            raise not_found_error("images", entry)
         if _is_image(str(entry)):
             return [str(entry)]
-        return self._listed(entry, faults)
+        return self._images_in_list(entry, errors)
 
-    def _listed(self, file: Path, faults: Faults) -> list[str]:
-        """The images in a list, relative to the list's folder, else to the data set's."""
+    def _images_in_list(self, file: Path, errors: ErrorLog) -> list[str]:
+        """Read the image paths of a list, relative to the list's folder, else to the data set's."""
         names = []
         for name in read_lines(file):
-            if fault := path_fault(name):
-                faults.add("entry", f"{file}: {name[:40]!r}: {fault}")
+            if reason := invalid_path_reason(name):
+                errors.add("entry", f"{file}: {name[:40]!r}: {reason}")
             else:
                 names.append(name)
         homes = [file.parent, *([self.root] if self.root is not None else [])]
-        home = next((home for home in homes if names and os.path.isfile(place(home, names[:1])[0])), file.parent)
-        paths = place(home, names)
-        if self.root is None:
-            return paths
+        home = next((home for home in homes if names and os.path.isfile(join_paths(home, names[:1])[0])), file.parent)
+        paths = join_paths(home, names)
+        images = []
         for name, path in zip(names, paths):
-            if not lies_in(path, (self.root, file.parent)):
-                faults.add("outside", f"{file}: {name}")
-        return [path for path in paths if lies_in(path, (self.root, file.parent))]
+            if self.root is None or is_inside(path, (self.root, file.parent)):
+                images.append(path)
+            else:
+                errors.add("outside", f"{file}: {name}")
+        return images
 
     def _numbers(self) -> tuple[str, ...]:
-        """Numbers as names, as many as the highest class of all splits wants."""
-        images = (image for split in self.splits for image in self._images(split, Faults()))
-        rows = (read_labels(label_file(image), self.keypoints, Faults()) for image in images)
+        """Return class numbers as names, up to the highest class of all splits."""
+        images = (image for split in self.splits for image in self._images(split, ErrorLog()))
+        rows = (read_labels(label_file(image), self.keypoints, ErrorLog()) for image in images)
         highest = max((int(row[:, 0].max()) for row in rows if len(row)), default=-1)
         return tuple(str(number) for number in range(highest + 1))
 
 
 def find_yolo(folder: Path) -> YoloFolder | None:
-    """A folder without YAML: images/SPLIT, SPLIT/images, or images alone, with labels/ to them or labels beside them.
+    """Find the splits of a folder without YAML: images/SPLIT, SPLIT/images, or images with labels in labels/ or beside.
 
-    Images alone are one split, EVERYTHING. None where there is no such thing.
+    Images without a split folder are one split, UNDIVIDED_SPLIT. Returns None for a folder that is not YOLO's.
     """
     images, labels = folder / "images", folder / "labels"
     splits = {part.name: part for part in _folders(images)}
@@ -108,34 +116,34 @@ def find_yolo(folder: Path) -> YoloFolder | None:
         parts = [part for part in _folders(folder) if (part / "images").is_dir() and (part / "labels").is_dir()]
         splits = {part.name: part / "images" for part in parts}
     if not splits and images.is_dir() and labels.is_dir():
-        splits = {EVERYTHING: images}
+        splits = {UNDIVIDED_SPLIT: images}
     if not splits and any(_is_image(str(file)) and file.with_suffix(".txt").is_file() for file in folder.iterdir()):
-        splits = {EVERYTHING: folder}
-    return (
-        YoloFolder({name: (part,) for name, part in splits.items()}, _names_beside(folder), folder) if splits else None
-    )
+        splits = {UNDIVIDED_SPLIT: folder}
+    if not splits:
+        return None
+    return YoloFolder({name: (part,) for name, part in splits.items()}, _read_names(folder), folder)
 
 
 def label_file(image: str) -> str:
-    """Where the labels of an image are: in labels/ for images/, else beside it."""
+    """Return the label file of an image: in labels/ for an image in images/, else beside the image."""
     stem = os.path.splitext(image)[0]
     before, images, behind = stem.rpartition(f"{os.sep}images{os.sep}")
     return f"{before}{os.sep}labels{os.sep}{behind}.txt" if images else f"{stem}.txt"
 
 
-def read_labels(file: str, keypoints: bool, faults: Faults) -> Floats:
-    """[n, 5] class, centre, width and height of a file's lines in fractions; none where there is no file.
+def read_labels(file: str, keypoints: bool, errors: ErrorLog) -> Floats:
+    """Read [n, 5] class, centre, width and height in fractions; n is 0 if there is no file.
 
-    A line may be a polygon instead, class x1 y1 x2 y2 ..., or have keypoints behind the box. A line that is none of
-    these is a fault.
+    A line may also be a polygon, class x1 y1 x2 y2 ..., or have keypoints after the box. Other lines are logged as
+    annotation errors.
     """
     try:
-        with open(file, encoding="utf-8-sig", opener=plain_file) as lines:
-            rows = [_row(line, f"{file}:{number}", keypoints, faults) for number, line in enumerate(lines, 1)]
+        with open(file, encoding="utf-8-sig", opener=open_regular_file) as lines:
+            rows = [_row(line, f"{file}:{number}", keypoints, errors) for number, line in enumerate(lines, 1)]
     except FileNotFoundError:
         rows = []
     except (OSError, UnicodeDecodeError) as error:
-        faults.add("annotation", f"{file}: {error}")
+        errors.add("annotation", f"{file}: {error}")
         rows = []
     return np.array([row for row in rows if row is not None], dtype=np.float64).reshape(-1, 5)
 
@@ -144,8 +152,22 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
 
 
-def _names_beside(folder: Path) -> tuple[str, ...]:
-    """The class names in classes.txt or obj.names, as labelling tools leave them."""
+def _images_below(folder: Path) -> list[str]:
+    """Find the images in a folder and its subfolders, sorted."""
+    if folder == folder.parent:
+        raise UserError(f"a split is the whole file system, {folder}", "name the folder of its images")
+    images, entries = [], 0
+    for parent, folders, names in os.walk(folder):
+        entries += len(folders) + len(names)
+        if entries > MAX_ENTRIES:
+            message = f"the folder of a split, {folder}, holds more than {MAX_ENTRIES:,} files and folders"
+            raise UserError(message, "name the folder of its images")
+        images += [os.path.join(parent, name) for name in names if _is_image(name)]
+    return sorted(images)
+
+
+def _read_names(folder: Path) -> tuple[str, ...]:
+    """Read the class names in classes.txt or obj.names, files of labelling tools; empty without such a file."""
     for file in (folder / "classes.txt", folder / "labels" / "classes.txt", folder / "obj.names"):
         if file.is_file():
             return tuple(read_lines(file))
@@ -158,16 +180,16 @@ def _is_image(file: str) -> bool:
     return os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
 
 
-def _sizes(images: Sequence[str], faults: Faults) -> npt.NDArray[np.int32]:
-    """[I, 2] width and height of the images as they are seen, by their EXIF orientation; 0 where there is no file."""
-    parts = [images[start : start + 64] for start in range(0, len(images), 64)]
+def _sizes(images: Sequence[str], errors: ErrorLog) -> npt.NDArray[np.int32]:
+    """Read width and height [I, 2] of the images with EXIF orientation applied; 0 if there is no file."""
+    chunks = [images[start : start + 64] for start in range(0, len(images), 64)]
     with ThreadPoolExecutor(8) as pool:
-        found = [size for sizes in pool.map(lambda part: [_size(image) for image in part], parts) for size in sizes]
-    for size in found:
+        results = [size for sizes in pool.map(lambda chunk: list(map(_size, chunk)), chunks) for size in sizes]
+    for size in results:
         if isinstance(size, UserError):
-            faults.add("image", str(size))
-    known = [(0, 0) if isinstance(size, UserError) else size for size in found]
-    return np.array(known, dtype=np.int32).reshape(-1, 2)
+            errors.add("image", str(size))
+    sizes = [(0, 0) if isinstance(size, UserError) else size for size in results]
+    return np.array(sizes, dtype=np.int32).reshape(-1, 2)
 
 
 def _size(image: str) -> tuple[int, int] | UserError:
@@ -181,7 +203,7 @@ def _size(image: str) -> tuple[int, int] | UserError:
         return error
 
 
-def _row(line: str, where: str, keypoints: bool, faults: Faults) -> tuple[float, ...] | None:
+def _row(line: str, where: str, keypoints: bool, errors: ErrorLog) -> tuple[float, ...] | None:
     words = line.split()
     if not words:
         return None
@@ -189,16 +211,16 @@ def _row(line: str, where: str, keypoints: bool, faults: Faults) -> tuple[float,
         number, *values = (float(word) for word in words)
         box = _box(values, keypoints)
     except ValueError as error:
-        faults.add("box", f"{where}: {error}")
+        errors.add("box", f"{where}: {error}")
         return None
     if not number.is_integer() or not 0 <= number < MOST_CLASSES:
-        faults.add("class", f"{where}: class {words[0][:40]}")
+        errors.add("class", f"{where}: class {words[0][:40]}")
         return None
     return number, *box
 
 
 def _box(values: list[float], keypoints: bool) -> tuple[float, float, float, float]:
-    """Centre, width and height, from themselves or from a polygon's corners x1 y1 x2 y2 ..."""
+    """Return centre, width and height of a box, or of a polygon's corners x1 y1 x2 y2 ..."""
     if len(values) >= 6 and len(values) % 2 == 0 and not keypoints:
         xs, ys = values[0::2], values[1::2]
         left, top, right, bottom = min(xs), min(ys), max(xs), max(ys)
@@ -209,15 +231,17 @@ def _box(values: list[float], keypoints: bool) -> tuple[float, float, float, flo
     if not all(
         -SLACK <= value <= 1 + SLACK for value in (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
     ):
-        raise ValueError("the numbers are no fractions of the image's sides")
+        raise ValueError("the numbers are not fractions of the image's sides")
     return x, y, width, height
 
 
-def _known(rows: list[Floats], images: Sequence[str], names: Sequence[str], faults: Faults) -> list[Floats]:
-    """The rows whose class has a name."""
+def _with_known_classes(
+    rows: list[Floats], images: Sequence[str], names: Sequence[str], errors: ErrorLog
+) -> list[Floats]:
+    """Drop and log the rows whose class has no name."""
     for image, row in zip(images, rows):
         for number in row[row[:, 0] >= len(names), 0]:
-            faults.add("class", f"{label_file(image)}: class {number:g}, but there are {len(names)}, from 0 on")
+            errors.add("class", f"{label_file(image)}: class {number:g}, but there are {len(names)}, from 0")
     return [row[row[:, 0] < len(names)] for row in rows]
 
 
@@ -227,7 +251,7 @@ def _build(
     sizes: npt.NDArray[np.int32],
     rows: list[Floats],
     names: tuple[str, ...],
-    faults: Faults,
+    errors: ErrorLog,
 ) -> DetectionIndex:
     counts = [len(row) for row in rows]
     table = np.concatenate([np.zeros((0, 5)), *rows])
@@ -246,5 +270,5 @@ def _build(
         labels=table[:, 0].astype(np.int64),
         ignore=np.zeros(len(table), dtype=np.bool_),
         area=extent[:, 0] * extent[:, 1],
-        faults=faults.all(),
+        annotation_errors=errors.records(),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cledet.data.formats.paths import missing
+from cledet.data.formats.paths import not_found_error
 from cledet.errors import UserError
 from cledet.safe_yaml import read_yaml
 
@@ -76,7 +76,7 @@ def _short(path: Path) -> str:
 def _open(path: Path) -> Entry | None:
     """The entry at a path, or None for a model."""
     if not path.exists():
-        raise missing("run or results file", path.absolute())
+        raise not_found_error("run or results file", path.absolute())
     if path.is_file() and path.suffix == ".json":
         return _of_run(path, path.parent) if path.name == DETECTIONS else Entry(path, path)
     if (path / DETECTIONS).is_file():

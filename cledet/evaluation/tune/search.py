@@ -14,7 +14,7 @@ from cledet.data.index import DetectionIndex, Floats
 from cledet.evaluation.candidates import Candidates, to_results
 from cledet.metrics.bootstrap import Weights, match, weighted_ap
 from cledet.metrics.results_file import Results
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import NMSOptions, apply_nms
 
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "standard": ("iou",),
@@ -39,7 +39,7 @@ CONFS = (0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 class Trial:
     """What a setting makes of the candidates."""
 
-    post: PostProcess
+    post: NMSOptions
     figure: float
     """The figure that is to be raised, of all images."""
     halves: Floats
@@ -72,9 +72,9 @@ class Bench:
         self.candidates, self.index, self.figure, self.step = candidates, index, figure, step
         self.weights = np.concatenate([np.ones((len(index), 1), dtype=np.int32), halves, resamples], axis=1)
         self.halves = halves.shape[1]
-        self.tried: dict[PostProcess, Trial] = {}
+        self.tried: dict[NMSOptions, Trial] = {}
 
-    def __call__(self, post: PostProcess) -> Trial:
+    def __call__(self, post: NMSOptions) -> Trial:
         """The trial of a setting: its figure is nan where no image has an object."""
         if post not in self.tried:
             self.step()
@@ -87,13 +87,13 @@ class Bench:
         return self.tried[post]
 
     @torch.inference_mode()
-    def detections(self, post: PostProcess) -> tuple[Results, float]:
+    def detections(self, post: NMSOptions) -> tuple[Results, float]:
         """What a setting leaves of the candidates, without classes that the split lacks, and NMS's seconds."""
         rows, seconds = [np.zeros((0, 7))], 0.0
         for found in self.candidates:
             found = over(found, post.conf)
             start = time.perf_counter()
-            kept = post.keep(found.boxes, found.scores, found.labels)
+            kept = apply_nms(found.boxes, found.scores, found.labels, post)
             seconds += time.perf_counter() - start
             rows.append(to_results(found, kept))
         results = np.concatenate(rows)
@@ -108,11 +108,11 @@ def over(found: Candidates, conf: float) -> Candidates:
     return found._replace(boxes=found.boxes[high], scores=found.scores[high], labels=found.labels[high])
 
 
-def search(bench: Bench, start: PostProcess, methods: Sequence[str]) -> Iterator[Trial]:
+def search(bench: Bench, start: NMSOptions, methods: Sequence[str]) -> Iterator[Trial]:
     """The best setting of each method, from coarse to fine; all else is as in `start`, which is tried first."""
     bench(start)
     for method in methods:
-        yield search_method(bench, replace(start, nms=method))
+        yield search_method(bench, replace(start, method=method))
 
 
 def expected(methods: Sequence[str]) -> int:
@@ -121,9 +121,9 @@ def expected(methods: Sequence[str]) -> int:
     return sum(1 + sum(tried.get(name, 0) for name in PARAMETERS[method]) for method in methods)
 
 
-def search_method(bench: Bench, start: PostProcess) -> Trial:
+def search_method(bench: Bench, start: NMSOptions) -> Trial:
     """The best setting of the method of `start`; of equal ones that which was tried first."""
-    best, parameters = bench(start), PARAMETERS[start.nms]
+    best, parameters = bench(start), PARAMETERS[start.method]
     if "iou" in parameters:
         best = _best([best, *(bench(replace(start, iou=iou)) for iou in IOUS)])
     if "localization" in parameters:

@@ -16,7 +16,7 @@ from cledet.data.open import open_source
 from cledet.distributed.devices import amp_dtype, describe, pick_device
 from cledet.errors import Interrupted, UserError
 from cledet.evaluation.candidates import Candidates, from_results
-from cledet.evaluation.evaluator import network_stream, post_process
+from cledet.evaluation.evaluator import network_stream, nms_options
 from cledet.evaluation.score_file import given_conf, over_floor, predictions_split
 from cledet.evaluation.splits import load_index
 from cledet.evaluation.tune import candidate_cache as candidate_store
@@ -26,7 +26,7 @@ from cledet.metrics.confidence import OperatingPoint, operating_point
 from cledet.metrics.holdout import HeldOut, halves, held_out
 from cledet.metrics.results_file import read_results
 from cledet.models.checkpoint import Checkpoint
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import NMSOptions
 from cledet.signals import Stop, interrupts
 
 
@@ -71,7 +71,7 @@ class Tuned:
     @property
     def gain(self) -> Gain:
         """That of the best setting."""
-        return NONE if self.best is self.default else self.gains[self.best.post.nms]
+        return NONE if self.best is self.default else self.gains[self.best.post.method]
 
     @property
     def sure(self) -> Trial | None:
@@ -92,7 +92,7 @@ class Tuned:
 
 def open_candidates(
     model: Checkpoint | None, settings: TuneSettings
-) -> tuple[Iterable[Candidates], DetectionIndex, PostProcess]:
+) -> tuple[Iterable[Candidates], DetectionIndex, NMSOptions]:
     """The candidates of a model or a file, the split's index, and the default setting at the lowest conf to look at."""
     if settings.predictions is not None:
         index, floor = predictions_split(settings), given_conf(settings)
@@ -103,9 +103,9 @@ def open_candidates(
     return _of_network(model, index, settings), index, _default(settings, model.components, settings.conf)
 
 
-def _default(settings: TuneSettings, components: tuple[str, ...], conf: float) -> PostProcess:
+def _default(settings: TuneSettings, components: tuple[str, ...], conf: float) -> NMSOptions:
     plain = settings.model_copy(update={"nms": "auto", "conf": conf})
-    return post_process(plain, components)
+    return nms_options(plain, components)
 
 
 def _of_network(model: Checkpoint, index: DetectionIndex, settings: TuneSettings) -> candidate_store.Stored:
@@ -126,14 +126,12 @@ def _of_network(model: Checkpoint, index: DetectionIndex, settings: TuneSettings
     return found
 
 
-def tune(
-    candidates: Iterable[Candidates], index: DetectionIndex, default: PostProcess, settings: TuneSettings
-) -> Tuned:
+def tune(candidates: Iterable[Candidates], index: DetectionIndex, default: NMSOptions, settings: TuneSettings) -> Tuned:
     """Search the settings of the methods, and judge what was found beside the default setting.
 
     A signal ends the search, and what was found so far is judged. Raises Interrupted if that is nothing.
     """
-    methods = (default.nms,) if settings.nms == "auto" else settings.nms_methods(())
+    methods = (default.method,) if settings.nms == "auto" else settings.nms_methods(())
     began = time.perf_counter()
     found: dict[str, Trial] = {}
     with interrupts() as caught, Steps("tuning", expected(methods)) as steps:
@@ -141,7 +139,7 @@ def tune(
         try:
             with caught.abandoning():
                 for trial in search(bench, default, methods):
-                    found[trial.post.nms] = trial
+                    found[trial.post.method] = trial
                     say(_line(trial, settings.metric, bench))
         except Stop:
             say("stopped: what was found so far is judged")
@@ -161,16 +159,16 @@ def weights(index: DetectionIndex, settings: TuneSettings) -> tuple[Weights, Wei
 
 
 def _line(trial: Trial, metric: str, bench: Bench) -> str:
-    count = sum(post.nms == trial.post.nms for post in bench.tried)
-    return f"{trial.post.nms}: best {metric} {trial.figure:.4f} of {count} settings"
+    count = sum(post.method == trial.post.method for post in bench.tried)
+    return f"{trial.post.method}: best {metric} {trial.figure:.4f} of {count} settings"
 
 
-def judge(bench: Bench, default: PostProcess, found: dict[str, Trial]) -> Tuned:
+def judge(bench: Bench, default: NMSOptions, found: dict[str, Trial]) -> Tuned:
     """The best of each method, `found` and what a signal broke off, with intervals and the held-out gain."""
     trials, base = list(bench.tried.values()), bench.tried[default]
-    broken_off = [trial for trial in trials if trial.post.nms not in found]
+    broken_off = [trial for trial in trials if trial.post.method not in found]
     for trial in sorted(broken_off, key=lambda trial: trial.figure):
-        found[trial.post.nms] = trial
+        found[trial.post.method] = trial
     gains = np.array([trial.figure - base.figure for trial in trials])
     ends = simultaneous(gains, np.stack([trial.samples - base.samples for trial in trials]))
     of = {trial.post: Gain(*map(float, one)) for trial, *one in zip(trials, gains, *ends)}

@@ -143,7 +143,7 @@ def test_a_path_elsewhere_is_the_users_choice_but_archives_stay_in_it(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"url": "file:///etc/x.zip"}, r"'archives\[0\]\.url' is wrong: it must begin with https"),
+        ({"url": "file:///etc/x.zip"}, r"'archives\[0\]\.url' is invalid: it must begin with https"),
         ({"url": "ftp://h/x.zip"}, "it must begin with https"),
         ({"url": "https:///x.zip"}, "it must begin with https"),
         ({"url": "http://h/a b.zip"}, "blanks written as %20"),
@@ -151,10 +151,10 @@ def test_a_path_elsewhere_is_the_users_choice_but_archives_stay_in_it(tmp_path):
         ({"url": "http://h/.zip"}, r"it must end in \.zip"),
         ({"url": "http://h/a%2F..%5C..%5Cx.zip"}, r"it must end in \.zip"),
         ({"url": None}, r"'archives\[0\]\.url' is missing"),
-        ({"bytes": 0}, r"'archives\[0\]\.bytes' is wrong"),
+        ({"bytes": 0}, r"'archives\[0\]\.bytes' is invalid"),
         ({"bytes": None}, r"'archives\[0\]\.bytes' is missing"),
-        ({"sha256": "abc"}, r"'archives\[0\]\.sha256' is wrong"),
-        ({"sha256": None}, r"'archives\[0\]' is wrong: it has no digest.*sha256sum"),
+        ({"sha256": "abc"}, r"'archives\[0\]\.sha256' is invalid"),
+        ({"sha256": None}, r"'archives\[0\]' is invalid: it has no digest.*sha256sum"),
         ({"sha265": SHA}, r"unknown key 'archives\[0\]\.sha265'.*did you mean sha256"),
     ],
 )
@@ -168,7 +168,7 @@ def test_mistakes_in_an_archive(tmp_path, changes, words):
     ("text", "words"),
     [
         ("val: v.json", "names nothing to download.*add archives"),
-        ("val: v.json\narchives: 3", "'archives' is wrong"),
+        ("val: v.json\narchives: 3", "'archives' is invalid"),
         ("val: [", "is not valid YAML"),
         ("words", "describes no data set"),
         (described().replace("val: v.json\n", ""), "names no split"),

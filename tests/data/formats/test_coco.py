@@ -75,7 +75,7 @@ def test_boxes_of_unlisted_images_are_left_out_and_noted(tmp_path: Path) -> None
     data["annotations"].append({"id": 3, "image_id": 8, "category_id": 4, "bbox": [0, 0, 1, 1]})
     index = read_coco(write(tmp_path, data))
     assert index.num_boxes == 2
-    assert "1 boxes of images that it does not list" in index.notes[0]
+    assert "1 boxes belong to images that it does not list" in index.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -109,39 +109,39 @@ GOOD = {"id": 5, "image_id": 7, "category_id": 4, "bbox": [1, 2, 3, 4]}
 )
 def test_what_is_wrong_with_an_annotation(tmp_path: Path, change: dict[str, Any], kind: str, words: str) -> None:
     index = read_coco(write(tmp_path, {**content(), "annotations": [GOOD, {**GOOD, **change}, {**GOOD, **change}]}))
-    (fault,) = index.faults
-    assert (fault.kind, fault.count) == (kind, 2)
-    assert all(words in example for example in fault.examples)
+    (error,) = index.annotation_errors
+    assert (error.kind, error.count) == (kind, 2)
+    assert all(words in example for example in error.examples)
     assert index.xywh.tolist() == [[1, 2, 3, 4]]
 
 
 def test_what_lacks_a_key_is_named_by_its_place(tmp_path: Path) -> None:
     data = {**content(), "images": [{"id": 7}, *content()["images"]], "annotations": [{"image_id": 7}, "x"]}
     index = read_coco(write(tmp_path, data))
-    image, box, word = (example for fault in index.faults for example in fault.examples)
+    image, box, word = (example for error in index.annotation_errors for example in error.examples)
     assert image == "image 7: object missing required field file_name"
     assert box == "annotations[0]: object missing required field category_id"
     assert word == "annotations[1]: expected object, got str"
 
 
-def test_training_refuses_faults_and_the_doctor_gets_them(tmp_path: Path) -> None:
+def test_training_refuses_annotation_errors_and_check_receives_them(tmp_path: Path) -> None:
     draw(tmp_path, "é 1.jpg", "b.jpg")
     source = open_source(write(tmp_path, {**content(), "annotations": [{**GOOD, "category_id": 1}]}))
     with pytest.raises(UserError, match=r"1 boxes are of an unknown class, the first: annotation 5.*cledet check"):
         source.index("val")
-    assert source.index("val", faulty=True).faults[0].kind == "class"
+    assert source.index("val", allow_errors=True).annotation_errors[0].kind == "class"
 
 
 def test_numbers_may_be_written_as_words_or_with_a_point(tmp_path: Path) -> None:
     data = {**content(), "annotations": [{**GOOD, "image_id": "7", "category_id": 90.0, "bbox": ["1", 2, 3, 4]}]}
     index = read_coco(write(tmp_path, data))
-    assert (index.faults, index.labels.tolist(), index.xywh.tolist()) == ((), [1], [[1, 2, 3, 4]])
+    assert (index.annotation_errors, index.labels.tolist(), index.xywh.tolist()) == ((), [1], [[1, 2, 3, 4]])
 
 
 def test_boxes_that_are_no_numbers_are_degenerate(tmp_path: Path) -> None:
     boxes = [[float("nan"), 1, 2, 3], [0, 0, float("inf"), 1], [1, 2, 3, 4]]
     index = read_coco(write(tmp_path, {**content(), "annotations": [{**GOOD, "bbox": box} for box in boxes]}))
-    assert index.faults == ()
+    assert index.annotation_errors == ()
     assert index.degenerate().tolist() == [True, True, False]
 
 
@@ -193,12 +193,12 @@ def test_images_outside_of_the_data_set_are_not_read(tmp_path: Path, name: str) 
     data = content()
     data["images"][0]["file_name"] = name
     write(folder / "annotations", data)
-    with pytest.raises(UserError, match=r"1 images lie outside of the data set's folder.*outside: true"):
+    with pytest.raises(UserError, match=r"1 images lie outside the data set's folder.*outside: true"):
         open_source(folder).index("val")
     (folder / "d.yaml").write_text("val: annotations/instances_val.json\noutside: true")
     index = open_source(folder / "d.yaml").index("val", need_images=False)
     assert len(index) == 2
-    assert index.faults == ()
+    assert index.annotation_errors == ()
 
 
 def test_an_absolute_name_inside_of_the_data_set_is_read(tmp_path: Path) -> None:
@@ -282,13 +282,13 @@ BIG, LONG = 2**70, "x" * 300
         ("annotations", {"id": "x" * 5000, "image_id": None}, "annotation x{40}: expected int"),
     ],
 )
-def test_what_the_columns_cannot_hold_is_a_fault(
+def test_what_the_columns_cannot_hold_is_an_annotation_error(
     tmp_path: Path, place: str, change: dict[str, Any], words: str
 ) -> None:
     data = content()
     data[place][0].update(change)
-    index = open_source(write(tmp_path, data)).index("val", need_images=False, faulty=True)
-    first = index.faults[0]
+    index = open_source(write(tmp_path, data)).index("val", need_images=False, allow_errors=True)
+    first = index.annotation_errors[0]
     assert first.kind in ("entry", "box")
     assert re.search(words, first.examples[0])
     assert len(first.examples[0]) <= 300

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cledet.data.formats.annotation_errors import Faults
-from cledet.data.formats.paths import missing, plain_file
+from cledet.data.formats.annotation_errors import ErrorLog
+from cledet.data.formats.paths import not_found_error, open_regular_file
 from cledet.data.formats.voc import read_xml
 from cledet.data.formats.yolo import read_labels
 from cledet.data.open import open_source
@@ -35,7 +35,7 @@ def pipe(tmp_path: Path):
 
 def test_plain_file_opens_files_only(pipe: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
-    with open(tmp_path / "a.txt", opener=plain_file) as file:
+    with open(tmp_path / "a.txt", opener=open_regular_file) as file:
         assert (file.read(), os.get_blocking(file.fileno())) == ("a", True)
     for path, words in (
         (pipe, "it is a named pipe, not"),
@@ -44,26 +44,26 @@ def test_plain_file_opens_files_only(pipe: Path, tmp_path: Path) -> None:
     ):
         before = len(os.listdir("/proc/self/fd"))
         with pytest.raises(OSError, match=words):
-            open(path, opener=plain_file).close()
+            open(path, opener=open_regular_file).close()
         assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_pipe_is_not_said_to_be_missing(pipe: Path) -> None:
     assert (
-        str(missing("data set", pipe))
+        str(not_found_error("data set", pipe))
         == f"data set cannot be read: {pipe} is a named pipe, socket or device (pass a file)"
     )
     with pytest.raises(UserError, match="data set cannot be read"):
         open_source(pipe)
 
 
-def test_annotations_in_a_pipe_are_a_fault(pipe: Path) -> None:
-    faults = Faults()
-    assert len(read_labels(str(pipe), keypoints=False, faults=faults)) == 0
-    assert read_xml(pipe, ("cat",), faults) is None
-    (fault,) = faults.all()
-    assert (fault.kind, fault.count) == ("annotation", 2)
-    assert f"{pipe}: it is a named pipe, not a file" in fault.examples
+def test_annotations_in_a_pipe_are_annotation_errors(pipe: Path) -> None:
+    errors = ErrorLog()
+    assert len(read_labels(str(pipe), keypoints=False, errors=errors)) == 0
+    assert read_xml(pipe, ("cat",), errors) is None
+    (error,) = errors.records()
+    assert (error.kind, error.count) == ("annotation", 2)
+    assert f"{pipe}: it is a named pipe, not a file" in error.examples
 
 
 def test_images_and_results_in_a_pipe(pipe: Path, tmp_path: Path, make_index) -> None:

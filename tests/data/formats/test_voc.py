@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cledet.data.formats.annotation_errors import Faults
+from cledet.data.formats.annotation_errors import ErrorLog
 from cledet.data.formats.voc import VOC_CLASSES, pixel_box, read_xml
 from cledet.data.index import image_numbers
 from cledet.data.open import open_source
@@ -129,33 +129,33 @@ def test_missing_files_are_named(voc: Path) -> None:
 )
 def test_what_is_wrong_with_an_annotation(tmp_path: Path, text: str, kind: str, words: str) -> None:
     (tmp_path / "a.xml").write_text(text)
-    faults = Faults()
-    image = read_xml(tmp_path / "a.xml", ("x",), faults)
-    (fault,) = faults.all()
+    errors = ErrorLog()
+    image = read_xml(tmp_path / "a.xml", ("x",), errors)
+    (error,) = errors.records()
     assert (image is None) == (kind == "annotation")
     assert image is None or image.labels == []
-    assert (fault.kind, fault.count) == (kind, 1)
-    assert f"{tmp_path / 'a.xml'}: " in fault.examples[0]
-    assert words in fault.examples[0]
+    assert (error.kind, error.count) == (kind, 1)
+    assert f"{tmp_path / 'a.xml'}: " in error.examples[0]
+    assert words in error.examples[0]
 
 
 def test_an_external_entity_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("hidden")
     entity = f'<!DOCTYPE a [<!ENTITY x SYSTEM "file://{tmp_path}/secret">]>'
     (tmp_path / "a.xml").write_text(f"{entity}<a>{thing('&x;')}</a>")
-    faults = Faults()
-    read_xml(tmp_path / "a.xml", ("hidden", "x"), faults)
-    (fault,) = faults.all()
-    assert fault.kind == "annotation"
-    assert "undefined entity" in fault.examples[0]
+    errors = ErrorLog()
+    read_xml(tmp_path / "a.xml", ("hidden", "x"), errors)
+    (error,) = errors.records()
+    assert error.kind == "annotation"
+    assert "undefined entity" in error.examples[0]
 
 
 def test_a_bomb_of_entities_does_not_go_off(tmp_path: Path) -> None:
     levels = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 20}">' for i in range(1, 12))
     (tmp_path / "a.xml").write_text(f'<!DOCTYPE a [<!ENTITY e0 "ha">{levels}]><a>{thing("&e11;")}</a>')
-    faults = Faults()
-    assert read_xml(tmp_path / "a.xml", ("x",), faults) is None
-    assert "amplification" in faults.all()[0].examples[0]
+    errors = ErrorLog()
+    assert read_xml(tmp_path / "a.xml", ("x",), errors) is None
+    assert "amplification" in errors.records()[0].examples[0]
 
 
 def test_a_list_cannot_name_what_lies_elsewhere(tmp_path: Path) -> None:
@@ -199,15 +199,15 @@ def test_voc2012(shared_data: Path) -> None:
 
 
 def first_fault(folder: Path) -> tuple[str, str]:
-    fault = open_source(folder).index("train", faulty=True).faults[0]
-    return fault.kind, fault.examples[0]
+    error = open_source(folder).index("train", allow_errors=True).annotation_errors[0]
+    return error.kind, error.examples[0]
 
 
 @pytest.mark.parametrize(
     "encoding",
     ["xyz", "utf-7", "rot13", "base64", "zip", "idna", "undefined", "hex", "big5", "utf-16"],
 )
-def test_an_encoding_that_is_none_is_a_fault(voc: Path, encoding: str) -> None:
+def test_an_encoding_that_is_none_is_an_annotation_error(voc: Path, encoding: str) -> None:
     text = f"<?xml version='1.0' encoding='{encoding}'?><annotation>{SIZE}</annotation>"
     (voc / "Annotations" / "im_1.xml").write_text(text)
     kind, said = first_fault(voc)
@@ -216,7 +216,7 @@ def test_an_encoding_that_is_none_is_a_fault(voc: Path, encoding: str) -> None:
 
 
 @pytest.mark.parametrize("number", ["1e300", "inf", "-inf", "nan", "9" * 5000])
-def test_sizes_and_corners_beyond_every_image_are_faults(voc: Path, number: str) -> None:
+def test_sizes_and_corners_beyond_every_image_are_annotation_errors(voc: Path, number: str) -> None:
     file = voc / "Annotations" / "im_1.xml"
     text = file.read_text()
     file.write_text(text.replace("<width>40<", f"<width>{number}<"))
@@ -227,7 +227,7 @@ def test_sizes_and_corners_beyond_every_image_are_faults(voc: Path, number: str)
     assert (kind, said.partition("im_1.xml: ")[2][:13]) == ("box", "nut: xmin is ")
 
 
-def test_entities_that_multiply_are_a_fault(voc: Path) -> None:
+def test_entities_that_multiply_are_annotation_errors(voc: Path) -> None:
     laughs = "".join(f"<!ENTITY e{i} '{f'&e{i - 1};' * 10}'>" for i in range(1, 10))
     text = f"<!DOCTYPE a [<!ENTITY e0 'lol'>{laughs}]><annotation>{SIZE}{thing('&e9;')}</annotation>"
     (voc / "Annotations" / "im_1.xml").write_text(text)
@@ -246,13 +246,13 @@ def test_folders_in_the_place_of_files(voc: Path) -> None:
     assert first_fault(voc) == ("annotation", f"{voc}/Annotations/b.xml: Is a directory")
 
 
-def test_a_list_that_is_not_utf_8_is_refused_and_names_that_no_file_has_are_faults(voc: Path) -> None:
+def test_a_list_that_is_not_utf_8_is_refused_and_names_that_no_file_has_are_annotation_errors(voc: Path) -> None:
     file = voc / "ImageSets" / "Main" / "train.txt"
     file.write_bytes(b"im_1\nim_2\xff\n")
     with pytest.raises(UserError, match=r"train\.txt is not UTF-8 text: invalid start byte at byte 9"):
         open_source(voc).index("train")
     file.write_text(f"im_1\n{'x' * 300}\na\0b\n")
-    fault = open_source(voc).index("train", faulty=True).faults[0]
-    assert (fault.kind, fault.count) == ("entry", 2)
-    assert fault.examples[0].endswith("it is longer than a path can be")
-    assert fault.examples[1].endswith("'a\\x00b': it holds a NUL character")
+    error = open_source(voc).index("train", allow_errors=True).annotation_errors[0]
+    assert (error.kind, error.count) == ("entry", 2)
+    assert error.examples[0].endswith("it is longer than a path can be")
+    assert error.examples[1].endswith("'a\\x00b': it holds a NUL character")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cledet.data.formats.annotation_errors import Faults
+from cledet.data.formats.annotation_errors import ErrorLog
 from cledet.data.formats.yolo import find_yolo, label_file, read_labels
 from cledet.data.open import open_source
 from cledet.errors import UserError
@@ -115,7 +115,7 @@ def test_several_folders_and_a_file_are_one_split(yolo: Path) -> None:
     [
         ("train: images/train", "trian: images/train", "unknown key 'trian'.*did you mean train"),
         ("nc: 2", "nc: 3", "nc is 3, but there are 2 names"),
-        ("[cat, dog]", "{1: cat, 2: dog}", "'names' is wrong.*numbers from 0 to 1"),
+        ("[cat, dog]", "{1: cat, 2: dog}", "'names' is invalid.*numbered from 0 to 1"),
         ("[cat, dog]", "[yes, no]", "put quotes around them"),
         ("images/train", "images/trian", r"images not found.*images/trian.*did you mean train"),
         ("train: images/train", "path: /nowhere\ntrain: images/trian", "the data set's `path` not found: /nowhere"),
@@ -173,10 +173,10 @@ def test_sizes_are_those_of_the_upright_image(tmp_path: Path, orientation: int) 
         ("0 0.5 0.5 0.5", "box", "4 numbers instead of 5"),
         ("0 0.5 0.5 0.5 0.5 0.9", "box", "6 numbers instead of 5"),
         ("0 0.5 0.5 0.5 half", "box", "'half'"),
-        ("0 120 80 30 40", "box", "no fractions of the image's sides"),
-        ("0 1.3 0.5 0.5 0.5", "box", "no fractions of the image's sides"),  # to 1.55
-        ("0 0.5 -0.3 0.5 0.5", "box", "no fractions of the image's sides"),  # from -0.55
-        ("0 nan 0.5 0.1 0.1", "box", "no fractions of the image's sides"),
+        ("0 120 80 30 40", "box", "not fractions of the image's sides"),
+        ("0 1.3 0.5 0.5 0.5", "box", "not fractions of the image's sides"),  # to 1.55
+        ("0 0.5 -0.3 0.5 0.5", "box", "not fractions of the image's sides"),  # from -0.55
+        ("0 nan 0.5 0.1 0.1", "box", "not fractions of the image's sides"),
         ("0.5 0.5 0.5 0.5 0.5", "class", "class 0.5"),
         ("-1 0.5 0.5 0.5 0.5", "class", "class -1"),
         ("inf 0.5 0.5 0.5 0.5", "class", "class inf"),
@@ -184,55 +184,55 @@ def test_sizes_are_those_of_the_upright_image(tmp_path: Path, orientation: int) 
 )
 def test_what_is_wrong_with_a_line(tmp_path: Path, line: str, kind: str, words: str) -> None:
     label(tmp_path / "a.txt", f"0 0.5 0.5 0.1 0.1\n{line}\n")
-    faults = Faults()
-    rows = read_labels(str(tmp_path / "a.txt"), False, faults)
-    (fault,) = faults.all()
-    assert (len(rows), fault.kind, fault.count) == (1, kind, 1)
-    assert fault.examples[0].startswith(f"{tmp_path / 'a.txt'}:2: ")
-    assert words in fault.examples[0]
+    errors = ErrorLog()
+    rows = read_labels(str(tmp_path / "a.txt"), False, errors)
+    (error,) = errors.records()
+    assert (len(rows), error.kind, error.count) == (1, kind, 1)
+    assert error.examples[0].startswith(f"{tmp_path / 'a.txt'}:2: ")
+    assert words in error.examples[0]
 
 
-def test_a_class_without_a_name_is_a_fault(yolo: Path) -> None:
+def test_a_class_without_a_name_is_an_annotation_error(yolo: Path) -> None:
     (yolo / "data.yaml").write_text(DATA.replace("nc: 2", "").replace("[cat, dog]", "[cat]"))
     with pytest.raises(UserError, match=r"1 boxes are of an unknown class.*9\.txt: class 1, but there are 1"):
         open_source(yolo).index("train")
-    index = open_source(yolo).index("train", faulty=True)
+    index = open_source(yolo).index("train", allow_errors=True)
     assert (index.labels.tolist(), index.starts.tolist()) == ([0], [0, 1, 1])
 
 
 def test_a_box_may_reach_out_of_the_image_by_half_of_it(tmp_path: Path) -> None:
     label(tmp_path / "a.txt", "0 1.2 0.5 0.5 0.5\n0 0.5 -0.2 0.5 0.5\n")
-    faults = Faults()
-    assert len(read_labels(str(tmp_path / "a.txt"), False, faults)) == 2
-    assert faults.all() == ()
+    errors = ErrorLog()
+    assert len(read_labels(str(tmp_path / "a.txt"), False, errors)) == 2
+    assert errors.records() == ()
 
 
 def test_polygons_become_boxes_and_keypoints_are_no_polygon(tmp_path: Path) -> None:
     label(tmp_path / "a.txt", "2 0.1 0.2 0.5 0.2 0.3 0.6\n2.0 0.5 0.5 0.2 0.2\n")
-    assert np.allclose(read_labels(str(tmp_path / "a.txt"), False, Faults())[0], [2, 0.3, 0.4, 0.4, 0.4])
+    assert np.allclose(read_labels(str(tmp_path / "a.txt"), False, ErrorLog())[0], [2, 0.3, 0.4, 0.4, 0.4])
     label(tmp_path / "b.txt", "0 0.5 0.5 0.2 0.2 0.4 0.4 0.6 0.6\n")
-    assert np.allclose(read_labels(str(tmp_path / "b.txt"), True, Faults()), [[0, 0.5, 0.5, 0.2, 0.2]])
+    assert np.allclose(read_labels(str(tmp_path / "b.txt"), True, ErrorLog()), [[0, 0.5, 0.5, 0.2, 0.2]])
 
 
-def test_an_image_that_cannot_be_read_is_a_fault(yolo: Path) -> None:
+def test_an_image_that_cannot_be_read_is_an_annotation_error(yolo: Path) -> None:
     (yolo / "images/val/7.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"1 images cannot be read.*7\.jpg"):
         open_source(yolo).index("val")
 
 
-def test_labels_in_another_encoding_are_a_fault(yolo: Path) -> None:
+def test_labels_in_another_encoding_are_annotation_errors(yolo: Path) -> None:
     (yolo / "labels/train/deep/12.txt").write_bytes(b"\xff\xfe0 0.5")
     with pytest.raises(UserError, match=r"1 annotation files cannot be read.*12\.txt"):
         open_source(yolo).index("train")
 
 
 @pytest.mark.parametrize("number", ["1e300", "300000000", "32768", "inf", "9" * 400])
-def test_a_class_number_beyond_every_data_set_is_a_fault(yolo: Path, number: str) -> None:
+def test_a_class_number_beyond_every_data_set_is_an_annotation_error(yolo: Path, number: str) -> None:
     label(yolo / "labels/train/deep/12.txt", f"{number} 0.5 0.5 0.1 0.1\n")
-    index = open_source(yolo).index("train", faulty=True)
+    index = open_source(yolo).index("train", allow_errors=True)
     assert index.classes == ("0", "1")
-    assert (index.faults[0].kind, index.faults[0].count) == ("class", 1)
-    assert index.faults[0].examples[0].endswith(f"12.txt:1: class {number[:40]}")
+    assert (index.annotation_errors[0].kind, index.annotation_errors[0].count) == ("class", 1)
+    assert index.annotation_errors[0].examples[0].endswith(f"12.txt:1: class {number[:40]}")
 
 
 def test_the_highest_class_that_there_may_be(yolo: Path) -> None:
@@ -244,18 +244,18 @@ def test_the_highest_class_that_there_may_be(yolo: Path) -> None:
     ("data", "kind", "words"),
     [(b"0 .5 .5 .1 .1\n\xff", "annotation", "12.txt: 'utf-8' codec"), (b"0 .5 .5 .1 \0", "box", "12.txt:1: could not")],
 )
-def test_labels_that_are_no_text_are_faults(yolo: Path, data: bytes, kind: str, words: str) -> None:
+def test_labels_that_are_no_text_are_annotation_errors(yolo: Path, data: bytes, kind: str, words: str) -> None:
     (yolo / "labels/train/deep/12.txt").write_bytes(data)
-    fault = open_source(yolo).index("train", faulty=True).faults[0]
-    assert fault.kind == kind
-    assert words in fault.examples[0]
+    error = open_source(yolo).index("train", allow_errors=True).annotation_errors[0]
+    assert error.kind == kind
+    assert words in error.examples[0]
 
 
-def test_a_folder_in_the_place_of_labels_is_a_fault(yolo: Path) -> None:
+def test_a_folder_in_the_place_of_labels_is_an_annotation_error(yolo: Path) -> None:
     (yolo / "labels/train/deep/12.txt").unlink()
     (yolo / "labels/train/deep/12.txt").mkdir()
-    fault = open_source(yolo).index("train", faulty=True).faults[0]
-    assert (fault.kind, "Is a directory" in fault.examples[0]) == ("annotation", True)
+    error = open_source(yolo).index("train", allow_errors=True).annotation_errors[0]
+    assert (error.kind, "Is a directory" in error.examples[0]) == ("annotation", True)
 
 
 def test_lists_and_class_names_that_are_not_utf_8(yolo: Path) -> None:
@@ -268,11 +268,21 @@ def test_lists_and_class_names_that_are_not_utf_8(yolo: Path) -> None:
     with pytest.raises(UserError, match=r"list\.txt is not UTF-8 text"):
         open_source(yolo).index("train")
     (yolo / "list.txt").write_bytes(b"images/train/deep/12.png\na\0.png\n" + b"x" * 2000)
-    fault = open_source(yolo).index("train", faulty=True).faults[0]
-    assert (fault.kind, fault.count) == ("entry", 2)
+    error = open_source(yolo).index("train", allow_errors=True).annotation_errors[0]
+    assert (error.kind, error.count) == ("entry", 2)
 
 
 def test_the_whole_file_system_is_no_split(yolo: Path) -> None:
     (yolo / "data.yaml").write_text("train: /\nnames: [a, b]")
     with pytest.raises(UserError, match="a split is the whole file system, /"):
+        open_source(yolo).index("train")
+
+
+def test_a_folder_of_too_many_files_is_refused(yolo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The split's folder holds two files and a folder, `deep`; other files count too."""
+    (yolo / "data.yaml").write_text("train: images/train\nnames: [a, b]")
+    monkeypatch.setattr("cledet.data.formats.yolo.MAX_ENTRIES", 3)
+    assert len(open_source(yolo).index("train")) == 2
+    (yolo / "images/train/deep/notes.txt").touch()
+    with pytest.raises(UserError, match=r"images/train, holds more than 3 files and folders \(name the folder"):
         open_source(yolo).index("train")

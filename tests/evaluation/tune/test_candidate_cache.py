@@ -170,7 +170,7 @@ def test_the_network_runs_once_for_two_searches(tiny_run, monkeypatch, capsys):
     assert said.count("4 images on cpu") == said.count("its candidates are taken from the cache") == 1
     assert said.count(f"{sum(len(one.boxes) for one in first):,} candidates: {first.folder}") == 2
     assert sum(len(one.boxes) for one in first) == sum(len(one.boxes) for one in second) > 0
-    assert (default.nms, default.iou, default.conf) == ("cl-balanced", 0.5, 0.001)
+    assert (default.method, default.iou, default.conf) == ("cl-balanced", 0.5, 0.001)
     assert len(first) == len(index) == 4
     for number, other in enumerate(({"conf": 0.002}, {"imgsz": 96}, {"amp": "bf16"}), 2):
         open_candidates(model, resolve(TuneSettings, given | other, environ={}))

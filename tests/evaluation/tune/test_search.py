@@ -24,7 +24,7 @@ from cledet.evaluation.tune.search import (
 from cledet.metrics.bootstrap import match, resamples, weighted_ap
 from cledet.metrics.coco import evaluate
 from cledet.metrics.holdout import halves
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import NMSOptions, apply_nms
 
 
 def weights(images):
@@ -45,14 +45,14 @@ class Mountain:
 
 def test_every_method_has_its_parameters():
     assert set(PARAMETERS) == set(NMS_METHODS)
-    assert all(hasattr(PostProcess(), name) for names in PARAMETERS.values() for name in names)
+    assert all(hasattr(NMSOptions(), name) for names in PARAMETERS.values() for name in names)
 
 
 @pytest.mark.parametrize("top", [0.625, 0.5, 0.25, 0.95, 0.05, 0.475])
 def test_the_best_iou_is_found_from_coarse_to_fine(top):
     mountain = Mountain(lambda post: -abs(post.iou - top))
-    assert search_method(mountain, PostProcess()).post.iou == top
-    assert mountain.tried[0] == PostProcess()
+    assert search_method(mountain, NMSOptions()).post.iou == top
+    assert mountain.tried[0] == NMSOptions()
     assert len(mountain.tried) == len(set(mountain.tried))
     assert all(0.05 <= post.iou <= 0.95 for post in mountain.tried)
 
@@ -61,13 +61,13 @@ def test_the_best_iou_is_found_from_coarse_to_fine(top):
 def test_a_lone_peak_of_the_coarse_grid_is_found(top):
     """Beside which there is no slope to climb."""
     mountain = Mountain(lambda post: float(post.iou == top))
-    assert search_method(mountain, PostProcess(iou=0.55)).post.iou == top
+    assert search_method(mountain, NMSOptions(iou=0.55)).post.iou == top
 
 
 def test_the_search_leaps_over_what_only_the_small_step_meets():
     """Between the grid's best, 0.6, and the top, 0.55, lies a trough."""
     heights = {0.6: 1.0, 0.575: 0.0, 0.55: 2.0}
-    assert search_method(Mountain(lambda post: heights.get(post.iou, 0.0)), PostProcess(iou=0.6)).post.iou == 0.55
+    assert search_method(Mountain(lambda post: heights.get(post.iou, 0.0)), NMSOptions(iou=0.6)).post.iou == 0.55
 
 
 def test_all_readings_are_tried_at_the_best_iou():
@@ -77,23 +77,23 @@ def test_all_readings_are_tried_at_the_best_iou():
         return (post.cl_norm, post.cl_score) == ("diagonal", "own"), -abs(post.iou - 0.7)
 
     mountain = Mountain(height)
-    best = search_method(mountain, PostProcess(nms="cl-balanced", cl_score="max")).post
+    best = search_method(mountain, NMSOptions(method="cl-balanced", cl_score="max")).post
     assert (best.cl_norm, best.cl_score, best.localization, best.iou) == ("diagonal", "own", "proximity", 0.7)
     readings = {tuple(getattr(post, name) for name in READINGS) for post in mountain.tried}
     assert len(readings) == 8
 
 
 def test_of_equal_settings_the_start_is_kept():
-    start = PostProcess(nms="cl-balanced", iou=0.55, cl_score="own")
+    start = NMSOptions(method="cl-balanced", iou=0.55, cl_score="own")
     mountain = Mountain(lambda post: 0.3)
     assert search_method(mountain, start).post == start
 
 
 def test_methods_without_parameters_are_tried_once_and_the_start_first():
     mountain = Mountain(lambda post: 0.3)
-    start = PostProcess(nms="diou", iou=0.6)
+    start = NMSOptions(method="diou", iou=0.6)
     found = list(search(mountain, start, ("soft", "soft-vote")))
-    assert [trial.post for trial in found] == [replace(start, nms="soft"), replace(start, nms="soft-vote")]
+    assert [trial.post for trial in found] == [replace(start, method="soft"), replace(start, method="soft-vote")]
     assert mountain.tried == [start, *(trial.post for trial in found)]
     assert expected(("soft", "soft-vote")) == 2
     assert expected(("standard",)) == 1 + 6 + 3  # itself, the grid, a step or two
@@ -104,17 +104,17 @@ def test_methods_without_parameters_are_tried_once_and_the_start_first():
 def test_conf_rises_until_it_costs_too_much():
     """A figure that falls by 0.01 a tenth of conf: with 0.0125 to spend, 0.1 is the last."""
     mountain = Mountain(lambda post: 0.5 - post.conf / 10)
-    trials = raise_conf(mountain, mountain(PostProcess(conf=0.0)), 0.0125)
+    trials = raise_conf(mountain, mountain(NMSOptions(conf=0.0)), 0.0125)
     assert [trial.post.conf for trial in trials] == [0.0, 0.02, 0.03, 0.05, 0.1, 0.15]
     assert within(trials, 0.0125)[-1].post.conf == 0.1
-    assert [t.post.conf for t in raise_conf(mountain, mountain(PostProcess(conf=0.05)), 0)] == [0.05, 0.1]
-    everything = raise_conf(mountain, mountain(PostProcess(conf=0.0)), 1)
+    assert [t.post.conf for t in raise_conf(mountain, mountain(NMSOptions(conf=0.05)), 0)] == [0.05, 0.1]
+    everything = raise_conf(mountain, mountain(NMSOptions(conf=0.0)), 1)
     assert [trial.post.conf for trial in everything] == [0.0, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]
 
 
 def test_a_higher_conf_may_be_better():
     mountain = Mountain(lambda post: 0.5 + post.conf if post.conf <= 0.1 else 0.0)
-    trials = raise_conf(mountain, mountain(PostProcess(conf=0.01)), 0.001)
+    trials = raise_conf(mountain, mountain(NMSOptions(conf=0.01)), 0.001)
     assert within(trials, 0.001)[-1].post.conf == 0.1
     assert len(within(trials, 0.001)) == 1
 
@@ -124,7 +124,7 @@ def test_a_trial_is_pycocotools_on_the_split_and_on_its_halves(scattered):
     parts, drawn = halves(9, 2), resamples(9, 3, seed=0)
     steps = []
     bench = Bench(list(from_results(results)), index, "AP", parts, drawn, lambda: steps.append(1))
-    post = PostProcess(conf=0.3, iou=0.4, nms="diou")
+    post = NMSOptions(conf=0.3, iou=0.4, method="diou")
     trial = bench(post)
     left = bench.detections(post)[0]
     assert trial.figure == pytest.approx(evaluate(index, left).metrics["AP"], abs=1e-12)
@@ -152,14 +152,14 @@ def test_a_trial_counts_nms_and_nothing_else(scattered, make_index, monkeypatch)
 
         return call
 
-    monkeypatch.setattr(PostProcess, "keep", slow(3, PostProcess.keep))
+    monkeypatch.setattr("cledet.evaluation.tune.search.apply_nms", slow(3, apply_nms))
     monkeypatch.setattr("cledet.evaluation.tune.search.over", slow(50, over))
     candidates = list(from_results(results))
     assert len(candidates) == 4
-    assert Bench(candidates, index, "AP", *weights(4))(PostProcess(conf=0.0)).nms_ms == 3000
-    trial = Bench(candidates[:1], index.subset([0]), "AP", *weights(1))(PostProcess(conf=0.0, iou=1.0))
+    assert Bench(candidates, index, "AP", *weights(4))(NMSOptions(conf=0.0)).nms_ms == 3000
+    trial = Bench(candidates[:1], index.subset([0]), "AP", *weights(1))(NMSOptions(conf=0.0, iou=1.0))
     assert (trial.nms_ms, trial.boxes) == (3000, len(candidates[0].boxes))
-    nothing = Bench([], make_index(), "AP", *weights(0))(PostProcess())
+    nothing = Bench([], make_index(), "AP", *weights(0))(NMSOptions())
     assert (nothing.nms_ms, nothing.boxes) == (0, 0)
     assert np.isnan(nothing.figure)
 
@@ -178,5 +178,5 @@ def test_classes_that_the_split_lacks_are_left_out(scattered):
     index, results = scattered(3, 0)
     results[::2, 6] = 77
     bench = Bench(list(from_results(results)), index, "AP50", *weights(3))
-    found = bench.detections(PostProcess(conf=0.0, iou=1.0))[0]
+    found = bench.detections(NMSOptions(conf=0.0, iou=1.0))[0]
     np.testing.assert_array_equal(np.sort(found[:, 5]), np.sort(results[results[:, 6] != 77, 5]))

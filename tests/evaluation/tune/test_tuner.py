@@ -19,7 +19,7 @@ from cledet.evaluation.candidates import from_results
 from cledet.evaluation.tune.report import commands, conf_table, methods_table, sentences, to_document, to_recipe
 from cledet.evaluation.tune.search import Bench, Trial
 from cledet.evaluation.tune.tuner import Gain, judge, open_candidates, tune
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import NMSOptions
 
 SIDE = 20
 
@@ -28,7 +28,7 @@ def settings(**given):
     return resolve(TuneSettings, {"bootstrap": 200, "predictions": "raw.json", "data": "set", **given}, environ={})
 
 
-def tuned(index, results, default=PostProcess(conf=0.0), **given):  # noqa: B008
+def tuned(index, results, default=NMSOptions(conf=0.0), **given):  # noqa: B008
     return tune(list(from_results(results)), index, default, settings(**given))
 
 
@@ -69,12 +69,12 @@ def test_candidates_of_a_file_are_those_over_conf_if_one_was_given(squares, tmp_
         candidates, index, default = open_candidates(None, settings(**given, **more))
         found = sorted((score for one in candidates for score in one.scores.tolist()), reverse=True)
         assert found == pytest.approx(left)
-        assert (index.name, default.nms, default.conf) == (f"{squares.name}/val", "standard", conf)
+        assert (index.name, default.method, default.conf) == (f"{squares.name}/val", "standard", conf)
 
 
 def test_where_duplicates_are_left_a_lower_iou_gains(doubled, capsys):
     found = tuned(*doubled, nms="standard,soft-vote")
-    assert found.best.post.nms == "standard"
+    assert found.best.post.method == "standard"
     assert found.best.post.iou <= 0.425
     assert found.best.figure == pytest.approx(1)
     assert found.gain.low > 0.1
@@ -85,7 +85,7 @@ def test_where_duplicates_are_left_a_lower_iou_gains(doubled, capsys):
     assert [trial.post.conf for trial in found.confs] == [0, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]
     assert found.conf == 0.5  # no score of a first box is lower
     assert found.seconds > 0
-    tried = sum(trial.post.nms == "standard" for trial in found.searched)
+    tried = sum(trial.post.method == "standard" for trial in found.searched)
     assert f"standard: best AP 1.0000 of {tried} settings\n" in capsys.readouterr().err
     said = sentences(found, settings())
     assert "the gain is beyond the noise" in said
@@ -138,11 +138,11 @@ def test_intervals_are_of_differences_and_the_surest_is_recommended(doubled):
     half = np.tile([0.5, 0.6, 0.7], (4, 1)).T
     figures = {"standard": (0.5, easy), "soft": (0.6, easy + 0.1 * other), "weighted": (0.7, easy + other)}
     trials = [
-        Trial(PostProcess(nms=name), figure, half[i], figure + moved, boxes=1, nms_ms=1)
+        Trial(NMSOptions(method=name), figure, half[i], figure + moved, boxes=1, nms_ms=1)
         for i, (name, (figure, moved)) in enumerate(figures.items())
     ]
     default, sure, best = trials
-    found = judge(Made(doubled, *trials), default.post, {trial.post.nms: trial for trial in trials})
+    found = judge(Made(doubled, *trials), default.post, {trial.post.method: trial for trial in trials})
     assert (found.best, found.sure, found.recommended, found.noise) == (best, sure, sure, False)
     one = found.gains["soft"]
     assert (one.gain, one.low, one.high) == pytest.approx((0.1, 0.1 - 1.96 * 0.02, 0.1 + 1.96 * 0.02), abs=0.006)
@@ -179,7 +179,7 @@ def test_the_tables_recipe_and_document_agree(doubled, tmp_path):
     assert (tmp_path / "tuned.yaml").read_text().startswith("# a\n# b --data 'c\\niou: 0.99'\nnms: ")
     for kind in (ValSettings, PredictSettings):
         read = resolve(kind, {}, recipe=tmp_path / "tuned.yaml", environ={})
-        assert (read.nms, read.iou) == (found.best.post.nms, found.best.post.iou)
+        assert (read.nms, read.iou) == (found.best.post.method, found.best.post.iou)
         assert read.origins["iou"] == "recipe"
     assert "conf" not in yaml.safe_load((tmp_path / "tuned.yaml").read_text())
     document = json.loads(json.dumps(to_document(found, settings(), ["x"]), allow_nan=False))
@@ -211,7 +211,9 @@ def test_a_command_has_all_flags_that_matter_to_its_method(doubled):
 
 
 def test_by_default_the_method_of_the_model_is_searched(doubled):
-    assert set(tuned(*doubled, default=PostProcess(nms="soft-linear", conf=0.0), nms="auto").methods) == {"soft-linear"}
+    assert set(tuned(*doubled, default=NMSOptions(method="soft-linear", conf=0.0), nms="auto").methods) == {
+        "soft-linear"
+    }
 
 
 def test_another_figure(doubled):
@@ -232,7 +234,7 @@ def test_a_signal_keeps_what_was_found(doubled, monkeypatch):
         return call(self, post)
 
     monkeypatch.setattr(Bench, "__call__", interrupted)
-    found = tuned(*doubled, default=PostProcess(conf=0.25), nms="standard,diou")
+    found = tuned(*doubled, default=NMSOptions(conf=0.25), nms="standard,diou")
     assert found.stopped == signal.SIGINT
     assert (found.conf, found.confs) == (0.25, [found.recommended])  # no conf is searched any more
     assert len(found.searched) == 4

@@ -11,7 +11,8 @@ from cledet.models.checkpoint import load_checkpoint
 from cledet.models.converters.imported import COCO_IDS, COCO_NAMES
 from cledet.models.converters.torchvision import from_torchvision
 from cledet.models.network import build_network
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import NMSOptions
+from cledet.models.postprocess import detect
 
 
 def ours_of(state):
@@ -72,7 +73,7 @@ def test_final_detections_agree(theirs, ours, size):
     bias = theirs.head.classification_head.cls_logits.bias.view(9, 91)
     bias[:, [i for i in range(91) if i not in COCO_IDS]] = -1e4
     wanted = theirs([image])[0]
-    found = PostProcess()(ours(image[None] * 255), torch.tensor([size]))[0]
+    found = detect(ours(image[None] * 255), torch.tensor([size]), NMSOptions())[0]
     assert len(found.boxes) == len(wanted["boxes"]) == 100
     torch.testing.assert_close(found.scores, wanted["scores"], atol=1e-4, rtol=0)
     torch.testing.assert_close(found.boxes, wanted["boxes"], atol=1e-2, rtol=1e-4)

@@ -11,12 +11,12 @@ from cledet.console import printable
 from cledet.evaluation.tune.search import PARAMETERS, Trial, within
 from cledet.evaluation.tune.tuner import Gain, Tuned
 from cledet.metrics.tables import Table
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import NMSOptions
 
 
-def flags(post: PostProcess) -> dict[str, str]:
+def flags(post: NMSOptions) -> dict[str, str]:
     """The flags of a setting that make a difference to its method, conf left out."""
-    return {"nms": post.nms, **{name: str(getattr(post, name)) for name in PARAMETERS[post.nms]}}
+    return {"nms": post.method, **{name: str(getattr(post, name)) for name in PARAMETERS[post.method]}}
 
 
 def written(given: dict[str, str]) -> str:
@@ -32,7 +32,7 @@ def methods_table(tuned: Tuned, metric: str) -> Table:
     if tuned.default not in tuned.methods.values():
         rows.append([f"{default} (the default)", tuned.default.figure, None, None, None, *_cost(tuned.default), None])
     for name, one in tuned.methods.items():
-        tried = sum(trial.post.nms == name for trial in tuned.searched)
+        tried = sum(trial.post.method == name for trial in tuned.searched)
         is_default = one is tuned.default
         gain = [None, None, None] if is_default else [_known(value) for value in tuned.gains[name]]
         label = written(flags(one.post)) + (" (the default)" if is_default else "")
@@ -77,7 +77,7 @@ def _verdict(tuned: Tuned) -> str:
         return "the gain is inside the noise: keep the default"
     if tuned.recommended.post == tuned.best.post:
         return "the gain is beyond the noise"
-    gain = tuned.gains[tuned.recommended.post.nms]
+    gain = tuned.gains[tuned.recommended.post.method]
     less = f"{gain.gain:+.4f}, {_interval(gain)}"
     return f"that is inside the noise; beyond it is {written(flags(tuned.recommended.post))}: {less}"
 
@@ -126,7 +126,8 @@ def to_recipe(tuned: Tuned, lines: list[str]) -> str:
     Without conf, which is another for each of them.
     """
     post = tuned.recommended.post
-    values = "".join(f"{name}: {json.dumps(getattr(post, name))}\n" for name in ("nms", *PARAMETERS[post.nms]))
+    chosen = {"nms": post.method, **{name: getattr(post, name) for name in PARAMETERS[post.method]}}
+    values = "".join(f"{name}: {json.dumps(value)}\n" for name, value in chosen.items())
     return "".join(f"# {printable(line)}\n" for line in lines) + values
 
 
@@ -153,7 +154,7 @@ def to_document(tuned: Tuned, settings: TuneSettings, lines: list[str]) -> dict[
 
 def _plain(trial: Trial) -> dict[str, Any]:
     post = trial.post
-    chosen = {name: getattr(post, name) for name in ("nms", *PARAMETERS[post.nms], "conf")}
+    chosen = {"nms": post.method, **{name: getattr(post, name) for name in (*PARAMETERS[post.method], "conf")}}
     return {**chosen, "figure": trial.figure, "boxes": trial.boxes, "nms_ms": trial.nms_ms}
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from cledet.metrics.evaluation import METRICS, Evaluation
 from cledet.metrics.tables import as_document, misalignment_table, nms_table, to_csv, to_markdown, val_tables
+
+from cledet.metrics.evaluation import METRICS, Evaluation
 
 ORACLE = {"AP": 0.75, "AP50": 1.0, "AP75": 0.5}
 FIGURES = dict.fromkeys(METRICS, 0.5) | {"APl": None}

@@ -25,8 +25,7 @@ from cledet.metrics.coco import evaluate
 from cledet.metrics.holdout import halves
 from cledet.metrics.influence import leave_one_out
 from cledet.metrics.results_file import Results, read_results
-from cledet.models.nms import NMS
-from cledet.models.postprocess import PostProcess
+from cledet.models.nms import NMS, NMSOptions
 
 T = TypeVar("T")
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco2017_sub"
@@ -82,7 +81,7 @@ def _settings() -> None:
     for method in NMS:
         bench.tried.clear()
         start = time.process_time()
-        nms = bench(PostProcess(nms=method, conf=0.0)).nms_ms * len(index) / 1000
+        nms = bench(NMSOptions(method=method, conf=0.0)).nms_ms * len(index) / 1000
         print(f"{method:12} {1 / (time.process_time() - start):5.1f} settings a second of CPU; NMS {nms:.2f} s each")
 
 

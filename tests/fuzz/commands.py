@@ -1,0 +1,70 @@
+"""Runs a whole command on a case, in a process of its own."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cledet.__main__ import main
+from cledet.errors import UserError
+
+MEMORY = 2 << 30
+"""Bytes that no process may exceed."""
+OUT = "out"
+"""The folder of a case that may be written to."""
+
+
+def use_command(words: str, folder: Path, rng: random.Random) -> None:
+    """Run the command line in a process of its own: it ends with 0 or 2, and writes no control characters."""
+    process = os.fork()
+    if process == 0:
+        _be_command(words.split(), folder / OUT / "log")
+    try:
+        _, status, usage = os.wait4(process, 0)
+    except BaseException:
+        os.kill(process, signal.SIGUSR1)  # it writes where it is, see the judge
+        time.sleep(0.5)
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        raise
+    log, code = (folder / OUT / "log").read_bytes(), os.waitstatus_to_exitcode(status)
+    if code not in (0, 2) or b"Traceback" in log:
+        raise CommandFailed(f"exit code {code}\n{log.decode(errors='replace')}")
+    if usage.ru_maxrss > MEMORY >> 10:
+        raise CommandFailed(f"too much memory: {usage.ru_maxrss >> 10} MB")
+    if set(log) & {0, 7, 8, 13, 27}:
+        raise CommandFailed(f"control characters\n{log!r}")
+    if code == 2:
+        raise UserError(log.decode(errors="replace"))
+
+
+class CommandFailed(Exception):
+    """A command that ended with another code, or wrote characters that a terminal obeys."""
+
+
+def _be_command(words: list[str], log: Path) -> NoReturn:
+    """Be the command in this process, which is a copy, and end it."""
+    code: Any = 1
+    file = os.open(log, os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(stream, "w", closefd=False)) for stream in (1, 2))
+    sys.argv = ["cledet", *words]
+    try:
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)

@@ -19,6 +19,8 @@ from cledet.distributed.launch import launch
 from cledet.distributed.rendezvous import parse_endpoint
 from cledet.errors import Interrupted, ProcessFailed, UserError
 
+pytestmark = pytest.mark.slow
+
 LAUNCHED = '''
 import os, signal, sys, time
 from contextlib import contextmanager

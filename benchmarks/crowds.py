@@ -1,8 +1,8 @@
-"""Labelled objects that would have no positive anchor if none in a crowd's box could be one.
+"""Count the objects that would have no positive anchor if anchors inside crowds were never positive.
 
     python benchmarks/crowds.py [--data ../shared/data/coco2017_sub]
 
-Counts images that have ignored regions only, at 800 pixels.
+Only images with ignored regions are counted, at 800 pixels.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def count(boxes: torch.Tensor, ignored: torch.Tensor, size: tuple[int, int]) -> tuple[int, int, int]:
-    """Objects; those that would lose all positive anchors to ignored regions; those that would lose some or all."""
+    """Count objects, and those that would lose all, or any, of their positive anchors to ignored regions."""
     height, width = (-(-side // 32) * 32 for side in size)
     shapes = [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
     anchors, _ = Anchors(STRIDES)(shapes, (height, width))

@@ -1,4 +1,4 @@
-"""Lite0's depthwise convolutions, forward and backward on a CPU: bfloat16 beside float32, as `DepthwiseConv2d` chooses.
+"""Time lite0's depthwise convolutions, forward and backward on a CPU, in bfloat16 and float32.
 
 python benchmarks/depthwise.py
 """
@@ -24,7 +24,7 @@ IMAGES, REPEATS = 8, 7
 
 
 def milliseconds(function: Callable[[], object]) -> float:
-    """Median time of a call."""
+    """Measure the median milliseconds of a call."""
     function()
     times = []
     for _ in range(REPEATS):

@@ -1,8 +1,8 @@
-"""`cledet.ops.focal_loss` beside `torchvision.ops.sigmoid_focal_loss`, forward and backward, and their ratio.
+"""Time `cledet.ops.focal_loss` and `torchvision.ops.sigmoid_focal_loss`, forward and backward.
 
     python benchmarks/focal_loss.py [--device cuda] [--rows 64000] [--dtype bfloat16]
 
-torchvision's takes a one-hot target and gives a loss for every entry; making the target and summing count as its own.
+torchvision's loss takes a one-hot target and returns a loss per entry; building the target and summing are included.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def theirs(logits: Tensor, labels: Tensor) -> Tensor:
 def measure(
     loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor, rounds: int
 ) -> tuple[float, float]:
-    """Median milliseconds of a forward and backward, and the most memory beyond the logits in MiB (CUDA only)."""
+    """Measure the median milliseconds of a forward and backward pass, and the peak memory in MiB (CUDA only)."""
     times = []
     cuda = logits.is_cuda
     if cuda:
@@ -54,7 +54,7 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--rows", type=int, default=64000, help="16 * 20000 are a batch of 16 images")
+    parser.add_argument("--rows", type=int, default=64000, help="anchors; a batch of 16 images has 16 * 20000")
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--rounds", type=int, default=7)

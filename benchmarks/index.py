@@ -1,9 +1,9 @@
-"""A COCO file of train2017's size, made up: seconds and memory that its index takes, read and from the cache.
+"""Measure time and memory of the index of a synthetic COCO file of train2017's size, read and from the cache.
 
     python benchmarks/index.py [--images 118287] [--boxes 860001]
 
-Each way runs in a process of its own, and so do two loader workers of the last, started by spawn. Memory is what the
-process holds more than before (private and shared resident pages), and the most it held meanwhile.
+Each measurement runs in its own process, and so do two spawned loader workers of the second. Memory is the increase in
+private and in shared resident pages, and the process's peak.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ import numpy as np
 
 
 def write_coco(file: Path, images: int, boxes: int) -> None:
-    """Write a file with as many entries as asked, with polygons as long as COCO's (448 MB for train2017)."""
+    """Write a file with these numbers of entries, with polygons as long as COCO's (448 MB for train2017)."""
     rng = np.random.default_rng(0)
-    places = rng.integers(0, images, boxes).tolist()
+    image_rows = rng.integers(0, images, boxes).tolist()
     corners = rng.uniform(10, 400, (boxes, 4)).round(2).tolist()
     polygon = rng.uniform(10, 400, 40).round(2).tolist()
     with file.open("w") as out:
         out.write('{"info": {}, "licenses": [], "images": [')
         out.write(", ".join(json.dumps(_image(i)) for i in range(images)))
         out.write('], "annotations": [')
-        for i, (image, box) in enumerate(zip(places, corners)):
+        for i, (image, box) in enumerate(zip(image_rows, corners)):
             annotation = {
                 "segmentation": [polygon], "area": box[2] * box[3] / 2, "iscrowd": int(i % 80 == 0),
                 "image_id": 3 * image, "bbox": box, "category_id": 1 + i % 80, "id": i + 1,
@@ -50,13 +50,13 @@ def _image(i: int) -> dict[str, object]:
 
 
 def resident() -> dict[str, float]:
-    """MB that this process holds for itself, and that it shares with files or other processes."""
+    """Return the private and the shared resident memory of this process in MB."""
     pages = [int(word) * os.sysconf("SC_PAGE_SIZE") / 1e6 for word in Path("/proc/self/statm").read_text().split()]
     return {"own": pages[1] - pages[2], "shared": pages[2]}
 
 
 def measure(title: str, file: Path, workers: int) -> None:
-    """Print what reading the index takes in this process."""
+    """Read the index in this process and print time and memory."""
     from cledet.data.open import open_source
 
     before, start = resident(), time.perf_counter()
@@ -64,8 +64,8 @@ def measure(title: str, file: Path, workers: int) -> None:
     seconds, after = time.perf_counter() - start, resident()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     own, shared = (after[kind] - before[kind] for kind in ("own", "shared"))
-    found = f"{len(index)} images, {index.num_boxes} boxes"
-    print(f"{title:<12} {seconds:6.1f} s   +{own:5.0f} MB own, +{shared:4.0f} MB shared, peak {peak:5.0f} MB   {found}")
+    size = f"{len(index)} images, {index.num_boxes} boxes"
+    print(f"{title:<12} {seconds:6.1f} s   +{own:5.0f} MB own, +{shared:4.0f} MB shared, peak {peak:5.0f} MB   {size}")
     context, sent = multiprocessing.get_context("spawn"), pickle.dumps(index)
     for _ in range(workers):
         process = context.Process(target=touch, args=(sent,))
@@ -74,8 +74,8 @@ def measure(title: str, file: Path, workers: int) -> None:
 
 
 def touch(sent: bytes) -> None:
-    """Print how much more a worker that got the index holds after it looked at all of it."""
-    import cledet.data.open  # noqa: F401  what the index's columns are made of is no part of its memory
+    """Unpickle the index in a worker, read all columns and print the increase in memory."""
+    import cledet.data.open  # noqa: F401  imported first, so that modules are not counted as memory of the index
 
     before = resident()
     index = pickle.loads(sent)

@@ -1,11 +1,11 @@
-"""Our loader beside torchvision's PIL and transforms.v2 reference, images a second on one core, and the ratio.
+"""Compare the loader with torchvision's reference (PIL and transforms.v2): images per second on one core.
 
     python benchmarks/loader.py [--data coco2017_sub] [--images 96] [--batch 8] [--rounds 5] [--sizes 800 640]
 
 Both decode the same photos, resize them, flip half of them, and pad them to batches; in a second row they also change
-brightness, contrast, saturation and hue. Ours hands on uint8, which the network normalises on its device; the
-reference hands on normalised float32, as `references/detection` and `GeneralizedRCNNTransform` do. They take turns,
-one thread each; the figures are medians of the rounds.
+brightness, contrast, saturation and hue. Cledet's batches are uint8, normalized by the network on its device; the
+reference's are normalized float32, as in `references/detection` and `GeneralizedRCNNTransform`. Rounds alternate, with
+one thread each; results are medians.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco2017_sub
 
 
 def ours(index: DetectionIndex, short: int, photometric: float, batch: int) -> Callable[[int], None]:
-    """One pass of `DetectionDataset` and `collate` over so many images."""
+    """Return a pass of `DetectionDataset` and `collate` over a number of images."""
     augment = Augment(flip=0.5, photometric=photometric)
     dataset = DetectionDataset(index, short=short, long=long_side(short), augment=augment)
 
@@ -44,9 +44,9 @@ def ours(index: DetectionIndex, short: int, photometric: float, batch: int) -> C
 
 
 def theirs(index: DetectionIndex, short: int, photometric: float, batch: int) -> Callable[[int], None]:
-    """One pass of PIL, transforms.v2 and padding over so many images.
+    """Return a pass of PIL, transforms.v2 and padding over a number of images.
 
-    Of the orders tried this is the fastest: colours on the PIL image before it is resized, the resize on uint8.
+    The order is the fastest of those tried: colours on the PIL image before resizing, and the resize on uint8.
     """
     jitter = [v2.ColorJitter(0.125, 0.4, 0.5, 0.05)] if photometric else []
     transform = v2.Compose(
@@ -74,23 +74,23 @@ def theirs(index: DetectionIndex, short: int, photometric: float, batch: int) ->
 
 
 def pad(images: list[Tensor], multiple: int = 32) -> Tensor:
-    """A batch of float images [3, H, W], padded with zeros as GeneralizedRCNNTransform does."""
+    """Pad float images [3, H, W] with zeros to a batch, as GeneralizedRCNNTransform does."""
     height, width = (math.ceil(max(image.shape[d] for image in images) / multiple) * multiple for d in (1, 2))
     batch = images[0].new_full((len(images), 3, height, width), 0)
-    for place, image in zip(batch, images):
-        place[:, : image.shape[1], : image.shape[2]].copy_(image)
+    for padded, image in zip(batch, images):
+        padded[:, : image.shape[1], : image.shape[2]].copy_(image)
     return batch
 
 
 def race(runs: list[Callable[[int], None]], images: int, rounds: int) -> list[float]:
-    """Median images a second of each, by turns."""
+    """Run all in turn and return the median images per second of each."""
     speeds: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds + 1):
-        for run, found in zip(runs, speeds):
+        for run, measured in zip(runs, speeds):
             start = time.perf_counter()
             run(images)
-            found.append(images / (time.perf_counter() - start))
-    return [statistics.median(found[1:]) for found in speeds]  # the first round warms up
+            measured.append(images / (time.perf_counter() - start))
+    return [statistics.median(measured[1:]) for measured in speeds]  # the first round warms up
 
 
 def main() -> None:
@@ -111,8 +111,8 @@ def main() -> None:
         for photometric in (0.0, 1.0):
             runs = [make(index, short, photometric, args.batch) for make in (theirs, ours)]
             slow, fast = race(runs, args.images, args.rounds)
-            what = f"{short}/{long_side(short)}, flip{' and colours' if photometric else ''}"
-            print(f"{what:28} torchvision {slow:6.1f}/s   cledet {fast:6.1f}/s   {fast / slow:.2f} times as fast")
+            title = f"{short}/{long_side(short)}, flip{' and colours' if photometric else ''}"
+            print(f"{title:28} torchvision {slow:6.1f}/s   cledet {fast:6.1f}/s   {fast / slow:.2f} times as fast")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Parameters, multiply-adds and memory of the whole detector by backbone, for 80 classes; `+gfl` is with that head.
+"""Print parameters, multiply-adds and memory of the detector by backbone, for 80 classes; `+gfl` selects that head.
 
     python benchmarks/models.py [--size 800 1333] [r50 r50+gfl x101-32x4d-dcn ...]
 
-Nothing is computed: `cledet.models.flops` builds the networks on torch's meta device. torch.utils.flop_counter adds up
-convolutions and matrix products (two operations each, so half of it is multiply-adds, which is what torchvision's
-tables call FLOPs); of a deformable convolution the product is counted, its interpolation is not. Memory is that of all
-tensors that autograd keeps of the network for going back, in float32, with the first two stages frozen; the losses and
-what convolutions need to work in come on top. An image is padded to multiples of 32.
+`cledet.models.flops` builds the networks on torch's meta device. torch.utils.flop_counter counts two operations per
+multiply-add of convolutions and matrix products; half of it are the multiply-adds, which torchvision's tables call
+FLOPs. The interpolation of deformable convolutions is not counted. Memory is that of all tensors that autograd saves
+for the backward pass, in float32, with the first two stages frozen, without losses and workspace. Images are padded to
+multiples of 32.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ from cledet.models.network import Architecture
 
 NAMES = [*PLAIN, *(f"{name}-dcn" for name in PLAIN), "r50-dcnv2", "x101-32x4d-dcn-c4c5", "lite0"]
 WITH_GFL = [f"{name}+gfl" for name in ("r50", "r101", "x101-32x4d", "x101-32x4d-dcn-c4c5")]
-COLUMNS = ("backbone", "parameters (M)", "of the backbone (M)")
+COLUMNS = "backbone | parameters (M) | backbone parameters (M) | multiply-adds (G) | saved activations (GB per image)"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=2, default=(800, 1333), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("names", nargs="*", default=[*NAMES, *WITH_GFL])
-    given = parser.parse_args()
-    height, width = (-(-side // 32) * 32 for side in given.size)
-    at = f"at {height}x{width}"
-    print(f"| {' | '.join(COLUMNS)} | multiply-adds {at} (G) | kept for going back {at} (GB an image) |")
+    args = parser.parse_args()
+    height, width = (-(-side // 32) * 32 for side in args.size)
+    print(f"one image of {height}x{width}\n\n| {COLUMNS} |")
     print("|---|---|---|---|---|")
-    for name in given.names:
+    for name in args.names:
         backbone, _, head = name.partition("+")
         head = head or "retinanet"
         scale = HEADS[head]["anchor_scale"]

@@ -1,10 +1,10 @@
-"""NMS methods beside `torchvision.ops.batched_nms`: median milliseconds and their ratio.
+"""Time the NMS methods and `torchvision.ops.batched_nms`: median milliseconds and their ratio.
 
     python benchmarks/nms.py [--device cuda] [--classes 80] [--threads 1]
 
-Two kinds of boxes: "objects", what a detector gives (twelve boxes about each object, of one class), and "scattered",
-of random class and place, which hardly overlap. Timed in inference mode, as a detector calls them, on other boxes each
-time, so that no branch is foreseen, and by turns, so that what else the machine does burdens both.
+There are two kinds of boxes: "objects" resembles a detector's output (twelve boxes of one class about each object), and
+"scattered" has random classes and positions, which hardly overlap. Calls run in inference mode. Each call gets other
+boxes, so that branches are not predicted, and methods alternate, so that other load affects both.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from torch import Tensor
 from cledet.models.nms import NMS, suppress
 
 SAMPLES = 40
-"""Images whose boxes are taken in turn."""
+"""Number of images whose boxes the calls cycle through."""
 
 
 def boxes_about_objects(n: int, classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes [n, 4], scores [n] and labels [n]: twelve boxes about each of n / 12 objects in 640 x 640 pixels."""
+    """Draw boxes [n, 4], scores [n] and labels [n]: twelve boxes about each of n / 12 objects in 640 x 640 pixels."""
     objects = max(1, n // 12)
-    of = torch.randint(objects, (n,), generator=generator)
-    center = torch.rand(objects, 2, generator=generator)[of] * 640
-    side = torch.rand(objects, 2, generator=generator)[of] * 120 + 10
+    index = torch.randint(objects, (n,), generator=generator)
+    center = torch.rand(objects, 2, generator=generator)[index] * 640
+    side = torch.rand(objects, 2, generator=generator)[index] * 120 + 10
     center = center + side * 0.1 * torch.randn(n, 2, generator=generator)
     side = side * (1 + 0.15 * torch.randn(n, 2, generator=generator)).clamp(min=0.3)
-    labels = torch.randint(classes, (objects,), generator=generator)[of]
+    labels = torch.randint(classes, (objects,), generator=generator)[index]
     return torch.cat([center - side / 2, center + side / 2], 1), torch.rand(n, generator=generator), labels
 
 
 def scattered_boxes(n: int, classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes [n, 4], scores [n] and labels [n] without anything in common."""
+    """Draw boxes [n, 4], scores [n] and labels [n] of random class and position."""
     boxes, scores, _ = boxes_about_objects(n, classes, generator)
     return boxes, scores, torch.randint(classes, (n,), generator=generator)
 
@@ -47,30 +47,30 @@ def scattered_boxes(n: int, classes: int, generator: torch.Generator) -> tuple[T
 def median_ms(
     calls: list[Callable[..., object]], samples: list[list[Tensor]], seconds: float, device: str
 ) -> list[float]:
-    """Median time of each call on those samples in milliseconds, of as many as fit into so many seconds a call.
+    """Measure the median milliseconds of each call on the samples, within `seconds` per call, at least five times.
 
-    At least five. The calls are on different samples, so that none finds its boxes in the cache.
+    The calls run on different samples, so that no boxes are in the cache.
     """
     times: list[list[float]] = [[] for _ in calls]
     turns = [islice(cycle(samples), i * len(samples) // len(calls), None) for i in range(len(calls))]
     end = time.perf_counter() + seconds * len(calls)
     while time.perf_counter() < end or len(times[0]) < 7:
-        for call, turn, took in zip(calls, turns, times):
+        for call, turn, durations in zip(calls, turns, times):
             sample = next(turn)
             start = time.perf_counter()
             call(*sample)
             if device == "cuda":
                 torch.cuda.synchronize()
-            took.append(time.perf_counter() - start)
-    return [1000 * statistics.median(took[2:]) for took in times]
+            durations.append(time.perf_counter() - start)
+    return [1000 * statistics.median(durations[2:]) for durations in times]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--classes", type=int, default=80)
-    parser.add_argument("--threads", type=int, help="of the CPU; as many as torch likes if not given")
-    parser.add_argument("--seconds", type=float, default=0.5, help="for each figure")
+    parser.add_argument("--threads", type=int, help="CPU threads; by default torch's choice")
+    parser.add_argument("--seconds", type=float, default=0.5, help="time per measurement")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -85,17 +85,17 @@ def main() -> None:
 
 
 def compare(n: int, kind: str, samples: list[list[Tensor]], seconds: float) -> None:
-    """Print a row for torchvision and one for each method, each timed by turns with torchvision."""
+    """Print a row for torchvision and one per method, each timed in alternation with torchvision."""
     device = samples[0][0].device.type
     base = partial(torchvision.ops.batched_nms, iou_threshold=0.5)
     kept = statistics.mean(len(base(*sample)) for sample in samples)
-    took = median_ms([base], samples, seconds, device)[0]
-    print(f"{n:>6} {kind:<10} {'torchvision':<12} {kept:6.0f} {took:8.2f} {1:6.2f}")
+    base_ms = median_ms([base], samples, seconds, device)[0]
+    print(f"{n:>6} {kind:<10} {'torchvision':<12} {kept:6.0f} {base_ms:8.2f} {1:6.2f}")
     for method in NMS:
         call = partial(suppress, iou_threshold=0.5, method=method)
         kept = statistics.mean(len(call(*sample).keep) for sample in samples)
-        beside, took = median_ms([base, call], samples, seconds, device)
-        print(f"{'':>6} {'':<10} {method:<12} {kept:6.0f} {took:8.2f} {took / beside:6.2f}", flush=True)
+        base_ms, ms = median_ms([base, call], samples, seconds, device)
+        print(f"{'':>6} {'':<10} {method:<12} {kept:6.0f} {ms:8.2f} {ms / base_ms:6.2f}", flush=True)
 
 
 if __name__ == "__main__":

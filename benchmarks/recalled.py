@@ -1,8 +1,8 @@
-"""Which anchors IAC recalls with a trained model: by class how many, of what IoU and what size beside their object.
+"""Count the anchors that IAC recalls with a trained model, with their IoU and relative size per class.
 
     python benchmarks/recalled.py runs/train/bccd/iac-seed0 [--recall-min-iou 0] [--every 6]
 
-Looks at every sixth image of the training split.
+Every sixth image of the training split is used.
 """
 
 from __future__ import annotations
@@ -38,23 +38,24 @@ def main() -> None:
     index = index.subset(range(0, len(index), args.every))
     dataset = DetectionDataset(index, short=model.imgsz, long=long_side(model.imgsz))
     criterion = Criterion(iac=IACOptions(min_iou=args.recall_min_iou), dc=False)
-    found: dict[tuple[str, str], list[torch.Tensor]] = {}
+    anchors: dict[tuple[str, str], list[torch.Tensor]] = {}
     for batch in eval_loader(dataset, batch=4, workers=0):
         raw = network(batch.images)
-        assigned = criterion.assign(raw, Targets(batch.boxes, batch.labels, batch.ignored))
+        assignment = criterion.assign(raw, Targets(batch.boxes, batch.labels, batch.ignored))
         iou = match(raw.anchors, batch.boxes).iou
-        for kind, chosen in (("matched", (assigned.gt >= 0) & ~assigned.recalled), ("recalled", assigned.recalled)):
+        matched = (assignment.gt >= 0) & ~assignment.recalled
+        for kind, chosen in (("matched", matched), ("recalled", assignment.recalled)):
             image, anchor = chosen.nonzero(as_tuple=True)
-            gt = assigned.gt[image, anchor]
+            gt = assignment.gt[image, anchor]
             side = (area(raw.anchors[anchor]) / area(batch.boxes[image, gt])).sqrt()
             rows = torch.stack([batch.labels[image, gt].float(), iou[image, anchor], side], 1)
             for label, name in enumerate(index.classes):
-                found.setdefault((kind, name), []).append(rows[rows[:, 0] == label, 1:])
-    print(f"{'anchors':<10} {'class':<16} {'count':>7} {'mean IoU':>9} {'median side beside the object':>30}")
-    for (kind, name), parts in found.items():
+                anchors.setdefault((kind, name), []).append(rows[rows[:, 0] == label, 1:])
+    print(f"{'anchors':<10} {'class':<16} {'count':>7} {'mean IoU':>9} {'median side / object side':>26}")
+    for (kind, name), parts in anchors.items():
         values = torch.cat(parts)
-        figures = f"{values[:, 0].mean():9.2f} {values[:, 1].median():30.2f}" if len(values) else ""
-        print(f"{kind:<10} {name:<16} {len(values):>7} {figures}")
+        columns = f"{values[:, 0].mean():9.2f} {values[:, 1].median():26.2f}" if len(values) else ""
+        print(f"{kind:<10} {name:<16} {len(values):>7} {columns}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stopping in good order: at SIGINT or SIGTERM a run leaves what can be done again, saves, and ends."""
+"""Orderly stop at SIGINT or SIGTERM: work that can be repeated is abandoned, the run is saved, and the process ends."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from cledet.console import warn
 
 
 class Stop(Exception):
-    """A signal came where work can be left; the run is as it was before that work."""
+    """A signal arrived during work that can be abandoned; the run's state is the one from before that work."""
 
 
 class Interrupts:
-    """The first SIGINT or SIGTERM, once it came; a second one ends the process at once."""
+    """The first SIGINT or SIGTERM that arrived; a second one ends the process at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, announce: bool = True) -> None:
         self.number: int | None = None
+        self._announce = announce
         self._abandon = False
-        self._before: dict[int, Any] = {}
+        self._handlers: dict[int, Any] = {}
 
     @contextmanager
     def abandoning(self) -> Iterator[None]:
-        """Work that may be left half done: a signal within raises Stop there, one that came before at once."""
+        """Mark work that may be abandoned: a signal raises Stop within it, an earlier one before it."""
         self._abandon = True
         try:
             self.check()
@@ -34,34 +35,35 @@ class Interrupts:
             self._abandon = False
 
     def check(self) -> None:
-        """Raise Stop if a signal came."""
+        """Raise Stop if a signal has arrived."""
         if self.number is not None:
             raise Stop
 
-    def _catch(self, number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         self.number = number
         self._restore()
-        warn("saving and stopping; once more to stop at once")
+        if self._announce:
+            warn("saving and stopping; once more to stop at once")
         if self._abandon:
             raise Stop
 
-    def _watch(self) -> None:
+    def _install(self) -> None:
         try:
-            for wanted in (signal.SIGINT, signal.SIGTERM):
-                self._before[wanted] = signal.signal(wanted, self._catch)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._handle)
         except ValueError:  # not in the main thread: the caller handles signals
             pass
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
 
 @contextmanager
-def interrupts() -> Iterator[Interrupts]:
-    """Watch for SIGINT and SIGTERM."""
-    caught = Interrupts()
-    caught._watch()
+def interrupts(announce: bool = True) -> Iterator[Interrupts]:
+    """Catch SIGINT and SIGTERM within the block; `announce` warns the user that the run is saved."""
+    caught = Interrupts(announce)
+    caught._install()
     try:
         yield caught
     finally:

@@ -268,7 +268,7 @@ def test_check_of_a_good_data_set(squares):
     assert [split["images"] for split in report["splits"]] == [6, 4]
     strict = run("check", squares, "--split", "val", "--strict", "--imgsz", 320, "--anchor-scale", 3, "--workers", 1)
     assert strict.returncode == 1, strict.stderr
-    assert "an anchor reaches at --imgsz 320 --anchor-scale 3" in strict.stdout
+    assert "an anchor covers at --imgsz 320 --anchor-scale 3" in strict.stdout
     assert "warning val: 2 of 2 classes have fewer than 10 boxes" in strict.stdout
     assert "train" not in strict.stdout
     assert strict.stderr == ""

@@ -148,7 +148,7 @@ PAIR = """
 import sys, torch, torch.distributed as dist
 from cledet.data.dataset import Batch
 from cledet.training.train_step import TrainStep
-from cledet.training.auto_batch import worst_batch
+from cledet.training.auto_batch import build_largest_images
 from cledet.models.criterion import Criterion
 from cledet.models.network import Architecture, build_network
 from cledet.config.train import TrainSettings
@@ -161,11 +161,11 @@ torch.manual_seed(0)
 settings = TrainSettings(norm="sync", imgsz=96, backbone_weights="none", batch=4, amp="off", warmup=0, lr=0.01)
 network = build_network(Architecture(backbone="r18", classes=2, fpn_channels=32, norm="batch"))
 learner = TrainStep(network, Criterion(), settings, torch.device("cuda", 0), 10)
-batch = worst_batch(4, 96, 3)
+batch = build_largest_images(4, 96, 3)
 own = slice(rank * 4 // size, (rank + 1) * 4 // size)
 batch = Batch(*(getattr(batch, field)[own] for field in Batch.__dataclass_fields__))
 for step in range(2):
-    losses = learner.gradients([batch], step)
+    losses = learner.compute_gradients([batch], step)
     learner.update(step)
 if rank == 0:
     torch.save({"losses": [float(v) for v in losses], "model": learner.network.state_dict()}, out)

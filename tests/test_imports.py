@@ -19,7 +19,7 @@ ORDER = {
     "console": {"environment"},
     "signals": {"console"},
     "io": {"__init__", "errors", "safe_yaml", "config", "console"},
-    "distributed": {"errors", "environment", "console"},
+    "distributed": {"errors", "environment", "console", "signals"},
     "ops": set(),
     "components": {"ops"},
     "models": {"errors", "config", "console", "io", "ops", "components"},
@@ -65,7 +65,7 @@ WITHOUT_TORCH = {
     *("errors", "safe_yaml", "config", "environment", "console", "signals", "metrics", "cli", "__main__"),
 }
 """Rooms whose files import no torch when they are imported."""
-PROCESSES = {f"distributed/{name}.py" for name in ("collectives", "launch", "rendezvous", "worker_logs")}
+PROCESSES = {f"distributed/{name}.py" for name in ("collectives", "launch")}
 
 
 def imports(path: Path, *, deferred: bool = True) -> set[str]:

@@ -20,9 +20,9 @@ from cledet.models import criterion as criterion_module
 from cledet.models.criterion import Criterion, Losses
 from cledet.models.network import Architecture, build_network
 from cledet.models.nms import NMS, NMSOptions, apply_nms
-from cledet.training.auto_batch import worst_batch
+from cledet.training.auto_batch import build_largest_images
 from cledet.training.init_model import build_criterion
-from cledet.training.train_step import TrainStep, over_processes
+from cledet.training.train_step import TrainStep, reduce_losses
 
 GPU = torch.device("cuda", 0)
 ATEN = torch.ops.aten
@@ -100,8 +100,8 @@ class PretendedGpu(TorchFunctionMode):
         if args and isinstance(args[0], torch.Tensor):
             args, kwargs = (), {"device": args[0].device, "dtype": args[0].dtype, **kwargs}
         device, dtype, _, layout = torch._C._nn._parse_to(*args, **{k: v for k, v in kwargs.items() if k != "copy"})
-        given = {name: value for name, value in (("dtype", dtype), ("memory_format", layout)) if value is not None}
-        moved = tensor.to(**given) if given else tensor
+        options = {name: value for name, value in (("dtype", dtype), ("memory_format", layout)) if value is not None}
+        moved = tensor.to(**options) if options else tensor
         if device is None or (device.type == "cuda") == isinstance(moved, OnGpu):
             return moved
         return moved.inner if isinstance(moved, OnGpu) else OnGpu(moved.detach())
@@ -139,7 +139,7 @@ def two_processes(monkeypatch):
 
 def batch(images: int = 2) -> Batch:
     """Images of 64x128 px with two objects and an ignored region each, but the first, which has none."""
-    made = worst_batch(images, 64, 2)
+    made = build_largest_images(images, 64, 2)
     made.boxes = torch.tensor([[8.0, 8, 40, 44], [30, 4, 60, 60]]).repeat(images, 1, 1)
     made.boxes[0] = 0
     made.ignored = torch.tensor([[[70.0, 10, 90, 60]]]).repeat(images, 1, 1)
@@ -147,10 +147,10 @@ def batch(images: int = 2) -> Batch:
 
 
 def learner(**settings: Any) -> TrainStep:
-    given = TrainSettings(amp="off", imgsz=64, backbone_weights="none", fpn_channels=32, batch=4, **settings)
+    train_settings = TrainSettings(amp="off", imgsz=64, backbone_weights="none", fpn_channels=32, batch=4, **settings)
     torch.manual_seed(0)
-    arch = Architecture(backbone="r18", classes=2, fpn_channels=32, norm="batch", head=given.head)
-    return TrainStep(build_network(arch), build_criterion(given), given, GPU, 10)
+    arch = Architecture(backbone="r18", classes=2, fpn_channels=32, norm="batch", head=train_settings.head)
+    return TrainStep(build_network(arch), build_criterion(train_settings), train_settings, GPU, 10)
 
 
 def test_the_pretended_gpu_refuses_what_cuda_refuses(gpu):
@@ -177,10 +177,10 @@ def test_the_pretended_gpu_refuses_what_cuda_refuses(gpu):
 @pytest.mark.parametrize("part", ["classification", "positives", "n"])
 def test_a_loss_on_the_cpu_is_found(gpu, two_processes, part):
     losses = Losses(*(torch.ones((), device=gpu) for _ in Losses._fields))
-    assert all(value.device == gpu for value in over_processes(losses))
+    assert all(value.device == gpu for value in reduce_losses(losses))
     if part != "n":  # which is a sum over processes already
         with pytest.raises(RuntimeError, match="on the CPU"):
-            over_processes(losses._replace(**{part: torch.tensor(0.0)}))
+            reduce_losses(losses._replace(**{part: torch.tensor(0.0)}))
 
 
 HEADS = {
@@ -209,7 +209,7 @@ def check_step(accumulate: int, **settings: Any) -> None:
     trained = learner(accumulate=accumulate, **settings)
     parts = [batch() for _ in range(accumulate)]
     assert all(parameter.device == GPU for parameter in trained.network.parameters())
-    losses = trained.gradients(parts, 5)
+    losses = trained.compute_gradients(parts, 5)
     assert {name for name, value in losses._asdict().items() if value.device != GPU} == set()
     assert all(torch.isfinite(value) for value in losses)
     assert int(losses.positives) == int(losses.positives.cpu()) > 0
@@ -237,7 +237,7 @@ def test_a_tensor_on_the_cpu_in_the_criterion_is_found(gpu, monkeypatch):
 
     monkeypatch.setattr(Criterion, "__call__", as_before)
     with pytest.raises(RuntimeError, match="on the CPU beside tensors on the GPU"):
-        learner(accumulate=2).gradients([batch(), batch()], 5)
+        learner(accumulate=2).compute_gradients([batch(), batch()], 5)
 
 
 @pytest.mark.parametrize("method", NMS)

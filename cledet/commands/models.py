@@ -30,11 +30,11 @@ def train(
     given = {key: value for key, value in flags.items() if value is not None}
     if recipe is None and resume is None and "data" not in given:
         recipe = "shapes"
-    resolve(GridSettings, given, recipe=recipe)  # complain before torch is imported
+    settings = resolve(GridSettings, given, recipe=recipe) if resume is None else None  # before torch is imported
     from cledet.detector import Detector
 
     detector = Detector()
-    run = detector.train(recipe=recipe, resume=resume, **given)
+    run = detector.train(settings) if settings is not None else detector.train(resume=resume, **given)
     if detector.model is None:
         say(f"done; the run is on the machine of rank 0: {run}")
         return

@@ -19,12 +19,12 @@ from cledet.errors import Interrupted, UserError, interruption
 from cledet.io.atomic import is_there, write_json, write_whole
 from cledet.io.run_folders import from_anywhere
 from cledet.metrics.tables import to_csv, to_markdown
-from cledet.training import run as session
+from cledet.training import run as training_run
 from cledet.training.ablation import GRID
 from cledet.training.paper_table import Line, figures_table, lines, side_by_side
 from cledet.training.reproduce_jobs import Entry, Job, runs_of, val_settings
 
-FREE = (*session.HOW, "project", "name")
+FREE = (*training_run.HOW, "project", "name")
 """Settings in which a run that is gone on with may differ from the one that was begun."""
 
 
@@ -62,10 +62,10 @@ def _train(job: Job) -> Path:
     """The job's folder, in which everything is trained."""
     begun = _begun(job)
     if begun is None:
-        return session.train(job.settings)
+        return training_run.train(job.settings)
     _refuse_other(job, begun)
-    changes = {key: getattr(job.settings, key) for key in session.HOW if key in job.given}
-    return session.resume(begun, changes)
+    changes = {key: getattr(job.settings, key) for key in training_run.HOW if key in job.given}
+    return training_run.resume(begun, changes)
 
 
 def _begun(job: Job) -> Path | None:
@@ -73,7 +73,7 @@ def _begun(job: Job) -> Path | None:
     found = [
         folder
         for folder in _folders(job.settings.project / "train", job.name)
-        if (folder / GRID).is_file() or is_there(folder / session.LAST)
+        if (folder / GRID).is_file() or is_there(folder / training_run.LAST)
     ]
     return found[-1] if found else None
 
@@ -88,7 +88,7 @@ def _folders(where: Path, name: str) -> list[Path]:
 def _refuse_other(job: Job, folder: Path) -> None:
     """Raise UserError if what was begun there has other settings."""
     grid = (folder / GRID).is_file()
-    there = reopen(folder / (GRID if grid else session.CONFIG), GridSettings, {})
+    there = reopen(folder / (GRID if grid else training_run.CONFIG), GridSettings, {})
     wanted = from_anywhere(job.settings)
     for key in GridSettings.model_fields:
         before, now = getattr(there, key), getattr(wanted, key)

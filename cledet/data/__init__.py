@@ -1,4 +1,4 @@
-"""Data: formats to one columnar index, images, transforms, samplers, the embedded set and what the doctor looks at."""
+"""Data: readers of annotation formats, the columnar index, images, transforms, samplers and loaders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A split as training or evaluation samples, and samples as a padded batch."""
+"""Training and evaluation samples of a split, and their padded batches."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cledet.data.augment import Augment, Scene, fit, vary
+from cledet.data.augment import Augment, Scene, augment_scene, fit
 from cledet.data.images import Pixels, read_image
 from cledet.data.index import DetectionIndex
-from cledet.data.transforms import clip_boxes, resize_short, visible
+from cledet.data.transforms import clip_boxes, has_extent, resize_short
 from cledet.errors import UserError
 
 Key = tuple[int, int]
-"""Epoch and image position: what a sample is a function of, beside the seed."""
+"""Epoch and image position, which determine a sample together with the seed."""
 PADDING = (124, 116, 104)
-"""The colour beside an image: ImageNet's mean, so 0 once normalised."""
+"""The padding colour: ImageNet's mean, which is 0 after normalization."""
 LEAST_SIDE = 1.0
-"""The least width and height of an object, in pixels as the network sees it; a smaller one cannot be learned."""
+"""Minimum width and height of an object in pixels after resizing; a smaller one cannot be learned."""
 
 
 @dataclass(slots=True)
 class Sample:
-    """One image as the network sees it, and what is on it."""
+    """One resized image and its ground truth."""
 
     image: Tensor
     """uint8 [3, H, W], RGB."""
@@ -35,7 +35,7 @@ class Sample:
     labels: Tensor
     """int64 [n]."""
     ignored: Tensor
-    """float32 [k, 4]: crowds, difficult objects, objects mostly cut off."""
+    """float32 [k, 4] xyxy: crowds, difficult objects, and objects whose centre was cropped."""
     image_id: int
     index: int
     """Position in the data set."""
@@ -44,12 +44,12 @@ class Sample:
     original_size: tuple[int, int]
     """Height and width of the file."""
     dropped: int
-    """Boxes that were left out: objects less than LEAST_SIDE wide or high, and boxes without width or height."""
+    """Number of dropped boxes: objects less than LEAST_SIDE wide or high, and boxes without width or height."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """N samples padded to one size, to the most boxes, G, and to the most ignored regions, K; both may be 0."""
+    """N samples padded to the largest image, to G boxes and to K ignored regions each; G and K may be 0."""
 
     images: Tensor
     """uint8 [N, 3, Hp, Wp], padded at the right and bottom; channels_last in memory."""
@@ -62,31 +62,31 @@ class Batch:
     labels: Tensor
     """int64 [N, G]."""
     counts: Tensor
-    """int64 [N] how many boxes each image has."""
+    """int64 [N] number of boxes per image."""
     ignored: Tensor
-    """float32 [N, K, 4]; zeros where there is no more."""
+    """float32 [N, K, 4]; padded with zeros."""
     image_ids: Tensor
     """int64 [N]."""
     indices: Tensor
     """int64 [N] positions in the data set."""
     dropped: Tensor
-    """int64 [N] boxes that were left out as degenerate."""
+    """int64 [N] number of dropped boxes per image."""
 
     def __len__(self) -> int:
         return len(self.images)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The batch on a device."""
+        """Copy the batch to a device."""
         tensors = [getattr(self, field.name) for field in fields(self)]
         return Batch(*(tensor.to(device, non_blocking=non_blocking) for tensor in tensors))
 
     def pin_memory(self) -> Batch:
-        """The batch in page-locked memory; called by the loader."""
+        """Copy the batch to page-locked memory; called by the loader."""
         return Batch(*(getattr(self, field.name).pin_memory() for field in fields(self)))
 
 
 class DetectionDataset(torch.utils.data.Dataset[Sample]):
-    """The images of an index, resized, augmented where asked, with their boxes.
+    """The resized images of an index with their boxes, augmented if `augment` is given.
 
     Every random choice is a function of (seed, epoch, image position). Degenerate boxes are dropped and counted.
     """
@@ -110,7 +110,7 @@ class DetectionDataset(torch.utils.data.Dataset[Sample]):
             scene = fit(scene, (self.short, self.long))
         else:
             rng = np.random.default_rng((self.seed, epoch, position))
-            scene = vary(scene, self.read, len(self), (self.short, self.long), self.augment, rng)
+            scene = augment_scene(scene, self.read, len(self), (self.short, self.long), self.augment, rng)
         least = np.where(scene.ignore, np.finfo(np.float32).tiny, LEAST_SIDE)
         small = np.any(scene.boxes[:, 2:] - scene.boxes[:, :2] < least[:, None], axis=1)
         objects = ~small & ~scene.ignore
@@ -127,24 +127,24 @@ class DetectionDataset(torch.utils.data.Dataset[Sample]):
         )
 
     def read(self, position: int) -> Scene:
-        """An image as it is in its file, with its boxes, clipped to it."""
+        """Read an image at its original size, with its boxes clipped to it."""
         image, rows = self._read_image(position), self.index.rows(position)
         boxes = self.index.boxes(position)
         boxes[self.index.degenerate(rows)] = 0
         boxes = clip_boxes(boxes, *image.shape[:2])
-        good = visible(boxes)
+        valid = has_extent(boxes)
         return Scene(
             image=image,
-            boxes=boxes[good],
-            labels=self.index.labels[rows][good],
-            ignore=self.index.ignore[rows][good],
-            dropped=len(good) - int(good.sum()),
+            boxes=boxes[valid],
+            labels=self.index.labels[rows][valid],
+            ignore=self.index.ignore[rows][valid],
+            dropped=len(valid) - int(valid.sum()),
         )
 
     def padded_sizes(self, multiple: int) -> npt.NDArray[np.int64]:
-        """A number for each image [I], the same for those that end as high and as wide once resized and padded.
+        """Number the images [I] by their height and width after resizing and padding: equal sizes, equal numbers.
 
-        An image whose annotation does not say its size has a number of its own.
+        An image without an annotated size has a number of its own.
         """
         sides = self.index.sizes.astype(np.float64)
         known = (sides > 0).all(axis=1)
@@ -154,7 +154,7 @@ class DetectionDataset(torch.utils.data.Dataset[Sample]):
         return np.where(known, padded[:, 0] << 20 | padded[:, 1], -1 - np.arange(len(sides)))
 
     def _read_image(self, position: int) -> Pixels:
-        """The image, which must have the annotated size: else the boxes mean something else."""
+        """Read an image. Raises UserError if it has not the annotated size, since its boxes would be misplaced."""
         path, size = str(self.index.paths[position]), self.index.size(position)
         image = read_image(path, size)
         if size is not None and image.shape[1::-1] != size:
@@ -194,18 +194,18 @@ def _to_tensor(image: Pixels) -> Tensor:
 
 
 def pad_images(images: Sequence[Tensor], multiple: int = 32) -> Tensor:
-    """Images [3, H, W] uint8 as one tensor [N, 3, Hp, Wp], channels_last, padded at the right and bottom."""
+    """Pad uint8 images [3, H, W] at the right and bottom to one tensor [N, 3, Hp, Wp], channels_last."""
     height, width = (-(-max(image.shape[d] for image in images) // multiple) * multiple for d in (1, 2))
     canvas = np.empty((len(images), height, width, 3), dtype=np.uint8)
     padding = np.full((1, width, 3), PADDING, dtype=np.uint8)
-    for place, image in zip(canvas, images):  # by NumPy, which copies rows of bytes several times as fast as torch
+    for padded, image in zip(canvas, images):  # NumPy copies rows of bytes several times as fast as torch
         rows, columns = image.shape[1:]
-        place[:rows, :columns] = image.permute(1, 2, 0).numpy()
-        place[:rows, columns:] = padding[:, columns:]
-        place[rows:] = padding
+        padded[:rows, :columns] = image.permute(1, 2, 0).numpy()
+        padded[:rows, columns:] = padding[:, columns:]
+        padded[rows:] = padding
     return torch.from_numpy(canvas).permute(0, 3, 1, 2)
 
 
 def _pad(rows: Sequence[Tensor]) -> Tensor:
-    """Stack [n, ...] tensors of different n to [N, max n, ...] with zeros."""
+    """Stack N tensors [n, ...] of different n, padded with zeros, to [N, max n, ...]."""
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)

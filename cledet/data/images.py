@@ -1,4 +1,4 @@
-"""Finds and decodes images: one decoder for check, train, val and predict."""
+"""Image files: search and decoding, the same for check, train, val and predict."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ Pixels = npt.NDArray[np.uint8]
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-"""The formats that are decoded, whatever a file's name; of Pillow's others EPS would start Ghostscript."""
+"""The decoded formats, whatever a file's suffix; among Pillow's others, EPS would start Ghostscript."""
 MAX_PIXELS = 178_956_970
-"""Most pixels of an image, Pillow's own limit; a larger one is refused before it fills the memory."""
+"""Limit on pixels per image, Pillow's own; a larger image is refused before it fills the memory."""
 _ORIENTATION_TAG = 274
 _UNREADABLE = (
     OSError, ValueError, SyntaxError, TypeError, LookupError, EOFError, ArithmeticError, struct.error, MemoryError,
     Image.DecompressionBombError,
 )  # fmt: skip
-"""What Pillow raises on broken files, as found by feeding it such."""
+"""Exceptions that Pillow raises on broken files, collected by fuzzing."""
 _DAMAGE = re.compile("premature end|bad Huffman code|instead of RST", re.IGNORECASE)
-"""What libjpeg warns of where pixels are lost; what else it warns of is harmless."""
+"""Warnings of libjpeg that mean lost pixels; its others are harmless."""
 
-warnings.filterwarnings("ignore", module=r"PIL\.")  # each is either an error here, or harmless
+warnings.filterwarnings("ignore", module=r"PIL\.")  # each is either raised as an error here, or harmless
 
 
 Damage = Literal["missing", "truncated", "unreadable"]
 
 
 class ImageError(UserError):
-    """An image that is not there, whose file ends too early, or that cannot be read."""
+    """An image file that is missing, truncated or unreadable."""
 
     def __init__(self, message: str, hint: str = "", kind: Damage = "unreadable") -> None:
         super().__init__(message, hint)
@@ -49,9 +49,9 @@ class ImageError(UserError):
 
 
 def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Pixels:
-    """Decode one image file as `decode_image` does; nothing is written to it.
+    """Read and decode one image file with `decode_image`.
 
-    Raises ImageError naming the file if it is missing, truncated, damaged, too large or no image.
+    Raises ImageError with the path if the file is missing, truncated, damaged, too large or not an image.
     """
     path = Path(path)
     try:
@@ -66,86 +66,91 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Pixels:
 
 
 def decode_image(data: bytes, path: str | Path, size: tuple[int, int] | None = None) -> Pixels:
-    """Decode the content of an image file to RGB [H, W, 3], contiguous.
+    """Decode the content of an image file to contiguous RGB [H, W, 3].
 
-    Grayscale becomes three channels, alpha is dropped, 16 bits are scaled to 8, an animation gives its first
-    frame, colour profiles are left aside. `size` is (width, height) as annotated: the EXIF orientation is then
-    applied only if that makes the size agree. Without `size` it is always applied.
+    Grayscale becomes three channels, alpha is dropped, 16 bits are scaled to 8, an animation is decoded to its first
+    frame, colour profiles are ignored. With `size`, the annotated (width, height), the EXIF orientation is applied
+    only if the size then agrees; without, always.
 
-    Raises ImageError naming `path` if the content is truncated, damaged, too large or no image.
+    Raises ImageError with `path` if the content is truncated, damaged, too large or not an image.
     """
     try:
         pixels, orientation = _decode(data)
     except _UNREADABLE as error:
-        raise ImageError(f"cannot decode image {path}: {error}", kind=_damage(data, error)) from error
-    if orientation != 1 and _should_turn(pixels, orientation, size):
-        pixels = _turn(pixels, orientation)
+        truncated = not _has_end(data) or "truncated" in str(error)
+        kind: Damage = "truncated" if truncated else "unreadable"
+        raise ImageError(f"cannot decode image {path}: {error}", kind=kind) from error
+    stored_size = pixels.shape[1::-1]
+    if size is None or (orientation >= 5 and size != stored_size and size == stored_size[::-1]):
+        pixels = _apply_orientation(pixels, orientation)
     return np.ascontiguousarray(pixels)
 
 
 def rgb_arrays(array: npt.NDArray[np.generic]) -> list[Pixels]:
-    """RGB images [H, W, 3] of an array of uint8: one image, or of a batch [N, H, W, C] each.
+    """Convert a uint8 array, one image or a batch [N, H, W, C], to RGB images [H, W, 3].
 
     An image is [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]. As in files, gray becomes three channels, alpha is dropped.
     Raises UserError for another shape or type, and for an image without pixels.
     """
     shape = f"{array.dtype} {list(array.shape)}"
     if array.dtype != np.uint8:
-        known = "numbers from 0 to 1 become that by (255 * image).round().astype('uint8')"
-        raise UserError(f"an image is an array of uint8, 0 to 255, not {shape}", known)
+        hint = "convert values from 0 to 1 with (255 * image).round().astype('uint8')"
+        raise UserError(f"an image is an array of uint8, 0 to 255, not {shape}", hint)
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim not in (3, 4) or array.shape[-1] not in (1, 3, 4):
-        hint = "channels first become last by image.transpose(1, 2, 0)"
+        hint = "move channels last with image.transpose(1, 2, 0)"
         raise UserError(f"an image is an array [H, W, 3], [H, W] or [H, W, 4], a batch [N, H, W, 3], not {shape}", hint)
     if 0 in array.shape[-3:]:
         raise UserError(f"an image of {shape} has no pixels", "leave it out")
     images = [array] if array.ndim == 3 else list(array)
-    return [np.ascontiguousarray(np.broadcast_to(one[..., :3], (*one.shape[:2], 3)), dtype=np.uint8) for one in images]
+    return [
+        np.ascontiguousarray(np.broadcast_to(image[..., :3], (*image.shape[:2], 3)), dtype=np.uint8) for image in images
+    ]
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of an image as it is seen, by its EXIF orientation; only its head is read.
+    """Read width and height of an image from its header, with the EXIF orientation applied.
 
-    Raises UserError naming the file if it cannot be read.
+    Raises UserError with the path if the file cannot be read.
     """
     try:
         with open(path, "rb", opener=open_regular_file) as file, _open(file) as header:
-            turned = int(header.getexif().get(_ORIENTATION_TAG, 1)) >= 5
-            return (header.height, header.width) if turned else (header.width, header.height)
+            rotated = int(header.getexif().get(_ORIENTATION_TAG, 1)) >= 5
+            return (header.height, header.width) if rotated else (header.width, header.height)
     except _UNREADABLE as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise UserError(f"cannot read image {path}: {reason or error}") from error
 
 
 def image_files(source: str | Path) -> list[Path]:
-    """The images that a file, a folder or a pattern names, in natural order ("2" before "10").
+    """List the image files of a path, a folder or a glob pattern, in natural order ("2" before "10").
 
-    Raises UserError for a missing file, an empty folder, and where there is no image.
+    Raises UserError for a missing file, an empty folder, and a folder or pattern without images.
     """
     path = Path(source).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [entry for entry in path.iterdir() if entry.is_file()]
+        files = [entry for entry in path.iterdir() if entry.is_file()]
     elif glob.has_magic(str(source)):
-        found = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
+        files = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
     else:
         raise not_found_error("image or folder", path.absolute())
-    images = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
-        what = f"{len(found)} other files" if found else "nothing"
-        raise UserError(f"no images in {source}", f"it holds {what}; images end in .jpg, .png, .webp, ...")
-    return sorted(images, key=_natural)
+        content = f"{len(files)} other files" if files else "nothing"
+        raise UserError(f"no images in {source}", f"it holds {content}; images end in .jpg, .png, .webp, ...")
+    return sorted(images, key=_natural_order)
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
+def _natural_order(path: Path) -> list[tuple[int, str]]:
     parts = re.split(r"(\d+)", str(path).lower())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _decode(data: bytes) -> tuple[Pixels, int]:
-    """RGB pixels as stored, and the EXIF orientation, 1 to 8."""
+    """Decode RGB pixels as stored, and read the EXIF orientation, 1 to 8."""
     if not data:
         raise ValueError("the file is empty")
     with _open(io.BytesIO(data)) as header:
@@ -158,38 +163,38 @@ def _decode(data: bytes) -> tuple[Pixels, int]:
 
 
 def _open(file: IO[bytes]) -> Image.Image:
-    """The head of an image; raises ValueError for what is none of FORMATS."""
+    """Open an image and read its header. Raises ValueError for a format outside FORMATS."""
     try:
         return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        raise ValueError("it is no image, or of a kind that is not read") from None
+        raise ValueError("it is not an image, or its format is not supported") from None
 
 
 def _decode_jpeg(data: bytes, header: Image.Image) -> Pixels:
-    """As Pillow decodes, and sooner; unlike Pillow and OpenCV it says where data are damaged."""
+    """Decode a JPEG to the pixels that Pillow computes, faster; damaged data are an error, unlike in Pillow."""
     try:
         return np.asarray(simplejpeg.decode_jpeg(data), dtype=np.uint8)
     except ValueError as error:
         if _DAMAGE.search(str(error)):
             raise
-        return _to_rgb(header)  # which knows rarer kinds too
+        return _to_rgb(header)  # Pillow decodes rarer kinds too
 
 
 def _to_rgb(image: Image.Image) -> Pixels:
-    """Any mode of Pillow's as 8 bits a channel; of an animation the first frame."""
+    """Convert an image of any Pillow mode, or the first frame of an animation, to 8 bits per channel."""
     if image.mode == "F":
-        raise ValueError("it holds floating-point numbers; save it with 8 or 16 bits a channel")
-    if image.mode.startswith("I"):  # 16 bits, or 32 that must hold no more
-        deep = np.asarray(image, dtype=np.int64)
-        if deep.min() < 0 or deep.max() > 65535:
-            raise ValueError("it holds 32-bit numbers; save it with 8 or 16 bits a channel")
-        gray = ((deep + 128) // 257).astype(np.uint8)
+        raise ValueError("it holds floating-point numbers; save it with 8 or 16 bits per channel")
+    if image.mode.startswith("I"):  # 16 bits, or 32 bits with values of 16
+        values = np.asarray(image, dtype=np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("it holds 32-bit numbers; save it with 8 or 16 bits per channel")
+        gray = ((values + 128) // 257).astype(np.uint8)
         return np.repeat(gray[:, :, None], 3, axis=2)
     return np.array(image.convert("RGB"), dtype=np.uint8)
 
 
 def _orientation(header: Image.Image) -> int:
-    """The EXIF orientation, 1 where it is missing or makes no sense."""
+    """Read the EXIF orientation; 1 if it is missing or invalid."""
     try:
         value = header.getexif().get(_ORIENTATION_TAG, 1)
     except _UNREADABLE:
@@ -197,13 +202,8 @@ def _orientation(header: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _damage(data: bytes, error: Exception) -> Damage:
-    cut = not _looks_whole(data) or "truncated" in str(error)
-    return "truncated" if cut else "unreadable"
-
-
-def _looks_whole(data: bytes) -> bool:
-    """Whether a file has its end, as far as its format tells."""
+def _has_end(data: bytes) -> bool:
+    """Return whether a file has the end marker or length of its format; True if the format has none."""
     if data[:2] == b"\xff\xd8":  # JPEG: an end-of-image marker after the last start of scan
         return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
     if data[:4] == b"\x89PNG":
@@ -215,15 +215,8 @@ def _looks_whole(data: bytes) -> bool:
     return data[:2] != b"BM" or int.from_bytes(data[2:6], "little") <= len(data)
 
 
-def _should_turn(pixels: Pixels, orientation: int, size: tuple[int, int] | None) -> bool:
-    height, width = pixels.shape[:2]
-    if size is None:
-        return True
-    return size != (width, height) and size == (height, width) and orientation >= 5
-
-
-def _turn(pixels: Pixels, orientation: int) -> Pixels:
-    """Undo an EXIF orientation: 2-4 are flips, 5-8 also swap the axes."""
+def _apply_orientation(pixels: Pixels, orientation: int) -> Pixels:
+    """Rotate or flip pixels upright: orientations 2-4 are flips, 5-8 also swap the axes."""
     upright = pixels.transpose(1, 0, 2) if orientation >= 5 else pixels
     if orientation in (2, 3, 6, 7):
         upright = upright[:, ::-1]

@@ -1,4 +1,4 @@
-"""One split of a data set as flat columns: images, boxes, labels."""
+"""Columnar index of one split of a data set: images, boxes and labels as flat arrays."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ Bools = npt.NDArray[np.bool_]
 
 COLUMNS = ("category_ids", "paths", "image_ids", "sizes", "starts", "xywh", "labels", "ignore", "area")
 """The fields of an index that are arrays."""
+METADATA = "metadata.json"
 FARTHEST = 1e9
-"""Pixels; a box that reaches farther is of no image."""
+"""Limit on coordinates in pixels; a box beyond it is degenerate."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,13 +39,13 @@ class DetectionIndex:
     classes: tuple[str, ...]
     """Class names, by label."""
     category_ids: Ints
-    """[C] the data set's own class ids, by label."""
+    """[C] the data set's class ids, by label."""
     paths: npt.NDArray[np.str_]
     """[I] absolute image paths."""
     image_ids: Ints
-    """[I] the data set's own image ids."""
+    """[I] the data set's image ids."""
     sizes: npt.NDArray[np.int32]
-    """[I, 2] width and height as annotated; 0 where the annotation does not say."""
+    """[I, 2] width and height as annotated; 0 if unknown."""
     starts: Ints
     """[I + 1] first box row of each image."""
     xywh: Floats
@@ -54,75 +55,85 @@ class DetectionIndex:
     ignore: Bools
     """[B] crowds (COCO) and difficult or degenerate boxes (VOC): neither object nor background."""
     area: Floats
-    """[B] COCO's `area` (of the mask) where the file has it, else width times height."""
+    """[B] COCO's `area` (of the mask) if the file has it, else width times height."""
     notes: tuple[str, ...] = ()
-    """Sentences about anything odd, for the caller to print."""
+    """Warnings for the caller to print."""
     annotation_errors: tuple[AnnotationError, ...] = ()
-    """What makes the split unfit to train on or to evaluate."""
+    """Invalid annotations; training and evaluation refuse a split that has any."""
     cache_folder: Path | None = None
-    """The folder of the cache that the columns are mapped from, if they are, see `cledet.data.index_cache`."""
+    """The folder from which the columns are memory-mapped, if they are; see `cledet.data.index_cache`."""
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        """Pickled for another process: where the columns are mapped from, or the columns."""
+        """Pickle the folder of the mapped columns, else the columns themselves."""
         if self.cache_folder is None:
             return DetectionIndex, tuple(getattr(self, column.name) for column in fields(self))
-        return DetectionIndex.mapped, (self.cache_folder, self.name, self.notes)
+        return DetectionIndex.load, (self.cache_folder, self.name, self.notes)
 
     @classmethod
-    def mapped(cls, folder: Path, name: str | None = None, notes: tuple[str, ...] | None = None) -> DetectionIndex:
-        """Map the columns in a folder of the cache; under another name or with other notes, if given.
+    def load(cls, folder: Path, name: str | None = None, notes: tuple[str, ...] | None = None) -> DetectionIndex:
+        """Map the columns in a folder written by `save`; `name` and `notes` replace the stored ones.
 
-        Raises OSError or ValueError where there is none, or half of one.
+        Raises OSError or ValueError if the folder does not hold a complete index.
         """
-        words = json.loads((folder / "words.json").read_bytes())
+        metadata = json.loads((folder / METADATA).read_bytes())
         columns: dict[str, Any] = {column: open_memmap(folder / f"{column}.npy", mode="r") for column in COLUMNS}
         return cls(
-            name=words["name"] if name is None else name,
-            classes=tuple(words["classes"]),
-            notes=tuple(words["notes"]) if notes is None else notes,
+            name=metadata["name"] if name is None else name,
+            classes=tuple(metadata["classes"]),
+            notes=tuple(metadata["notes"]) if notes is None else notes,
             cache_folder=folder,
             **columns,
         )
+
+    def save(self, folder: Path) -> None:
+        """Write the columns, name, classes and notes to a folder for `load`."""
+        metadata = {"name": self.name, "classes": self.classes, "notes": self.notes}
+        (folder / METADATA).write_text(json.dumps(metadata), encoding="utf-8")
+        for column in COLUMNS:
+            np.save(folder / f"{column}.npy", getattr(self, column))
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     @property
     def num_boxes(self) -> int:
-        """How many boxes there are, ignored ones included."""
+        """Return the number of boxes, ignored ones included."""
         return len(self.labels)
 
     def rows(self, image: int) -> slice:
-        """The box rows of one image."""
+        """Return the box rows of one image."""
         return slice(int(self.starts[image]), int(self.starts[image + 1]))
 
     def size(self, image: int) -> tuple[int, int] | None:
-        """Width and height of an image as annotated, if they are."""
+        """Return width and height of an image as annotated; None if unknown."""
         width, height = self.sizes[image].tolist()
         return (width, height) if width > 0 and height > 0 else None
 
     def degenerate(self, rows: slice = slice(None)) -> Bools:
-        """Which of these box rows, [B] by default, have no width or height, or are not numbers up to FARTHEST."""
+        """Mark the box rows, [B] by default, without width or height, or with coordinates beyond FARTHEST or NaN."""
         xywh = self.xywh[rows]
         return np.logical_not((np.abs(xywh) <= FARTHEST).all(axis=1) & (xywh[:, 2:] > 0).all(axis=1))
 
     def boxes(self, image: int) -> npt.NDArray[np.float32]:
-        """The boxes of one image, [n, 4] xyxy."""
+        """Return the boxes of one image, [n, 4] xyxy."""
         xywh = self.xywh[self.rows(image)]
-        with np.errstate(over="ignore", invalid="ignore"):  # of boxes that are degenerate
+        with np.errstate(over="ignore", invalid="ignore"):  # degenerate boxes
             return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32)
 
     def image_of_boxes(self) -> Ints:
-        """[B] the image position of every box."""
+        """Return the image position of every box, [B]."""
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
     def class_counts(self) -> dict[str, int]:
-        """How many boxes every class has, ignored ones left out."""
-        counts = np.bincount(self.labels[~self.ignore], minlength=len(self.classes))
-        return dict(zip(self.classes, counts.tolist()))
+        """Count the boxes of every class name, without ignored ones; classes of one name are summed."""
+        counts = np.bincount(self.labels[~self.ignore], minlength=len(self.classes)).tolist()
+        totals = dict.fromkeys(self.classes, 0)
+        for name, count in zip(self.classes, counts):
+            totals[name] += count
+        return totals
 
     def digests(self) -> dict[str, str]:
-        """Hash `images` (ids and sizes, in order) and `boxes` (with labels); file paths have no part in it."""
+        """Hash `images` (ids and sizes, in order) and `boxes` (with labels), independent of file paths."""
         parts = {
             "images": (self.image_ids, self.sizes),
             "boxes": (self.starts, self.xywh, self.labels, self.ignore),
@@ -130,7 +141,7 @@ class DetectionIndex:
         return {name: _digest(columns) for name, columns in parts.items()}
 
     def subset(self, images: Sequence[int] | Ints) -> DetectionIndex:
-        """The index of these image positions, in this order."""
+        """Return the index of these image positions, in this order."""
         chosen = np.asarray(images, dtype=np.int64)
         counts = np.diff(self.starts)[chosen]
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -181,17 +192,17 @@ def _digest(columns: Sequence[npt.NDArray[Any]]) -> str:
 
 
 def group_by_image(images: Ints, count: int) -> tuple[Ints, Ints]:
-    """The order that groups boxes by image, first come first, and where each image's rows start.
+    """Return a stable order [B] that groups boxes by image, and the first row of each image [count + 1].
 
-    `images` is [B], the image position of every box; returns the order [B] and the starts [count + 1].
+    `images` [B] is the image position of every box.
     """
-    order = np.argsort(images.astype(np.min_scalar_type(count)), kind="stable")  # of 16 bits in one go
+    order = np.argsort(images.astype(np.min_scalar_type(count)), kind="stable")  # 16 bits are sorted in one pass
     starts = np.concatenate([[0], np.cumsum(np.bincount(images, minlength=count))]).astype(np.int64)
     return order, starts
 
 
 def image_numbers(stems: Sequence[str]) -> Ints:
-    """Image ids: the digits of every name (2007_000027 -> 2007000027) if they differ, else 1, 2, ..."""
+    """Return image ids from file names: their digits (2007_000027 -> 2007000027) if all differ, else 1, 2, ..."""
     digits = [re.sub(r"\D", "", stem) for stem in stems]
     if len({int(number or -1) for number in digits}) == len(stems) and all(0 < len(n) < 19 for n in digits):
         return np.array([int(number) for number in digits], dtype=np.int64)

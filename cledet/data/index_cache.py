@@ -1,57 +1,54 @@
-"""Large indices kept in the cache, by the content of what they were read from, and mapped into memory from there.
+"""Cache of large indices, keyed by the content of their annotation files and mapped into memory.
 
-Mapped columns are no process's own memory: workers and other runs share the pages with the file.
+Mapped columns belong to no process: workers and other runs share the pages of the file.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
-
 from cledet.data.formats.paths import cache_folder
-from cledet.data.index import COLUMNS, DetectionIndex
+from cledet.data.index import DetectionIndex
 
-VERSION = 1
-"""To be raised when what an index says of the same files changes."""
-WORTHWHILE, A_FILE = 4_000_000, 1000
-"""From how many bytes of annotations on an index is kept, as less is read in no time; a file counts as A_FILE more."""
-KEPT = 16
-"""How many indices the cache holds; the one that was not used for longest goes first."""
+VERSION = 2
+"""To be raised when the index of unchanged files changes."""
+MIN_BYTES, BYTES_PER_FILE = 4_000_000, 1000
+"""Annotation bytes from which an index is cached, since fewer are read quickly; each file counts for some more."""
+MAX_INDICES = 16
+"""Number of indices in the cache; the least recently used is deleted first."""
 
 
 def cached(
     sources: Iterable[Path], options: str, read: Callable[[], DetectionIndex], *, need_images: bool = True
 ) -> DetectionIndex:
-    """The index that `read` gives, from the cache where it is there.
+    """Return the cached index, else the result of `read`, which is then cached.
 
-    sources: the annotation files that it is read from; options: all else that it depends on. It is read where the
-    cache cannot be written, and where images are needed and have gone from where it says they are. One with faults is
-    not kept.
+    `sources` are the annotation files; `options` is everything else that the index depends on. The index is read again
+    if images are needed and have moved. An index with annotation errors is never cached, and a cache that cannot be
+    written is skipped.
     """
     files = [file for file in sources if file.is_file()]
-    if sum(file.stat().st_size + A_FILE for file in files) < WORTHWHILE:
+    if sum(file.stat().st_size + BYTES_PER_FILE for file in files) < MIN_BYTES:
         return read()
     folder = cache_folder() / "indices" / _digest(files, options)
     try:
-        found = DetectionIndex.mapped(folder)
+        index = DetectionIndex.load(folder)
         os.utime(folder)
+        if not need_images or _has_images(index):
+            return index
     except (OSError, ValueError):
-        found = None
-    if found is not None and (not need_images or _has_images(found)):
-        return found
+        pass  # not cached, or damaged
     index = read()
-    return index if index.annotation_errors else _kept(index, folder)
+    return index if index.annotation_errors else _store(index, folder)
 
 
 def _digest(files: Iterable[Path], options: str) -> str:
-    """A name for the content of the files, where they are, and the options."""
+    """Hash the paths and contents of the files, and the options."""
     digest = hashlib.blake2b(f"{VERSION}\0{options}".encode("utf-8", "surrogatepass"), digest_size=20)
     for file in files:
         digest.update(f"\0{file}\0{file.stat().st_size}\0".encode("utf-8", "surrogatepass"))
@@ -62,36 +59,24 @@ def _digest(files: Iterable[Path], options: str) -> str:
 
 
 def _has_images(index: DetectionIndex) -> bool:
-    """Whether one of a few images, evenly spaced, is where the index says."""
-    few = index.paths[:: max(1, len(index) // 16)].tolist()
-    return any(os.path.isfile(path) for path in few)
+    """Return whether any of about 16 evenly spaced image files exists."""
+    return any(os.path.isfile(path) for path in index.paths[:: max(1, len(index) // 16)].tolist())
 
 
-def _kept(index: DetectionIndex, folder: Path) -> DetectionIndex:
-    """The index mapped from the cache, once it is there; if that cannot be written, as it is."""
+def _store(index: DetectionIndex, folder: Path) -> DetectionIndex:
+    """Write the index to the cache and map it from there; return it unchanged if the cache cannot be written."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
         try:
-            _write(index, draft)
+            index.save(draft)
             shutil.rmtree(folder, ignore_errors=True)
             draft.rename(folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        _prune(folder.parent)
-        return DetectionIndex.mapped(folder)
+        stored = sorted(folder.parent.iterdir(), key=lambda entry: entry.stat().st_mtime, reverse=True)
+        for entry in stored[MAX_INDICES:]:
+            shutil.rmtree(entry, ignore_errors=True)
+        return DetectionIndex.load(folder)
     except OSError:
         return index
-
-
-def _write(index: DetectionIndex, folder: Path) -> None:
-    words = {"name": index.name, "classes": index.classes, "notes": index.notes}
-    (folder / "words.json").write_text(json.dumps(words), encoding="utf-8")
-    for column in COLUMNS:
-        np.save(folder / f"{column}.npy", getattr(index, column))
-
-
-def _prune(home: Path) -> None:
-    stored = sorted(home.iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)
-    for folder in stored[KEPT:]:
-        shutil.rmtree(folder, ignore_errors=True)

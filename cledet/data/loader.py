@@ -1,4 +1,4 @@
-"""Loaders: batches decoded, augmented and padded, in worker processes or in this one."""
+"""Data loaders: decoded, augmented and padded batches, from worker processes or this one."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from cledet.data.dataset import Batch, DetectionDataset, Sample, collate
 from cledet.data.sampler import EpochBatches, sequential_batches
 from cledet.errors import ProcessFailed, UserError
 
-PATIENCE = 600
-"""Seconds that a batch is waited for: a disk that does not answer blocks a worker for ever."""
+TIMEOUT = 600
+"""Seconds to wait for a batch: a disk that does not respond blocks a worker forever."""
 NO_SHARED_MEMORY = 74
-"""A worker's exit code where its batch does not fit into shared memory."""
-HANDING_OVER = "use --workers 0, or give it more, as with docker run --shm-size 8g"
+"""A worker's exit code if its batch does not fit into shared memory."""
+SHARED_MEMORY_HINT = "use --workers 0, or increase it, as with docker run --shm-size 8g"
 
 
 class Loader(DataLoader[Sample]):
-    """A DataLoader that ends with a sentence, at once, where a worker is killed or cannot hand over its batch."""
+    """A DataLoader that stops at once, with a readable error, if a worker is killed or cannot send its batch."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         try:
@@ -40,39 +40,39 @@ class Loader(DataLoader[Sample]):
                 _watch_workers()
             yield from batches
         except RuntimeError as error:
-            if isinstance(error.__cause__, UserError | ProcessFailed):  # the handler's, which the loader caught
+            if isinstance(error.__cause__, UserError | ProcessFailed):  # raised by the signal handler below
                 raise error.__cause__ from None
-            raise (_sentence(error) or error) from None
+            raise _readable(error) from None
 
 
 def _watch_workers() -> None:
-    """Let a worker's death, of which a signal tells wherever the process is, be told in a sentence."""
-    tell = signal.getsignal(signal.SIGCHLD) if threading.current_thread() is threading.main_thread() else None
-    if not callable(tell) or getattr(tell, "of_cledet", False):
+    """Wrap torch's SIGCHLD handler, which raises wherever the process is, so that its error is readable."""
+    torch_handler = signal.getsignal(signal.SIGCHLD) if threading.current_thread() is threading.main_thread() else None
+    if not callable(torch_handler) or getattr(torch_handler, "of_cledet", False):
         return
 
-    def tell_in_a_sentence(number: int, frame: FrameType | None) -> None:
+    def handler(number: int, frame: FrameType | None) -> None:
         try:
-            tell(number, frame)
+            torch_handler(number, frame)
         except RuntimeError as error:
-            raise (_sentence(error) or error) from None
+            raise _readable(error) from None
 
-    tell_in_a_sentence.of_cledet = True  # type: ignore[attr-defined]
-    signal.signal(signal.SIGCHLD, tell_in_a_sentence)
+    handler.of_cledet = True  # type: ignore[attr-defined]
+    signal.signal(signal.SIGCHLD, handler)
 
 
-def _sentence(error: RuntimeError) -> Exception | None:
-    """What torch says about workers, in a sentence; None if it is about something else."""
-    said = str(error)
-    if not said.startswith("DataLoader "):
-        return None
-    if f"exit code {NO_SHARED_MEMORY}" in said or "Bus error" in said:
-        return UserError("shared memory, /dev/shm, is too small for the batches that workers load", HANDING_OVER)
-    if "timed out" in said:
-        hint = "does their disk answer? --workers 0 loads them one by one"
-        return UserError(f"no image was loaded for {PATIENCE} seconds", hint)
-    end = re.sub("[()]", "", said.split(". ")[0].removeprefix("DataLoader worker "))
-    return ProcessFailed(f"a process that loads images failed: {end} (if for want of memory, lower --workers)")
+def _readable(error: RuntimeError) -> Exception:
+    """Convert torch's error about a worker to a readable one; return any other error unchanged."""
+    message = str(error)
+    if not message.startswith("DataLoader "):
+        return error
+    if f"exit code {NO_SHARED_MEMORY}" in message or "Bus error" in message:
+        return UserError("shared memory, /dev/shm, is too small for the workers' batches", SHARED_MEMORY_HINT)
+    if "timed out" in message:
+        hint = "check that the disk responds; --workers 0 loads images one by one"
+        return UserError(f"no image was loaded for {TIMEOUT} seconds", hint)
+    reason = re.sub("[()]", "", message.split(". ")[0].removeprefix("DataLoader worker "))
+    return ProcessFailed(f"a worker that loads images failed: {reason} (if memory is short, lower --workers)")
 
 
 def train_loader(
@@ -89,9 +89,10 @@ def train_loader(
     multiple: int = 32,
     pin_memory: bool = False,
 ) -> Loader:
-    """`parts` of a `Batch` for each step from start_step to total_steps - 1, the same for any number of workers.
+    """Return a loader of `parts` batches for each step from start_step to total_steps - 1.
 
-    `batch` is that of all `world` processes and parts together; image sides are padded to a multiple of `multiple`.
+    `batch` is the number of images per step, over all `world` processes and parts. Image sides are padded to a
+    multiple of `multiple`. Batches are the same for any number of workers.
     """
     width, height = dataset.index.sizes.T
     batches = EpochBatches(
@@ -118,10 +119,10 @@ def eval_loader(
     multiple: int = 32,
     pin_memory: bool = False,
 ) -> Loader:
-    """Every image once; `batch` is that of one process, which gets every `world`-th batch.
+    """Return a loader of every image once; `batch` is per process, and each process gets every `world`-th batch.
 
-    Images of one padded size come together, so that none is padded more than it would be alone: what a network finds
-    on an image does not depend on its batch.
+    A batch holds images of one padded size only. None is padded more than it would be alone, so detections on an
+    image do not depend on its batch.
     """
     groups = dataset.padded_sizes(multiple)
     batches = sequential_batches(len(dataset), batch, groups=groups, rank=rank, world=world)
@@ -143,38 +144,38 @@ def _loader(
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
         persistent_workers=workers > 0,
-        timeout=PATIENCE if workers else 0,
-        generator=torch.Generator(),  # so that making an iterator draws nothing from the global one
+        timeout=TIMEOUT if workers else 0,
+        generator=torch.Generator(),  # creating an iterator must not draw from the global generator
     )
 
 
 def _start_worker(worker: int) -> None:
-    """One thread in each worker, since they share the cores; and the main process decides when to stop.
+    """Set up a worker: one thread, since workers share the cores, and signals only from the main process.
 
-    What the main process left to the garbage collector stays untouched here: to destroy an inference session is to join
-    its threads, which a fork does not copy, and that hangs (ONNX Runtime) or aborts (OpenVINO).
+    Garbage inherited from the main process is never collected: destroying an inference session joins its threads, which
+    a fork does not copy, and that hangs (ONNX Runtime) or aborts (OpenVINO).
     """
     gc.freeze()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_give_up)  # type: ignore[attr-defined]
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_exit_on_lost_batch)  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_heed_parent, daemon=True).start()
+        threading.Thread(target=_exit_on_parents_sigterm, daemon=True).start()
 
 
-def _give_up(error: Exception, _batch: Any) -> None:
-    """End this worker where it cannot hand over a batch: Python would drop the batch, and the main process wait."""
+def _exit_on_lost_batch(error: Exception, _batch: Any) -> None:
+    """Exit this worker if it cannot send a batch: Python would drop the batch, and the main process would wait."""
     full = any(text in str(error) for text in ("No space left", "shared memory", "shm"))
     if not full:
         traceback.print_exception(error)
     os._exit(NO_SHARED_MEMORY if full else 1)
 
 
-def _heed_parent() -> None:
-    """End by a SIGTERM of the main process only: a launcher or SLURM sends it to all, and the main process saves."""
+def _exit_on_parents_sigterm() -> None:
+    """Exit on a SIGTERM from the main process only: launchers and SLURM signal all, and the main process must save."""
     while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
         pass
     os._exit(0)

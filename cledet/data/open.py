@@ -1,4 +1,4 @@
-"""Opens a data set, whatever it is given as."""
+"""Data sets: a YAML file, an annotation file, a folder or a shipped name, opened as splits."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from cledet.errors import UserError, nearest
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """A data set, of which nothing but the list of splits has been read."""
+    """A data set whose splits are known and not yet read."""
 
     name: str
     reader: Reader
     single: bool = False
-    """Whether the data set is one annotation file, which then serves as any split."""
+    """Whether the data set is one annotation file, which serves as any split."""
     notes: tuple[str, ...] = ()
-    """Sentences about anything odd."""
+    """Warnings for the caller to print."""
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The names of the splits that exist."""
+        """Return the names of the splits."""
         return tuple(self.reader.splits)
 
     @property
     def summary(self) -> str:
-        """What the data set was recognised as, in words."""
+        """Return name, format and splits in one line."""
         return f"{self.name}: {self.reader.format}, {', '.join(self.splits)}"
 
     def find(self, split: str) -> str | None:
-        """The existing split that is meant ("val" also finds "valid" and "val2017"), if there is one.
+        """Match a split name to an existing split ("val" also matches "valid" and "val2017"); None without a match.
 
-        A data set that is not divided is any split.
+        Any name matches the only split of an undivided data set.
         """
         undivided = len(self.splits) == 1 and not any(match_split(kind, self.splits) for kind in SPLITS)
         return self.splits[0] if self.single or undivided else match_split(split, self.splits)
@@ -51,34 +51,35 @@ class DataSource:
     def index(self, split: str, *, need_images: bool = True, allow_errors: bool = False) -> DetectionIndex:
         """Read one split.
 
-        Images without a file are left out and noted; with need_images=False no file is looked for. With
-        allow_errors=True an index may have errors, which the doctor wants to list.
+        Images without a file are skipped with a note; with need_images=False files are not checked. With
+        allow_errors=True the index may have annotation errors, for `cledet check` to list.
 
-        Raises UserError for an unknown split, bad annotations, and where no image has a file.
+        Raises UserError for an unknown split, invalid annotations, and if no image has a file.
         """
-        found = self.find(split)
-        if found is None:
+        name = self.find(split)
+        if name is None:
             raise UserError(f"{self.name} has no split '{split}'", nearest(split, self.splits))
-        options = f"{self.reader}\n{found}\n{self.reader.state(found)}"
-        files = self.reader.sources(found)
-        index = cached(files, options, lambda: self.reader.read(found), need_images=need_images)
+        options = f"{self.reader}\n{name}\n{self.reader.state(name)}"
+        files = self.reader.sources(name)
+        index = cached(files, options, lambda: self.reader.read(name), need_images=need_images)
         index = replace(index, name=f"{self.name}/{index.name}", notes=(*self.notes, *index.notes))
         if index.annotation_errors and not allow_errors:
             error = index.annotation_errors[0]
-            raise UserError(f"{index.name}: {error.text}", HINTS.get(error.kind, "`cledet check` lists what is wrong"))
+            raise UserError(f"{index.name}: {error.text}", HINTS.get(error.kind, "`cledet check` lists all errors"))
         if len(index) == 0:
             raise UserError(f"{index.name} has no images")
         return _note_degenerate(_with_files(index) if need_images else index)
 
 
 def open_source(data: str | Path) -> DataSource:
-    """Open a YAML file, a COCO annotation file, a COCO, VOC or YOLO folder, or a set that ships by name.
+    """Open a YAML file, a COCO annotation file, a COCO, VOC or YOLO folder, or a shipped data set by name.
 
-    Raises UserError where there is nothing of the kind, naming the path tried and what lies beside it.
+    Raises UserError with the path tried and its neighbours if there is no such data set.
     """
     path = absolute(Path(data))
-    if not os.path.exists(path) and str(data).removesuffix(".yaml") in SHIPPED:
-        return _open_shipped(str(data).removesuffix(".yaml"))
+    shipped_name = str(data).removesuffix(".yaml")
+    if not os.path.exists(path) and shipped_name in SHIPPED:
+        return _open_shipped(shipped_name)
     if os.path.isdir(path):
         return _open_folder(path)
     if not os.path.isfile(path):
@@ -94,16 +95,16 @@ def open_source(data: str | Path) -> DataSource:
 
 
 def _open_shipped(name: str) -> DataSource:
-    """A shipped data set, in the cache; one that is drawn is drawn, one that is not downloaded is refused."""
+    """Open a shipped data set in the cache: `shapes` is drawn, others must have been downloaded."""
     if name == "shapes":
-        from cledet.data.shapes.dataset import shapes_folder  # OpenCV takes a moment to import
+        from cledet.data.shapes.dataset import shapes_folder  # importing OpenCV takes a moment
 
         shapes_folder()
     file = SETS / f"{name}.yaml"
     root = cache_folder() / str(load_datafile(file)["path"])
     if not root.is_dir():
         hint = f"cledet data download {name}; or --data with the path of a YAML of your own"
-        raise UserError(f"the data set {name} is not on this machine: there is no {root}", hint)
+        raise UserError(f"the data set {name} is not on this machine: {root} does not exist", hint)
     return _open_yaml(file, cache_folder())
 
 
@@ -124,33 +125,33 @@ def _open_folder(folder: Path) -> DataSource:
         return DataSource(folder.name, CocoFiles(files, root=folder))
     if yolo := find_yolo(folder):
         return DataSource(folder.name, yolo)
-    held = sorted(entry.name for entry in folder.iterdir())
+    content = sorted(entry.name for entry in folder.iterdir())
     raise UserError(
         f"{folder} holds neither VOC's Annotations/*.xml, nor COCO's annotations/*.json, nor YOLO's images and labels",
-        f"it holds {', '.join(held[:8])}" if held else "it is empty",
+        f"it holds {', '.join(content[:8])}" if content else "it is empty",
     )
 
 
 def _with_files(index: DetectionIndex) -> DetectionIndex:
-    """The index without the images that have no file, which its notes then name."""
-    there = _exist(index.paths.tolist())
-    if there.all():
+    """Drop the images that have no file, with a note."""
+    exists = _exist(index.paths.tolist())
+    if exists.all():
         return index
-    first = Path(str(index.paths[~there][0]))
-    if not there.any():
+    first = Path(str(index.paths[~exists][0]))
+    if not exists.any():
         error = not_found_error("image", first)
-        raise UserError(f"{index.name}: none of its {len(index)} images is there, {error.message}", error.hint)
-    note = f"{index.name}: {(~there).sum()} of {len(index)} images have no file, {first} first: left out."
-    return replace(index.subset(np.flatnonzero(there)), notes=(*index.notes, note))
+        raise UserError(f"{index.name}: none of its {len(index)} images exists, {error.message}", error.hint)
+    note = f"{index.name}: {(~exists).sum()} of {len(index)} images have no file, the first is {first}: skipped."
+    return replace(index.subset(np.flatnonzero(exists)), notes=(*index.notes, note))
 
 
 def _exist(paths: list[str]) -> Bools:
-    """Which files are there, by one look at each folder."""
-    held = {folder: _files(folder) for folder in {os.path.dirname(path) for path in paths}}
-    return np.array([os.path.basename(path) in held[os.path.dirname(path)] for path in paths], dtype=np.bool_)
+    """Mark the files that exist; each folder is listed once."""
+    files = {folder: _list_files(folder) for folder in {os.path.dirname(path) for path in paths}}
+    return np.array([os.path.basename(path) in files[os.path.dirname(path)] for path in paths], dtype=np.bool_)
 
 
-def _files(folder: str) -> set[str]:
+def _list_files(folder: str) -> set[str]:
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if entry.is_file()}
@@ -163,10 +164,9 @@ def _note_degenerate(index: DetectionIndex) -> DetectionIndex:
     if len(rows) == 0:
         return index
     image = Path(str(index.paths[index.image_of_boxes()[rows[0]]])).name
-    what = f"{len(rows)} of {index.num_boxes} boxes without width or height, the first in {image}"
-    note = f"{index.name}: {what}: not trained on."
-    return replace(index, notes=(*index.notes, note))
+    count = f"{len(rows)} of {index.num_boxes} boxes without width or height, the first in {image}"
+    return replace(index, notes=(*index.notes, f"{index.name}: {count}: not trained on."))
 
 
-HINTS = {"outside": "if that is meant, write `outside: true` into the data set's YAML"}
-"""What to do about a kind of error, if more than to look at it."""
+HINTS = {"outside": "to allow it, write `outside: true` into the data set's YAML"}
+"""Hints for kinds of annotation errors; by default, to run `cledet check`."""

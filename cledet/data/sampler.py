@@ -1,4 +1,4 @@
-"""Which images make up which step: pure functions of (seed, step)."""
+"""Batch samplers: pure functions of (seed, step)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from cledet.data.dataset import Key
 from cledet.data.index import Ints
 
 WINDOW = 8
-"""Batches among which images of one group are brought together."""
+"""Number of batches within which images are sorted by group."""
 
 
 class EpochBatches(torch.utils.data.Sampler[list[Key]]):
     """Batches of (epoch, image position) for the steps start_step to total_steps - 1.
 
-    Sample k of a run, k = step * batch + place, is the image at place k % n of epoch k // n's order; so every
-    batch is full, an epoch's last one going on into the next epoch. Of each batch, this process (`rank` of
-    `world`) gets its equal share, in so many equal parts.
+    Sample k of a run, k = step * batch + i, is image k % n in the order of epoch k // n. Every batch is full: an
+    epoch's last batch continues with the next epoch. This process (`rank` of `world`) yields its equal share of each
+    batch, in `parts` equal parts.
 
-    The order is random, but among the next WINDOW batches those of one of `groups` [n] come together: with images
-    on end apart from images on their side, batches need less padding.
+    The order is random, but within WINDOW batches, images are sorted by `groups` [n]: batches of only portrait or only
+    landscape images need less padding.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class EpochBatches(torch.utils.data.Sampler[list[Key]]):
 def sequential_batches(
     n: int, batch: int, *, groups: Ints | None = None, rank: int = 0, world: int = 1
 ) -> list[list[int]]:
-    """Every image once, in order of its group and then its position; this process gets every `world`-th batch.
+    """Batch every image once, ordered by group, then by position; this process gets every `world`-th batch.
 
-    A batch holds images of one of `groups` [n] only, at most `batch` of them; by default there is one group.
+    Each batch holds at most `batch` images, of a single one of the `groups` [n]; by default there is one group.
     """
     groups = np.zeros(n, dtype=np.int64) if groups is None else groups
     order = np.argsort(groups, kind="stable")

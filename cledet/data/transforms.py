@@ -1,7 +1,7 @@
 """Pure functions on an image, uint8 RGB [H, W, 3], and its boxes, float32 [n, 4] xyxy pixels.
 
-Every function keeps the number and order of the boxes; what has left the image ends without width or height. None
-changes an image in place.
+Every function keeps the number and order of the boxes; boxes outside the image end without width or height. No
+function changes an image in place.
 """
 
 from __future__ import annotations
@@ -13,36 +13,30 @@ import numpy.typing as npt
 from cledet.data.images import Pixels
 
 Boxes = npt.NDArray[np.float32]
-
-
 Window = tuple[int, int, int, int]
 """Top, left, rows and columns of a part of an image."""
 
 
 def resize_short(image: Pixels, short: int, long: int) -> Pixels:
     """Resize so that the short side is `short`, or the long side `long` if that makes a smaller image."""
-    return rescale(image, fit_scale(image, short, long))
+    scale = fit_scale(image, short, long)
+    return resize(image, scaled_size(image, scale), scale)
 
 
 def fit_scale(image: Pixels, short: int, long: int) -> float:
-    """The factor by which `resize_short` resizes."""
+    """Return the factor by which `resize_short` resizes."""
     height, width = image.shape[:2]
     return min(short / min(height, width), long / max(height, width))
 
 
-def scaled(image: Pixels, scale: float) -> tuple[int, int]:
-    """Height and width of the image times a factor, rounded, at least 1."""
+def scaled_size(image: Pixels, scale: float) -> tuple[int, int]:
+    """Return height and width of the image times a factor, rounded, at least 1."""
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     return height, width
 
 
-def rescale(image: Pixels, scale: float) -> Pixels:
-    """Resize by a factor."""
-    return resize(image, scaled(image, scale), scale)
-
-
 def resize(image: Pixels, size: tuple[int, int], scale: float) -> Pixels:
-    """Resize to (height, width), about `scale` times as large: bilinear, by area where shrinking more than twofold."""
+    """Resize to (height, width), `scale` times as large: bilinear, or by area when shrinking more than twofold."""
     if size == image.shape[:2]:
         return image
     method = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
@@ -50,30 +44,29 @@ def resize(image: Pixels, size: tuple[int, int], scale: float) -> Pixels:
 
 
 def scale_boxes(boxes: Boxes, old: tuple[int, int], new: tuple[int, int]) -> Boxes:
-    """The boxes after an image of size `old` was resized to `new`, both (height, width)."""
+    """Scale boxes from an image of size `old` to one of size `new`, both (height, width)."""
     ratio = np.array([new[1] / old[1], new[0] / old[0]] * 2, dtype=np.float32)
     return boxes * ratio
 
 
 def hflip(image: Pixels, boxes: Boxes) -> tuple[Pixels, Boxes]:
-    """Mirror left and right."""
+    """Flip left and right."""
     x1, y1, x2, y2 = boxes.T
     width = image.shape[1]
     return np.asarray(cv2.flip(image, 1), dtype=np.uint8), np.stack([width - x2, y1, width - x1, y2], axis=1)
 
 
 def vflip(image: Pixels, boxes: Boxes) -> tuple[Pixels, Boxes]:
-    """Mirror top and bottom."""
+    """Flip top and bottom."""
     x1, y1, x2, y2 = boxes.T
     height = image.shape[0]
     return np.asarray(cv2.flip(image, 0), dtype=np.uint8), np.stack([x1, height - y2, x2, height - y1], axis=1)
 
 
 def crop(image: Pixels, boxes: Boxes, window: Window) -> tuple[Pixels, Boxes, npt.NDArray[np.bool_]]:
-    """Cut a window out.
+    """Crop an image to a window.
 
-    Returns a view of it, the boxes clipped to it, and [n] whether each box's centre is inside: an object whose
-    centre was cut off is neither to be found nor background.
+    Returns a view of the image, the boxes clipped to the window, and a mask [n] of boxes whose centre is inside.
     """
     top, left, rows, columns = window
     moved = boxes - np.array([left, top, left, top], dtype=np.float32)
@@ -83,13 +76,13 @@ def crop(image: Pixels, boxes: Boxes, window: Window) -> tuple[Pixels, Boxes, np
 
 
 def random_window(height: int, width: int, rows: int, columns: int, rng: np.random.Generator) -> Window:
-    """A window of this size anywhere in the image; at least a pixel, at most the image."""
+    """Draw a window of this size anywhere in the image; at least a pixel, at most the image."""
     rows, columns = min(max(rows, 1), height), min(max(columns, 1), width)
     return int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1)), rows, columns
 
 
-def window_about(box: Boxes, height: int, width: int, rows: int, columns: int, rng: np.random.Generator) -> Window:
-    """A window of this size, or larger where it must be, anywhere about the whole of a box [4] in the image."""
+def window_around(box: Boxes, height: int, width: int, rows: int, columns: int, rng: np.random.Generator) -> Window:
+    """Draw a window of this size, enlarged if necessary, that contains a whole box [4]."""
     (left, top), (right, bottom) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
     rows, columns = min(max(rows, int(bottom - top)), height), min(max(columns, int(right - left)), width)
     first = max(0, int(bottom) - rows), max(0, int(right) - columns)
@@ -97,17 +90,17 @@ def window_about(box: Boxes, height: int, width: int, rows: int, columns: int, r
     return int(rng.integers(first[0], last[0] + 1)), int(rng.integers(first[1], last[1] + 1)), rows, columns
 
 
-def covered(boxes: Boxes, window: Window) -> npt.NDArray[np.float32]:
-    """[n] how much of each box a window covers, 0 to 1; 0 for a box without width or height."""
+def covered_share(boxes: Boxes, window: Window) -> npt.NDArray[np.float32]:
+    """Compute the share [n] of each box's area inside a window, 0 to 1; 0 for a box without width or height."""
     top, left, rows, columns = window
     near, far = np.array([[left, top], [left + columns, top + rows]], dtype=np.float32)
-    shared = np.maximum(np.minimum(boxes[:, 2:], far) - np.maximum(boxes[:, :2], near), 0)
+    overlap = np.maximum(np.minimum(boxes[:, 2:], far) - np.maximum(boxes[:, :2], near), 0)
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    return np.asarray(np.prod(shared, axis=1) / np.where(areas > 0, areas, 1), dtype=np.float32)
+    return np.asarray(np.prod(overlap, axis=1) / np.where(areas > 0, areas, 1), dtype=np.float32)
 
 
 def photometric(image: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
-    """Change brightness, contrast, saturation and hue at random, in one look-up in HSV."""
+    """Change brightness, contrast, saturation and hue at random, with one look-up table in HSV."""
     contrast, saturation = 1 + strength * rng.uniform((-0.4, -0.5), (0.4, 0.5))
     brightness, hue = strength * rng.uniform((-32, -9), (32, 9))
     level = np.arange(256, dtype=np.float64)
@@ -119,10 +112,10 @@ def photometric(image: Pixels, strength: float, rng: np.random.Generator) -> Pix
 
 
 def clip_boxes(boxes: Boxes, height: int, width: int) -> Boxes:
-    """The part of every box that is inside the image."""
+    """Clip boxes to the image."""
     return np.clip(boxes, 0, np.array([width, height, width, height], dtype=np.float32))
 
 
-def visible(boxes: Boxes) -> npt.NDArray[np.bool_]:
-    """[n] whether a box has width and height; not a number counts as not."""
+def has_extent(boxes: Boxes) -> npt.NDArray[np.bool_]:
+    """Mark the boxes [n] with positive width and height; False for NaN."""
     return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])

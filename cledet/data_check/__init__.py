@@ -1,1 +1,1 @@
-"""The dataset doctor."""
+"""Dataset check ("dataset doctor"): statistics and problems of a data set."""

@@ -1,4 +1,4 @@
-"""How many objects of a data set a model's anchors can reach, and which anchors would reach more."""
+"""Anchor coverage: the share of objects that a model's anchors match, and better anchor settings."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from cledet.data_check.statistics import COCO_AREAS, Objects
 from cledet.models.anchors import STRIDES, Anchors
 
 FOREGROUND, BACKGROUND = 0.5, 0.4
-"""IoU from which an anchor answers for an object, and under which it is background (Lin et al. 2017)."""
+"""IoU from which an anchor is assigned to an object, and below which it is background (Lin et al. 2017)."""
 TARGET = 0.95
-"""The share of objects that anchors should reach; under it others are tried."""
+"""The share of objects that anchors should cover; below, other settings are tried."""
 SCALES = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
 """Values of --anchor-scale that are tried."""
 ZOOMS = (1.25, 1.6, 2.0)
-"""Multiples of --imgsz that are tried where no scale is enough."""
-TRIED = 20_000
-"""Objects, evenly spaced, that the trials look at."""
-WORTH, WORTH_RESIZING = 0.005, 0.02
-"""What another scale must gain to be suggested, and a larger image, which costs time and memory."""
+"""Multiples of --imgsz that are tried if no scale is sufficient."""
+SAMPLES = 20_000
+"""Number of evenly spaced objects used in the trials."""
+MIN_GAIN, MIN_RESIZING_GAIN = 0.005, 0.02
+"""Minimum gain of a suggested scale, and of a suggested image size, which costs time and memory."""
 PADDING = 32
-"""What image sides are padded to a multiple of."""
+"""Image sides are padded to a multiple of this."""
 _CHUNK = 1 << 14
 
 
-class Fit(NamedTuple):
-    """The share of objects whose best anchor has an IoU of 0.5 or more, of all and by size, and of 0.4 or more.
+class Coverage(NamedTuple):
+    """Shares of objects whose best anchor has an IoU of 0.5 or more (all, and by size), and of 0.4 or more.
 
-    Sizes are COCO's, in pixels of the network's input; None where there is no such object.
+    Sizes are COCO's, in pixels of the network's input; a share is None without such objects.
     """
 
     objects: int
@@ -47,7 +47,7 @@ class Fit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """Settings, and the share of objects that they reach."""
+    """Anchor settings, and the share of objects that they cover."""
 
     imgsz: int
     anchor_scale: float
@@ -55,88 +55,89 @@ class Suggestion:
 
 
 def best_iou(objects: Objects, scale: float) -> Tensor:
-    """The highest IoU [G] of each object, as resized, with any anchor of its image alone, to the last bit.
+    """Compute the highest IoU [G] of each resized object with any anchor of its image, exactly.
 
-    What two boxes share is what they share across times what they share down, and each falls with the distance of
-    their centres. So of all anchors of one shape the best is, across and down, at one of the two grid positions about
-    the object's centre: 4 looks at each of 45 shapes instead of one at each of 200,000 anchors.
+    The intersection of two boxes is the product of their horizontal and vertical overlaps, and each decreases with the
+    distance of the centres. So the best anchor of a shape is, in each direction, at one of the two grid positions
+    around the object's centre: 4 comparisons per shape for 45 shapes, instead of 200,000 anchors.
     """
     boxes, sizes = torch.from_numpy(objects.boxes), torch.from_numpy(objects.sizes)
     parts = zip(boxes.split(_CHUNK), sizes.split(_CHUNK))
     return torch.cat([boxes.new_zeros(0), *(_best_iou(part, size, scale) for part, size in parts)])
 
 
-def fit(objects: Objects, iou: Tensor) -> Fit:
-    """The shares of these objects, as resized, given the IoU [G] of their best anchors."""
+def measure_coverage(objects: Objects, iou: Tensor) -> Coverage:
+    """Compute the covered shares of resized objects from the IoU [G] of their best anchors."""
     best, kind = iou.numpy(), np.digitize(objects.areas(), COCO_AREAS)
     small, medium, large = (_share(best[kind == i] >= FOREGROUND) for i in range(3))
-    return Fit(len(best), _share(best >= FOREGROUND), small, medium, large, _share(best >= BACKGROUND))
+    return Coverage(len(best), _share(best >= FOREGROUND), small, medium, large, _share(best >= BACKGROUND))
 
 
 def suggest(objects: Objects, imgsz: int, scale: float) -> Suggestion | None:
-    """The anchor scale, or else the image size and scale, that reach most of these objects, as annotated.
+    """Find the anchor scale, or else image size and scale, that cover most of these objects.
 
-    None if the given ones reach TARGET, or if none tried is worth the change.
+    Returns None if the current settings reach TARGET, or if no other setting gains enough.
     """
-    now = reached(objects, imgsz, scale)
-    if len(objects.rows) == 0 or now >= TARGET:
+    current = covered_share(objects, imgsz, scale)
+    if len(objects.rows) == 0 or current >= TARGET:
         return None
-    step = -(-len(objects.rows) // TRIED)
+    step = -(-len(objects.rows) // SAMPLES)
     sample = Objects(objects.rows[::step], objects.boxes[::step], objects.sizes[::step])
     best = _best_scale(sample, imgsz, scale)
     if best.reached < TARGET:
         larger = [_best_scale(sample, round(imgsz * zoom / PADDING) * PADDING, scale) for zoom in ZOOMS]
-        enough = min(TARGET, max(one.reached for one in larger) - WORTH)
-        smallest = next(one for one in larger if one.reached >= enough)
-        best = smallest if smallest.reached >= best.reached + WORTH_RESIZING else best
-    found = reached(objects, best.imgsz, best.anchor_scale)
-    return Suggestion(best.imgsz, best.anchor_scale, found) if found >= now + WORTH else None
+        enough = min(TARGET, max(option.reached for option in larger) - MIN_GAIN)
+        smallest = next(option for option in larger if option.reached >= enough)
+        best = smallest if smallest.reached >= best.reached + MIN_RESIZING_GAIN else best
+    share = covered_share(objects, best.imgsz, best.anchor_scale)
+    return Suggestion(best.imgsz, best.anchor_scale, share) if share >= current + MIN_GAIN else None
 
 
-def reached(objects: Objects, imgsz: int, scale: float) -> float:
-    """The share of these objects, as annotated, that the anchors reach; 0 of none."""
+def covered_share(objects: Objects, imgsz: int, scale: float) -> float:
+    """Compute the share of objects, resized to `imgsz`, that the anchors cover; 0 without objects."""
     iou = best_iou(objects.resized(imgsz), scale).numpy()
     return _share(iou >= FOREGROUND) or 0.0
 
 
 def _best_scale(objects: Objects, imgsz: int, scale: float) -> Suggestion:
-    """The scale that reaches most, to a thousandth; of several the one nearest to `scale`."""
-    tried = [Suggestion(imgsz, one, reached(objects, imgsz, one)) for one in SCALES]
-    return max(tried, key=lambda one: (round(one.reached, 3), -abs(math.log(one.anchor_scale / scale))))
+    """Return the scale of highest coverage, rounded to a thousandth; of equal ones the nearest to `scale`."""
+    options = [Suggestion(imgsz, value, covered_share(objects, imgsz, value)) for value in SCALES]
+    return max(options, key=lambda option: (round(option.reached, 3), -abs(math.log(option.anchor_scale / scale))))
 
 
 def _best_iou(boxes: Tensor, sizes: Tensor, scale: float) -> Tensor:
-    """The same for boxes [G, 4] on images of these sizes [G, 2], width and height."""
+    """Compute the best IoU [G] of boxes [G, 4] on images of these sizes [G, 2], width and height."""
     anchors = Anchors(STRIDES, scale)
     best = torch.zeros(len(boxes))
     padded = positions = -(-sizes // PADDING) * PADDING
     for stride in STRIDES:
         cells: Tensor = getattr(anchors, f"cells{stride}")
         positions = padded // stride if stride <= PADDING else -(-positions // 2)  # P6 and P7 halve the map before
-        across = _shared_side(boxes[:, 0::2], cells[:, 0::2], positions[:, 0], stride)
-        down = _shared_side(boxes[:, 1::2], cells[:, 1::2], positions[:, 1], stride)
-        shared = across * down
-        union = _areas(boxes)[:, None] + _areas(cells) - shared
-        best = torch.maximum(best, (shared / union.clamp(min=torch.finfo(union.dtype).tiny)).amax(-1))
+        horizontal = _max_overlap(boxes[:, 0::2], cells[:, 0::2], positions[:, 0], stride)
+        vertical = _max_overlap(boxes[:, 1::2], cells[:, 1::2], positions[:, 1], stride)
+        intersection = horizontal * vertical
+        union = _areas(boxes)[:, None] + _areas(cells) - intersection
+        best = torch.maximum(best, (intersection / union.clamp(min=torch.finfo(union.dtype).tiny)).amax(-1))
     return best
 
 
-def _shared_side(sides: Tensor, cells: Tensor, positions: Tensor, stride: int) -> Tensor:
-    """The most [G, R] that sides [G, 2] share with cells [R, 2] at one of `positions` [G] multiples of the stride."""
+def _max_overlap(sides: Tensor, cells: Tensor, positions: Tensor, stride: int) -> Tensor:
+    """Compute the largest overlap [G, R] of sides [G, 2] with cells [R, 2] shifted by multiples of the stride.
+
+    `positions` [G] is the number of grid positions of each side's image.
+    """
     low, high = sides[:, :1], sides[:, 1:]
     last = positions[:, None] - 1
     before = torch.minimum(((low + high) / 2 / stride).floor(), last)
-    shared = torch.zeros(len(sides), len(cells))
+    overlap = torch.zeros(len(sides), len(cells))
     for position in (before, torch.minimum(before + 1, last)):
-        shift = position * stride
-        shared = torch.maximum(
-            shared, torch.minimum(high, shift + cells[:, 1]) - torch.maximum(low, shift + cells[:, 0])
-        )
-    return shared
+        start, end = (position * stride + cells[:, i] for i in (0, 1))
+        overlap = torch.maximum(overlap, torch.minimum(high, end) - torch.maximum(low, start))
+    return overlap
 
 
 def _areas(boxes: Tensor) -> Tensor:
-    """Width times height; `cledet.ops` would have it, and with it all of torchvision."""
+    """Compute width times height; importing `cledet.ops` for it would import torchvision."""
     return (boxes[:, 2:] - boxes[:, :2]).prod(-1)
 
 

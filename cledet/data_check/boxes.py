@@ -1,4 +1,4 @@
-"""What is wrong with the boxes of a split; no image is looked at."""
+"""Checks of the boxes of a split, without reading images."""
 
 from __future__ import annotations
 
@@ -8,19 +8,28 @@ import numpy as np
 
 from cledet.data.formats.annotation_errors import ERROR_KINDS
 from cledet.data.index import Bools, DetectionIndex, Floats, Ints
-from cledet.data_check.findings import Example, Finding, Severity, box_examples, counted, few, image_example, place
+from cledet.data_check.findings import (
+    Example,
+    Finding,
+    Severity,
+    box_example,
+    counted,
+    describe_box,
+    first_examples,
+    image_example,
+)
 
 SLACK = 1.0
-"""Pixels that a box may reach over the edge of its image."""
+"""Pixels by which a box may reach over the edge of its image."""
 NEAR = 0.95
-"""IoU over which two boxes of a class are nearly the same."""
+"""IoU above which two boxes of a class are near duplicates."""
 
 
 def check_boxes(split: str, index: DetectionIndex) -> list[Finding]:
-    """ErrorLog of the annotations, images without boxes, and boxes that are degenerate, outside or repeated."""
+    """Find annotation errors, images without boxes, and boxes that are degenerate, outside the image or repeated."""
     degenerate = index.degenerate()
     return [
-        *_faults(split, index),
+        *_annotation_errors(split, index),
         *_some(split, index, "degenerate", degenerate, "box has", "boxes have", "no width or height: not trained on"),
         *_some(split, index, "outside", outside(index) & ~degenerate, "box reaches", "boxes reach", "out of the image"),
         *_some(
@@ -33,7 +42,7 @@ def check_boxes(split: str, index: DetectionIndex) -> list[Finding]:
 
 
 def outside(index: DetectionIndex, slack: float = SLACK) -> Bools:
-    """[B] boxes that reach over an edge by more than `slack` pixels, where the size is known."""
+    """Mark the boxes [B] that reach over an edge by more than `slack` pixels, on images of known size."""
     sizes = index.sizes[index.image_of_boxes()]
     far = index.xywh[:, :2] + index.xywh[:, 2:]
     over = ((index.xywh[:, :2] < -slack) | (far > sizes + slack)).any(axis=1)
@@ -41,20 +50,20 @@ def outside(index: DetectionIndex, slack: float = SLACK) -> Bools:
 
 
 def duplicates(index: DetectionIndex) -> Bools:
-    """[B] objects that are the same, to the pixel's fraction, as an earlier one of the same image and class."""
+    """Mark the objects [B] that equal an earlier one of the same image and class exactly."""
     rows = np.flatnonzero(~index.ignore)
     columns = np.column_stack([index.image_of_boxes(), index.labels, index.xywh])[rows]
-    order = np.lexsort(columns.T)  # stable: of equal ones the first stays the first
+    order = np.lexsort(columns.T)  # stable: the first of equal rows stays first
     repeated = np.zeros(index.num_boxes, dtype=np.bool_)
     repeated[rows[order[1:]]] = (columns[order[1:]] == columns[order[:-1]]).all(axis=1)
     return repeated
 
 
 def near_duplicates(index: DetectionIndex, threshold: float = NEAR) -> tuple[Ints, Ints]:
-    """Pairs of objects of one image and class whose IoU is over `threshold`, but which are not the same.
+    """Find pairs of objects of one image and class with an IoU above `threshold` that are not exact duplicates.
 
-    Returns their rows, [P] and [P], the earlier one first. Sorted by their left edges, boxes are compared with the
-    next ones only as far as the IoU lets those edges lie apart: 2,000 boxes on an image are not 2,000 x 2,000 pairs.
+    Returns their rows, [P] and [P], the earlier one first. Boxes are sorted by left edge and compared only while the
+    IoU can still exceed the threshold, so 2,000 boxes on an image do not cost 2,000 x 2,000 comparisons.
     """
     rows = np.flatnonzero(~index.ignore & ~index.degenerate() & ~duplicates(index))
     images = index.image_of_boxes()
@@ -71,19 +80,19 @@ def near_duplicates(index: DetectionIndex, threshold: float = NEAR) -> tuple[Int
         first, second = first[close], second[close]
         same = _iou(xywh[first], xywh[second]) > threshold
         pairs.append(np.sort(rows[np.stack([first[same], second[same]])], axis=0))
-    one, other = np.concatenate(pairs, axis=1)
-    order = np.lexsort((other, one))
-    return one[order], other[order]
+    earlier, later = np.concatenate(pairs, axis=1)
+    order = np.lexsort((later, earlier))
+    return earlier[order], later[order]
 
 
-def _faults(split: str, index: DetectionIndex) -> Iterator[Finding]:
+def _annotation_errors(split: str, index: DetectionIndex) -> Iterator[Finding]:
     for error in index.annotation_errors:
         text = f"{error.count:,} {ERROR_KINDS[error.kind]}: training refuses the split"
-        yield Finding("error", error.kind, split, error.count, text, few(map(Example, error.examples)))
+        yield Finding("error", error.kind, split, error.count, text, first_examples(map(Example, error.examples)))
 
 
 def _notes(split: str, index: DetectionIndex) -> Iterator[Finding]:
-    """What the reader noted; one that begins with the data set's name is of degenerate boxes, which are found here."""
+    """Yield the reader's notes, except the one on degenerate boxes, which begins with the data set's name."""
     for note in index.notes:
         if not note.startswith(f"{index.name}: "):
             yield Finding("note", "note", split, 1, note)
@@ -92,21 +101,23 @@ def _notes(split: str, index: DetectionIndex) -> Iterator[Finding]:
 def _some(
     split: str, index: DetectionIndex, kind: str, rows: Bools, one: str, many: str, rest: str
 ) -> Iterator[Finding]:
-    """A warning about these boxes [B], if there are any."""
-    count = int(rows.sum())
-    if count:
-        text = f"{counted(count, one, many)} {rest}"
-        yield Finding("warning", kind, split, count, text, box_examples(index, rows))
+    """Yield a warning about the marked boxes [B], if there are any."""
+    marked = np.flatnonzero(rows).tolist()
+    if marked:
+        text = f"{counted(len(marked), one, many)} {rest}"
+        yield Finding(
+            "warning", kind, split, len(marked), text, first_examples(box_example(index, row) for row in marked)
+        )
 
 
 def _near(split: str, index: DetectionIndex) -> Iterator[Finding]:
-    """A warning about nearly equal boxes, if there are any; in the examples both of a pair are marked."""
+    """Yield a warning about near duplicates, if there are any; examples mark both boxes of a pair."""
     earlier, later = near_duplicates(index)
     rows, first = np.unique(later, return_index=True)
     if len(rows):
         images = index.image_of_boxes()
-        examples = few(
-            image_example(index, int(images[row]), f"{place(index, row)}, and another", [earlier[i], row])
+        examples = first_examples(
+            image_example(index, int(images[row]), f"{describe_box(index, row)}, and another", [earlier[i], row])
             for row, i in zip(rows.tolist(), first.tolist())
         )
         words = counted(len(rows), "box nearly repeats", "boxes nearly repeat")
@@ -114,19 +125,19 @@ def _near(split: str, index: DetectionIndex) -> Iterator[Finding]:
 
 
 def _unlabelled(split: str, index: DetectionIndex) -> Iterator[Finding]:
-    """A note about images without boxes; a warning if they are most of the split."""
+    """Yield a note about images without boxes; a warning if they are most of the split."""
     empty = np.flatnonzero(np.diff(index.starts) == 0)
     if len(empty):
         severity: Severity = "warning" if 2 * len(empty) > len(index) else "note"
         text = f"{counted(len(empty), 'image has', 'images have')} no box: background only"
         text = text if len(empty) < len(index) else f"none of the {len(index):,} images has a box"
-        examples = few(image_example(index, image) for image in empty.tolist())
+        examples = first_examples(image_example(index, image) for image in empty.tolist())
         yield Finding(severity, "unlabelled", split, len(empty), text, examples)
 
 
 def _iou(a: Floats, b: Floats) -> Floats:
-    """IoU [n] of boxes xywh [n, 4] with area, row by row."""
+    """Compute the IoU [n] of boxes xywh [n, 4] row by row; areas must be positive."""
     low = np.maximum(a[:, :2], b[:, :2])
     high = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=1)
-    return np.asarray(shared / (a[:, 2:].prod(axis=1) + b[:, 2:].prod(axis=1) - shared))
+    intersection = np.clip(high - low, 0, None).prod(axis=1)
+    return np.asarray(intersection / (a[:, 2:].prod(axis=1) + b[:, 2:].prod(axis=1) - intersection))

@@ -1,4 +1,4 @@
-"""What the doctor says: findings, each with a few examples."""
+"""Findings of a dataset check, each with a few examples."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cledet.data.index import Bools, DetectionIndex, Ints
+from cledet.data.index import DetectionIndex, Ints
 
 EXAMPLES = 8
-"""How many examples of a finding are kept."""
+"""Maximum number of examples per finding."""
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-"""Error: training or evaluation refuses or misreads it; warning: it works, perhaps not as meant; note: a fact."""
+"""Error: training or evaluation refuses or misreads it; warning: it may not be intended; note: a fact."""
 Box = tuple[float, float, float, float]
 """Left, top, width, height in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image to look at, and the boxes on it."""
+    """An image of an example, and its boxes."""
 
     path: str
     size: tuple[int, int]
-    """Width and height as annotated, 0 where they are not."""
+    """Width and height as annotated; 0 if unknown."""
     boxes: tuple[Box, ...] = ()
-    """Those that the finding is about."""
+    """The boxes of the finding."""
     others: tuple[Box, ...] = ()
 
 
@@ -38,11 +38,11 @@ class Example:
     """One case of a finding."""
 
     text: str
-    """What is to be said beside the image's path, perhaps nothing."""
+    """Text shown after the image's path; may be empty."""
     picture: Picture | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The example as plain values; a coordinate that is no number is None."""
+        """Return the example as plain values; NaN and infinite coordinates become None."""
         boxes = self.picture.boxes if self.picture else ()
         return {
             "text": self.text,
@@ -53,36 +53,36 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One kind of thing that was found in one split, or between splits."""
+    """All occurrences of one kind of problem in a split, or between splits."""
 
     severity: Severity
     kind: str
     """One word: "missing", "duplicate", "leak" ..."""
     split: str
-    """The split, or those, as "train, val"."""
+    """The split, or several: "train, val"."""
     count: int
     text: str
     """One sentence, with the count."""
     examples: tuple[Example, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The finding as plain values."""
+        """Return the finding as plain values."""
         named = {"severity": self.severity, "kind": self.kind, "split": self.split, "count": self.count}
         return {**named, "text": self.text, "examples": [example.to_dict() for example in self.examples]}
 
 
 def counted(count: int, one: str, many: str) -> str:
-    """A count and its words: "1 box has", "2,000 boxes have"."""
+    """Return a count with the singular or plural words: "1 box has", "2,000 boxes have"."""
     return f"{count:,} {one if count == 1 else many}"
 
 
-def few(examples: Iterable[Example]) -> tuple[Example, ...]:
-    """The first of the examples; the rest is not made."""
+def first_examples(examples: Iterable[Example]) -> tuple[Example, ...]:
+    """Return the first EXAMPLES examples; the rest is not created."""
     return tuple(islice(examples, EXAMPLES))
 
 
 def image_example(index: DetectionIndex, image: int, text: str = "", rows: Sequence[int] | Ints = ()) -> Example:
-    """An image of a split as an example, with these box rows as those that it is about."""
+    """Create an example of an image, with these box rows marked."""
     width, height = index.sizes[image].tolist()
     own = index.rows(image)
     marked = np.asarray(rows, dtype=np.int64)
@@ -92,18 +92,13 @@ def image_example(index: DetectionIndex, image: int, text: str = "", rows: Seque
 
 
 def box_example(index: DetectionIndex, row: int, text: str = "") -> Example:
-    """A box on its image: class and place, and what is to be said of it."""
+    """Create an example of a box on its image, described by class, position and a text."""
     image = int(np.searchsorted(index.starts, row, side="right")) - 1
-    return image_example(index, image, f"{place(index, row)}{': ' if text else ''}{text}", [row])
+    return image_example(index, image, f"{describe_box(index, row)}{': ' if text else ''}{text}", [row])
 
 
-def box_examples(index: DetectionIndex, rows: Bools) -> tuple[Example, ...]:
-    """The first of these boxes [B]."""
-    return few(box_example(index, row) for row in np.flatnonzero(rows)[:EXAMPLES].tolist())
-
-
-def place(index: DetectionIndex, row: int) -> str:
-    """A box in words."""
+def describe_box(index: DetectionIndex, row: int) -> str:
+    """Describe a box by class and position."""
     x, y, w, h = index.xywh[row].tolist()
     return f"{index.classes[index.labels[row]]} at left {x:g}, top {y:g}, width {w:g}, height {h:g}"
 

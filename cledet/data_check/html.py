@@ -1,12 +1,14 @@
-"""The doctor's report as one page that needs nothing else: tables, histograms, and pictures of the offenders."""
+"""Self-contained HTML page of a dataset check: findings with images, tables and histograms."""
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
 from cledet.data_check.check import Report
-from cledet.data_check.findings import SEVERITIES, Example, Finding, counted
+from cledet.data_check.findings import SEVERITIES, Example, counted
 from cledet.data_check.tables import example_line, tables
 from cledet.data_check.thumbnails import thumbnail
 from cledet.errors import UserError
@@ -19,60 +21,40 @@ MARK = generator("check")
 def refuse_target(path: Path) -> None:
     """Raise UserError for a file that the page must not or cannot be written to."""
     if path.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"--html {path} is no name of a page", "it ends in .html")
+        raise UserError(f"--html {path} is not an HTML file", "choose a name that ends in .html")
     if not path.parent.is_dir():
-        raise UserError(f"--html {path}: the folder {path.parent} is not there", "make it, or choose another")
+        raise UserError(f"--html {path}: the folder {path.parent} does not exist", "create it, or choose another")
     if path.exists() and not (path.is_file() and MARK.encode() in path.read_bytes()[:1000]):
-        raise UserError(f"--html {path} is there and was not written by `cledet check`", "choose another name")
+        raise UserError(f"--html {path} exists and was not written by `cledet check`", "choose another name")
 
 
 def write_page(report: Report, path: Path) -> None:
-    """Write the page, whole or not at all; a page of ours is replaced."""
+    """Write the page atomically; an earlier page of `cledet check` is replaced."""
     refuse_target(path)
-    write_whole(path, page(report))
+    write_whole(path, render_page(report))
 
 
-def page(report: Report) -> str:
-    """The report as HTML, pictures inside."""
-    main = f"""<section>
-<h2>Findings</h2>
-<p class="more">In pictures, what a finding is about is magenta; other boxes are blue.</p>
-{"".join(map(_finding, report.findings)) or '<p class="fine">Nothing is wrong with it.</p>'}
-</section>
-<section class="tables">
-<h2>What is in it</h2>
-{"".join(table(*one) for one in tables(report, whole=True))}
-</section>"""
-    return frame("check", report.name, f'<p class="verdict">{_verdict(report)}</p>', main)
-
-
-def _verdict(report: Report) -> str:
-    counts = [(severity, report.count(severity)) for severity in SEVERITIES]
-    return " ".join(
-        f'<span class="{severity}">{counted(count, severity, severity + "s")}</span>'
-        for severity, count in counts
-        if count
+def render_page(report: Report) -> str:
+    """Render a report as HTML with embedded images."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-
-
-def _finding(finding: Finding) -> str:
-    contents = [thumbnail(e.picture) if e.picture is not None else None for e in finding.examples]
-    figures = "".join(_figure(e, content) for e, content in zip(finding.examples, contents) if content)
-    words = "".join(
-        f"<li>{escape(example_line(e))}</li>" for e, content in zip(finding.examples, contents) if not content
+    summary = templates.get_template("summary.html").render(
+        counts=[(severity, report.count(severity)) for severity in SEVERITIES], counted=counted
     )
-    examples = f'<div class="examples">{figures}</div>' if figures else ""
-    examples += f"<ul>{words}</ul>" if words else ""
-    more = finding.count - len(finding.examples) if finding.examples else 0
-    rest = f'<p class="more">and {more:,} more</p>' if more > 0 else ""
-    return (
-        f'<article class="{finding.severity}">\n<h3><span class="{finding.severity}">{finding.severity}</span> '
-        f"<b>{escape(finding.split)}</b> {escape(finding.text)}</h3>\n"
-        f"{examples}{rest}\n</article>\n"
+    main = templates.get_template("findings.html").render(
+        findings=[(finding, [(e, _image(e)) for e in finding.examples]) for finding in report.findings],
+        tables=[Markup(table(*content)) for content in tables(report, complete=True)],
+        example_line=example_line,
+        named=lambda path: Markup(named(path)),
     )
+    return frame("check", report.name, summary, main)
 
 
-def _figure(example: Example, content: bytes) -> str:
-    assert example.picture is not None
-    text = f"<br>{escape(example.text)}" if example.text else ""
-    return f"<figure>{image(content, 'jpeg')}<figcaption>{named(example.picture.path)}{text}</figcaption></figure>"
+def _image(example: Example) -> Markup | None:
+    """Return the <img> of an example's thumbnail; None without an image, or if it cannot be read."""
+    content = thumbnail(example.picture) if example.picture is not None else None
+    return Markup(image(content, "jpeg")) if content else None

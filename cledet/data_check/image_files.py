@@ -1,4 +1,4 @@
-"""Reads every image file of a data set once: is it there, whole, how large, and what is its content's hash."""
+"""One pass over the image files of a data set: existence, damage, size and content hash."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageFiles:
-    """What reading F files has shown, in columns."""
+    """Results of reading F files, in columns."""
 
     paths: npt.NDArray[np.str_]
-    """[F] absolute paths, each once."""
+    """[F] distinct absolute paths."""
     sizes: npt.NDArray[np.int32]
-    """[F, 2] width and height as decoded; 0 where it cannot be."""
+    """[F, 2] width and height as decoded; 0 if not decodable."""
     digests: Digests
-    """[F] 16 bytes: a hash of the content; empty where there is none."""
+    """[F] 16-byte hash of the content; empty if unreadable."""
     damage: dict[int, tuple[Damage, str]]
-    """What is wrong with those that cannot be decoded, and the reason, by position."""
+    """Kind of damage and reason, by position, for files that cannot be decoded."""
 
 
 def read_files(
@@ -42,10 +42,10 @@ def read_files(
     threads: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[ImageFiles, list[Ints]]:
-    """Read and decode every file that these splits name, once however many name it.
+    """Read and decode every image file of these splits once.
 
-    Returns what was found, and for each split the position [I] of every image's file. `progress` is told
-    (files done, files in all). Memory is a few numbers a file; a handful are decoded at a time.
+    Returns the results, and for each split the position [I] of every image's file. `progress` is called with (files
+    done, number of files). Only a few images are in memory at a time.
     """
     paths, first, positions = np.unique(
         np.concatenate([np.zeros(0, dtype="U1"), *(index.paths for index in indices)]),
@@ -56,10 +56,10 @@ def read_files(
     digests = np.zeros(len(paths), dtype="S16")
     damage: dict[int, tuple[Damage, str]] = {}
     work = zip(paths.tolist(), annotated.tolist())
-    for i, (size, digest, trouble) in enumerate(_in_order(_read, work, threads)):
+    for i, (size, digest, problem) in enumerate(_map_ordered(_read, work, threads)):
         sizes[i], digests[i] = size, digest
-        if trouble is not None:
-            damage[i] = trouble
+        if problem is not None:
+            damage[i] = problem
         if progress is not None:
             progress(i + 1, len(paths))
     starts = np.cumsum([0, *map(len, indices)])
@@ -68,7 +68,7 @@ def read_files(
 
 
 def _read(file: tuple[str, list[int]]) -> tuple[tuple[int, int], bytes, tuple[Damage, str] | None]:
-    """Width and height, the content's hash, and what is wrong."""
+    """Return width and height, the content's hash, and kind and reason of damage, if any."""
     path, (width, height) = file
     try:
         with open(path, "rb", opener=open_regular_file) as stream:
@@ -85,8 +85,8 @@ def _read(file: tuple[str, list[int]]) -> tuple[tuple[int, int], bytes, tuple[Da
     return (columns, rows), digest, None
 
 
-def _in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """Results in order, from threads that are never far ahead; they do decode and hash side by side."""
+def _map_ordered(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """Map items in threads with a bounded queue, yielding results in order; decoding and hashing release the GIL."""
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
@@ -97,10 +97,10 @@ def _in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: in
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)  # on Ctrl-C wait for what is being decoded, not for what is queued
+        pool.shutdown(cancel_futures=True)  # on Ctrl-C, wait for running tasks and drop queued ones
 
 
 def default_threads() -> int:
-    """Two for each CPU that this process may use: one decodes while another waits for the disk."""
+    """Return two threads per CPU available to this process: one decodes while another waits for the disk."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 2 * allowed

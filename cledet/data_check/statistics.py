@@ -1,4 +1,4 @@
-"""What a split holds, in figures: sizes and shapes of its boxes as annotated and as the network would see them."""
+"""Statistics of a split: sizes and shapes of its boxes, as annotated and as resized for the network."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ import numpy.typing as npt
 
 from cledet.config.base import long_side
 from cledet.data.index import DetectionIndex, Floats, Ints
-from cledet.data.transforms import Boxes
-from cledet.data_check.classes import count_classes
+from cledet.data.transforms import Boxes, has_extent
 
 SIDES = (8, 16, 32, 64, 128, 256, 512, 1024)
-"""Bounds of the histogram of sides, the square roots of areas, in pixels."""
+"""Bounds of the histogram of sides (square roots of areas) in pixels."""
 RATIOS = (1 / 4, 1 / 2, 1, 2, 4)
-"""Bounds of the histogram of shapes, width / height."""
+"""Bounds of the histogram of width / height."""
 COCO_AREAS = (32**2, 96**2)
-"""Where COCO's small objects end and its large ones begin, in square pixels."""
+"""Upper bound of COCO's small objects and lower bound of its large ones, in square pixels."""
 Sizes = npt.NDArray[np.int32]
 
 
 class Objects(NamedTuple):
-    """The G ground truths of a split that a network can learn: neither ignored nor degenerate, of known image size."""
+    """The G ground truths of a split that are used in training: not ignored, not degenerate, of known image size."""
 
     rows: Ints  # [G] box rows of the index
     boxes: Boxes  # [G, 4] xyxy pixels, clipped to the image
-    sizes: Sizes  # [G, 2] width and height of each one's image
+    sizes: Sizes  # [G, 2] width and height of each object's image
 
     def resized(self, imgsz: int) -> Objects:
-        """The same after `cledet train --imgsz` has resized the images, to the last bit."""
+        """Resize the objects exactly as `cledet train --imgsz` resizes the images."""
         sides = self.sizes.astype(np.float64)
         scale = np.minimum(imgsz / sides.min(axis=1), long_side(imgsz) / sides.max(axis=1))
         new = np.maximum(np.round(sides * scale[:, None]), 1).astype(np.int32)
@@ -40,41 +39,42 @@ class Objects(NamedTuple):
         return Objects(self.rows, np.clip(self.boxes * ratio, 0, edge), new)
 
     def areas(self) -> Boxes:
-        """[G] width times height in square pixels."""
+        """Compute the areas [G] in square pixels."""
         width, height = (self.boxes[:, 2:] - self.boxes[:, :2]).T
         return width * height
 
 
 @dataclass(frozen=True, slots=True)
 class SplitStatistics:
-    """What one split holds; histograms are counts of objects."""
+    """Statistics of one split; histograms count objects."""
 
     name: str
     parts: tuple[str, ...]
-    """The splits that it is made of, if it is others together."""
+    """The splits whose union it is, if it is one."""
     images: int
     boxes: int
     ignored: int
     empty: int
     """Images without boxes."""
     image_size: tuple[int, int] | None
-    """The most frequent width and height, and how many images have it."""
+    """The most frequent width and height."""
     image_size_count: int
+    """Number of images of that size."""
     boxes_per_image: tuple[float, int]
-    """Median and most."""
+    """Median and maximum."""
     classes: dict[str, int]
     sizes: tuple[int, int, int]
-    """COCO's small, medium and large, by width times height as annotated."""
+    """COCO's small, medium and large objects, by annotated width times height."""
     sizes_resized: tuple[int, int, int]
-    """The same as the network sees them."""
+    """The same after resizing."""
     sides: tuple[int, ...]
-    """By the square root of the area, between the bounds SIDES, as annotated."""
+    """Histogram of the square root of the annotated area, with bounds SIDES."""
     sides_resized: tuple[int, ...]
     ratios: tuple[int, ...]
-    """By width / height as annotated, between the bounds RATIOS."""
+    """Histogram of annotated width / height, with bounds RATIOS."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as plain values, histograms with their bounds."""
+        """Return the statistics as plain values, histograms with their bounds."""
         kinds = ("small", "medium", "large")
         plain = {name: getattr(self, name) for name in ("name", "parts", "images", "boxes", "ignored", "empty")}
         return {
@@ -90,24 +90,23 @@ class SplitStatistics:
 
 
 def objects_of(index: DetectionIndex, sizes: Sizes) -> Objects:
-    """The objects of a split whose images are of these sizes [I, 2], width and height; 0 where nobody knows."""
+    """Return the objects of a split; `sizes` [I, 2] is width and height of its images, 0 if unknown."""
     images = index.image_of_boxes()
     sizes = sizes[images]
     xywh = np.where(index.degenerate()[:, None], 0, index.xywh)
     boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32)
     boxes = np.clip(boxes, 0, np.tile(sizes, 2).astype(np.float32))
-    seen = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & ~index.ignore
-    rows = np.flatnonzero(seen)
+    rows = np.flatnonzero(has_extent(boxes) & ~index.ignore)
     return Objects(rows, boxes[rows], sizes[rows])
 
 
 def describe_split(
     name: str, index: DetectionIndex, sizes: Sizes, objects: Objects, imgsz: int, parts: Sequence[str] = ()
 ) -> SplitStatistics:
-    """The figures of one split with these objects, images being of these sizes [I, 2]."""
+    """Compute the statistics of a split from its objects and image sizes [I, 2]."""
     counts = np.diff(index.starts)
     known = sizes[(sizes > 0).all(axis=1)]
-    kinds, frequency = np.unique(known, axis=0, return_counts=True)
+    distinct, frequency = np.unique(known, axis=0, return_counts=True)
     resized = objects.resized(imgsz)
     width, height = (objects.boxes[:, 2:] - objects.boxes[:, :2]).T.astype(np.float64)
     most = int(frequency.argmax()) if len(frequency) else -1
@@ -118,10 +117,10 @@ def describe_split(
         boxes=index.num_boxes,
         ignored=int(index.ignore.sum()),
         empty=int((counts == 0).sum()),
-        image_size=(int(kinds[most, 0]), int(kinds[most, 1])) if most >= 0 else None,
+        image_size=(int(distinct[most, 0]), int(distinct[most, 1])) if most >= 0 else None,
         image_size_count=int(frequency[most]) if most >= 0 else 0,
         boxes_per_image=(float(np.median(counts)), int(counts.max())),
-        classes=count_classes(index),
+        classes=index.class_counts(),
         sizes=_small_medium_large(objects),
         sizes_resized=_small_medium_large(resized),
         sides=_histogram(np.sqrt(objects.areas()), SIDES),
@@ -136,6 +135,6 @@ def _small_medium_large(objects: Objects) -> tuple[int, int, int]:
 
 
 def _histogram(values: Floats | Boxes, bounds: Sequence[float]) -> tuple[int, ...]:
-    """How many values lie under the first bound, between each two, and from the last on; a bound counts upwards."""
+    """Count the values below the first bound, between each two, and from the last; a bound belongs to the upper bin."""
     counts = np.bincount(np.digitize(values, bounds), minlength=len(bounds) + 1)
     return tuple(int(count) for count in counts)

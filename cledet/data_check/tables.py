@@ -1,4 +1,4 @@
-"""The doctor's report as tables: for the terminal, and for the page."""
+"""Tables of a dataset check's report, for the terminal and the HTML page."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from cledet.data_check.findings import Example
 from cledet.data_check.statistics import RATIOS, SIDES, SplitStatistics
 
 SHOWN_CLASSES = 24
-"""A table of more classes than these shows the largest and the smallest."""
+"""Maximum number of classes in a table; of more, the largest and smallest are shown."""
 
 
 class Table(NamedTuple):
-    """A title, column names, and rows."""
+    """A title, column names and rows."""
 
     title: str
     columns: list[str]
     rows: list[list[Any]]
 
 
-def tables(report: Report, whole: bool = False) -> list[Table]:
-    """Splits, classes (all of them if `whole`), sizes, shapes and anchors; those without content left out."""
+def tables(report: Report, complete: bool = False) -> list[Table]:
+    """Return tables of splits, classes (all if `complete`), sizes, shapes and anchors, without empty ones."""
     splits = [split for split in report.splits if not split.parts]
     if not splits:
         return []
-    found = [_splits(report), _classes(splits, whole)]
+    all_tables = [_splits(report), _classes(splits, complete)]
     if any(sum(split.sizes) for split in splits):
-        found += [_sizes(splits, report.imgsz), _sides(splits, report.imgsz), _ratios(splits), _anchors(report)]
-    return found
+        all_tables += [_sizes(splits, report.imgsz), _sides(splits, report.imgsz), _ratios(splits), _anchors(report)]
+    return all_tables
 
 
 def example_line(example: Example) -> str:
-    """An example in one line: the image's path, relative where it lies under the current folder, and the text."""
+    """Format an example in one line: the image's path, relative to the current folder if inside, and the text."""
     if example.picture is None:
         return example.text
-    path, here = Path(example.picture.path), Path.cwd()
-    shown = path.relative_to(here) if path.is_relative_to(here) else path
-    return f"{shown}: {example.text}" if example.text else str(shown)
+    path, folder = Path(example.picture.path), Path.cwd()
+    path = path.relative_to(folder) if path.is_relative_to(folder) else path
+    return f"{path}: {example.text}" if example.text else str(path)
 
 
-def percent(part: float, whole: float = 1.0) -> str:
-    """A share as text; a dash of nothing."""
-    return f"{100 * part / whole:.1f} %" if whole else "-"
+def percent(part: float, total: float = 1.0) -> str:
+    """Format a share as a percentage; a dash if the total is 0."""
+    return f"{100 * part / total:.1f} %" if total else "-"
 
 
 def _splits(report: Report) -> Table:
-    columns = ["split", "images", "image size", "boxes", "an image", "most", "ignored", "empty"]
+    columns = ["split", "images", "image size", "boxes", "per image", "most", "ignored", "empty"]
     rows = [
         [
             split.name, split.images, _image_size(split), split.boxes, f"{split.boxes_per_image[0]:g}",
@@ -63,15 +63,15 @@ def _splits(report: Report) -> Table:
 
 
 def _image_size(split: SplitStatistics) -> str:
-    """The size that all images have, or most of them."""
+    """Format the size of all images, or with "~" the most frequent size."""
     if split.image_size is None:
         return "-"
     width, height = split.image_size
     return f"{'' if split.image_size_count == split.images else '~'}{width}x{height}"
 
 
-def _classes(splits: Sequence[SplitStatistics], whole: bool) -> Table:
-    """Classes by their boxes, the largest first: all with bars, or of many the largest and the smallest."""
+def _classes(splits: Sequence[SplitStatistics], complete: bool) -> Table:
+    """Return the classes by number of boxes: all with bars if `complete`, else at most SHOWN_CLASSES."""
     total = {name: sum(s.classes.get(name, 0) for s in splits) for s in splits for name in s.classes}
     names = sorted(total, key=lambda name: -total[name])
     sums = [sum(split.classes.values()) for split in splits]
@@ -80,20 +80,18 @@ def _classes(splits: Sequence[SplitStatistics], whole: bool) -> Table:
         counts = [split.classes.get(name, 0) for split in splits]
         rows.append([name, *(cell for n, of in zip(counts, sums) for cell in (n, percent(n, of)))])
     columns = ["class", *(cell for split in splits for cell in (split.name, "share"))]
-    if whole:
-        columns, rows = (
-            [*columns, ""],
-            [[*row, Bar(total[name] / max(total[names[0]], 1))] for row, name in zip(rows, names)],
-        )
+    if complete:
+        columns.append("")
+        rows = [[*row, Bar(total[name] / max(total[names[0]], 1))] for row, name in zip(rows, names)]
     elif len(rows) > SHOWN_CLASSES:
         half = SHOWN_CLASSES // 2
-        between = [f"... {len(rows) - 2 * half} more", *[None] * 2 * len(splits)]
-        rows = [*rows[:half], between, *rows[-half:]]
+        omitted = [f"... {len(rows) - 2 * half} more", *[None] * 2 * len(splits)]
+        rows = [*rows[:half], omitted, *rows[-half:]]
     return Table(_imbalance(names, total), columns, rows)
 
 
 def _imbalance(names: Sequence[str], total: Mapping[str, int]) -> str:
-    """How many classes there are, and how unequal: the largest's boxes over the smallest's that has any."""
+    """Format the number of classes, and the ratio of the largest class to the smallest non-empty one."""
     used = [name for name in names if total[name]]
     title = "1 class" if len(names) == 1 else f"{len(names)} classes"
     if len(used) < 2:
@@ -105,15 +103,15 @@ def _imbalance(names: Sequence[str], total: Mapping[str, int]) -> str:
 
 def _sizes(splits: Sequence[SplitStatistics], imgsz: int) -> Table:
     columns = ["COCO's sizes", "small < 32x32", "medium", "large >= 96x96"]
-    both = (
+    rows = (
         ("as annotated", _sum(s.sizes for s in splits)),
         (f"at --imgsz {imgsz}", _sum(s.sizes_resized for s in splits)),
     )
-    return Table("", columns, [[name, *(percent(n, sum(counts)) for n in counts)] for name, counts in both])
+    return Table("", columns, [[name, *(percent(n, sum(counts)) for n in counts)] for name, counts in rows])
 
 
 def _sides(splits: Sequence[SplitStatistics], imgsz: int) -> Table:
-    """Only the rows between the smallest and the largest object."""
+    """Return the histogram of sides from the smallest to the largest object."""
     counts, resized = _sum(s.sides for s in splits), _sum(s.sides_resized for s in splits)
     used = [i for i, n in enumerate(counts) if n or resized[i]]
     rows = [
@@ -135,9 +133,10 @@ def _ratios(splits: Sequence[SplitStatistics]) -> Table:
 def _anchors(report: Report) -> Table:
     columns = ["split", "IoU >= 0.5", "small", "medium", "large", "IoU >= 0.4"]
     rows = [
-        [name, *("-" if share is None else percent(share) for share in one[1:])] for name, one in report.anchors.items()
+        [name, *("-" if share is None else percent(share) for share in coverage[1:])]
+        for name, coverage in report.anchors.items()
     ]
-    title = f"objects that an anchor reaches at --imgsz {report.imgsz} --anchor-scale {report.anchor_scale:g}"
+    title = f"objects that an anchor covers at --imgsz {report.imgsz} --anchor-scale {report.anchor_scale:g}"
     return Table(title, columns, rows)
 
 

@@ -1,4 +1,4 @@
-"""Small pictures of what a finding is about."""
+"""Thumbnails of findings."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from cledet.visualization.draw import jpeg, near, resized
 SIDE = 480
 """Pixels of a thumbnail's longer side."""
 ZOOM = 8.0
-"""How much a small picture is enlarged at most."""
-MARKED, OTHER, BESIDE = (236, 0, 110), (70, 190, 255), (128, 128, 128)
-"""RGB of the boxes in question, of the others, and of what lies beside the image."""
+"""Maximum enlargement of a small image."""
+MARKED, OTHER, BORDER = (236, 0, 110), (70, 190, 255), (128, 128, 128)
+"""RGB of the finding's boxes, of other boxes, and of the border around the image."""
 CROWDED = 60
-"""More other boxes would hide what is there, and are not drawn."""
+"""Maximum number of other boxes drawn; more would hide the image."""
 SMALL = 14
-"""A box smaller than so many pixels gets a ring around it."""
+"""A box smaller than this many pixels is circled."""
 MARGIN = 0.5
-"""How much may be shown beside the image, in parts of its side, for a box that reaches there."""
+"""Maximum border, as a fraction of the image's side, for boxes that reach outside."""
 
 
 def thumbnail(picture: Picture) -> bytes | None:
-    """The picture with its boxes as JPEG; None where it cannot be read."""
+    """Draw an image with its boxes as JPEG; None if it cannot be read."""
     pixels = _pixels(picture)
     if pixels is None:
         return None
-    pixels, (left, top) = _widen(pixels, picture.boxes)
+    pixels, (left, top) = _add_border(pixels, picture.boxes)
     scale = min(SIDE / max(pixels.shape[:2]), ZOOM)
     canvas = resized(pixels, scale, cv2.INTER_NEAREST)
     others = picture.others if len(picture.others) <= CROWDED else ()
@@ -48,23 +48,23 @@ def _pixels(picture: Picture) -> NDArray[np.uint8] | None:
         return None
 
 
-def _widen(pixels: NDArray[np.uint8], boxes: tuple[Box, ...]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """The image with as much beside it as its boxes need, and how much that is left of it and above."""
+def _add_border(pixels: NDArray[np.uint8], boxes: tuple[Box, ...]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Add a border that shows boxes outside the image; return the image and the border's left and top widths."""
     height, width = pixels.shape[:2]
     known = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     known = known[np.isfinite(known).all(axis=1)]
     low, high = known[:, :2].min(0, initial=0), (known[:, :2] + known[:, 2:]).max(0, initial=0)
-    most = np.array([width, height]) * MARGIN
-    left, top = np.clip(np.ceil(-low), 0, most).astype(int).tolist()
-    right, bottom = np.clip(np.ceil(high - (width, height)), 0, most).astype(int).tolist()
+    limit = np.array([width, height]) * MARGIN
+    left, top = np.clip(np.ceil(-low), 0, limit).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(high - (width, height)), 0, limit).astype(int).tolist()
     if not any((left, top, right, bottom)):
         return pixels, (0, 0)
-    framed = cv2.copyMakeBorder(pixels, top, bottom, left, right, cv2.BORDER_CONSTANT, value=BESIDE)
-    return np.asarray(framed, dtype=np.uint8), (left, top)
+    bordered = cv2.copyMakeBorder(pixels, top, bottom, left, right, cv2.BORDER_CONSTANT, value=BORDER)
+    return np.asarray(bordered, dtype=np.uint8), (left, top)
 
 
 def _mark(canvas: NDArray[np.uint8], box: Box, color: tuple[int, int, int], weight: int) -> None:
-    """Draw a box, and around a marked one that is hard to see a ring."""
+    """Draw a box in place, and a circle around a small marked one."""
     x, y, w, h = box
     x1, y1, x2, y2 = (round(value) for value in near((x, y, x + w, y + h), SIDE).tolist())
     cv2.rectangle(canvas, (x1, y1), (x2, y2), color, weight, cv2.LINE_AA)

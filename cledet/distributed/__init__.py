@@ -1,1 +1,1 @@
-"""Several processes of one command: environment, collectives, devices and launch."""
+"""Distributed training: environment, collectives, devices and launch."""

@@ -1,6 +1,7 @@
-"""The processes of a run, and what they tell each other; a process alone is a group of one, and says nothing.
+"""Collective operations over the processes of a run; without a process group each returns its input.
 
-They are started by `cledet.distributed.launch`, torchrun or SLURM. Process 0 leads: it alone writes files and speaks.
+The processes are started by `cledet.distributed.launch`, torchrun or SLURM. The main process, of rank 0, alone writes
+files and prints.
 """
 
 from __future__ import annotations
@@ -19,21 +20,18 @@ from torch.nn.parallel import DistributedDataParallel
 from cledet.distributed.environment import group_environment
 
 T = TypeVar("T")
-PATIENCE = timedelta(minutes=30)
-"""How long processes wait for one: the leader alone scores what was found, and downloads."""
+TIMEOUT = timedelta(minutes=30)
+"""How long processes wait for each other: the main process alone computes metrics and downloads."""
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Within it, a process that was started as one of several is joined with the others.
-
-    What is on a GPU goes over NCCL, all else over gloo.
-    """
+    """Join the processes that were launched together for the block; NCCL carries GPU tensors, gloo all other data."""
     os.environ.update(group_environment())
     if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     try:
         yield
     finally:
@@ -41,27 +39,27 @@ def process_group() -> Iterator[None]:
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Return the rank of this process."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def local_rank() -> int:
-    """Its number among those of this machine."""
+    """Return the rank of this process on its machine."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes files and speaks."""
+    """Return whether this is the process that writes files and prints."""
     return rank() == 0
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
-    """The sum of the processes' values [...], on each of them."""
+    """Sum a tensor [...] over all processes; the input is not changed."""
     if world_size() == 1:
         return value
     value = value.detach().clone()
@@ -70,21 +68,21 @@ def all_reduce_sum(value: Tensor) -> Tensor:
 
 
 def all_true(condition: bool) -> bool:
-    """Whether it holds in all processes."""
+    """Return whether the condition holds in all processes."""
     return condition if world_size() == 1 else int(all_reduce_sum(torch.tensor(int(condition)))) == world_size()
 
 
 def broadcast(value: T) -> T:
-    """The leader's value, in all processes."""
+    """Send the main process's value to all processes."""
     if world_size() == 1:
         return value
-    held: list[Any] = [value]
-    dist.broadcast_object_list(held, src=0)
-    return held[0]
+    values: list[Any] = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def all_gather(value: T) -> list[T]:
-    """The values of all processes, in order, in each of them."""
+    """Collect the values of all processes, in the order of ranks."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -93,7 +91,7 @@ def all_gather(value: T) -> list[T]:
 
 
 def data_parallel(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network with gradients averaged over the processes; alone, as it is."""
+    """Wrap the network so that gradients are averaged over the processes; one process gets the network itself."""
     if world_size() == 1:
         return network
     if device.type == "cuda":
@@ -102,7 +100,7 @@ def data_parallel(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def gradient_sync(network: nn.Module, now: bool) -> AbstractContextManager[None]:
-    """Average gradients of a `data_parallel` network over the processes, or keep them for later."""
+    """Average gradients of a `data_parallel` network in this backward pass, or accumulate them locally."""
     if now or not isinstance(network, DistributedDataParallel):
         return nullcontext()
     return network.no_sync()
@@ -110,7 +108,7 @@ def gradient_sync(network: nn.Module, now: bool) -> AbstractContextManager[None]
 
 @contextmanager
 def main_process_first() -> Iterator[None]:
-    """Within it the leader goes before the others, who then find what it downloaded, or fail as it did."""
+    """Run the block in the main process first, so that the others reuse its downloads, or fail as it did."""
     if world_size() > 1 and not is_main_process():
         dist.barrier()
     try:

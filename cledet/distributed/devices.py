@@ -1,4 +1,4 @@
-"""Which devices a command runs on, and in which precision."""
+"""Devices and precision of a command."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ CHOICES = "auto, cpu, mps, cuda, cuda:1, or 0,2 for two GPUs"
 
 @dataclass(frozen=True)
 class Picked:
-    """The devices of a run, a process each, and why these, in a sentence; nothing if there is nothing to say."""
+    """Devices of a run, one per process, and the reason for the choice; empty if there was none to make."""
 
     devices: tuple[torch.device, ...]
     reason: str = ""
 
     def __str__(self) -> str:
-        """As `--device` takes them."""
+        """Format the devices for `--device`."""
         return ",".join(map(str, self.devices))
 
 
 def pick_devices(wanted: str) -> Picked:
-    """Devices to train on: `auto` (every idle CUDA GPU, else MPS, else the CPU), or names as `0,2` or `cpu,cpu`.
+    """Select the training devices: `auto` (all idle CUDA GPUs, else MPS, else the CPU), or names as `0,2` or `cpu,cpu`.
 
-    In a group that was started by others `auto` is every GPU that there is: how many are used is settled.
+    In processes started by a launcher, `auto` is every GPU, as the launcher has chosen their number.
     """
     if wanted != "auto":
         return Picked(_parse(wanted))
@@ -45,7 +45,7 @@ def pick_devices(wanted: str) -> Picked:
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The device of a command that uses one: `auto` (the idlest CUDA GPU, else MPS, else the CPU), or a name."""
+    """Select the device of a command that uses one: `auto` (the idlest CUDA GPU, else MPS, else the CPU), or a name."""
     if wanted == "auto":
         if not torch.cuda.is_available():
             return _without_cuda()
@@ -57,9 +57,9 @@ def pick_device(wanted: str) -> torch.device:
 
 
 def own_device(devices: Sequence[torch.device], local_rank: int, local_size: int | None = None) -> torch.device:
-    """The device of a process, the `local_rank`-th of `local_size` (by default $LOCAL_WORLD_SIZE) on this machine.
+    """Select the device of process `local_rank` of `local_size` (by default $LOCAL_WORLD_SIZE) on this machine.
 
-    `cuda:0` alone stands for all GPUs that are seen here, or for the one that each process sees as its own.
+    `cuda:0` alone stands for all visible GPUs, or for the only one that each process can see.
     """
     size = local_size or int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     kind = devices[0].type
@@ -68,8 +68,8 @@ def own_device(devices: Sequence[torch.device], local_rank: int, local_size: int
     if kind == "mps":
         raise UserError(f"{size} processes cannot share the MPS device", "train with one process, or --device cpu")
     if list(devices) == [torch.device("cuda", 0)]:
-        seen = torch.cuda.device_count()
-        devices = [torch.device("cuda", i) for i in range(seen)] if seen > 1 else [devices[0]] * size
+        visible = torch.cuda.device_count()
+        devices = [torch.device("cuda", i) for i in range(visible)] if visible > 1 else [devices[0]] * size
     if size > len(devices):
         raise UserError(f"{size} processes on this machine have {len(devices)} GPUs", "start as many as there are GPUs")
     return devices[local_rank]
@@ -90,7 +90,7 @@ def _parse(wanted: str) -> tuple[torch.device, ...]:
 
 
 def _parse_one(name: str, wanted: str) -> torch.device:
-    """A device that is there, CUDA's with its number."""
+    """Parse the name of an available device; a CUDA device gets its index."""
     try:
         device = torch.device(f"cuda:{name}" if name.isdecimal() else name)
     except RuntimeError:
@@ -105,14 +105,14 @@ def _parse_one(name: str, wanted: str) -> torch.device:
 
 
 def describe(device: torch.device) -> str:
-    """The device in words: `cuda:0 (NVIDIA A100)`, `cpu (8 threads)`."""
+    """Format the device for messages: `cuda:0 (NVIDIA A100)`, `cpu (8 threads)`."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
 
 
 def amp_dtype(device: torch.device, amp: str) -> torch.dtype | None:
-    """The precision of autocast, or None for plain float32; `auto` is bf16 where the device computes it natively."""
+    """Return the dtype of autocast, None for float32; `auto` is bf16 on devices with native support."""
     if amp == "auto":
         return torch.bfloat16 if _has_bf16(device) else None
     if amp == "fp16" and device.type != "cuda":
@@ -134,13 +134,13 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[None]:
-    """Mixed precision of that dtype; nothing for None."""
+    """Return torch's autocast context for the dtype, disabled for None."""
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 @contextmanager
 def within_memory(device: torch.device, hint: str) -> Iterator[None]:
-    """Within it, that the device's memory is too small is a UserError with this hint."""
+    """Turn an out-of-memory error in the block into a UserError with the hint."""
     try:
         yield
     except RuntimeError as error:
@@ -150,22 +150,22 @@ def within_memory(device: torch.device, hint: str) -> Iterator[None]:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether that is what it says: torch's allocator and CUDA itself raise different types."""
+    """Return whether the message reports a lack of memory; torch's allocator and CUDA raise different types."""
     return "out of memory" in str(error)
 
 
 def default_workers(wanted: int) -> int:
-    """Loader processes: no more than the CPUs that this process may use."""
+    """Limit the number of loader processes to the available CPU cores."""
     return min(wanted, cores())
 
 
 def cores() -> int:
-    """The CPUs that this process may use."""
+    """Return the number of CPU cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_used(device: torch.device) -> int:
-    """Bytes of the device's memory that this process holds; on a CPU those of its own, 0 where that is not known."""
+    """Return the memory in bytes that this process holds on the device; 0 if the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.memory_reserved(device)
     if device.type == "mps":

@@ -1,4 +1,4 @@
-"""Why a group of processes ended: of all that failed, the one whose failure came first and not of another's."""
+"""Report on a failed launch: the failure that the others followed from, as one exception."""
 
 from __future__ import annotations
 
@@ -10,84 +10,59 @@ from typing import Any
 
 from cledet.errors import Interrupted, ProcessFailed, UserError
 
-BLOWS = {"SIGKILL", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE"}
-"""Signals that no process gets because another failed, but for SIGKILL, long after."""
-LONG_AFTER = 15.0
-"""Seconds after the first failure from which on a SIGKILL is the launcher's, to one that would not end."""
+Record = dict[str, Any]
+"""How a worker failed, as `worker.record_of` wrote it; empty if the worker could not write it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """How a process failed: its exit code (negative: a signal), when (seconds), what it left, the end of its stderr."""
+    """A worker's exit code (negative: a signal), time of failure in seconds, record and last lines of stderr."""
 
     rank: int
     exitcode: int
-    moment: float
-    record: dict[str, Any] = field(default_factory=dict)
-    said: str = ""
+    time: float
+    record: Record = field(default_factory=dict)
+    stderr: str = ""
 
     @property
     def signal_name(self) -> str:
-        """The signal that ended it, if one did."""
+        """Name of the signal that ended the process; empty if none did."""
         if self.exitcode >= 0:
             return ""
-        known = {member.value: member.name for member in signal.Signals}
-        return known.get(-self.exitcode, f"signal {-self.exitcode}")
+        names = {member.value: member.name for member in signal.Signals}
+        return names.get(-self.exitcode, f"signal {-self.exitcode}")
+
+    @property
+    def is_consequence(self) -> bool:
+        """True if another worker's end explains this one: a lost connection, SIGTERM, or SIGABRT from NCCL."""
+        return bool({"lost", "interrupted"} & self.record.keys()) or self.signal_name in ("SIGTERM", "SIGABRT")
 
 
-def extra_of(content: dict[str, Any]) -> dict[str, Any]:
-    """What `worker.record_of` added to torch elastic's error file; nothing if another wrote it."""
-    message = content.get("message")
-    return message.get("extraInfo", {}) if isinstance(message, dict) else {}
-
-
-def deliberate(records: Sequence[dict[str, Any]]) -> UserError | Interrupted | None:
-    """A user's mistake that any of the processes met, or the interruption that ended them all."""
+def intended_end(records: Sequence[Record]) -> UserError | Interrupted | None:
+    """Return the UserError of any worker, or the Interrupted that ended all of them, if there is one."""
     for record in records:
-        if "mistake" in record:
-            return UserError(*record["mistake"])
+        if "user_error" in record:
+            return UserError(*record["user_error"])
     if not records or not all("interrupted" in record for record in records):
         return None
     number, run = records[0]["interrupted"]
     return Interrupted(number, Path(run) if run else None)
 
 
-def verdict(failures: Sequence[Failure], world: int, host: str) -> UserError | Interrupted | ProcessFailed:
-    """The exception that tells the user why the group of `world` processes ended."""
-    ended = deliberate([failure.record for failure in sorted(failures, key=lambda failure: failure.rank)])
-    return ended or ProcessFailed(describe(cause(failures), world, host))
+def find_cause(failures: Sequence[Failure]) -> Failure:
+    """Return the first failure that no other one explains."""
+    return min(failures, key=lambda failure: (failure.is_consequence, failure.time))
 
 
-def cause(failures: Sequence[Failure]) -> Failure:
-    """The failure that the others follow from.
-
-    Those that lost a peer fail with an exception of their own, or end by the launcher's SIGTERM or NCCL's SIGABRT.
-    """
-    first = min(failure.moment for failure in failures)
-
-    def order(failure: Failure) -> tuple[int, float]:
-        blow = failure.signal_name in BLOWS
-        late = failure.signal_name == "SIGKILL" and failure.moment - first > LONG_AFTER
-        silent = failure.exitcode > 0 and not failure.record  # it called os._exit, or a library did
-        if (blow and not late) or silent:
-            return 0, failure.moment
-        if not failure.record or "interrupted" in failure.record:
-            return 3, failure.moment
-        return 2 if "lost" in failure.record else 1, failure.moment
-
-    return min(failures, key=order)
-
-
-def describe(failure: Failure, world: int, host: str) -> str:
-    """Which process failed, and how: its traceback, or the signal and the end of its stderr."""
-    who = f"rank {failure.rank} of {world} on {host}"
-    if trace := failure.record.get("py_callstack"):
-        elsewhere = (
-            "\na process of another node has ended before: its output says why" if "lost" in failure.record else ""
-        )
-        return f"{who} failed:\n{trace.rstrip()}{elsewhere}"
-    said = f":\n{failure.said.rstrip()}" if failure.said.strip() else ""
-    if not failure.signal_name:
-        return f"{who} ended with exit code {failure.exitcode}{said}"
-    why = ", as the system does when memory runs out" if failure.signal_name == "SIGKILL" else ""
-    return f"{who} was killed by {failure.signal_name}{why}{said}"
+def report(failures: Sequence[Failure], world_size: int, host: str) -> ProcessFailed:
+    """Return the exception that describes the cause: its traceback, or its signal and the end of its stderr."""
+    cause = find_cause(failures)
+    worker = f"rank {cause.rank} of {world_size} on {host}"
+    if "traceback" in cause.record:
+        hint = "\na process of another node ended before: its output tells the reason" if "lost" in cause.record else ""
+        return ProcessFailed(f"{worker} failed:\n{cause.record['traceback'].rstrip()}{hint}")
+    stderr = f":\n{cause.stderr.rstrip()}" if cause.stderr.strip() else ""
+    if not cause.signal_name:
+        return ProcessFailed(f"{worker} ended with exit code {cause.exitcode}{stderr}")
+    memory = ", as the system does when memory runs out" if cause.signal_name == "SIGKILL" else ""
+    return ProcessFailed(f"{worker} was killed by {cause.signal_name}{memory}{stderr}")

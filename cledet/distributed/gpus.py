@@ -1,4 +1,4 @@
-"""Which CUDA GPUs are idle: what nvidia-smi or CUDA say of them, and what is made of it."""
+"""Idle CUDA GPUs, from the metrics of nvidia-smi or CUDA."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 import torch
 
 IDLE_MEMORY = 0.8
-"""An idle GPU has at least this part of its memory free."""
+"""Minimum share of free memory of an idle GPU."""
 IDLE_PERCENT = 10
-"""An idle GPU computes in less than so many percent of the time."""
+"""Utilization in percent below which a GPU is idle."""
 QUERY = "index,uuid,name,memory.total,memory.free,utilization.gpu"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """A GPU by torch's number, or, as nvidia-smi lists it, by its own; memory in MiB, `busy` in percent or unknown."""
+    """A GPU with torch's index, or nvidia-smi's in its list; memory in MiB, `busy` in percent or None if unknown."""
 
     index: int
     free: int
@@ -30,7 +30,7 @@ class Gpu:
 
     @property
     def idle(self) -> bool:
-        """Whether hardly anything is on it, so far as is known."""
+        """True if memory and utilization, where known, are below the limits."""
         return self.free >= IDLE_MEMORY * self.total and (self.busy or 0) < IDLE_PERCENT
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Gpu:
 
 
 def idle_gpus(gpus: Sequence[Gpu]) -> tuple[list[Gpu], str]:
-    """Those that are idle, else the one with most free memory; and why, in a sentence if there is anything to say."""
+    """Select the idle GPUs, or else the one with most free memory; also return the reason for the choice."""
     idle = [gpu for gpu in gpus if gpu.idle]
     rest = "; ".join(str(gpu) for gpu in gpus if not gpu.idle)
     if len(idle) == len(gpus):
@@ -59,18 +59,17 @@ def idle_gpus(gpus: Sequence[Gpu]) -> tuple[list[Gpu], str]:
 
 
 def idlest(gpus: Sequence[Gpu]) -> Gpu:
-    """An idle one before others, then the one with most free memory, then the first."""
+    """Select one GPU: idle before busy, then by free memory, then by index."""
     return max(gpus, key=lambda gpu: (gpu.idle, gpu.free, -gpu.index))
 
 
 def cuda_gpus() -> list[Gpu]:
-    """What is known of the GPUs that torch sees.
+    """Measure the GPUs that torch can use.
 
-    nvidia-smi is asked first: CUDA's own figures need a context on each GPU, which takes memory there, and do not
-    tell who computes.
+    nvidia-smi comes first: CUDA needs a context on each GPU, which takes memory there, and does not report utilization.
     """
     count = torch.cuda.device_count()
-    gpus = visible_gpus(parse_smi(ask_smi()), os.environ)
+    gpus = visible_gpus(parse_nvidia_smi(query_nvidia_smi()), os.environ)
     if gpus is not None and len(gpus) == count:
         return gpus
     mib = 1024**2
@@ -78,19 +77,19 @@ def cuda_gpus() -> list[Gpu]:
     return [Gpu(index=i, free=free // mib, total=total // mib) for i, (free, total) in enumerate(memory)]
 
 
-def ask_smi() -> str:
-    """nvidia-smi's table, a line a GPU; empty where there is none or it does not answer."""
+def query_nvidia_smi() -> str:
+    """Return nvidia-smi's table, one line per GPU; empty if it is not installed or fails."""
     command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return answer.stdout
+    return process.stdout
 
 
-def parse_smi(table: str) -> list[Gpu]:
-    """The GPUs of nvidia-smi's table; one whose memory is not told (`[N/A]`) is left out."""
-    found = []
+def parse_nvidia_smi(table: str) -> list[Gpu]:
+    """Parse nvidia-smi's table; a GPU without memory metrics (`[N/A]`) is skipped."""
+    gpus = []
     for row in csv.reader(table.splitlines(), skipinitialspace=True):
         if len(row) != len(QUERY.split(",")):
             continue
@@ -98,29 +97,29 @@ def parse_smi(table: str) -> list[Gpu]:
         if not (index.isdecimal() and total.isdecimal() and free.isdecimal()):
             continue
         percent = int(busy) if busy.isdecimal() else None
-        found.append(Gpu(index=int(index), free=int(free), total=int(total), busy=percent, uuid=uuid, name=name))
-    return found
+        gpus.append(Gpu(index=int(index), free=int(free), total=int(total), busy=percent, uuid=uuid, name=name))
+    return gpus
 
 
 def visible_gpus(listed: Sequence[Gpu], environ: Mapping[str, str]) -> list[Gpu] | None:
-    """nvidia-smi's GPUs as CUDA numbers them, by CUDA_VISIBLE_DEVICES; None if that cannot be known.
+    """Renumber nvidia-smi's GPUs as CUDA does, by CUDA_VISIBLE_DEVICES; None if the order is unknown.
 
-    CUDA's default order is by speed, nvidia-smi's by bus: they agree where all GPUs are of a kind, or CUDA_DEVICE_ORDER
-    is PCI_BUS_ID.
+    CUDA sorts by speed and nvidia-smi by bus id. Both agree if all GPUs are of one model, or if CUDA_DEVICE_ORDER is
+    PCI_BUS_ID.
     """
-    alike = len({gpu.name for gpu in listed}) == 1
-    if not listed or not (alike or environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"):
+    same_model = len({gpu.name for gpu in listed}) == 1
+    if not listed or not (same_model or environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"):
         return None
     chosen = environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return [replace(gpu, index=i) for i, gpu in enumerate(listed)]
-    seen: list[Gpu] = []
+    visible: list[Gpu] = []
     for word in chosen.split(","):
         matching = [gpu for gpu in listed if _is_named(gpu, word.strip())]
         if len(matching) != 1:
-            break  # as CUDA does: what follows a wrong name is not seen
-        seen.append(replace(matching[0], index=len(seen)))
-    return seen
+            break  # CUDA ignores everything after a wrong name
+        visible.append(replace(matching[0], index=len(visible)))
+    return visible
 
 
 def _is_named(gpu: Gpu, word: str) -> bool:

@@ -1,41 +1,95 @@
-"""Several processes of one command: started and watched over by torch elastic, on this machine or on several.
-
-All end when one fails, and the user hears why once. Results are the launcher's to print: of the processes only the
-first one's stderr is seen, the rest of what they write is in files.
-"""
+"""Launch of a command as several worker processes, one per device, on this machine or on several."""
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
-import sys
-import threading
-import uuid
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from torch.distributed import DistError
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.elastic.rendezvous import RendezvousError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed import DistError, TCPStore
 
-from cledet.distributed.environment import group_environment, in_group
-from cledet.distributed.failure_report import verdict
-from cledet.distributed.rendezvous import BACKEND, no_meeting, nodes_of
-from cledet.distributed.worker_logs import Starts
-from cledet.errors import UserError
+from cledet.console import warn
+from cledet.distributed.devices import cores
+from cledet.distributed.failure_report import intended_end, report
+from cledet.distributed.worker_process import WorkerProcess, watch
+from cledet.errors import Interrupted, ProcessFailed, UserError
+from cledet.signals import interrupts
 
-__all__ = ["group_environment", "in_group", "launch"]
+PORT = 29500
+"""Default port of --rdzv-endpoint."""
+JOIN_TIMEOUT = timedelta(minutes=15)
+"""How long machines wait for each other before each start of the workers."""
+LEAVE_TIMEOUT = timedelta(seconds=60)
+"""How long the machine of rank 0 waits for the others after its own workers have ended."""
+OTHER_NODE = ("another node has ended the run", "its output tells the reason")
 
-REACHING = 300
-"""Seconds in which the machine where nodes meet must answer."""
-MEETING = 900
-"""Seconds that nodes wait there for each other."""
+
+class Nodes:
+    """The machines of a run, which agree on ranks and on the address of the workers' store before each start.
+
+    torch's TCPStore on the machine of rank 0 connects them. A run on one machine is the case of one node.
+    """
+
+    def __init__(self, number: int, rank: int, endpoint: str) -> None:
+        self.number, self.rank = number, rank
+        self.host, self.port = ("localhost", 0) if number == 1 else parse_endpoint(endpoint)
+        self.store = self._connect()
+        self.worker_store: TCPStore | None = None
+
+    def _connect(self) -> TCPStore:
+        """Open the store once all machines are there. Raises UserError after JOIN_TIMEOUT."""
+        while True:
+            try:
+                store = TCPStore(self.host, self.port, self.number, is_master=self.rank == 0, timeout=JOIN_TIMEOUT)
+            except DistError as error:
+                hint = "start the same command on each machine with its own --node-rank; rank 0 listens at the endpoint"
+                message = f"the {self.number} nodes did not connect at {self.host}:{self.port}"
+                raise UserError(f"{message}: {str(error).splitlines()[0]}", hint) from error
+            with suppress(DistError):  # the store of an earlier launch, which is about to close
+                if store.add(f"joined/{self.rank}", 1) == 1:
+                    return store
+            time.sleep(0.1)
+
+    def agree(self, start: int, processes: int) -> list[dict[str, str]]:
+        """Return the environment variables of this machine's workers, once all machines are ready for the start."""
+        self.store.set(f"{start}/processes/{self.rank}", str(processes))
+        counts = [int(self.store.get(f"{start}/processes/{node}")) for node in range(self.number)]
+        if self.rank == 0:  # a store per start, at a free port: keys of an earlier start would mislead the workers
+            self.worker_store = TCPStore(self.host, 0, is_master=True, wait_for_workers=False)
+            self.store.set(f"{start}/port", str(self.worker_store.port))
+        shared = {
+            "WORLD_SIZE": str(sum(counts)),
+            "LOCAL_WORLD_SIZE": str(processes),
+            "MASTER_ADDR": self.host,
+            "MASTER_PORT": self.store.get(f"{start}/port").decode(),
+            "TORCHELASTIC_USE_AGENT_STORE": "True",  # workers connect to the store instead of opening one
+            "TORCHELASTIC_RESTART_COUNT": str(start),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // processes)),
+        }
+        first = sum(counts[: self.rank])
+        return [{**shared, "RANK": str(first + i), "LOCAL_RANK": str(i)} for i in range(processes)]
+
+    def failed(self) -> bool:
+        """Return whether the launcher of a machine has failed."""
+        try:
+            return self.number > 1 and self.store.check(["failed"])
+        except DistError:  # the machine of rank 0 is gone
+            return True
+
+    def leave(self, failed: bool) -> None:
+        """Tell the other machines that this one has ended; rank 0 keeps the stores open until all have."""
+        with suppress(DistError):
+            if failed:
+                self.store.set("failed", "")
+            self.store.set(f"ended/{self.rank}", "")
+            if self.rank == 0:
+                self.store.wait([f"ended/{node}" for node in range(self.number)], LEAVE_TIMEOUT)
 
 
 def launch(
@@ -49,113 +103,79 @@ def launch(
     log_folder: Path | None = None,
     entry: str = "cledet.cli:app",
 ) -> None:
-    """Run the command in so many processes on this machine, one of `nnodes`, and return when all have ended well.
+    """Run the command in `processes` workers on this machine, one of `nnodes`, until all have succeeded.
 
-    `entry` is MODULE:FUNCTION. Raises what ended the processes: UserError, Interrupted, KeyboardInterrupt before there
-    was anything to save, or ProcessFailed, after `max_restarts` new starts.
+    `entry` is MODULE:FUNCTION. The first worker's stderr is shown; all other output goes to files in `log_folder`.
+    Raises the UserError of a worker, Interrupted, KeyboardInterrupt if nothing was saved, or, after `max_restarts`
+    restarts, ProcessFailed.
     """
-    nodes = nodes_of(nnodes, node_rank, rdzv_endpoint)
-    command = ["-m", "cledet.distributed.worker", entry, *(word.replace("$", "$$") for word in arguments)]
-    with _surroundings(log_folder) as folder:
-        starts = Starts(folder, nodes, max_restarts)
-        with starts:
-            _run(_config(starts, processes), command, starts)
-
-
-def _config(starts: Starts, processes: int) -> LaunchConfig:
-    nodes = starts.nodes
-    waits = {"read_timeout": REACHING, "join_timeout": MEETING}
-    return LaunchConfig(
-        min_nodes=nodes.number,
-        max_nodes=nodes.number,
-        nproc_per_node=processes,
-        run_id="cledet" if nodes.number > 1 else uuid.uuid4().hex,
-        rdzv_backend=BACKEND,
-        rdzv_endpoint=nodes.place,
-        rdzv_configs={"is_host": nodes.rank == 0, "wrap": starts.meet, **waits},
-        max_restarts=starts.max_restarts,
-        logs_specs=starts,
-        local_addr=f"node-{nodes.rank:05d}",  # torch ranks nodes by their addresses; Starts gives out the true one
-    )
-
-
-def _run(config: LaunchConfig, command: Sequence[str], starts: Starts) -> None:
+    nodes = Nodes(nnodes, node_rank, rdzv_endpoint)
+    finished = False
     try:
-        elastic_launch(config, sys.executable)(*command)
-    except ChildFailedError as failed:
-        raise verdict(starts.failures(failed), starts.world, socket.gethostname()) from None
-    except SignalException as stopped:
-        raise starts.interruption(stopped.sigval) from None
-    except (RendezvousError, DistError) as error:
-        if not starts.count:
-            raise no_meeting(error, starts.nodes) from error
-        raise starts.interrupted() or UserError("another node has ended the run", "its output says why") from None
-
-
-@contextmanager
-def _surroundings(log_folder: Path | None) -> Iterator[Path]:
-    """The folder of the processes' files, within which torch elastic is quiet; signal handlers come back afterwards."""
-    with ExitStack() as stack:
-        if log_folder is None:
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="cledet-")))
-        else:
-            folder = log_folder
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.callback(_tidy, folder)
-        stack.enter_context(_own_store())
-        stack.enter_context(_handlers_kept())
-        stack.enter_context(_quiet())
-        yield folder
-
-
-def _tidy(folder: Path) -> None:
-    """Keep only files in which something is written."""
-    for path in folder.glob("rank*.*"):
-        if path.suffix == ".json" or path.stat().st_size == 0:
-            path.unlink()
-    if not any(folder.iterdir()):
-        folder.rmdir()
-
-
-@contextmanager
-def _own_store() -> Iterator[None]:
-    """Let each start have a store of its own: in one that is shared it would read what the last one wrote."""
-    key = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
-    before = os.environ.get(key)
-    os.environ[key] = "1"
-    try:
-        yield
+        with _log_files(log_folder) as folder:
+            for start in range(max_restarts + 1):
+                failure = _run([entry, *arguments], processes, nodes, folder, start)
+                if failure is None:
+                    finished = True
+                    return
+                if start == max_restarts:
+                    raise failure
+                warn(f"a process failed; start {start + 2} of at most {max_restarts + 1}", *str(failure).split("\n"))
     finally:
-        if before is None:
-            del os.environ[key]
-        else:
-            os.environ[key] = before
+        nodes.leave(failed=not finished)
+
+
+def _run(command: Sequence[str], processes: int, nodes: Nodes, folder: Path, start: int) -> ProcessFailed | None:
+    """Start the workers and wait for them; return why they failed. Raises what a restart would not change."""
+    try:
+        environments = nodes.agree(start, processes)
+    except DistError as error:
+        raise UserError(*OTHER_NODE) from error
+    with interrupts(announce=False) as stop:
+        workers = [WorkerProcess(command, environ, folder, start) for environ in environments]
+        failures = watch(workers, stop, nodes.failed)
+    records = [worker.record() for worker in workers]
+    if stop.number is not None:
+        saved = intended_end([record for record in records if "interrupted" in record])
+        raise saved or (KeyboardInterrupt() if stop.number == signal.SIGINT else Interrupted(stop.number))
+    if failures:
+        if (end := intended_end(records)) is not None:
+            raise end
+        return report(failures, int(environments[0]["WORLD_SIZE"]), socket.gethostname())
+    if any(worker.process.returncode for worker in workers):
+        raise UserError(*OTHER_NODE)
+    return None
 
 
 @contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Put back the signal handlers that torch elastic replaces."""
-    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
-    wanted = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in wanted}
+def _log_files(log_folder: Path | None) -> Iterator[Path]:
+    """Yield the folder for the workers' files; at the end, delete empty files and failure records."""
+    if log_folder is None:
+        with TemporaryDirectory(prefix="cledet-") as temporary:
+            yield Path(temporary)
+        return
+    log_folder.mkdir(parents=True, exist_ok=True)
     try:
-        yield
+        yield log_folder
     finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        for path in log_folder.glob("rank*.*"):
+            if path.suffix == ".json" or path.stat().st_size == 0:
+                path.unlink()
+        if not any(log_folder.iterdir()):
+            log_folder.rmdir()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Torch elastic's log is not for users, but for those who set LOGLEVEL."""
-    logger = logging.getLogger("torch.distributed.elastic")
-    before, silence = logger.propagate, logging.NullHandler()
-    if "LOGLEVEL" not in os.environ:
-        logger.propagate = False
-        logger.addHandler(silence)
+def parse_endpoint(text: str) -> tuple[str, int]:
+    """Split HOST or HOST:PORT; an IPv6 address is in brackets. Raises UserError for another form or unknown host."""
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text, str(PORT)
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UserError(f"--rdzv-endpoint {text} is not HOST or HOST:PORT", "name the machine of --node-rank 0")
+    host = host.strip("[]")
     try:
-        yield
-    finally:
-        logger.propagate = before
-        logger.removeHandler(silence)
+        socket.getaddrinfo(host, int(port))
+    except OSError as error:
+        hint = "give the address of the machine of --node-rank 0"
+        raise UserError(f"--rdzv-endpoint {text}: {host} is not known here ({error.strerror})", hint) from None
+    return host, int(port)

@@ -1,1 +1,1 @@
-"""Files: atomic writes, weights read without running code, run folders, provenance."""
+"""File input and output: atomic writes, safe reading of weights, run folders, provenance."""

@@ -1,4 +1,4 @@
-"""Files written whole or not at all: a crash, a kill or a full disk leaves the old one, never half of a new one."""
+"""Atomic writes: after a crash, a kill or on a full disk, a file is the old or the new one, never a part of it."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from typing import Any, BinaryIO
 from cledet.errors import UserError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-"""A full disk, and a user's share of it that is used up."""
+"""Error numbers of a full disk and an exhausted quota."""
 NAME_MAX = 255
-"""Bytes of a file's name that common filesystems take."""
+"""Longest file name in bytes on common filesystems."""
 
 
 def previous(path: Path) -> Path:
-    """Where the file that was at `path` before is kept: last.pt -> last.previous.pt."""
+    """Return the path that keeps the previous file of `path`: last.pt -> last.previous.pt."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file, or the one before it."""
+    """Return True if the file or its previous one exists."""
     return path.is_file() or previous(path).is_file()
 
 
 def write_file(path: Path, write: Callable[[BinaryIO], object], *, keep: bool = False, sync: bool = True) -> None:
-    """Write a file anew: a temporary one beside it, synced, then renamed; with `keep` the old one becomes previous.
+    """Write a temporary file beside `path`, sync it and rename it; with `keep` the old file becomes `previous(path)`.
 
-    Without `sync`, for files by the thousand, a crash of the machine (not of the process) may cost the new one.
-    Raises UserError if that fails; then the old files are as they were, and the temporary one is gone.
+    Without `sync`, for thousands of files, a crash of the machine (not of the process) may lose the new file. Raises
+    UserError on failure, with the old files unchanged and the temporary one deleted.
     """
     part, aside = _part(path), _part(previous(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)  # of a process that was killed
+        part.unlink(missing_ok=True)  # left by a killed process
         with part.open("xb") as file:
             write(file)
             file.flush()
@@ -59,24 +59,24 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], *, keep: bool = 
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write plain data as JSON, as `write_whole` does."""
+    """Write plain data as JSON, see `write_whole`."""
     write_whole(path, json.dumps(document, indent=1))
 
 
 def write_whole(path: Path, content: str | bytes, *, sync: bool = True) -> None:
-    """Write a file so that readers see the old one or the whole new one, and a full disk leaves the old one.
+    """Write a file atomically, see `write_file`.
 
-    Half characters, as names of files that are not UTF-8 hold them, are written as escapes.
+    Surrogate characters, which stand for bytes of file names that are not UTF-8, are written as escapes.
     """
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     write_file(path, lambda file: file.write(data), sync=sync)
 
 
 def _exchange(part: Path, path: Path, aside: Path) -> None:
-    """Put the new file at `path` and what was there at `previous(path)`.
+    """Move the new file `part` to `path`, and the old one to `previous(path)`.
 
-    At every moment `path` is the old file or the new one, and the previous file is not given up before the new one is
-    in place. Without hard links, as on FAT, there is a moment with the previous file only.
+    At any time `path` is the old or the new file, and the previous file is replaced last. Without hard links, as on
+    FAT, only the previous file exists for a moment.
     """
     try:
         aside.unlink(missing_ok=True)
@@ -90,25 +90,25 @@ def _exchange(part: Path, path: Path, aside: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the folder's renames on the disk, where a folder can be synced."""
+    """Sync the renames in a folder to the disk, if the filesystem supports it."""
     if not hasattr(os, "O_DIRECTORY"):  # Windows
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):  # some network filesystems cannot
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):  # unsupported by some network filesystems
             raise
     finally:
         os.close(handle)
 
 
 def unwritable(path: Path, error: OSError) -> UserError:
-    """The sentence for a file that could not be written, with the way on for a run's."""
+    """Build the error for a file that could not be written, with a hint to resume if it belongs to a run."""
     run = next((folder for folder in path.parents[:2] if is_there(folder / "weights" / "last.pt")), None)
-    ways = ["free some space"] if error.errno in NO_ROOM else []
-    ways += [f"go on with: cledet train --resume {run}"] if run is not None else []
-    return UserError(f"{path} could not be written: {error.strerror or error}", " and ".join(ways))
+    hints = ["free some space"] if error.errno in NO_ROOM else []
+    hints += [f"go on with: cledet train --resume {run}"] if run is not None else []
+    return UserError(f"{path} could not be written: {error.strerror or error}", " and ".join(hints))
 
 
 def _part(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Limits of what a pickle makes: a file of a few bytes may ask for gigabytes, or for hours."""
+"""Limits on the size of a pickle's content, because a file of a few bytes may request gigabytes or hours."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from typing import IO, Any
 from torch import Tensor
 
 OPCODES, ENTRIES = 1_000_000, 300_000
-"""Of a pickle, and of its content; a last.pt of r101 with AdamW, averaged weights and 1203 classes has 120,000, and
-40,000."""
+"""Most opcodes of a pickle and entries of its content.
+
+A last.pt of r101 with AdamW, averaged weights and 1203 classes has 120,000 and 40,000.
+"""
 DEPTH = 100
-"""Containers within each other."""
+"""Deepest nesting of containers."""
 PUT, GET = ("PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET")
 
 
 class TooLarge(Exception):
-    """A pickle that makes more than weights are made of."""
+    """A pickle that exceeds the limits."""
 
 
 def check_opcodes(file: IO[bytes]) -> None:
-    """Follow the opcodes of the next pickle in a file, with the size of each object in its place.
+    """Simulate the opcodes of the next pickle in a file, with sizes in place of objects.
 
-    An object that holds another one twice counts it twice: hashing or copying it takes that long. Raises TooLarge,
-    IndexError, KeyError, TypeError or ValueError for a damaged pickle.
+    An object that contains another one twice counts it twice, because hashing or copying visits it twice. Raises
+    TooLarge, and IndexError, KeyError, TypeError or ValueError for a damaged pickle.
     """
     stack: list[Any] = []  # sizes of objects, None for a mark
     memo: dict[int, int] = {}
@@ -35,7 +37,7 @@ def check_opcodes(file: IO[bytes]) -> None:
         elif name in PUT or name == "MEMOIZE":
             place = len(memo) if argument is None else int(argument)
             memo[place] = stack[-1]
-            if place > number:  # the memo is a list as long as its highest place
+            if place > number:  # the unpickler's memo is a list up to its highest index
                 raise TooLarge
         elif name == "DUP":
             stack.append(stack[-1])
@@ -47,7 +49,7 @@ def check_opcodes(file: IO[bytes]) -> None:
 
 
 def _pop(stack: list[Any], kinds: list[Any]) -> int:
-    """Take what an opcode takes; returns its size."""
+    """Pop the arguments of an opcode and return their size."""
     size = 0
     if pickletools.markobject in kinds:
         while (top := stack.pop()) is not None:
@@ -57,9 +59,9 @@ def _pop(stack: list[Any], kinds: list[Any]) -> int:
 
 
 def check_content(content: Any) -> None:
-    """Raise TooLarge for content that is large or deep where all of it is visited, or a tensor larger than its bytes.
+    """Raise TooLarge for content with too many or too deep entries, or with a tensor larger than its storage.
 
-    Lists may hold each other, and a tensor of shape [10^12] may repeat one number.
+    Lists may contain each other, and a tensor of shape [10^12] may repeat one number.
     """
     left, visited = [(content, 0)], 0
     while left:

@@ -1,4 +1,4 @@
-"""What wrote a checkpoint: versions of the packages, and the commit of the checkout that ran."""
+"""Provenance of a checkpoint: versions of the packages and the git commit that wrote it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import torchvision
 from cledet import __version__
 
 PATIENCE = 3.0
-"""Seconds that git may take for an answer."""
+"""Timeout of git in seconds."""
 
 
 @cache
 def versions() -> dict[str, str | None]:
-    """Versions by name, and under `git` the commit of the checkout that the package is imported from, if it is one."""
+    """Collect versions by name, and under `git` the commit of the checkout that cledet is imported from, or None."""
     return {
         "cledet": __version__,
         "torch": str(torch.__version__),
@@ -33,9 +33,9 @@ def versions() -> dict[str, str | None]:
 
 
 def commit_of(folder: Path) -> str | None:
-    """The commit that a folder's files are of, with `-dirty` behind it if tracked ones differ; None for no checkout.
+    """Return the commit of a folder's files, with the suffix `-dirty` if tracked ones differ, or None.
 
-    A folder that merely lies in a checkout, as an environment's may, is none.
+    The files must be tracked: a virtual environment inside a checkout has no commit.
     """
     if not any((place / ".git").exists() for place in (folder, *folder.parents)):
         return None
@@ -48,7 +48,7 @@ def commit_of(folder: Path) -> str | None:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    """What git says of a folder, or None where it cannot; the checkout is not written to."""
+    """Return git's output for a folder, or None on failure; git writes nothing to the checkout."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
         process = subprocess.run(

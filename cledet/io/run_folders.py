@@ -1,4 +1,4 @@
-"""Run folders: `runs/<command>/<name>/`, never overwritten, and how to find a run again."""
+"""Run folders: create `runs/<command>/<name>/` without overwriting, and find trained runs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ S = TypeVar("S", "ValSettings", "GridSettings")
 
 
 def new_run(project: Path, command: str, name: str) -> Path:
-    """Make and return a fresh `project/command/name`; a second one of the name gets -2.
+    """Create and return a new folder `project/command/name`; a second run of that name gets the suffix -2.
 
-    Raises UserError for a name that is not one folder's, and where the folder cannot be made.
+    Raises UserError for an invalid name, and if the folder cannot be created.
     """
     try:
         check_name(name)
@@ -44,7 +44,7 @@ def new_run(project: Path, command: str, name: str) -> Path:
 
 @contextmanager
 def whole_run(project: Path, command: str, name: str) -> Iterator[Path]:
-    """Within it a new run's folder is filled; it is taken away again if that breaks off, by a signal or a full disk."""
+    """Create a run folder, and delete it if the block is interrupted, for example by a signal or a full disk."""
     folder = new_run(project, command, name)
     try:
         yield folder
@@ -54,12 +54,12 @@ def whole_run(project: Path, command: str, name: str) -> Iterator[Path]:
 
 
 def trained_runs(project: Path) -> list[Path]:
-    """Training runs that hold a best.pt, those of grids included, newest first."""
+    """List the training runs with a best.pt, including those of grids, newest first."""
     return _newest_first(p for depth in ("*", "*/*") for p in (project / "train").glob(f"{depth}/weights/best.pt"))
 
 
 def newest_run(folder: Path) -> Path:
-    """The folder itself if it is a run's, else the newest run in it."""
+    """Return the folder if it is a run folder, else the newest run in it."""
     return folder if (folder / "weights").is_dir() else _newest_first(folder.glob("*/weights/best.pt"))[0]
 
 
@@ -68,7 +68,7 @@ def _newest_first(weights: Iterable[Path]) -> list[Path]:
 
 
 def components_of(run: Path) -> tuple[str, ...] | None:
-    """The components a run was trained with, from its config.yaml."""
+    """Read the components that a run was trained with from its config.yaml; None if unreadable."""
     try:
         settings = read_yaml(run / "config.yaml")
         return tuple(parse_ablation(settings["ablation"]))
@@ -77,7 +77,7 @@ def components_of(run: Path) -> tuple[str, ...] | None:
 
 
 def find_weights(project: Path, weights: str | None, ablation: Subsets | None) -> Path:
-    """The checkpoint that a command means: the one given, else the newest run's, trained with those components."""
+    """Return the checkpoint of a command: `weights`, else best.pt of the newest run, with exactly these components."""
     if ablation is not None and len(ablation) > 1:
         raise UserError(f"--ablation names {len(ablation)} models and this command takes one", "try `cledet val`")
     if weights is not None:
@@ -90,15 +90,15 @@ def find_weights(project: Path, weights: str | None, ablation: Subsets | None) -
     for run in runs:
         if components_of(run) == ablation[0]:
             return run / "weights" / "best.pt"
-    there = "; ".join(
+    available = "; ".join(
         f"{run.relative_to(project / 'train')}: {ablation_name(components_of(run) or ())}" for run in runs[:10]
     )
-    raise UserError(f"no run was trained with exactly {ablation_name(ablation[0])}", f"there is {there}")
+    raise UserError(f"no run was trained with exactly {ablation_name(ablation[0])}", f"there is {available}")
 
 
 def from_anywhere(settings: S) -> S:
-    """The same with the absolute path of their data set, so that the run can be used and resumed from any folder."""
+    """Make the data set's path absolute, so that the run can be used and resumed from any folder."""
     data = settings.data
-    return (
-        settings.model_copy(update={"data": str(Path(data).absolute())}) if data and os.path.exists(data) else settings
-    )
+    if not data or not os.path.exists(data):
+        return settings
+    return settings.model_copy(update={"data": str(Path(data).absolute())})

@@ -1,7 +1,8 @@
-"""Pickles of arrays, as Detectron2 publishes its weights, read without running what is in them.
+"""Safe reader of pickled arrays, the format of Detectron2's published weights.
 
-A pickle names functions to call. Those that numpy's arrays need are replaced by our own, which only copy numbers; any
-other is refused before it is looked up.
+A pickle names the functions that build its objects. `ArrayUnpickler` allows only those of numpy's arrays and replaces
+them by classes that copy numbers; every other name is refused before it is imported. Numpy's own functions are not
+called, because `_reconstruct` allocates any requested shape and `dtype` accepts Python objects.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from cledet.errors import UserError
 from cledet.io.pickle_limits import check_content
 
 NUMBERS = "fiub"
-"""Kinds of numpy's types that an array may be of."""
+"""Allowed kinds of an array's dtype."""
 
 
 class Forbidden(Exception):
-    """A pickle wants something called that is no part of an array."""
+    """A pickle contains something other than arrays and plain data."""
 
 
-class _Type:
-    """Stands for numpy.dtype while a pickle is read."""
+class _DType:
+    """Replacement of numpy.dtype."""
 
     def __init__(self, name: str, *_: Any) -> None:
         self.name, self.order = str(name), ""
@@ -37,14 +38,14 @@ class _Type:
         self.order = str(state[1]) if state[1] in ("<", ">") else ""
 
     def real(self) -> np.dtype[Any]:
-        found = np.dtype(self.order + self.name)
-        if found.kind not in NUMBERS:
-            raise Forbidden(f"arrays of numpy's type {found}")
-        return found
+        dtype = np.dtype(self.order + self.name)
+        if dtype.kind not in NUMBERS:
+            raise Forbidden(f"arrays of numpy's type {dtype}")
+        return dtype
 
 
 class _Bytes:
-    """Stands for bytes that Python 3 wrote for Python 2, as text."""
+    """Replacement of `_codecs.encode`, which protocol 2 uses for bytes."""
 
     def __init__(self, text: str = "", encoding: str = "latin1") -> None:
         if encoding != "latin1":
@@ -56,48 +57,48 @@ class _Bytes:
 
 
 class _Array:
-    """Stands for numpy.ndarray while a pickle is read; its state is its version, shape, type, order and bytes."""
+    """Replacement of numpy.ndarray, whose state is version, shape, dtype, order and bytes."""
 
     def __init__(self, *_: Any) -> None:
         self.value = torch.zeros(0)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, kind, fortran, data = state
-        self.value = _numbers(data, kind, shape, "F" if fortran else "C")
+        _, shape, dtype, fortran, data = state
+        self.value = _to_tensor(data, dtype, shape, "F" if fortran else "C")
 
 
 class _Buffered(_Array):
-    """The same as protocol 5 has it: bytes, type, shape and order at once."""
+    """Replacement of `_frombuffer`, which protocol 5 calls with bytes, dtype, shape and order."""
 
-    def __init__(self, data: Any, kind: _Type, shape: tuple[int, ...], order: str) -> None:
-        self.value = _numbers(data, kind, shape, order)
+    def __init__(self, data: Any, dtype: _DType, shape: tuple[int, ...], order: str) -> None:
+        self.value = _to_tensor(data, dtype, shape, order)
 
 
-def _numbers(data: Any, kind: _Type, shape: tuple[int, ...], order: str) -> Tensor:
-    """A tensor from an array's bytes."""
+def _to_tensor(data: Any, dtype: _DType, shape: tuple[int, ...], order: str) -> Tensor:
+    """Copy the bytes of an array to a tensor."""
     data = data.data if isinstance(data, _Bytes) else data
     if isinstance(data, str):  # a string of Python 2, read as latin1
         data = data.encode("latin1")
     if not isinstance(data, bytes | bytearray):
         raise Forbidden("arrays of objects")
-    found = np.frombuffer(bytes(data), kind.real()).reshape(shape, order="F" if order == "F" else "C")
-    return torch.from_numpy(found.astype(found.dtype.newbyteorder("="), order="C").copy())
+    array = np.frombuffer(bytes(data), dtype.real()).reshape(shape, order="F" if order == "F" else "C")
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C").copy())
 
 
 KNOWN: dict[tuple[str, str], type] = {
-    ("numpy", "dtype"): _Type,
+    ("numpy", "dtype"): _DType,
     ("numpy", "ndarray"): _Array,
     **{(f"{core}.multiarray", "_reconstruct"): _Array for core in ("numpy.core", "numpy._core")},
     **{(f"{core}.numeric", "_frombuffer"): _Buffered for core in ("numpy.core", "numpy._core")},
     ("_codecs", "encode"): _Bytes,
-    ("__builtin__", "bytes"): _Bytes,  # none of them
+    ("__builtin__", "bytes"): _Bytes,  # empty bytes
     ("collections", "OrderedDict"): OrderedDict,
 }
-"""What a pickle may name, and what is called in its place: classes, as a pickle could change a function's defaults."""
+"""Allowed names and their replacements; these are classes, because a pickle could change a function's defaults."""
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Reads plain data and arrays."""
+    """Unpickler of plain data and arrays."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in KNOWN:
@@ -105,18 +106,18 @@ class ArrayUnpickler(pickle.Unpickler):
         return KNOWN[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
-        raise Forbidden("objects kept elsewhere")
+        raise Forbidden("references to external objects")
 
 
 def is_pickle(head: bytes) -> bool:
-    """Whether a file that begins so is a pickle, and not one of torch's older files, which begin with a number."""
+    """Return True if a file with this head is a pickle other than torch's legacy format, which starts with a number."""
     return head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5" and head[2:4] != b"\x8a\n"
 
 
 def read_arrays(path: Path) -> Any:
-    """The content of a pickle with tensors for its arrays; raises UserError for one that holds anything else.
+    """Read plain data and arrays, as tensors, from a pickle.
 
-    Other errors are those of a damaged file.
+    Raises UserError for any other object, and various errors for a damaged file.
     """
     try:
         content = ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
@@ -125,12 +126,12 @@ def read_arrays(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise ValueError(str(error)) from None
     except Forbidden as error:
-        message = f"{path} holds code or objects beside arrays and plain data ({error}), and is not read"
-        raise UserError(message, "ask whoever wrote it for its arrays alone") from None
+        message = f"{path} contains code or objects other than arrays and plain data ({error}), and is refused"
+        raise UserError(message, "get a file with the arrays alone") from None
 
 
 def _plain(value: Any) -> Any:
-    """The same with tensors for arrays."""
+    """Replace arrays by tensors; raises Forbidden for any other object."""
     if isinstance(value, _Array):
         return value.value
     if isinstance(value, dict):

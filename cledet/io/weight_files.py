@@ -1,4 +1,4 @@
-"""Files of weights: compared with their checksums before they are used, and read without running code."""
+"""Weight files, verified against their checksums and read without running code."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from cledet.io.safe_pickle import is_pickle, read_arrays
 EXPORTED = (".onnx", ".xml")
 """What `cledet export` writes that is not read back."""
 UNPACKED = 4
-"""A zip's entries have at most so many times its size; torch.save does not compress them."""
+"""Largest ratio of a zip's unpacked size to its size; torch.save does not compress."""
 LEGACY_PICKLES = 5
-"""What a file of torch before 1.6 begins with: a number, a version, a machine's facts, the content, names."""
+"""Pickles at the start of a file of torch before 1.6: magic number, version, system, content, storage keys."""
 DIRECTORY = 0x10
-"""The attribute that makes a zip's entry a folder: of no CRC's concern, and torch.load takes such an entry as empty."""
+"""Attribute of a folder in a zip, which has no CRC and which torch.load reads as empty."""
 
 
 class DamagedFile(UserError):
-    """A file that is not as it was written, or not of a kind that holds weights."""
+    """A damaged file, or one of a format that holds no weights."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .pth, .pkl or .safetensors file by name; code in it is refused, not run."""
+    """Read the tensors of a .pth, .pkl or .safetensors file by name; a file with code is refused."""
     if not path.is_file():
         raise UserError(f"there is no weights file {path}", "check the path")
     if is_safetensors(path):
@@ -42,9 +42,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """What torch.save wrote, or a pickle of arrays holds: tensors and plain data only.
+    """Read tensors and plain data from a file of torch.save or a pickle of arrays.
 
-    Raises DamagedFile for one that is not as it was written, UserError for one with code in it, which is not run.
+    Raises DamagedFile for a damaged file, and UserError for a file with code, which is not run.
     """
     if path.suffix in EXPORTED:
         hint = "pass the .pt or .safetensors that it was exported from"
@@ -60,17 +60,16 @@ def read_file(path: Path) -> dict[str, Any]:
     except UserError:
         raise
     except TooLarge:
-        message = f"{path} asks for more memory or time than weights take, and is not read"
-        raise UserError(message, "ask whoever wrote it for its state_dict alone") from None
+        message = f"{path} needs more memory or time than weights do, and is refused"
+        raise UserError(message, "get a file with the state_dict alone") from None
     except pickle.UnpicklingError:
         if zipped:
-            message = f"{path} holds code or objects beside tensors and plain data, and is not read"
-            raise UserError(message, "ask whoever wrote it for its state_dict alone") from None
-        raise DamagedFile(f"{path} is damaged or no checkpoint: it does not begin like one") from None
+            message = f"{path} contains code or objects other than tensors and plain data, and is refused"
+            raise UserError(message, "get a file with the state_dict alone") from None
+        raise DamagedFile(f"{path} is damaged or no checkpoint: its head is not that of a checkpoint") from None
     except Exception as error:
-        # A list of types would tell a bug from damage no better: 56,000 flips, cuts and overwritten bytes of small
-        # zips, older files and pickles raised 18, TypeError, KeyError and AssertionError among them, for a damaged
-        # pickle calls whatever torch allows with whatever arguments.
+        # Damaged pickles call the functions that torch allows with arbitrary arguments: 56,000 flipped, cut and
+        # overwritten files raised 18 types, TypeError, KeyError and AssertionError among them.
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise DamagedFile(f"{path} is damaged or no checkpoint: {reason[0]}") from None
     if not isinstance(content, dict):
@@ -79,7 +78,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def _check_zip(path: Path) -> None:
-    """Compare every entry with the CRC-32 that torch.save wrote of it, which torch.load does not do."""
+    """Verify every entry against its CRC-32, which torch.load does not do."""
     if not zipfile.is_zipfile(path):
         raise zipfile.BadZipFile("its end is missing")
     with zipfile.ZipFile(path) as archive:
@@ -96,21 +95,21 @@ def _check_zip(path: Path) -> None:
 
 
 def _check_pickles(path: Path, count: int) -> None:
-    """Check the opcodes of the pickles that a file begins with."""
+    """Check the opcodes of the first `count` pickles of a file."""
     with path.open("rb") as file:
         for _ in range(count):
             check_opcodes(file)
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file is called so, or begins so: the length of a header in 8 bytes, then the header's JSON."""
+    """Return True for a safetensors file, by suffix or head: the header's length in 8 bytes, then its JSON."""
     head = _head(path, 9)
     fits = int.from_bytes(head[:8], "little") < path.stat().st_size
     return path.suffix == ".safetensors" or (head[8:] == b"{" and fits)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file by name, and its metadata. Raises DamagedFile."""
+    """Read the tensors of a safetensors file by name, and its metadata. Raises DamagedFile."""
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # no mapped files

@@ -1,4 +1,4 @@
-"""Anchors: the boxes that every position of the pyramid starts from."""
+"""Anchors: the reference boxes at every position of the pyramid."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 STRIDES = (8, 16, 32, 64, 128)
-"""Of the pyramid's levels P3 to P7."""
+"""Strides of the pyramid levels P3 to P7."""
 OCTAVES, RATIOS = (1.0, 2 ** (1 / 3), 2 ** (2 / 3)), (0.5, 1.0, 2.0)
-"""Lin et al., Focal Loss for Dense Object Detection (2017): three sizes an octave, three aspect ratios (h/w)."""
+"""Three sizes per octave and three aspect ratios (h/w), of Lin et al., Focal Loss for Dense Object Detection (2017)."""
 
 
 def cell_anchors(sizes: Sequence[float], ratios: Sequence[float] = RATIOS, rounded: bool = True) -> Tensor:
-    """Anchors around the origin, ratio by ratio, rounded to whole pixels as torchvision does, or not: [R * S, 4]."""
+    """Compute anchors [R * S, 4] around the origin, ratio by ratio, optionally rounded to pixels as in torchvision."""
     scales = torch.tensor(sizes, dtype=torch.float32)
     height = torch.tensor(ratios, dtype=torch.float32).sqrt()
     w = (1 / height)[:, None] * scales
@@ -24,12 +24,11 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float] = RATIOS, round
 
 
 class Anchors(nn.Module):
-    """The anchors of a pyramid, level by level, row by row.
+    """Anchors of a pyramid, level by level, row by row.
 
-    Anchor sizes are `scale` x stride x octave, each in all `ratios` (height/width). With `from_image` a level's step is
-    the image's side divided by the map's, as in torchvision, whose weights want it; without, it is the level's stride.
-    The two differ at P6 and P7 unless the image's sides are multiples of 128. Without `rounded`, sizes and corners are
-    not rounded to whole pixels.
+    Anchor sizes are `scale` x stride x octave, each in all `ratios` (height/width). The step of a level is its stride;
+    with `from_image`, as torchvision's weights require, it is the image's side divided by the map's. The two differ at
+    P6 and P7 unless the image's sides are multiples of 128. If `rounded`, sizes and corners are whole pixels.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class Anchors(nn.Module):
             self.register_buffer(f"cells{stride}", cells, persistent=False)
 
     def forward(self, shapes: Sequence[tuple[int, int]], image: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Maps' (height, width) and the padded image's -> anchors [A, 4] and their levels' strides [A]."""
+        """Compute anchors [A, 4] and their strides [A] from (height, width) of the maps and of the padded image."""
         levels, strides = [], []
         for stride, (rows, columns) in zip(self.strides, shapes):
             cells: Tensor = getattr(self, f"cells{stride}")

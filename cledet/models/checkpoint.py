@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, checked before they are used, read without running code."""
+"""Checkpoints, written atomically, verified before use and read without running code."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from cledet.errors import UserError
 from cledet.io.atomic import is_there, previous, write_file
 from cledet.io.provenance import versions
 from cledet.io.weight_files import DamagedFile, is_safetensors, read_file
-from cledet.models.converters.origins import ORIGINS, from_elsewhere
+from cledet.models.converters.origins import CONVERTERS, convert_weights
 from cledet.models.network import Architecture, RetinaNet, build_network, misfit, parameters_of
 from cledet.models.safetensors import unpack
 
 FORMAT = "cledet 1"
-"""To be raised when older versions of cledet cannot use what is written."""
+"""Format of the files, raised when older versions of cledet cannot read them."""
 NEEDED = ("architecture", "model", "classes", "category_ids")
-"""What no checkpoint can do without."""
+"""Required entries of a checkpoint."""
 
 
 UNKNOWN = ("extra_forbidden", "literal_error", "value_error")
@@ -51,7 +51,7 @@ class Facts(BaseModel):
 
 @dataclass(kw_only=True)
 class Checkpoint:
-    """A trained model and all that is needed to use it; with `training`, all that is needed to go on."""
+    """A trained model with its metadata; `training` holds the state to resume from."""
 
     architecture: Architecture
     model: dict[str, Tensor]
@@ -64,11 +64,11 @@ class Checkpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str | None] = field(default_factory=dict)  # of what wrote it: packages, Python, git's commit
-    written: str = ""  # when: the local time, ISO 8601
+    versions: dict[str, str | None] = field(default_factory=dict)  # packages, Python and git commit that wrote it
+    written: str = ""  # local time, ISO 8601
 
     def network(self) -> RetinaNet:
-        """The network with these weights, in evaluation mode. Raises UserError where they do not fit."""
+        """Build the network with these weights, in evaluation mode. Raises UserError where they do not fit."""
         wrong = misfit(parameters_of(self.architecture), self.model)  # before a network of any size takes memory
         if wrong:
             raise UserError(
@@ -79,16 +79,16 @@ class Checkpoint:
         return network.eval()
 
     def content(self) -> dict[str, Any]:
-        """All of it as tensors and plain data, with what writes it now, and when."""
+        """Return all entries as tensors and plain data, with the current versions and time."""
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         own = {"format": FORMAT, "architecture": self.architecture.model_dump(), "versions": versions(), "written": now}
         return content | own
 
     def save(self, path: Path) -> None:
-        """Write to a temporary file beside `path`, then rename: readers see the old file or the new one.
+        """Write the checkpoint atomically; the old file stays as `previous(path)`.
 
-        The old one stays as `previous(path)`. Raises UserError, say for a full disk; then all files are as they were.
+        Raises UserError on failure, for example on a full disk, with all files unchanged.
         """
         content = self.content()
 
@@ -102,7 +102,7 @@ class Checkpoint:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The OSError that made torch's writer of zip files fail, if one did: it reports a wrong position instead."""
+    """Return the OSError behind an error of torch's zip writer, which reports a wrong position, or the error itself."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__context__
@@ -110,9 +110,9 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """A checkpoint from a file of ours (.pt, .safetensors), a run's folder, or a detector of another project.
+    """Load a checkpoint from a file (.pt, .safetensors), a run folder, or another project's weights.
 
-    For a file that is damaged or missing, the previous one is taken if it is good, which is said.
+    If the file is damaged or missing, its previous one is loaded with a warning.
     """
     if path.is_dir():
         path = path / "weights" / "best.pt"
@@ -129,39 +129,41 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _fallback(path: Path, trouble: str) -> Checkpoint:
-    """The checkpoint before the one at `path`, which is in trouble."""
+    """Load the previous checkpoint of `path` instead of the damaged or missing one."""
     before = previous(path)
     try:
-        found = _read(before)
+        checkpoint = _read(before)
     except DamagedFile as error:
         raise UserError(f"{trouble}, and {error.message}", "pass another checkpoint as --weights") from None
-    warn(f"{trouble}; {before} of step {found.step} is used in its place")
-    return found
+    warn(f"{trouble}; {before} of step {checkpoint.step} is used in its place")
+    return checkpoint
 
 
 def _read(path: Path) -> Checkpoint:
     content = unpack(path) if is_safetensors(path) else read_file(path)
-    found = _ours(path, content) if str(content.get("format", "")).startswith("cledet ") else _others(path, content)
-    wrong = [name for name, value in found.model.items() if value.dtype.itemsize > 1 and not value.isfinite().all()]
+    is_ours = str(content.get("format", "")).startswith("cledet ")
+    checkpoint = _ours(path, content) if is_ours else _others(path, content)
+    model = checkpoint.model
+    wrong = [name for name, value in model.items() if value.dtype.itemsize > 1 and not value.isfinite().all()]
     if wrong:
-        count = f"{len(wrong)} of its {len(found.model)} tensors, first {wrong[0]}"
+        count = f"{len(wrong)} of its {len(checkpoint.model)} tensors, first {wrong[0]}"
         hint = "the run diverged: take an earlier checkpoint, or train with a lower --lr"
         raise UserError(f"{path} holds NaN or infinity in {count}, and detects nothing", hint)
-    return found
+    return checkpoint
 
 
 def _others(path: Path, content: dict[str, Any]) -> Checkpoint:
-    """A checkpoint from the content of another project's file."""
-    found = from_elsewhere(content)
-    if found is None:
-        known = ", ".join(ORIGINS)
+    """Build a checkpoint from the content of another project's file."""
+    detector = convert_weights(content)
+    if detector is None:
+        known = ", ".join(CONVERTERS)
         raise UserError(f"{path} is neither a cledet checkpoint nor a detector of {known}", "pass a best.pt")
-    say(f"{path} is {found.note}")
-    return Checkpoint(**{name: getattr(found, name) for name in ("architecture", "model", "classes", "category_ids")})
+    say(f"{path} is {detector.note}")
+    return Checkpoint(**{name: getattr(detector, name) for name in NEEDED})
 
 
 def _ours(path: Path, content: Mapping[str, Any]) -> Checkpoint:
-    """A checkpoint from the content of a file of this format or an earlier form of it."""
+    """Build a checkpoint from the content of a file of this format or an earlier version of it."""
     if content["format"] != FORMAT:
         raise _newer(path, content)
     lacking = [name for name in NEEDED if name not in content]
@@ -195,5 +197,5 @@ def _newer(path: Path, content: Mapping[str, Any]) -> UserError:
 
 def _beside(path: Path) -> str:
     folder = next((parent for parent in path.parents if parent.is_dir()), Path())
-    found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8])
-    return f"{folder} holds {found or 'nothing'}"
+    names = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8])
+    return f"{folder} holds {names or 'nothing'}"

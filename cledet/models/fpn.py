@@ -1,4 +1,4 @@
-"""The feature pyramid: backbone maps C3 to C5 in, maps P3 to P7 of one width out (Lin et al. 2017)."""
+"""The feature pyramid: from backbone maps C3 to C5 to maps P3 to P7 of one width (Lin et al. 2017)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 
 class TopLevels(LastLevelP6P7):
-    """P6 from P5 or from C5, and P7 from P6, with a ReLU between the two or not."""
+    """P6 computed from P5 or C5, and P7 computed from P6, with or without a ReLU between them."""
 
     def __init__(self, inputs: int, width: int, from_c5: bool, relu: bool) -> None:
         super().__init__(inputs if from_c5 else width, width)
@@ -22,11 +22,11 @@ class TopLevels(LastLevelP6P7):
 
 
 def _strided(convolution: nn.Module, x: Tensor) -> Tensor:
-    """The convolution of x, in float32 where x is too small for bfloat16 on a CPU.
+    """Apply the convolution to x, in float32 if x is too small for bfloat16 on a CPU.
 
-    The backward pass of a 3x3 convolution of stride 2 over one position reads memory that nobody wrote, in torch's
-    bfloat16 kernels. In 25 of 120 trials gradients of P7 were nan, of one image of 64 px. It depends on the CPU: with
-    AVX2 only, where torch has no such kernel, this prints no False.
+    In torch's bfloat16 kernels the backward pass of a 3x3 convolution of stride 2 over one position reads
+    uninitialized memory. For one image of 64 px, gradients of P7 were nan in 25 of 120 trials. On a CPU with AVX2 only,
+    which has no such kernel, this prints no False:
 
         conv = torch.nn.Conv2d(256, 256, 3, stride=2, padding=1)
         for _ in range(120):
@@ -43,6 +43,6 @@ def _strided(convolution: nn.Module, x: Tensor) -> Tensor:
 
 
 def build_pyramid(channels: list[int], width: int, p6_from: str, p7_relu: bool) -> FeaturePyramidNetwork:
-    """A pyramid over maps of so many channels; `p6_from` is `p5` or `c5`."""
+    """Build a pyramid over maps with these numbers of channels; `p6_from` is `p5` or `c5`."""
     top = TopLevels(channels[-1], width, p6_from == "c5", p7_relu)
     return FeaturePyramidNetwork(channels, width, extra_blocks=top)

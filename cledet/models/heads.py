@@ -1,4 +1,4 @@
-"""The heads: two towers of convolutions each, shared by all pyramid levels; at the end what sets the heads apart."""
+"""Heads: two towers of convolutions shared by all pyramid levels. A table at the end lists their differences."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from cledet.models.anchors import OCTAVES, RATIOS, STRIDES
 
 BINS = 16
-"""The n of GFL: a distance's distribution is over 0, 1, ... n strides (Li et al. 2020, section 4)."""
+"""GFL's n: distributions of distances are over 0, 1, ... n strides (Li et al. 2020, section 4)."""
 PRIOR = 0.01
-"""The probability that every anchor starts from (Lin et al. 2017, section 3.3)."""
+"""Initial probability of every anchor and class (Lin et al. 2017, section 3.3)."""
 
 
 class Tower(nn.Module):
-    """Four 3x3 convolutions with ReLU, then one to `outputs` numbers for each anchor of a position.
+    """Four 3x3 convolutions with ReLU, and one with `outputs` channels per anchor of a position.
 
-    If `normed`, a group norm takes the place of each of the four's bias.
+    If `normed`, group norms replace the biases of the first four.
     """
 
     def __init__(self, channels: int, anchors: int, outputs: int, bias: float = 0.0, normed: bool = False) -> None:
@@ -36,26 +36,27 @@ class Tower(nn.Module):
         nn.init.constant_(self.predict.bias, bias)  # type: ignore[arg-type]
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Maps [N, channels, H, W] of all levels -> [N, A, outputs], in the anchors' order."""
+        """Compute outputs [N, A, outputs] from maps [N, channels, H, W] of all levels, in the order of the anchors."""
         return torch.cat([self.level(x) for x in features], 1)
 
     def level(self, x: Tensor) -> Tensor:
-        """One of the maps -> [N, A, outputs]."""
+        """Compute outputs [N, A, outputs] from the map of one level."""
         y = self.predict(self.convs(x))
         return y.permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.outputs)
 
 
 def _convolution(channels: int, normed: bool) -> list[nn.Module]:
-    """A convolution of a tower; its group norm has 32 groups of 256 channels, and of fewer channels as large groups."""
+    """Build a convolution of a tower; group norm has 32 groups for 256 channels, and groups of that size for fewer."""
     conv = nn.Conv2d(channels, channels, 3, padding=1, bias=not normed)
     groups = math.gcd(min(32, max(1, channels // 8)), channels)
     return [conv, *([nn.GroupNorm(groups, channels)] if normed else []), nn.ReLU(True)]
 
 
 def he_initialize(head: nn.Module) -> None:
-    """He's initialization of the towers, for narrow ones: a normal of 0.01, as published for 256 channels, fades out.
+    """Initialize the towers with He's method, except the last convolutions.
 
-    The last convolutions stay as they are. Source: He et al., Delving Deep into Rectifiers (2015).
+    For narrow towers the published normal of 0.01, chosen for 256 channels, makes activations vanish. Source: He et
+    al., Delving Deep into Rectifiers (2015).
     """
     for module in head.modules():
         if isinstance(module, Tower):
@@ -77,10 +78,10 @@ class RetinaHead(nn.Module):
 
 
 class GFLHead(nn.Module):
-    """GFL's head: class logits [N, A, C], and [N, A, 4 * (BINS + 1)] the logits of four distances' distributions.
+    """GFL's head: class logits [N, A, C] and logits [N, A, 4 * (BINS + 1)] of the four distances' distributions.
 
-    The probability of a class is also the IoU that the box is expected to have. The distributions' logits are
-    multiplied by a learned number a level. Source: Li et al., "Generalized Focal Loss" (arXiv 2006.04388).
+    The probability of a class also estimates the IoU of the box. The distributions' logits are multiplied by a learned
+    scale per level. Source: Li et al., "Generalized Focal Loss" (arXiv 2006.04388).
     """
 
     def __init__(self, channels: int, anchors: int, classes: int, normed: bool) -> None:
@@ -95,10 +96,10 @@ class GFLHead(nn.Module):
 
 
 class FCOSHead(nn.Module):
-    """FCOS's head: class logits [N, A, C], distances to the sides [N, A, 4] in strides, centerness's logits [N, A].
+    """FCOS's head: class logits [N, A, C], distances to the sides [N, A, 4] in strides, centerness logits [N, A].
 
-    The distances are ReLU of what the tower says times a learned number a level, and centerness comes from their tower,
-    as in the paper's later version. Source: Tian et al., "FCOS" (arXiv 1904.01355; 2006.09214).
+    The distances are the ReLU of the tower's outputs times a learned scale per level. Centerness is predicted by the
+    same tower, as in the paper's later version. Source: Tian et al., "FCOS" (arXiv 1904.01355; 2006.09214).
     """
 
     def __init__(self, channels: int, anchors: int, classes: int, normed: bool) -> None:
@@ -108,23 +109,23 @@ class FCOSHead(nn.Module):
         self.scales = nn.Parameter(torch.ones(len(STRIDES)))
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        said = [self.regression.level(x) for x in features]
-        sides = [(level[..., :4] * scale).relu() for level, scale in zip(said, self.scales)]
-        return self.classification(features), torch.cat(sides, 1), torch.cat([level[..., 4] for level in said], 1)
+        outputs = [self.regression.level(x) for x in features]
+        sides = [(level[..., :4] * scale).relu() for level, scale in zip(outputs, self.scales)]
+        return self.classification(features), torch.cat(sides, 1), torch.cat([level[..., 4] for level in outputs], 1)
 
 
 class HeadSpec(NamedTuple):
-    """How a head is built from (channels, anchors of a position, classes, group norm?), and what it wants around it."""
+    """A head with its coder and anchors. `build` takes channels, anchors per position, classes and group norm."""
 
     build: Callable[[int, int, int, bool], nn.Module]
     coder: str
-    """How it says where a box is: a key of `cledet.ops.box_coder.CODERS`."""
+    """Coder of the boxes, a key of `cledet.ops.box_coder.CODERS`."""
     octaves: tuple[float, ...]
     ratios: tuple[float, ...]
-    """Of its anchors; a head of points has one, a square, by which ATSS compares it with objects."""
+    """Aspect ratios of the anchors. A head of points has one square anchor, which ATSS compares with objects."""
     relu_before_p7: bool
     normed: bool
-    """Whether its towers have group norm, whatever the architecture says."""
+    """True for group norm in the towers, whatever the architecture's tower_norm."""
 
 
 HEADS = {
@@ -132,4 +133,4 @@ HEADS = {
     "gfl": HeadSpec(GFLHead, "distances", (1.0,), (1.0,), relu_before_p7=False, normed=True),
     "fcos": HeadSpec(FCOSHead, "sides", (1.0,), (1.0,), relu_before_p7=True, normed=True),
 }
-"""What differs between the heads in the network; how they are trained differs by `cledet.config.train.HEADS`."""
+"""Differences of the heads in the network; `cledet.config.train.HEADS` has those in training."""

@@ -1,4 +1,4 @@
-"""The network: images in, raw outputs for every anchor out."""
+"""The network: from images to raw outputs for every anchor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cledet.ops.box_coder import CODERS
 
 
 class Architecture(BaseModel):
-    """All that is needed to build the network again; a checkpoint holds it."""
+    """Parameters that define the network, saved in checkpoints."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,7 +31,7 @@ class Architecture(BaseModel):
     anchor_scale: float = Field(4.0, gt=0, le=1000)
     anchors_from_image: bool = False
     norm: str = "frozen"
-    p6_from: Literal["p5", "c5"] = "p5"  # this and what follows: as weights from elsewhere want it
+    p6_from: Literal["p5", "c5"] = "p5"  # this and the following: for weights of other projects
     p7_relu: bool = True
     tower_norm: Literal["none", "group"] = "none"
     anchors_rounded: bool = True
@@ -46,27 +46,27 @@ class Architecture(BaseModel):
 
 
 class RawOutputs(NamedTuple):
-    """What the network says of every anchor, over N images, A anchors and C classes."""
+    """Outputs of the network for N images, A anchors and C classes."""
 
     logits: Tensor  # [N, A, C]
-    deltas: Tensor  # [N, A, K] how each box differs from its anchor, as `coder` says it
+    deltas: Tensor  # [N, A, K] box codes relative to the anchors, decoded by `coder`
     anchors: Tensor  # [A, 4] pixels of the padded image
     strides: Tensor  # [A] pixels
-    levels: list[int]  # anchors of P3 to P7
+    levels: list[int]  # number of anchors of each level, P3 to P7
     coder: str = "deltas"  # a key of CODERS
-    per_position: int = 9  # anchors of one place
-    centerness: Tensor | None = None  # [N, A] logits of how central each point lies in its object, of FCOS
+    per_position: int = 9  # anchors per position
+    centerness: Tensor | None = None  # [N, A] logits of FCOS
 
     def boxes(self, image: Any = slice(None), anchor: Any = slice(None)) -> Tensor:
-        """The decoded boxes [..., 4], in pixels and float32, of these anchors of these images; by default of all.
+        """Decode boxes [..., 4] in pixels, as float32, of the indexed images and anchors; by default of all.
 
-        Any indices that fit together: slices, numbers, or tensors of one shape.
+        The indices are slices, integers, or tensors of one shape.
         """
         code = self.deltas[image, anchor].float()
         return CODERS[self.coder](code, self.anchors[anchor], self.strides[anchor])
 
     def scored(self) -> RawOutputs:
-        """The same with logits of the scores: of each class, or with centerness of sqrt(class * centerness)."""
+        """Replace the logits by those of the scores: sqrt(class * centerness) with centerness, else unchanged."""
         if self.centerness is None:
             return self
         log_score = (logsigmoid(self.logits.float()) + logsigmoid(self.centerness.float())[..., None]) / 2
@@ -74,7 +74,7 @@ class RawOutputs(NamedTuple):
 
 
 class RetinaNet(nn.Module):
-    """Backbone, feature pyramid and head (Lin et al., Focal Loss for Dense Object Detection, 2017), or another head."""
+    """Backbone, feature pyramid and a head of `HEADS` (Lin et al., Focal Loss for Dense Object Detection, 2017)."""
 
     mean: Tensor
     std: Tensor
@@ -87,21 +87,21 @@ class RetinaNet(nn.Module):
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> RawOutputs:
-        """RGB images [N, 3, H, W], 0 to 255, sides multiples of 32, any dtype -> raw outputs."""
+        """Compute raw outputs of RGB images [N, 3, H, W], 0 to 255, any dtype, with sides that are multiples of 32."""
         return self.raw((images.float() - self.mean) / self.std)
 
     def raw(self, x: Tensor) -> RawOutputs:
-        """The same for images that are normalised already."""
+        """Compute raw outputs of normalized images."""
         features = self.pyramid(x.contiguous(memory_format=torch.channels_last))
         logits, deltas, *centerness = self.head(features)
         shapes = [(f.shape[-2], f.shape[-1]) for f in features]
         anchors, strides = self.anchors(shapes, (x.shape[-2], x.shape[-1]))
-        each = self.anchors.per_position
-        levels = [rows * columns * each for rows, columns in shapes]
-        return RawOutputs(logits, deltas, anchors, strides, levels, self.coder, each, *centerness)
+        count = self.anchors.per_position
+        levels = [rows * columns * count for rows, columns in shapes]
+        return RawOutputs(logits, deltas, anchors, strides, levels, self.coder, count, *centerness)
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
-        """Normalised images -> feature maps P3 to P7."""
+        """Compute feature maps P3 to P7 of normalized images."""
         maps = OrderedDict(zip("012", self.backbone(x)))
         return list(self.neck(maps).values())
 
@@ -127,7 +127,7 @@ def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
 
 
 def build_network(arch: Architecture) -> RetinaNet:
-    """The network of that architecture, with random weights."""
+    """Build the network of an architecture with random weights."""
     backbone = build_backbone(arch.backbone, arch.norm)
     width, spec = arch.fpn_channels, HEADS[arch.head]
     neck = build_pyramid(backbone.channels, width, arch.p6_from, arch.p7_relu and spec.relu_before_p7)

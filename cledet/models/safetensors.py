@@ -1,4 +1,4 @@
-"""Weights alone, as a safetensors file: tensors, and in its metadata what is needed to use them, as JSON."""
+"""Safetensors files of weights, with the model's metadata as JSON."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from cledet.errors import UserError
 from cledet.io.weight_files import DamagedFile, read_safetensors
 
 FACTS = ("architecture", "classes", "category_ids", "components", "imgsz", "step", "versions", "written")
-"""What the metadata say; no paths and no settings of the machine that trained."""
+"""Entries of the metadata, without paths and settings of the training machine."""
 
 
 def pack(content: Mapping[str, Any]) -> bytes:
-    """A checkpoint's content -> a safetensors file without its training state, with a digest of all that it holds."""
+    """Serialize a checkpoint's content, without the training state, as a safetensors file with a digest."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in content["model"].items()}
     metadata = {"format": "pt", "cledet": content["format"]} | {key: json.dumps(content[key]) for key in FACTS}
     return save(tensors, metadata | {"blake2b": digest(tensors, metadata)})
 
 
 def unpack(path: Path) -> dict[str, Any]:
-    """The content that `pack` was given, without the rest.
+    """Read the content that `pack` wrote.
 
-    Raises DamagedFile where the digest differs, UserError for a file that `pack` did not write.
+    Raises DamagedFile if the digest differs, and UserError for a file that `pack` did not write.
     """
     tensors, metadata = read_safetensors(path)
     if "cledet" not in metadata:
@@ -45,15 +45,15 @@ def unpack(path: Path) -> dict[str, Any]:
 
 
 def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """BLAKE2b of names, types, shapes and bytes of all tensors, and of the metadata."""
-    found = hashlib.blake2b(json.dumps(metadata, sort_keys=True).encode(), digest_size=20)
+    """Compute BLAKE2b of the names, dtypes, shapes and bytes of all tensors, and of the metadata."""
+    result = hashlib.blake2b(json.dumps(metadata, sort_keys=True).encode(), digest_size=20)
     for name in sorted(tensors):
         tensor = tensors[name]
-        found.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        found.update(as_bytes(tensor).numpy().data)
-    return found.hexdigest()
+        result.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        result.update(as_bytes(tensor).numpy().data)
+    return result.hexdigest()
 
 
 def as_bytes(tensor: Tensor) -> Tensor:
-    """The bytes of a tensor in its order of rows, [K] uint8."""
+    """View the bytes of a tensor in row-major order, [K] uint8."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

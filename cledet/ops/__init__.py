@@ -1,6 +1,6 @@
-"""What dense detectors need besides the paper's components, as pure functions on tensors.
+"""Public tensor functions of a dense detector, except the paper's components.
 
-Imported when first asked for: `ops.nms` builds on `components`, which build on `ops.boxes`.
+Names are imported on first use, because `cledet.models.nms` builds on `components`, which builds on `ops.boxes`.
 """
 
 from __future__ import annotations
@@ -58,38 +58,22 @@ __all__ = [
     "varifocal_loss",
 ]
 
+_MODULES = (
+    "cledet.ops.boxes",
+    "cledet.ops.box_coder",
+    "cledet.ops.losses",
+    "cledet.ops.assigners.max_iou",
+    "cledet.ops.assigners.atss",
+    "cledet.ops.assigners.fcos",
+    "cledet.ops.assigners.paa",
+    "cledet.ops.assigners.tal",
+    "cledet.models.nms",
+)
+
 
 def __getattr__(name: str) -> Any:
-    if name not in HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(HOMES[name]), name)
-
-
-HOMES = {
-    "Kept": "cledet.models.nms",
-    "assign_atss": "cledet.ops.assigners.atss",
-    "assign_fcos": "cledet.ops.assigners.fcos",
-    "assign_max_iou": "cledet.ops.assigners.max_iou",
-    "assign_tal": "cledet.ops.assigners.tal",
-    "batched_nms": "cledet.models.nms",
-    "box_iou": "cledet.ops.boxes",
-    "centerness": "cledet.ops.assigners.fcos",
-    "choose_paa": "cledet.ops.assigners.paa",
-    "ciou_loss": "cledet.ops.losses",
-    "clip_boxes": "cledet.ops.boxes",
-    "decode": "cledet.ops.box_coder",
-    "decode_distances": "cledet.ops.box_coder",
-    "diou_loss": "cledet.ops.losses",
-    "distribution_focal_loss": "cledet.ops.losses",
-    "encode": "cledet.ops.box_coder",
-    "encode_distances": "cledet.ops.box_coder",
-    "focal_loss": "cledet.ops.losses",
-    "ghm_loss": "cledet.ops.losses",
-    "giou_loss": "cledet.ops.losses",
-    "ignore_regions": "cledet.ops.assigners.max_iou",
-    "match": "cledet.ops.assigners.max_iou",
-    "quality_focal_loss": "cledet.ops.losses",
-    "smooth_l1": "cledet.ops.losses",
-    "suppress": "cledet.models.nms",
-    "varifocal_loss": "cledet.ops.losses",
-}
+    """Import a public name on first use, from the first module that defines it."""
+    for module in map(import_module, _MODULES if name in __all__ else ()):
+        if hasattr(module, name):
+            return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

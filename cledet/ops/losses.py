@@ -1,4 +1,4 @@
-"""The losses of a dense detector, one value per anchor, in float32 whatever autocast hands in."""
+"""Losses of a dense detector, one value per anchor, computed in float32 under autocast too."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from cledet.ops.boxes import upcast
 
 
 def focal_loss(logits: Tensor, labels: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Sigmoid focal loss [M] of each anchor, summed over its classes.
+    """Compute the sigmoid focal loss [M] of each anchor, summed over its classes.
 
-    logits [M, C] of any float dtype; labels [M] int64: the class, -1 background, -2 ignored (loss and
-    gradient 0). The gradient is written down instead of recorded, and comes back in the dtype of the logits.
+    logits [M, C] of any float dtype; labels [M] int64: the class, -1 background, -2 ignored (loss and gradient 0). The
+    gradient is computed analytically, in the dtype of the logits.
     Source: Lin et al., "Focal Loss for Dense Object Detection" (arXiv 1708.02002), Eq. 5.
     """
     return _FocalLoss.apply(logits, labels, alpha, gamma)
 
 
 def quality_focal_loss(logits: Tensor, labels: Tensor, quality: Tensor, *, beta: float = 2.0) -> Tensor:
-    """Quality focal loss [M] of each anchor, summed over its classes.
+    """Compute the quality focal loss [M] of each anchor, summed over its classes.
 
         QFL = |y - p|^beta * BCE(p, y)
 
-    logits [M, C]; labels [M] int64: the class, -1 background, -2 ignored (loss and gradient 0); quality [P] in 0 to 1,
-    the y of the class of each of the P anchors that have one, in their order; all else has y 0.
+    logits [M, C]; labels [M] int64: the class, -1 background, -2 ignored (loss and gradient 0); quality [P] in 0 to 1:
+    y of the class of each of the P positive anchors, in their order. y is 0 for all other entries.
     Source: Li et al., "Generalized Focal Loss" (arXiv 2006.04388), Eq. 4.
     """
     rows = (labels >= 0).nonzero().squeeze(-1)
@@ -46,12 +46,12 @@ def quality_focal_loss(logits: Tensor, labels: Tensor, quality: Tensor, *, beta:
 def varifocal_loss(
     logits: Tensor, labels: Tensor, quality: Tensor, *, alpha: float = 0.75, gamma: float = 2.0
 ) -> Tensor:
-    """Varifocal loss [M] of each anchor, summed over its classes.
+    """Compute the varifocal loss [M] of each anchor, summed over its classes.
 
         VFL = q * BCE(p, q) where q > 0, else alpha * p^gamma * BCE(p, 0)
 
-    logits [M, C]; labels [M] int64: the class, -1 background, -2 ignored (loss and gradient 0); quality [P] in 0 to 1,
-    the q of the class of each of the P anchors that have one, in their order; all else has q 0.
+    logits [M, C]; labels [M] int64: the class, -1 background, -2 ignored (loss and gradient 0); quality [P] in 0 to 1:
+    q of the class of each of the P positive anchors, in their order. q is 0 for all other entries.
     Source: Zhang et al., "VarifocalNet" (arXiv 2008.13367), Eq. 2.
     """
     rows = (labels >= 0).nonzero().squeeze(-1)
@@ -65,12 +65,12 @@ def varifocal_loss(
 def ghm_loss(
     logits: Tensor, labels: Tensor, *, bins: int = 30, total: Callable[[Tensor], Tensor] = Tensor.detach
 ) -> Tensor:
-    """Gradient-harmonized loss [M] of each anchor, summed over its classes; the sum over all M is a mean already.
+    """Compute the gradient-harmonized loss [M] of each anchor, summed over its classes; its sum over M is a mean.
 
-        GHM-C = BCE(p, y) / (how many entries share its bin of |p - y| * how many bins have any)
+        GHM-C = BCE(p, y) / (number of entries in its bin of |p - y| * number of bins that are not empty)
 
-    logits [M, C]; labels [M] int64: the class, -1 background, -2 ignored (loss and gradient 0, and not counted); total
-    adds up what several processes count. Of the published moving average of counts there is none: its momentum is 0.
+    logits [M, C]; labels [M] int64: the class, -1 background, -2 ignored (loss and gradient 0, not counted). `total`
+    sums the counts over processes. The momentum of the counts is 0: there is no moving average.
     Source: Li et al., "Gradient Harmonized Single-stage Detector" (arXiv 1811.05181), Eq. 9 and section 3.3.
     """
     rows, known = (labels >= 0).nonzero().squeeze(-1), labels != IGNORED
@@ -83,7 +83,7 @@ def ghm_loss(
 
 
 def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Distribution focal loss [...] of distributions over 0, 1, ... n with logits [..., n + 1].
+    """Compute the distribution focal loss [...] of distributions over 0, 1, ... n with logits [..., n + 1].
 
         DFL = -((i + 1 - y) log S_i + (y - i) log S_(i + 1)),  i <= y <= i + 1
 
@@ -97,24 +97,24 @@ def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def smooth_l1(pred: Tensor, target: Tensor, beta: float = 1 / 9) -> Tensor:
-    """Smooth L1 loss [M] of each row of [M, K], summed over the row; beta 0 is L1."""
+    """Compute the smooth L1 loss [M] of each row of [M, K], summed over the row; beta 0 is L1."""
     return smooth_l1_loss(upcast(pred), upcast(target), beta=beta, reduction="none").sum(-1)
 
 
 def giou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
-    """Generalized IoU loss [M] in (0, 2) of boxes [M, 4] and [M, 4], row by row (arXiv 1902.09630)."""
+    """Compute the generalized IoU loss [M] in (0, 2) of boxes [M, 4], row by row (arXiv 1902.09630)."""
     return generalized_box_iou_loss(upcast(pred_boxes), upcast(gt_boxes), reduction="none")
 
 
 def diou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
-    """Distance IoU loss [M] in 0 to 2 of boxes [M, 4] and [M, 4], row by row (arXiv 1911.08287, Eq. 7)."""
+    """Compute the distance IoU loss [M] in 0 to 2 of boxes [M, 4], row by row (arXiv 1911.08287, Eq. 7)."""
     return distance_box_iou_loss(upcast(pred_boxes), upcast(gt_boxes), reduction="none")
 
 
 def ciou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
-    """Complete IoU loss [M] of boxes [M, 4] and [M, 4], row by row (arXiv 1911.08287, Eq. 10).
+    """Compute the complete IoU loss [M] of boxes [M, 4], row by row (arXiv 1911.08287, Eq. 10).
 
-    A predicted side is taken as a thousandth of a pixel at least, for of 0 by 0 pixels there is no aspect ratio.
+    Predicted sides are clamped to at least 0.001 pixels, because a box of 0 by 0 pixels has no aspect ratio.
     """
     boxes = upcast(pred_boxes)
     low, high = boxes[..., :2], boxes[..., 2:]
@@ -123,9 +123,9 @@ def ciou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
 
 
 class _FocalLoss(torch.autograd.Function):
-    """Every entry as a negative first, then the one positive entry of each positive anchor put right.
+    """Focal loss of all entries as negatives, corrected at the one positive entry of each positive anchor.
 
-    The slopes are worked out in the forward pass and kept: they share all their costly terms with the loss.
+    The forward pass computes and saves the derivatives, which share their costly terms with the loss.
     """
 
     @staticmethod
@@ -152,10 +152,10 @@ class _FocalLoss(torch.autograd.Function):
 
 
 def _as_negative(x: Tensor, alpha: float, gamma: float, with_slope: bool) -> tuple[Tensor, Tensor]:
-    """Loss [M] and its derivative [M, C] of logits [M, C], all as negatives.
+    """Compute the loss [M], summed over classes, and its derivative [M, C] for logits x [M, C], all as negatives.
 
-    (1 - alpha) p^gamma softplus(x), where softplus(x) = -log(1 - p), summed over the classes; derived,
-    (1 - alpha) p^gamma (gamma (1 - p) softplus(x) + p), in whose brackets is a lerp to 1 by p.
+    loss        (1 - alpha) p^gamma softplus(x)                                  # softplus(x) = -log(1 - p)
+    derivative  (1 - alpha) p^gamma (gamma (1 - p) softplus(x) + p)              # brackets: lerp to 1 by p
     """
     p, plus = x.sigmoid(), softplus(x)
     focus = p.pow(gamma).mul_(1 - alpha)

@@ -1,4 +1,4 @@
-"""Soft-NMS: boxes that overlap a better one lose score instead of going."""
+"""Soft-NMS: boxes that overlap a better box lose score instead of being dropped (Bodla et al., arXiv 1704.04503)."""
 
 from __future__ import annotations
 
@@ -10,44 +10,43 @@ from torch import Tensor
 from cledet.ops.boxes import upcast
 
 PAIRS = {False: 1 << 18, True: 1 << 22}
-"""Up to so many pairs of boxes, off or on CUDA, all are compared once; else the best are, again in each round."""
+"""Most pairs of boxes, off or on CUDA, that are compared once; with more, each round compares the best boxes."""
 AHEAD = 32
-"""Boxes of each larger class, the best left, that are looked at in a round."""
+"""Remaining boxes of each larger class, highest scores first, that a round compares."""
 
 
 def soften(
     boxes: Tensor, scores: Tensor, labels: Tensor, factor: Callable[[Tensor, Tensor], Tensor], min_score: float
 ) -> Tensor:
-    """Final scores [N] after Soft-NMS, -1 for a box whose score decays below min_score.
+    """Compute final scores [N] by Soft-NMS, -1 for a box whose score decays below min_score.
 
-    boxes [N, 4], scores [N] and labels [N]; factor(a, b) [...] of boxes [..., 4], with broadcasting: what the
-    score of b is multiplied by where a is better, at most 1. Within a class, one after the other, the best box
-    left (ties: the lower index) gets its final score and decays those left.
+    boxes [N, 4], scores [N], labels [N]. factor(a, b) [...] of boxes [..., 4], with broadcasting, is at most 1 and
+    multiplies the score of b where a is better. In each class the best remaining box (ties: the lower index) gets its
+    final score and decays the remaining boxes, until none is left.
 
-    This is sequential at heart: what a box may decay depends on what has decayed it. But a box whose score none
-    of the better ones left would change is final as well, so in each round all such boxes are, of all classes at
-    once; in large classes those among the AHEAD best. The result is that of the loop; there are fewer rounds, not
-    other ones. Source: Bodla et al., arXiv 1704.04503, figure 2.
+    Instead of one box, each round finalizes every box whose score no better remaining box would change, in all classes
+    at once (in large classes among the AHEAD best). The result equals that of the loop. Source: Bodla et al., arXiv
+    1704.04503, figure 2.
     """
     exact, value = upcast(boxes), upcast(scores)
     final = torch.full_like(value, -1)
-    for group in by_class(labels):
-        real = group >= 0
-        rounds = _rounds if group.numel() * group.shape[1] <= PAIRS[boxes.is_cuda] else _rounds_of_the_best
-        final[group[real]] = rounds(exact[group], value[group].where(real, -1), factor, min_score)[real]
+    for index in group_by_class(labels):
+        real = index >= 0
+        rounds = _rounds if index.numel() * index.shape[1] <= PAIRS[boxes.is_cuda] else _rounds_of_the_best
+        final[index[real]] = rounds(exact[index], value[index].where(real, -1), factor, min_score)[real]
     return final.to(scores.dtype)
 
 
 def _rounds(boxes: Tensor, scores: Tensor, factor: Callable[[Tensor, Tensor], Tensor], min_score: float) -> Tensor:
-    """Final scores [C, L] of boxes [C, L, 4] and scores [C, L], each row a class."""
-    decay = factor(boxes[:, :, None], boxes[:, None])  # [C, L, L]: of each box (last) by each
+    """Compute final scores [C, L] of boxes [C, L, 4] and scores [C, L], one class per row."""
+    decay = factor(boxes[:, :, None], boxes[:, None])  # [C, L, L]: the last dimension is the decayed box
     touches = (decay < 1).to(scores.dtype)
-    place = torch.arange(scores.shape[1], dtype=scores.dtype, device=scores.device).expand_as(scores)
+    ranks = torch.arange(scores.shape[1], dtype=scores.dtype, device=scores.device).expand_as(scores)
     final = torch.full_like(scores, -1)
     gone, better = scores < 0, torch.empty_like(touches)
     while bool((left := scores >= min_score).any()):
         order = scores.argsort(dim=1, descending=True, stable=True)
-        rank = torch.empty_like(scores).scatter_(1, order, place)
+        rank = torch.empty_like(scores).scatter_(1, order, ranks)
         waits = torch.lt(rank[:, :, None], rank[:, None], out=better).mul_(touches).amax(1)
         done = left & (waits == 0)
         final = torch.where(done, scores, final)
@@ -59,7 +58,7 @@ def _rounds(boxes: Tensor, scores: Tensor, factor: Callable[[Tensor, Tensor], Te
 def _rounds_of_the_best(
     boxes: Tensor, scores: Tensor, factor: Callable[[Tensor, Tensor], Tensor], min_score: float
 ) -> Tensor:
-    """The same, in less memory: each round compares the best left with each other, and those final with all."""
+    """Compute `_rounds` in less memory: compare the best remaining boxes per round, and decay all by the final ones."""
     final = torch.full_like(scores, -1)
     gone = scores < 0
     while bool((scores >= min_score).any()):
@@ -76,20 +75,20 @@ def _rounds_of_the_best(
     return final
 
 
-def by_class(labels: Tensor) -> list[Tensor]:
-    """The boxes of each class as rows of index matrices [C, L], -1 where a class has fewer.
+def group_by_class(labels: Tensor) -> list[Tensor]:
+    """Return the box indices of each class as rows of matrices [C, L], padded with -1.
 
-    Classes of about the same size, within a factor of two, share a matrix, so that the matrices hold at most
-    about twice the boxes. A row is in the order of the indices.
+    Classes of similar size, within a factor of two, share a matrix, so padding at most doubles the memory. The indices
+    of a row ascend.
     """
     order = labels.argsort(stable=True)
     sizes = labels[order].unique_consecutive(return_counts=True)[1]
     start = sizes.cumsum(0) - sizes
     level = sizes.clamp(min=32).sub(1).log2().floor()
-    groups = []
-    for wanted in level.unique():
-        size, first = sizes[level == wanted, None], start[level == wanted, None]
+    matrices = []
+    for value in level.unique():
+        size, first = sizes[level == value, None], start[level == value, None]
         column = torch.arange(int(size.max()), device=order.device)
         index = order[(first + column).clamp(max=len(order) - 1)]
-        groups.append(torch.where(column < size, index, -1))
-    return groups
+        matrices.append(torch.where(column < size, index, -1))
+    return matrices

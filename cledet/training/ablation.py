@@ -1,4 +1,4 @@
-"""Grids: runs that differ by components and seed only, in one folder, and their table (the paper's Table 2)."""
+"""Ablation grids: runs in one folder that differ only in components and seed, and their table (the paper's Table 2)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cledet.models.checkpoint import load_checkpoint
 from cledet.training.history import read_history
 
 GRID = "grid.yaml"
-"""The settings of a grid, in its folder."""
+"""File with the settings of a grid, in its folder."""
 
 Metrics = Mapping[str, float | None]
 Members = dict[tuple[str, ...], dict[int, Path]]
@@ -31,7 +31,7 @@ Members = dict[tuple[str, ...], dict[int, Path]]
 
 @dataclass(frozen=True)
 class Row:
-    """A set of components: its figures [S] seed by seed, and by how much AP differs from the first row's."""
+    """Metrics [S] of one set of components per seed, and the difference in AP from the first row."""
 
     components: tuple[str, ...]
     seeds: list[int]
@@ -39,22 +39,22 @@ class Row:
     difference: list[float | None]
 
     def to_dict(self) -> dict[str, Any]:
-        """Mean, standard deviation and values by figure."""
+        """Return mean, standard deviation and values per metric."""
         spread = {name: spread_of(values) | {"values": values} for name, values in self.metrics.items()}
         difference = spread_of(self.difference) | {"values": self.difference}
         return {"components": ablation_name(self.components), "seeds": self.seeds, **spread, "difference": difference}
 
 
 def run_name(settings: TrainSettings) -> str:
-    """The folder of a grid's run: `iac+dc-seed0`."""
+    """Return the folder name of a grid's run, for example `iac+dc-seed0`."""
     return f"{ablation_name(settings.ablation).replace(',', '+')}-seed{settings.seed}"
 
 
 def train_grid(settings: GridSettings, group: Path, train: Callable[[TrainSettings, Path], object]) -> None:
-    """Train the grid's runs that are not finished, each into its folder in the group's.
+    """Train the unfinished runs of a grid, each in its folder within `group`.
 
-    CL-B has no part in training: a run that differs from another of the grid by `clb` only takes its weights.
-    `train` starts a run, or goes on with what its folder holds, and returns at its end.
+    CL-B does not affect training: a run that differs from another one only by `clb` copies its weights.
+    `train` starts or resumes a run in the given folder and returns at its end.
     """
     runs = sorted(settings.runs(), key=lambda run: (run.seed, "clb" in run.ablation))
     if collectives.is_main_process():
@@ -64,7 +64,7 @@ def train_grid(settings: GridSettings, group: Path, train: Callable[[TrainSettin
         say("", f"[{number}/{len(runs)}] {folder}")
         try:
             if twin.ablation != run.ablation and twin.ablation in settings.ablation:
-                if collectives.is_main_process() and not (folder / "config.yaml").is_file():  # written last
+                if collectives.is_main_process() and not (folder / "config.yaml").is_file():  # it is written last
                     take_weights(group / run_name(twin), folder, run)
             else:
                 train(run, folder)
@@ -77,47 +77,47 @@ def _without_clb(run: TrainSettings) -> TrainSettings:
 
 
 def take_weights(twin: Path, folder: Path, settings: TrainSettings) -> None:
-    """Make of a run's weights a run that has CL-B too."""
+    """Copy the weights of a run without CL-B into the folder of the same run with it."""
     folder.mkdir(parents=True, exist_ok=True)
     model = load_checkpoint(twin)
     changed = {"components": settings.ablation, "settings": settings.model_dump(mode="json"), "metrics": {}}
     replace(model, **changed).save(folder / "weights" / "best.pt")  # type: ignore[arg-type]
     write_whole(folder / "config.yaml", settings.to_yaml())
-    say(f"the weights of {twin.name}: CL-B has no part in training")
+    say(f"weights copied from {twin.name}, as CL-B does not affect training")
 
 
 def names_grid(settings: ValSettings) -> bool:
-    """Whether val is asked for a table: of several ablations, or of a grid's folder."""
+    """Return whether the settings of val name several ablations or the folder of a grid."""
     if settings.ablation is not None and len(settings.ablation) > 1:
         return True
     return settings.weights is not None and (Path(settings.weights) / GRID).is_file()
 
 
 def find_grid(project: Path, weights: str | None, wanted: Subsets | None) -> Members:
-    """The finished runs of each wanted set of components in the grid given, or in the newest that has them all.
+    """Find the finished runs of each wanted set of components, in the given grid or the newest one that has them all.
 
-    None for whatever it has.
+    `wanted` None stands for all sets of the grid. Raises UserError if no grid has them.
     """
-    found = {group: members(group) for group in ([Path(weights)] if weights is not None else grids(project))}
-    if not found:
+    by_grid = {group: members(group) for group in ([Path(weights)] if weights is not None else grids(project))}
+    if not by_grid:
         raise UserError(f"there is no grid in {project / 'train'}", "train one: cledet train --ablation all")
-    for runs in found.values():
+    for runs in by_grid.values():
         if runs and all(subset in runs for subset in wanted or ()):
             return {subset: runs[subset] for subset in wanted or runs}
-    listed = "; ".join(f"{group} has {', '.join(map(_quoted, runs)) or 'none'}" for group, runs in found.items())
-    newest = next(iter(found.values()))
+    listed = "; ".join(f"{group} has {', '.join(map(_quoted, runs)) or 'none'}" for group, runs in by_grid.items())
+    newest = next(iter(by_grid.values()))
     missing = next((_quoted(subset) for subset in wanted or () if subset not in newest), "anything")
     raise UserError(f"no grid has a finished run trained with exactly {missing}", listed)
 
 
 def grids(project: Path) -> list[Path]:
-    """The folders of grids, newest first."""
-    found = sorted((project / "train").glob(f"*/{GRID}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [path.parent for path in found]
+    """List the folders of grids, newest first."""
+    files = sorted((project / "train").glob(f"*/{GRID}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.parent for path in files]
 
 
 def members(group: Path) -> Members:
-    """The finished runs in a grid's folder, in the order of EVERY and by seed; of the others it is said."""
+    """List the finished runs of a grid, in the order of EVERY and by seed; warn about unfinished ones."""
     runs: Members = {components: {} for components in EVERY}
     for path in sorted(group.glob("*/config.yaml")):
         settings = reopen(path, TrainSettings, {})
@@ -129,7 +129,7 @@ def members(group: Path) -> Members:
 
 
 def _finished(run: Path, settings: TrainSettings) -> bool:
-    if not is_there(run / "weights" / "last.pt"):  # the weights of a twin, or none yet
+    if not is_there(run / "weights" / "last.pt"):  # copied weights, or none yet
         return "clb" in settings.ablation and (run / "weights" / "best.pt").is_file()
     history = read_history(run / "results.csv")
     if not history:
@@ -142,9 +142,9 @@ def _quoted(components: tuple[str, ...]) -> str:
     return f"`{ablation_name(components)}`"
 
 
-def rows_of(figures: Mapping[tuple[str, ...], Mapping[int, Metrics]]) -> list[Row]:
-    """Table 2's rows from the figures of each run, by components and seed; differences are taken seed by seed."""
-    first = next(iter(figures.values()))
+def rows_of(measured: Mapping[tuple[str, ...], Mapping[int, Metrics]]) -> list[Row]:
+    """Build the rows of Table 2 from the metrics of each run; differences are between runs of the same seed."""
+    first = next(iter(measured.values()))
     return [
         Row(
             components=components,
@@ -152,7 +152,7 @@ def rows_of(figures: Mapping[tuple[str, ...], Mapping[int, Metrics]]) -> list[Ro
             metrics={name: [metrics[name] for metrics in runs.values()] for name in SIZES},
             difference=[_gain(metrics, first.get(seed)) for seed, metrics in runs.items()],
         )
-        for components, runs in figures.items()
+        for components, runs in measured.items()
     ]
 
 
@@ -162,27 +162,30 @@ def _gain(metrics: Metrics, base: Metrics | None) -> float | None:
 
 
 def spread_of(values: Sequence[float | None]) -> dict[str, float | None]:
-    """Mean and standard deviation (of a sample: over n - 1; None for a single value) of what was measured."""
-    there = [value for value in values if value is not None]
+    """Compute mean and sample standard deviation of the values that are not None.
+
+    The mean of no value and the deviation of a single one are None.
+    """
+    known = [value for value in values if value is not None]
     return {
-        "mean": float(np.mean(there)) if there else None,
-        "std": float(np.std(there, ddof=1)) if len(there) > 1 else None,
+        "mean": float(np.mean(known)) if known else None,
+        "std": float(np.std(known, ddof=1)) if len(known) > 1 else None,
     }
 
 
 def summary(rows: Sequence[Row]) -> Table:
-    """Table 2: mean and standard deviation over the seeds in points, as papers print them."""
+    """Format Table 2: mean and standard deviation over the seeds, in percentage points."""
     columns = ["components", "seeds", *SIZES, "AP to first row"]
     body: list[list[Any]] = []
     for i, row in enumerate(rows):
-        figures = [_points(row.metrics[name]) for name in SIZES]
+        metrics = [_points(row.metrics[name]) for name in SIZES]
         difference = _points(row.difference, sign=True) if i else ""
-        body.append([ablation_name(row.components), len(row.seeds), *figures, difference])
+        body.append([ablation_name(row.components), len(row.seeds), *metrics, difference])
     return columns, body
 
 
 def listing(rows: Sequence[Row]) -> Table:
-    """A row a run, fractions unrounded."""
+    """List one row per run with unrounded fractions."""
     body: list[list[Any]] = [
         [ablation_name(row.components), seed, *(row.metrics[name][i] for name in SIZES), row.difference[i]]
         for row in rows

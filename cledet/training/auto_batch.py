@@ -1,4 +1,4 @@
-"""How large a batch fits into memory: tried in processes of their own, with as much on each image as the data have."""
+"""Largest batch that fits into memory, measured by training steps in separate processes."""
 
 from __future__ import annotations
 
@@ -22,63 +22,67 @@ from cledet.training.init_model import build_criterion
 from cledet.training.train_step import TrainStep
 
 SHARE = 0.8
-"""How much of the free memory a run may take: allocators waste some, and other programs want some."""
-MOST = 128
+"""Share of the free memory that a run may use; the rest is for fragmentation and other programs."""
+MAX_IMAGES = 128
 
 
-def largest_batch(settings: TrainSettings, architecture: Architecture, boxes: int, device: torch.device) -> int:
-    """The largest batch, a multiple of --accumulate, whose training steps fit on the device.
+def find_largest_batch(settings: TrainSettings, architecture: Architecture, boxes: int, device: torch.device) -> int:
+    """Find the largest batch, a multiple of --accumulate, whose training steps fit into the memory of the device.
 
-    boxes: the most ground truths on an image. Memory grows by as much with each image, so two tries tell the rest; on
-    CUDA what that promises is tried too. Raises UserError if not even one image fits.
+    `boxes` is the largest number of ground truths per image. Memory is linear in the number of images, so two
+    measurements give the batch; on CUDA the result is tested as well. Raises UserError if one image does not fit.
     """
-    free = SHARE * _free(device)
+    free = SHARE * _free_memory(device)
     job = {"architecture": architecture.model_dump(), "boxes": boxes, "device": str(device)}
     job["settings"] = settings.model_dump(mode="json") | {"batch": 1, "accumulate": 1}
-    one, two = _peak(job, 1), _peak(job, 2)
+    one, two = _measure_peak(job, 1), _measure_peak(job, 2)
     if one is None or one > free:
-        raise UserError(f"not even one image fits into the memory of {device}", "lower --imgsz, or take a smaller net")
+        raise UserError(
+            f"not even one image fits into the memory of {device}", "lower --imgsz, or choose a smaller backbone"
+        )
     part = 1 if two is None else 1 + int((free - one) / max(two - one, 1))
-    part = min(part, MOST)
-    while device.type == "cuda" and part > 1 and _peak(job, part) is None:
+    part = min(part, MAX_IMAGES)
+    while device.type == "cuda" and part > 1 and _measure_peak(job, part) is None:
         part = part * 3 // 4
     batch = part * settings.accumulate
-    say(f"batch {batch}: an image takes {((two or one) - one) / 1e9:.2f} GB of the {free / SHARE / 1e9:.1f} GB free")
+    say(f"batch {batch}: {((two or one) - one) / 1e9:.2f} GB per image, {free / SHARE / 1e9:.1f} GB free")
     return batch
 
 
-def _peak(job: dict[str, Any], images: int) -> int | None:
-    """Bytes that a training step of so many images takes at most, in a process of its own; None if too many."""
+def _measure_peak(job: dict[str, Any], images: int) -> int | None:
+    """Measure the peak memory in bytes of training steps in a new process; None if memory runs out."""
     command = [sys.executable, "-m", "cledet.training.auto_batch"]
-    done = subprocess.run(command, input=json.dumps(job | {"images": images}), capture_output=True, text=True)
-    if done.returncode in (-9, 137):  # killed by the system for want of memory
+    process = subprocess.run(command, input=json.dumps(job | {"images": images}), capture_output=True, text=True)
+    if process.returncode in (-9, 137):  # killed by the system: out of memory
         return None
-    if done.returncode:
-        raise RuntimeError(f"the probe of --batch auto failed:\n{done.stderr}")
-    peak = json.loads(done.stdout.splitlines()[-1])
+    if process.returncode:
+        raise RuntimeError(f"the measurement of --batch auto failed:\n{process.stderr}")
+    peak = json.loads(process.stdout.splitlines()[-1])
     return None if peak is None else int(peak)
 
 
-def _free(device: torch.device) -> int:
-    """Bytes of memory that are free on the device."""
+def _free_memory(device: torch.device) -> int:
+    """Return the free memory of the device in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
-        raise UserError(f"--batch auto cannot tell the free memory of {device} here", "give a number") from None
+        raise UserError(
+            f"--batch auto cannot read the free memory of {device} on this system", "pass a number"
+        ) from None
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
 
 
-def step_peak(job: dict[str, Any]) -> int | None:
-    """Bytes that this process has held at most after two training steps of the job; None if CUDA had too few."""
+def measure_steps(job: dict[str, Any]) -> int | None:
+    """Return the peak memory in bytes of two training steps in this process; None if CUDA runs out of memory."""
     settings, device = TrainSettings(**job["settings"]), torch.device(job["device"])
     network = build_network(Architecture(**job["architecture"]))
-    batch = worst_batch(job["images"], settings.imgsz, job["boxes"])
+    batch = build_largest_images(job["images"], settings.imgsz, job["boxes"])
     try:
         train_step = TrainStep(network, build_criterion(settings), settings, device, 10)
-        for step in range(2):  # the second has the optimizer's state beside it
-            train_step.gradients([batch], step)
+        for step in range(2):  # the optimizer's state exists from the second one on
+            train_step.compute_gradients([batch], step)
             train_step.update(step)
     except RuntimeError as error:
         if not out_of_memory(error):
@@ -90,8 +94,8 @@ def step_peak(job: dict[str, Any]) -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def worst_batch(images: int, short: int, boxes: int) -> Batch:
-    """Images of the largest padded size, each with so many boxes."""
+def build_largest_images(images: int, short: int, boxes: int) -> Batch:
+    """Build a batch of images of the largest padded size with `boxes` ground truths per image."""
     height, width = (-(-side // 32) * 32 for side in (short, long_side(short)))
     corner = torch.rand(images, boxes, 2) * torch.tensor([width, height]) * 0.8
     size = torch.tensor([[height, width]] * images)
@@ -110,4 +114,4 @@ def worst_batch(images: int, short: int, boxes: int) -> Batch:
 
 
 if __name__ == "__main__":
-    print(json.dumps(step_peak(json.load(sys.stdin))))
+    print(json.dumps(measure_steps(json.load(sys.stdin))))

@@ -1,4 +1,4 @@
-"""Losses of an epoch, and results.csv: a row an epoch, with results.png drawn from it."""
+"""Training history: mean losses of an epoch, results.csv with one row per epoch, and results.png drawn from it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from cledet.training.loggers import Log
 from cledet.visualization.plots import save_figure
 
 LOSSES = ("loss_cls", "loss_reg", "positives", "recalled", "coefficient", "spread")
-"""The fields of `Losses`, as columns: means over an epoch's steps."""
+"""Columns for the fields of `Losses`: means over the steps of an epoch."""
 COLUMNS = ("epoch", "step", "lr", *LOSSES, "dropped", "seconds", "images_per_s", "waiting", *METRICS)
-"""`dropped` is the sum of the boxes that were left out of the epoch's images as degenerate; `waiting` the share of the
-time that training waited for images."""
+"""`dropped` is the number of degenerate boxes dropped in the epoch; `waiting` is the share of time spent waiting for
+images."""
 
 SHORT = {"loss_cls": "cls", "loss_reg": "box"}
 
 PANELS = (
     ("classification loss", ("loss_cls",)),
     ("box loss", ("loss_reg",)),
-    ("anchors a step", ("positives", "recalled")),
+    ("anchors per step", ("positives", "recalled")),
     ("DC's coefficient", ("coefficient", "spread")),
     ("AP", ("AP", "AP50", "AP75")),
     ("AP by size", ("APs", "APm", "APl")),
@@ -40,26 +40,26 @@ PANELS = (
 
 
 class History:
-    """The figures of a run, epoch by epoch, kept in results.csv and given to loggers."""
+    """Metrics of a run per epoch, written to results.csv and passed to loggers."""
 
     def __init__(self, path: Path, loggers: Sequence[Log] = ()) -> None:
         self.path, self.loggers = path, loggers
         self.rows: list[dict[str, str]] = []
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append an epoch; the file and the picture are written anew, each whole or not at all."""
+        """Append an epoch, and rewrite results.csv and results.png atomically."""
         self.rows.append({name: _text(row.get(name)) for name in COLUMNS})
         self._write()
         plot_history(self.rows, self.path.with_suffix(".png"))
         for log in self.loggers:
             log(row["step"], {name: row.get(name) for name in COLUMNS[2:]})
 
-    def cut(self, step: int) -> None:
-        """Read the file back, without epochs after `step`."""
+    def truncate(self, step: int) -> None:
+        """Read results.csv without epochs that ended after `step`."""
         self.rows = [row for row in read_history(self.path) if int(row["step"]) <= step]
 
     def line(self) -> str:
-        """The newest epoch in a line."""
+        """Summarize the newest epoch in one line."""
         row = self.rows[-1]
         text = f"epoch {row['epoch']}: cls {row['loss_cls']}, box {row['loss_reg']}, {row['positives']} positives"
         if not row["loss_cls"]:
@@ -77,7 +77,7 @@ class History:
 
 
 def read_history(path: Path) -> list[dict[str, str]]:
-    """The rows of a results.csv; none if there is no such file."""
+    """Read the rows of a results.csv; none if the file does not exist."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -85,7 +85,7 @@ def read_history(path: Path) -> list[dict[str, str]]:
 
 
 def plot_history(rows: Sequence[Mapping[str, str]], path: Path) -> None:
-    """A run's losses, anchors, AP and learning rate over the epochs."""
+    """Plot losses, anchors, AP and learning rate over the epochs."""
     figure = Figure(figsize=(15.5, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
     places = figure.subplots(2, 4).flat
@@ -110,9 +110,9 @@ def _line(axes: Axes, rows: Sequence[Mapping[str, str]], name: str) -> None:
 
 
 class Meter:
-    """Means of the losses, boxes dropped and time taken since the last epoch's end.
+    """Mean losses, dropped boxes and throughput since the end of the last epoch.
 
-    A step without positives has no coefficient, and counts not.
+    A step without positives has no coefficient and does not count in the mean.
     """
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class Meter:
         self.waited = 0.0
 
     def add(self, losses: Losses, dropped: int = 0, images: int = 0, waited: float = 0.0) -> None:
-        """One step more: its losses, over so many images, for which it waited so many seconds."""
+        """Add a step: its losses, dropped boxes, number of images, and seconds waited for them."""
         self.dropped += dropped
         self.images += images
         self.waited += waited
@@ -134,22 +134,22 @@ class Meter:
                 self.steps[name] += 1
 
     def means(self) -> dict[str, float]:
-        """The figures of results.csv."""
-        figures = {name: self.sums[name] / self.steps[name] for name in LOSSES if self.steps[name]}
+        """Return the columns of results.csv that are known without evaluation."""
+        means = {name: self.sums[name] / self.steps[name] for name in LOSSES if self.steps[name]}
         seconds = time.perf_counter() - self.start
         pace = {"images_per_s": self.images / seconds, "waiting": self.waited / seconds}
-        return figures | {"dropped": self.dropped, "seconds": round(seconds, 2)} | pace
+        return means | {"dropped": self.dropped, "seconds": round(seconds, 2)} | pace
 
-    def state(self) -> dict[str, Any]:
-        """What was added up so far."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums so far and the time that they took."""
         return {**vars(self), "start": self.start - time.perf_counter()}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
         vars(self).update(state, start=time.perf_counter() + state["start"])
 
-    def figures(self, epoch: float, lr: float, memory: float) -> str:
-        """A line while it runs, with the memory in GB."""
+    def status(self, epoch: float, lr: float, memory: float) -> str:
+        """Format the status for the progress bar; memory in GB."""
         means = self.means()
         losses = "".join(f"  {short} {means[name]:.3f}" for name, short in SHORT.items() if name in means)
         pace = f"{means['images_per_s']:.1f} images/s, waiting {means['waiting']:.0%}"
@@ -157,6 +157,6 @@ class Meter:
 
 
 def _text(value: Any) -> str:
-    if value is None:  # nothing was measured
+    if value is None:  # not measured
         return ""
     return f"{value:.5g}" if isinstance(value, float) else str(value)

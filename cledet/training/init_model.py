@@ -1,9 +1,8 @@
-"""The model that a run starts from."""
+"""Initial model of a run: architecture, initial weights, criterion, frozen stages."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -12,7 +11,6 @@ from cledet.components.iac import IACOptions
 from cledet.config.train import TrainSettings
 from cledet.config.types import ablation_name
 from cledet.console import say
-from cledet.data.augment import Augment
 from cledet.data.index import DetectionIndex
 from cledet.distributed import collectives
 from cledet.distributed.devices import describe
@@ -21,26 +19,31 @@ from cledet.models.backbones.weights import load_imagenet
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.models.criterion import Criterion
 from cledet.models.heads import he_initialize
-from cledet.models.network import Architecture, build_network
+from cledet.models.network import Architecture, RetinaNet, build_network
 from cledet.training.train_step import TrainStep
 
 
-def init_model(settings: TrainSettings, index: DetectionIndex, given: Checkpoint | None) -> Checkpoint:
-    """A network for the data set's classes: from a checkpoint, or with an ImageNet or a random backbone."""
+def init_model(
+    settings: TrainSettings, index: DetectionIndex, given: Checkpoint | None
+) -> tuple[Checkpoint, RetinaNet]:
+    """Build a network for the data set's classes, with weights from a checkpoint, ImageNet or a random generator.
+
+    Returns the checkpoint that describes the network and shares its weights, and the network in evaluation mode.
+    Random weights are a function of the seed.
+    """
     torch.manual_seed(settings.seed)
     start = load_checkpoint(Path(settings.weights)) if settings.weights is not None else given
-    arch = architecture(settings, len(index.classes), start)
-    network = build_network(arch)
+    architecture = build_architecture(settings, len(index.classes), start)
+    network = build_network(architecture).eval()
     if settings.head_init == "he":
         he_initialize(network.head)
     if start is not None:
-        kept = transfer(start, arch, network.state_dict(), index.classes)
-        network.load_state_dict(kept)
-        say(f"starting from the weights of a {start.architecture.backbone} trained on {', '.join(start.classes[:6])}")
+        network.load_state_dict(transfer_weights(start, network, index.classes))
+        say(f"initial weights: a {start.architecture.backbone} trained on {', '.join(start.classes[:6])}")
     elif settings.backbone_weights != "none":
         load_imagenet(network, settings.backbone, settings.backbone_weights, say)
-    return Checkpoint(
-        architecture=arch,
+    model = Checkpoint(
+        architecture=architecture,
         model=network.state_dict(),
         classes=tuple(index.classes),
         category_ids=tuple(int(i) for i in index.category_ids),
@@ -49,26 +52,30 @@ def init_model(settings: TrainSettings, index: DetectionIndex, given: Checkpoint
         data=settings.data,
         settings=settings.model_dump(mode="json"),
     )
+    return model, network
 
 
-def architecture(settings: TrainSettings, classes: int, start: Checkpoint | None) -> Architecture:
-    """What to build: as the settings say, or as the checkpoint that is trained further."""
+def build_architecture(settings: TrainSettings, classes: int, start: Checkpoint | None) -> Architecture:
+    """Return the architecture that the settings describe, or that of the checkpoint to start from.
+
+    Raises UserError for a flag that contradicts the checkpoint.
+    """
     if start is not None:
         if settings.head != start.architecture.head:
             head = start.architecture.head
             raise UserError(f"the given weights have the head {head}, not {settings.head}", f"add --head {head}")
         for name in ("backbone", "fpn_channels", "anchor_scale"):
-            wanted, there = getattr(settings, name), getattr(start.architecture, name)
-            if settings.origins.get(name) == "flag" and wanted != there:
+            wanted, actual = getattr(settings, name), getattr(start.architecture, name)
+            if settings.origins.get(name) == "flag" and wanted != actual:
                 flag = f"--{name.replace('_', '-')}"
                 raise UserError(
-                    f"{flag} {wanted} does not fit the given weights, which have {there}", f"leave {flag} out"
+                    f"{flag} {wanted} does not fit the given weights, which have {actual}", f"leave {flag} out"
                 )
         return start.architecture.model_copy(update={"classes": classes})
-    fresh = settings.backbone_weights == "none"
-    if settings.norm == "group" and not fresh:
+    untrained = settings.backbone_weights == "none"
+    if settings.norm == "group" and not untrained:
         raise UserError("--norm group has no trained weights to start from", "add --backbone-weights none")
-    norm = {"auto": "batch" if fresh else "frozen", "sync": "batch"}.get(settings.norm, settings.norm)
+    norm = {"auto": "batch" if untrained else "frozen", "sync": "batch"}.get(settings.norm, settings.norm)
     return Architecture(
         backbone=settings.backbone,
         classes=classes,
@@ -79,18 +86,20 @@ def architecture(settings: TrainSettings, classes: int, start: Checkpoint | None
     )
 
 
-def transfer(
-    start: Checkpoint, arch: Architecture, fresh: dict[str, torch.Tensor], classes: tuple[str, ...]
-) -> dict[str, torch.Tensor]:
-    """The checkpoint's weights, but for a last classification layer of other classes, which starts afresh."""
+def transfer_weights(start: Checkpoint, network: RetinaNet, classes: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """Return the checkpoint's weights; if the classes differ, the last classification layer keeps the network's."""
     if tuple(start.classes) == tuple(classes):
         return start.model
-    return {key: fresh[key] if key.startswith("head.classification.predict") else start.model[key] for key in fresh}
+    last_layer = "head.classification.predict"
+    return {
+        name: value if name.startswith(last_layer) else start.model[name]
+        for name, value in network.state_dict().items()
+    }
 
 
 def build_criterion(settings: TrainSettings) -> Criterion:
-    """The criterion that the settings describe."""
-    recall = IACOptions(
+    """Build the criterion that the settings describe."""
+    iac = IACOptions(
         alpha=settings.alpha,
         score_threshold=settings.score_threshold,
         min_iou=settings.recall_min_iou,
@@ -98,7 +107,7 @@ def build_criterion(settings: TrainSettings) -> Criterion:
         cap=settings.recall_cap,
     )
     return Criterion(
-        iac=recall if "iac" in settings.ablation else None,
+        iac=iac if "iac" in settings.ablation else None,
         dc="dc" in settings.ablation,
         assignment=settings.of_head("assign"),
         cls_loss=settings.of_head("cls_loss"),
@@ -109,34 +118,25 @@ def build_criterion(settings: TrainSettings) -> Criterion:
     )
 
 
-def build_augment(settings: TrainSettings) -> Augment:
-    """How training images are varied."""
-    return Augment(**{field.name: getattr(settings, field.name) for field in fields(Augment)})
-
-
 def make_deterministic() -> None:
-    """Let torch take only algorithms that repeat to the bit, where it has one; it warns where it has none."""
+    """Restrict torch to deterministic algorithms; torch warns of an operation that has none."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def pretrained(settings: TrainSettings) -> bool:
-    """Whether the backbone starts from trained weights."""
-    return settings.backbone_weights != "none" or settings.weights is not None
-
-
 def frozen_stages(settings: TrainSettings, backbone: str) -> int:
-    """How many backbone stages are fixed; by default those that are alike in all pictures, if they are trained."""
+    """Return the number of frozen backbone stages: by default 2 if the backbone is pretrained, as is customary."""
     if settings.freeze is not None:
         return settings.freeze
-    return 2 if pretrained(settings) and not backbone.startswith("timm:") else 0
+    pretrained = settings.backbone_weights != "none" or settings.weights is not None
+    return 2 if pretrained and not backbone.startswith("timm:") else 0
 
 
-def summary(
+def startup_summary(
     settings: TrainSettings, index: DetectionIndex, model: Checkpoint, train_step: TrainStep, run: Path
 ) -> list[str]:
-    """What is about to be trained, on what, and how, in three lines."""
+    """Describe the model, the data and the schedule of a run in three lines."""
     trained = sum(p.numel() for p in train_step.network.parameters() if p.requires_grad) / 1e6
     precision = str(train_step.dtype or torch.float32).removeprefix("torch.")
     processes = f", {collectives.world_size()} processes" if collectives.world_size() > 1 else ""
@@ -149,7 +149,7 @@ def summary(
         f"{trained:.1f}M trained parameters; components on: {ablation_name(settings.ablation)}"
         f"{left_out if settings.origins.get('ablation') == 'default' else ''}",
         f"{index.name}: {len(index)} images, {index.num_boxes} boxes, {len(index.classes)} classes; "
-        f"{train_step.total} steps of {settings.batch}{parts} at {settings.imgsz} px, "
+        f"{train_step.total_steps} steps of {settings.batch}{parts} at {settings.imgsz} px, "
         f"lr {settings.learning_rate:g}{scaled}",
         f"run folder: {run}",
     ]

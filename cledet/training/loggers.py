@@ -1,4 +1,4 @@
-"""Where a run's figures go beside results.csv: TensorBoard, Weights & Biases, MLflow, or a function of the user's."""
+"""Metric loggers beside results.csv: TensorBoard, Weights & Biases, MLflow, and the user's callback."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from typing import Any
 from cledet.config.train import TrainSettings
 from cledet.errors import UserError
 
-Figures = Mapping[str, float | None]
-Log = Callable[[int, Figures], None]
-"""Takes the step and what was measured until then; None is nothing."""
+Metrics = Mapping[str, float | None]
+Log = Callable[[int, Metrics], None]
+"""Log the metrics of a step; None marks a metric that was not measured."""
 
 
 def open_loggers(settings: TrainSettings, run: Path) -> list[Log]:
-    """The loggers that the settings name, each through its own client. Raises UserError for one not installed."""
+    """Open the loggers that the settings name. Raises UserError for a client that is not installed."""
     return [LOGGERS[name](settings, run) for name in settings.loggers]
 
 
-def callback(name: str | None) -> Callable[[str, dict[str, Any]], None]:
-    """The function that `module:function` names, of the current folder or installed; of no effect without a name.
+def load_callback(name: str | None) -> Callable[[str, dict[str, Any]], None]:
+    """Import the function `module:function`, from the current folder or an installed package.
 
-    Raises UserError where there is none.
+    Without a name, returns a function without effect. Raises UserError if there is no such function.
     """
     if name is None:
-        return lambda event, facts: None
+        return lambda event, values: None
     module, _, function = name.partition(":")
     sys.path.insert(0, "")
     try:
-        found = getattr(importlib.import_module(module), function)
+        callback = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        hint = "write module:function, of a module in this folder or an installed one"
+        hint = "pass module:function, with a module in this folder or an installed one"
         raise UserError(f"--callback {name}: {error}", hint) from error
     finally:
         sys.path.remove("")
-    if not callable(found):
-        raise UserError(f"--callback {name} is no function")
-    return found
+    if not callable(callback):
+        raise UserError(f"--callback {name} is not a function")
+    return callback
 
 
 def _tensorboard(settings: TrainSettings, run: Path) -> Log:
@@ -49,8 +49,8 @@ def _tensorboard(settings: TrainSettings, run: Path) -> Log:
         raise UserError("tensorboard is not installed", "pip install 'cledet[tensorboard]'") from None
     writer = SummaryWriter(str(run))
 
-    def log(step: int, figures: Figures) -> None:
-        for name, value in _measured(figures).items():
+    def log(step: int, metrics: Metrics) -> None:
+        for name, value in _measured(metrics).items():
             writer.add_scalar(name, value, step)
         writer.flush()
 
@@ -62,9 +62,9 @@ def _wandb(settings: TrainSettings, run: Path) -> Log:
         import wandb
     except ImportError:
         raise UserError("wandb is not installed", "pip install 'cledet[wandb]'") from None
-    facts = settings.model_dump(mode="json")
-    session = wandb.init(project="cledet", name=run.name, dir=str(run), id=_name(run), resume="allow", config=facts)
-    return lambda step, figures: session.log(_measured(figures), step=step, commit=True)
+    config = settings.model_dump(mode="json")
+    logged = wandb.init(project="cledet", name=run.name, dir=str(run), id=_run_id(run), resume="allow", config=config)
+    return lambda step, metrics: logged.log(_measured(metrics), step=step, commit=True)
 
 
 def _mlflow(settings: TrainSettings, run: Path) -> Log:
@@ -73,26 +73,25 @@ def _mlflow(settings: TrainSettings, run: Path) -> Log:
     except ImportError:
         raise UserError("mlflow is not installed", "pip install 'cledet[mlflow]'") from None
     mlflow.set_experiment("cledet")
-    mine = mlflow.search_runs(filter_string=f"tags.cledet = '{_name(run)}'", output_format="list")
-    session = mlflow.start_run(run_id=mine[0].info.run_id if mine else None, run_name=run.name, nested=True)
-    if not mine:
-        mlflow.set_tag("cledet", _name(run))
+    earlier = mlflow.search_runs(filter_string=f"tags.cledet = '{_run_id(run)}'", output_format="list")
+    logged = mlflow.start_run(run_id=earlier[0].info.run_id if earlier else None, run_name=run.name, nested=True)
+    if not earlier:
+        mlflow.set_tag("cledet", _run_id(run))
         mlflow.log_params({key: str(value)[:500] for key, value in settings.model_dump(mode="json").items()})
-    identity = session.info.run_id
 
-    def log(step: int, figures: Figures) -> None:
-        mlflow.log_metrics(_measured(figures), step=step, run_id=identity)
+    def log(step: int, metrics: Metrics) -> None:
+        mlflow.log_metrics(_measured(metrics), step=step, run_id=logged.info.run_id)
 
     return log
 
 
-def _name(run: Path) -> str:
-    """A name for the run's folder that clients accept, the same when it is resumed."""
+def _run_id(run: Path) -> str:
+    """Return an id that clients accept, a function of the run folder, so that a resumed run keeps it."""
     return "-".join(run.absolute().parts[1:])[-100:].strip("-.")
 
 
-def _measured(figures: Figures) -> dict[str, float]:
-    return {name: float(value) for name, value in figures.items() if value is not None}
+def _measured(metrics: Metrics) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
 LOGGERS: dict[str, Callable[[TrainSettings, Path], Log]] = {

@@ -1,4 +1,4 @@
-"""The paper's table beside ours."""
+"""Tables that compare the paper's metrics with measured ones."""
 
 from __future__ import annotations
 
@@ -12,47 +12,45 @@ from cledet.training.ablation import spread_of
 from cledet.training.reproduce_jobs import Job
 
 Measured = Mapping[str, Sequence[Mapping[str, float | None]]]
-"""NMS method -> figures, seed by seed."""
+"""NMS method -> metrics per seed."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the table: the paper's figures and ours, fractions; ours have a value a seed."""
+    """Row of the table: the paper's metrics and the measured ones, one value per seed, as fractions."""
 
     recipe: str
     data: str
     paper: PaperRow
     ours: Mapping[str, Sequence[float | None]]
     seed: int = 0
-    """That of the first value."""
+    """Seed of the first value."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Mean, standard deviation and values by figure."""
+        """Return mean, standard deviation and values per metric."""
         ours = {name: spread_of(values) | {"values": list(values)} for name, values in self.ours.items()}
         own = self.paper.model_dump(exclude_none=True)
         return {"recipe": self.recipe, "data": self.data, "paper": own, "ours": ours}
 
 
 def lines(jobs: Sequence[Job], measured: Mapping[str, Measured]) -> list[Line]:
-    """The rows of all jobs, with the figures of those that were measured, by recipe."""
-    found = []
+    """Build the rows of all jobs; `measured` holds the metrics of finished recipes."""
+    rows = []
     for entry in (entry for job in jobs for entry in job.entries):
         by_nms = measured.get(entry.recipe, {})
         for row in entry.paper:
-            figures = by_nms.get(row.nms or "", ())
-            ours = {name: [one.get(name) for one in figures] for name in row.figures}
-            found.append(Line(entry.recipe, entry.settings.data, row, ours, entry.settings.seed))
-    return found
+            per_seed = by_nms.get(row.nms or "", ())
+            ours = {name: [metrics.get(name) for metrics in per_seed] for name in row.figures}
+            rows.append(Line(entry.recipe, entry.settings.data, row, ours, entry.settings.seed))
+    return rows
 
 
-def side_by_side(found: Sequence[Line]) -> Table:
-    """The paper's figures and ours in points, as the paper prints them; "-" is not measured, or not in the paper."""
-    names = [
-        name for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "VOC07") if any(name in x.ours for x in found)
-    ]
-    with_nms = any(line.paper.nms for line in found)
+def side_by_side(rows: Sequence[Line]) -> Table:
+    """Format the paper's and the measured metrics in percentage points; "-" marks a missing value."""
+    names = [name for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "VOC07") if any(name in x.ours for x in rows)]
+    with_nms = any(line.paper.nms for line in rows)
     body: list[list[Any]] = []
-    for line in found:
+    for line in rows:
         nms = [line.paper.nms or "-"] if with_nms else []
         pairs = [cell for name in names for cell in (_points(line.paper.figures.get(name)), _ours(line, name))]
         body.append([line.recipe, *nms, *pairs, line.paper.split, line.data])
@@ -60,11 +58,11 @@ def side_by_side(found: Sequence[Line]) -> Table:
     return ["recipe", *["NMS"] * with_nms, *columns, "paper's split", "our data"], body
 
 
-def figures_table(found: Sequence[Line]) -> Table:
-    """A row a recipe, figure and seed, fractions unrounded."""
+def figures_table(rows: Sequence[Line]) -> Table:
+    """List one row per recipe, metric and seed with unrounded fractions."""
     body: list[list[Any]] = [
         [line.recipe, line.paper.nms or "", name, line.paper.figures[name], seed, value]
-        for line in found
+        for line in rows
         for name, values in line.ours.items()
         for seed, value in enumerate(values, line.seed)
     ]

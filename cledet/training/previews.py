@@ -1,4 +1,4 @@
-"""Sheets of pictures: detections, to see at a glance what a model does, and batches, to see what it gets."""
+"""Preview pictures of a run: training batches, and detections of the best weights on evaluation images."""
 
 from __future__ import annotations
 
@@ -8,33 +8,55 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from cledet.config.base import PredictSettings
+from cledet.config.train import TrainSettings
+from cledet.console import say
 from cledet.data.dataset import Batch
 from cledet.data.images import read_image
 from cledet.data.index import DetectionIndex
+from cledet.evaluation.evaluator import nms_options
 from cledet.inference.predictor import Detections, Predictor
+from cledet.models.checkpoint import load_checkpoint
 from cledet.visualization.draw import draw_detections, hatch, resized, write_picture
 
 CELL = (480, 400)
-"""Width and height of a picture's place on the sheet."""
+"""Width and height of a cell of the sheet, in pixels."""
 
 
-def save_previews(predictor: Predictor, index: DetectionIndex, path: Path, count: int = 12, columns: int = 4) -> None:
-    """Write a sheet of `count` images of the split, evenly spaced, with their detections."""
+def save_val_previews(run: Path, val: DetectionIndex, settings: TrainSettings, device: torch.device) -> None:
+    """Write val.jpg into the run folder: detections of best.pt on images of the evaluation split."""
+    best = load_checkpoint(run / "weights" / "best.pt")
+    predictor = Predictor(
+        network=best.network().to(device),
+        post=replace(nms_options(settings, best.components), conf=PredictSettings().conf),
+        imgsz=settings.imgsz,
+        device=device,
+        dtype=None,
+        names=best.classes,
+        category_ids=best.category_ids,
+    )
+    save_detections(predictor, val, run / "val.jpg")
+    say(f"previews: {run / 'val.jpg'}")
+
+
+def save_detections(predictor: Predictor, index: DetectionIndex, path: Path, count: int = 12, columns: int = 4) -> None:
+    """Write a sheet of `count` evenly spaced images of the split with their detections."""
     positions = np.unique(np.linspace(0, len(index) - 1, count).round().astype(int))
-    pictures = [fit(predictor.predict(_image(index, i), None)).draw() for i in positions]
+    pictures = [fit_to_cell(predictor.predict(_image(index, i), None)).draw() for i in positions]
     write_picture(path, sheet(pictures, min(columns, len(pictures))))
 
 
 def save_batch(batch: Batch, names: Sequence[str], path: Path, most: int = 16, columns: int = 4) -> None:
-    """Write a sheet of the first images of a batch as a network gets them: padded, with what it is told is there.
+    """Write a sheet of the first images of a training batch, padded, with ground truth and class names.
 
-    Boxes bear the names of their classes; ignored regions are hatched.
+    Ignored regions are hatched.
     """
     pictures = []
     for i in range(min(len(batch), most)):
-        image, scale = _fit(np.ascontiguousarray(batch.images[i].permute(1, 2, 0).numpy()))
+        image, scale = _fit_image(np.ascontiguousarray(batch.images[i].permute(1, 2, 0).numpy()))
         count, ignored = int(batch.counts[i]), batch.ignored[i]
         image = hatch(image, (ignored[ignored.any(dim=1)] * scale).numpy())
         labels = batch.labels[i, :count].tolist()
@@ -43,14 +65,14 @@ def save_batch(batch: Batch, names: Sequence[str], path: Path, most: int = 16, c
     write_picture(path, sheet(pictures, min(columns, len(pictures))))
 
 
-def fit(found: Detections) -> Detections:
-    """The same detections on their image resized to its place on the sheet, so that captions stay legible."""
-    image, scale = _fit(found.image)
-    return replace(found, image=image, boxes=found.boxes * scale)
+def fit_to_cell(detections: Detections) -> Detections:
+    """Resize an image and its detections to a cell of the sheet, so that captions stay legible."""
+    image, scale = _fit_image(detections.image)
+    return replace(detections, image=image, boxes=detections.boxes * scale)
 
 
-def _fit(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
-    """An image resized to a place on the sheet, and by what factor."""
+def _fit_image(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
+    """Return the image resized to a cell of the sheet, and the scale factor."""
     width, height = CELL
     rows, columns = image.shape[:2]
     scale = min((width - 8) / columns, (height - 8) / rows)
@@ -58,7 +80,7 @@ def _fit(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
 
 
 def sheet(pictures: list[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
-    """RGB pictures that fit into CELL, each in the middle of its place, row by row."""
+    """Arrange RGB pictures that fit into CELL row by row, each centered in its cell."""
     width, height = CELL
     rows = -(-len(pictures) // columns)
     canvas = np.full((rows * height, columns * width, 3), 255, dtype=np.uint8)
@@ -70,5 +92,5 @@ def sheet(pictures: list[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
 
 
 def _image(index: DetectionIndex, position: int) -> NDArray[np.uint8]:
-    """The image as training and evaluation see it."""
+    """Return the image as training and evaluation read it."""
     return read_image(str(index.paths[position]), index.size(position))

@@ -1,4 +1,4 @@
-"""The trainings that fill one of the paper's tables: which recipes, as which commands, at what cost."""
+"""Jobs that reproduce a table of the paper: recipes, commands and estimated cost."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from cledet.data.download.archives import SHIPPED, open_set
 from cledet.errors import UserError, nearest
 from cledet.models.flops import costs
 from cledet.training.ablation import run_name
-from cledet.training.init_model import architecture
+from cledet.training.init_model import build_architecture
 
 GIVEN_TO_VAL = ("conf", "iou", "max_det", "localization", "cl_norm", "cl_score", "workers")
-"""Settings of training that `cledet val` is to have too where a recipe or a flag gives them."""
+"""Training settings that are passed to `cledet val` if a recipe or a flag sets them."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A recipe of a table, and the rows of the table that its runs fill."""
+    """Recipe of a table and the rows that its runs fill."""
 
     recipe: str
     paper: tuple[PaperRow, ...]
@@ -33,35 +33,35 @@ class Entry:
 
     @property
     def nms(self) -> tuple[NMSName, ...]:
-        """The NMS methods that its rows ask for; none where there is one row, of the recipe's own method."""
+        """NMS methods of its rows; empty for a single row with the recipe's own method."""
         return tuple(row.nms for row in self.paper if row.nms is not None)
 
 
 @dataclass(frozen=True)
 class Job:
-    """Recipes that differ by their components only, trained together: one call of `cledet train`."""
+    """Recipes that differ only in components, trained together by one call of `cledet train`."""
 
     name: str
     entries: tuple[Entry, ...]
     settings: GridSettings
     given: Mapping[str, str]
-    """The settings that the user gave."""
+    """Settings passed by the user."""
 
     @property
     def trainings(self) -> int:
-        """Runs that are trained: CL-B has no part in training, so a row that adds it alone takes another's weights."""
+        """Number of runs that are trained: CL-B does not affect training, so a row that only adds it copies weights."""
         trained = {tuple(name for name in subset if name != "clb") for subset in self.settings.ablation}
         return len(trained) * self.settings.seeds
 
     def train_command(self) -> list[str]:
-        """The words of `cledet train` that do this."""
+        """Return the words of the `cledet train` command."""
         settings = self.settings
         ablation = ["--ablation", ";".join(map(ablation_name, settings.ablation))] if len(self.entries) > 1 else []
         where = ["--project", str(settings.project), "--name", self.name]
         return ["cledet", "train", "--recipe", self.entries[0].recipe, *ablation, *flags(self.given), *where]
 
     def val_commands(self) -> list[list[str]]:
-        """The words of `cledet val` for each recipe's runs, after the training."""
+        """Return the words of the `cledet val` commands for the runs of each recipe."""
         return [
             ["cledet", "val", *flags(val_flags(entry, run, self.folder(run), name))]
             for entry in self.entries
@@ -69,20 +69,20 @@ class Job:
         ]
 
     def folder(self, run: TrainSettings) -> Path:
-        """Where a run is, if the job's folder is the first of its name."""
+        """Return the folder of a run if the job's folder is the first of its name."""
         return self.run_in(self.settings.project / "train" / self.name, run)
 
     def run_in(self, folder: Path, run: TrainSettings) -> Path:
-        """Where a run is in the job's folder: a grid has a folder for each."""
+        """Return the folder of a run within the job's folder; a grid has one folder per run."""
         return folder if len(self.settings.runs()) == 1 else folder / run_name(run)
 
 
 def jobs_of(table: str, given: Mapping[str, str], project: Path, data: str | None = None) -> list[Job]:
-    """The trainings of a table, in its order, with the settings that the user gave in the place of the recipes'.
+    """List the jobs of a table in its order; settings of the user override those of the recipes.
 
-    `data` leaves only the recipes of that data set. Raises UserError for settings that a table's recipes cannot take.
+    `data` selects the recipes of one data set. Raises UserError for settings that a table's recipes do not take.
     """
-    _refuse_own(table, given)
+    _refuse_reserved(table, given)
     number = int(table.removeprefix("table"))
     named = {name: read_notes(path).paper for name, path in recipes().items()}
     chosen = {name: rows for name, rows in named.items() if any(row.table == number for row in rows)}
@@ -98,7 +98,7 @@ def jobs_of(table: str, given: Mapping[str, str], project: Path, data: str | Non
     return [_job(name, group, given) for name, group in _groups(entries).items()]
 
 
-def _refuse_own(table: str, given: Mapping[str, str]) -> None:
+def _refuse_reserved(table: str, given: Mapping[str, str]) -> None:
     for key in ("project", "name", "nnodes", "node_rank"):
         if key in given:
             raise UserError(f"--set {key} is not for reproduce", "run the commands that --dry-run shows")
@@ -107,12 +107,12 @@ def _refuse_own(table: str, given: Mapping[str, str]) -> None:
 
 
 def _groups(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
-    """Recipes whose names differ by their components only, in the table's order, by what the names share."""
-    found: dict[str, list[Entry]] = {}
+    """Group recipes whose names differ only in components, in table order, by the common part of the names."""
+    groups: dict[str, list[Entry]] = {}
     for entry in sorted(entries, key=lambda entry: entry.paper[0].row):
         components = "-".join(entry.settings.ablation[0]) or "none"
-        found.setdefault(entry.recipe.removesuffix(f"-{components}"), []).append(entry)
-    return found
+        groups.setdefault(entry.recipe.removesuffix(f"-{components}"), []).append(entry)
+    return groups
 
 
 def _job(name: str, entries: Sequence[Entry], given: Mapping[str, str]) -> Job:
@@ -122,58 +122,58 @@ def _job(name: str, entries: Sequence[Entry], given: Mapping[str, str]) -> Job:
 
 
 def runs_of(entry: Entry) -> list[tuple[TrainSettings, str]]:
-    """The runs of a recipe, one a seed, each with the name of its validation."""
+    """List the runs of a recipe, one per seed, each with the name of its validation."""
     runs = entry.settings.runs()
     return [(run, entry.recipe if len(runs) == 1 else f"{entry.recipe}-seed{run.seed}") for run in runs]
 
 
 def val_flags(entry: Entry, run: TrainSettings, folder: Path, name: str) -> dict[str, str]:
-    """What `cledet val` is given to judge a run as its recipe says."""
+    """Return the flags of `cledet val` that evaluate a run as its recipe specifies."""
     settings = entry.settings
-    own = [key for key in GIVEN_TO_VAL if settings.origins[key] != "default"]
-    found = {"weights": str(folder)} | {key: str(getattr(settings, key)) for key in own}
+    passed = [key for key in GIVEN_TO_VAL if settings.origins[key] != "default"]
+    given = {"weights": str(folder)} | {key: str(getattr(settings, key)) for key in passed}
     nms = ",".join(entry.nms) or settings.nms
-    found |= {"nms": nms} if nms != "auto" else {}
-    found |= {"split": run.val_split} if run.val_split != "val" else {}
-    found |= {"device": run.device} if "," not in run.device and run.device != "auto" else {}
-    return found | {"report": "false", "project": str(settings.project), "name": name}
+    given |= {"nms": nms} if nms != "auto" else {}
+    given |= {"split": run.val_split} if run.val_split != "val" else {}
+    given |= {"device": run.device} if "," not in run.device and run.device != "auto" else {}
+    return given | {"report": "false", "project": str(settings.project), "name": name}
 
 
 def val_settings(entry: Entry, run: TrainSettings, folder: Path, name: str) -> ValSettings:
-    """The same as settings."""
+    """Resolve the flags of `val_flags` to settings."""
     return resolve(ValSettings, val_flags(entry, run, folder, name))
 
 
 def flags(settings: Mapping[str, str]) -> list[str]:
-    """Settings as words of a command line."""
+    """Convert settings to words of a command line."""
     return [word for key, value in settings.items() for word in (f"--{key.replace('_', '-')}", value)]
 
 
 def commands(jobs: Iterable[Job]) -> list[str]:
-    """All commands, as a shell takes them."""
+    """Quote all commands for a shell."""
     return [shlex.join(words) for job in jobs for words in (job.train_command(), *job.val_commands())]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job takes."""
+    """Estimated cost of a job."""
 
     multiply_adds: int
-    """Of one image, forward."""
+    """Forward pass of one image."""
     images: int
-    """That are trained on, over all runs."""
+    """Training images over all runs, repetitions included."""
     gpu_hours: float
     checkpoints: int
-    """Bytes."""
+    """Size in bytes."""
 
 
 def estimate(job: Job, gpu_tflops: float, utilization: float) -> Estimate:
-    """GPU hours and bytes of checkpoints: `docs/recipes.md` says what is assumed."""
+    """Estimate GPU hours and the size of checkpoints; `docs/recipes.md` lists the assumptions."""
     settings = job.settings
     if settings.iters is None:
-        raise UserError(f"{job.entries[0].recipe} does not say --iters", "add --set iters=N")
+        raise UserError(f"{job.entries[0].recipe} does not set --iters", "add --set iters=N")
     short = _mean_side(settings.multi_scale) or settings.imgsz
-    arch = architecture(settings.runs()[0], CLASSES.get(settings.data, 80), None)
+    arch = build_architecture(settings.runs()[0], CLASSES.get(settings.data, 80), None)
     one = costs(arch, (round(short), round(short * 4 / 3)))
     images = job.trainings * settings.iters * max(settings.batch, 1)
     operations = images * one.multiply_adds * 2 * 3
@@ -187,20 +187,20 @@ CLASSES = {"coco": 80, "voc": 20}
 
 
 def _mean_side(sides: tuple[int, int]) -> float:
-    """The side of the square of mean area where sides are drawn from a range."""
+    """Return the root mean square of a side drawn uniformly from the range."""
     low, high = sides
     return float(((low**2 + low * high + high**2) / 3) ** 0.5)
 
 
 def data_bytes(jobs: Iterable[Job]) -> dict[str, int]:
-    """The size of the archives of each data set that is named and ships."""
+    """Return the size of the archives of each downloadable data set of the jobs."""
     named = {job.settings.data for job in jobs} & set(SHIPPED)
     return {name: sum(archive.bytes for archive in open_set(name).archives) for name in sorted(named)}
 
 
 def to_document(table: str, jobs: Sequence[Job], gpu_tflops: float, utilization: float) -> dict[str, Any]:
-    """The plan as plain data."""
-    found = [(job, estimate(job, gpu_tflops, utilization)) for job in jobs]
+    """Convert the plan to plain data for JSON."""
+    costed = [(job, estimate(job, gpu_tflops, utilization)) for job in jobs]
     return {
         "table": table,
         "commands": commands(jobs),
@@ -214,10 +214,10 @@ def to_document(table: str, jobs: Sequence[Job], gpu_tflops: float, utilization:
                 "gpu_hours": one.gpu_hours,
                 "checkpoint_bytes": one.checkpoints,
             }
-            for job, one in found
+            for job, one in costed
         ],
-        "gpu_hours": sum(one.gpu_hours for _, one in found),
-        "checkpoint_bytes": sum(one.checkpoints for _, one in found),
+        "gpu_hours": sum(one.gpu_hours for _, one in costed),
+        "checkpoint_bytes": sum(one.checkpoints for _, one in costed),
         "data_bytes": data_bytes(jobs),
         "gpu_tflops": gpu_tflops,
         "utilization": utilization,

@@ -1,4 +1,4 @@
-"""Training from settings to a finished run: its folder, its processes, a grid of them; and going on with one."""
+"""Training runs and ablation grids: from settings to a finished run folder, and resuming one."""
 
 from __future__ import annotations
 
@@ -22,46 +22,50 @@ from cledet.evaluation.splits import load_index
 from cledet.io.atomic import is_there, write_whole
 from cledet.io.run_folders import from_anywhere, new_run
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
+from cledet.models.network import Architecture, RetinaNet
 from cledet.training.ablation import GRID, train_grid
-from cledet.training.auto_batch import largest_batch
+from cledet.training.auto_batch import find_largest_batch
 from cledet.training.init_model import init_model
 from cledet.training.trainer import Task, Trainer
 
 CONFIG = "config.yaml"
 LAST = Path("weights") / "last.pt"
 HOW = ("device", "workers", "callback", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts")
-"""Settings of how a run is run, which may change when it is resumed."""
+"""Settings that may change when a run is resumed, as they do not affect its results."""
 JOB = "job"
-"""A file in a run's folder: which job of torch's launcher started it."""
+"""File in a run folder: the id of the torchrun job that started the run."""
 
 
 def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
-    """Train a run or a grid from the start, perhaps from given weights; returns its folder."""
+    """Train a new run or ablation grid, from `given` weights if there are any; return its folder."""
     if settings.node_rank > 0 and launches(settings):
-        return _follow(settings)
+        return _launch_other_node(settings)
     with collectives.process_group():
         settings = collectives.broadcast(from_anywhere(settings))
-        if (begun := collectives.broadcast(_restarted(settings))) is not None:
-            return resume(begun, {})
+        if (restarted := collectives.broadcast(_restarted_run(settings))) is not None:
+            return resume(restarted, {})
         task = load_task(settings.runs()[0])
-        model = begin(settings.runs()[0], task, given)  # refuses what does not fit before there is a folder
+        model, network = _init_model(settings.runs()[0], task, given)  # raises UserErrors before there is a folder
         settings = collectives.broadcast(
-            _with_batch(settings, model, task) if collectives.is_main_process() else settings
+            _with_batch(settings, model.architecture, task) if collectives.is_main_process() else settings
         )
-        _refuse_unfit(settings)
+        _check_processes(settings)
         amp_dtype(pick_devices(settings.device).devices[0], settings.amp)
         folder = collectives.broadcast(_new_folder(settings) if collectives.is_main_process() else Path())
         runs = settings.runs()
-        model.settings = runs[0].model_dump(mode="json")  # with the batch that was found
+        model.settings = runs[0].model_dump(mode="json")  # with the batch of --batch auto
         if len(runs) == 1:
-            _start(runs[0], task, model, folder)
+            _start(runs[0], task, model, network, folder)
         else:
-            train_grid(settings, folder, lambda run, place: _fit(run, task, place, given))
+            train_grid(settings, folder, lambda run, place: _train_or_resume(run, task, place, given))
     return folder
 
 
 def resume(folder: Path, changes: dict[str, Any]) -> Path:
-    """Go on with a run's or a grid's folder exactly where it stopped; only how it is run may change."""
+    """Resume a run or an ablation grid exactly where it stopped; return its folder.
+
+    `changes` are new values of settings in HOW. Raises UserError for any other.
+    """
     refused = sorted(set(changes) - set(HOW))
     if refused:
         hint = "start a new run with --weights"
@@ -72,17 +76,17 @@ def resume(folder: Path, changes: dict[str, Any]) -> Path:
         )
         assert settings is not None
         if settings.node_rank > 0 and launches(settings):
-            return _follow(settings)
+            return _launch_other_node(settings)
         task = load_task(settings.runs()[0])
         if len(settings.runs()) > 1:
-            train_grid(settings, folder, lambda run, place: _fit(run, task, place, None))
+            train_grid(settings, folder, lambda run, place: _train_or_resume(run, task, place, None))
         else:
-            _fit(settings.runs()[0], task, folder, None)
+            _train_or_resume(settings.runs()[0], task, folder, None)
     return folder
 
 
 def launches(settings: TrainingSettings) -> bool:
-    """Whether this process starts others, one for each device, and only watches over them."""
+    """Return whether this process launches worker processes, one per device, instead of training itself."""
     if in_group(settings.nnodes):
         return False
     return settings.nnodes > 1 or len(pick_devices(settings.device).devices) > 1
@@ -96,48 +100,44 @@ def _reopen(folder: Path, changes: dict[str, Any]) -> tuple[Path, GridSettings]:
     return folder.absolute(), reopen(folder / (GRID if grid else CONFIG), GridSettings, changes)
 
 
-def begin(settings: TrainSettings, task: Task, given: Checkpoint | None) -> Checkpoint:
-    """The model that a run starts from, the same in all processes."""
-    with collectives.main_process_first():
+def _init_model(settings: TrainSettings, task: Task, given: Checkpoint | None) -> tuple[Checkpoint, RetinaNet]:
+    with collectives.main_process_first():  # it downloads weights for the others
         return init_model(settings, task.train, given)
 
 
-def _start(settings: TrainSettings, task: Task, model: Checkpoint, run: Path) -> None:
-    """Train a model from the start, in its folder, from which it can be resumed from now on."""
+def _start(settings: TrainSettings, task: Task, model: Checkpoint, network: RetinaNet, run: Path) -> None:
+    """Train a new run in its folder; it can be resumed as soon as last.pt is written."""
     if collectives.is_main_process():
         run.mkdir(parents=True, exist_ok=True)
         write_whole(run / CONFIG, settings.to_yaml())
         model.save(run / LAST)
-    _run(settings, task, model, run)
-
-
-def _fit(settings: TrainSettings, task: Task, run: Path, given: Checkpoint | None) -> None:
-    """Train a run in its folder, or go on with what is there, if it is not finished."""
-    model = collectives.broadcast(load_checkpoint(run / LAST) if is_there(run / LAST) else None)
-    if model is None:
-        _start(settings, task, begin(settings, task, given), run)
-    elif model.training.get("finished", model.step >= settings.steps(len(task.train))):
-        say(f"{run} is finished")
-    else:
-        _run(settings, task, model, run)
-
-
-def _run(settings: TrainSettings, task: Task, model: Checkpoint, run: Path) -> None:
-    """Train in this process, or in one for each device."""
     if launches(settings):
         _launch(settings, run)
     else:
-        Trainer(settings, task, model, run).fit()
+        Trainer(settings, task, model, network, run).fit()
+
+
+def _train_or_resume(settings: TrainSettings, task: Task, run: Path, given: Checkpoint | None) -> None:
+    """Train a run in its folder from the start or from its last checkpoint, unless it is finished."""
+    model = collectives.broadcast(load_checkpoint(run / LAST) if is_there(run / LAST) else None)
+    if model is None:
+        _start(settings, task, *_init_model(settings, task, given), run)
+    elif model.training.get("finished", model.step >= settings.steps(len(task.train))):
+        say(f"{run} is finished")
+    elif launches(settings):
+        _launch(settings, run)
+    else:
+        Trainer(settings, task, model, model.network(), run).fit()
 
 
 def _launch(settings: TrainingSettings, run: Path) -> None:
-    """Start this command again in a process for each device, to go on with the run, and wait for its end."""
+    """Launch `cledet train --resume` in one process per device, and wait for the end of the run."""
     picked = pick_devices(settings.device)
     if picked.reason:
         say(picked.reason)
-    heard = [] if settings.callback is None else ["--callback", settings.callback]
+    callback = [] if settings.callback is None else ["--callback", settings.callback]
     launch(
-        ["train", "--resume", str(run), "--device", str(picked), "--workers", str(settings.workers), *heard],
+        ["train", "--resume", str(run), "--device", str(picked), "--workers", str(settings.workers), *callback],
         len(picked.devices),
         nnodes=settings.nnodes,
         node_rank=settings.node_rank,
@@ -147,16 +147,16 @@ def _launch(settings: TrainingSettings, run: Path) -> None:
     )
 
 
-def _follow(settings: GridSettings) -> Path:
-    """Start this machine's processes of a run that the machine of rank 0 leads; returns the folder it has there."""
+def _launch_other_node(settings: GridSettings) -> Path:
+    """Launch the processes of a machine other than that of rank 0; return the run folder on the machine of rank 0."""
     folder = settings.project / "train" / (settings.name or Path(settings.data).stem)
     for _ in settings.runs():
         _launch(settings, folder)
     return folder
 
 
-def _refuse_unfit(settings: GridSettings) -> None:
-    """Raise UserError where the batch cannot be shared equally, or the norms not at all."""
+def _check_processes(settings: GridSettings) -> None:
+    """Raise UserError if the processes cannot share the batch equally, or cannot synchronize norms."""
     devices = pick_devices(settings.device).devices
     processes = collectives.world_size() * (len(devices) if launches(settings) else 1) * settings.nnodes
     if settings.norm == "sync" and processes > 1 and devices[0].type != "cuda":
@@ -167,14 +167,14 @@ def _refuse_unfit(settings: GridSettings) -> None:
         raise UserError(message, f"give a multiple of {processes * settings.accumulate}")
 
 
-def _with_batch(settings: GridSettings, model: Checkpoint, task: Task) -> GridSettings:
-    """The same, with as large a batch as fits for `auto`."""
+def _with_batch(settings: GridSettings, architecture: Architecture, task: Task) -> GridSettings:
+    """Replace `--batch auto` by the largest batch that fits into memory."""
     if settings.batch != AUTO:
         return settings
     boxes, devices = int(np.diff(task.train.starts).max()), pick_devices(settings.device).devices
-    here = len(devices) if launches(settings) else 1
-    batch = largest_batch(settings.runs()[0], model.architecture, boxes, devices[0])
-    return settings.model_copy(update={"batch": batch * here * settings.nnodes * collectives.world_size()})
+    processes = len(devices) if launches(settings) else 1
+    batch = find_largest_batch(settings.runs()[0], architecture, boxes, devices[0])
+    return settings.model_copy(update={"batch": batch * processes * settings.nnodes * collectives.world_size()})
 
 
 def _new_folder(settings: GridSettings) -> Path:
@@ -184,19 +184,18 @@ def _new_folder(settings: GridSettings) -> Path:
     return folder
 
 
-def _restarted(settings: GridSettings) -> Path | None:
-    """The run that this job began before its launcher started it again, if that is what happened."""
+def _restarted_run(settings: GridSettings) -> Path | None:
+    """Return the run folder of this torchrun job, if torchrun has restarted it after a failure."""
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
         return None
     job = os.environ.get("TORCHELASTIC_RUN_ID", "")
-    marks = (settings.project / "train").glob(f"*/{JOB}")
-    mine = [mark for mark in marks if mark.read_text() == job]
-    return max(mine, key=lambda mark: mark.stat().st_mtime).parent if mine else None
+    files = [file for file in (settings.project / "train").glob(f"*/{JOB}") if file.read_text() == job]
+    return max(files, key=lambda file: file.stat().st_mtime).parent if files else None
 
 
 def load_task(settings: TrainSettings) -> Task:
-    """The splits that a run is trained on and measured on."""
-    with collectives.main_process_first():  # who draws or indexes it for the others
+    """Load the splits to train on and to evaluate on; the main process draws or indexes them for the others."""
+    with collectives.main_process_first():
         return _load_task(settings)
 
 
@@ -207,12 +206,12 @@ def _load_task(settings: TrainSettings) -> Task:
     if settings.val_split == "none":
         return Task(train=train, val=None)
     if source.find(settings.val_split) is None:
-        hint = f"--val-split with one of {', '.join(source.splits)}, or none to do without"
+        hint = f"pass --val-split with one of {', '.join(source.splits)}, or none to skip evaluation"
         raise UserError(f"{source.name} has no split '{settings.val_split}' to evaluate on", hint)
     val = load_index(source, settings.val_split)
     unknown = set(val.classes) - set(train.classes)
     if unknown:
         raise UserError(f"{val.name} has classes that {train.name} does not: {', '.join(sorted(unknown)[:5])}")
     if set(val.paths.tolist()) & set(train.paths.tolist()):
-        warn(f"{val.name} shares images with {train.name}: its figures say little about other images")
+        warn(f"{val.name} shares images with {train.name}: its metrics do not generalize to other images")
     return Task(train=train, val=val)

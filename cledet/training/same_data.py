@@ -1,4 +1,4 @@
-"""A run is resumed on the data that it was begun on, and on no other."""
+"""Check that a run is resumed on the data set that it was started on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ HINT = "restore the data set, or start a new run with --weights"
 
 
 def require_same_data(model: Checkpoint, index: DetectionIndex) -> None:
-    """Raise UserError where the training split has other classes, images or boxes than a run's checkpoint.
+    """Raise UserError if classes, images or boxes of the training split differ from those of the checkpoint's run.
 
-    The place of the files does not matter. A checkpoint without digests tells classes and the number of images only.
+    The location of the files does not matter. Without digests in the checkpoint, only classes and the number of images
+    are compared.
     """
     images = model.training.get("images", len(index))
     if images != len(index):
@@ -22,4 +23,4 @@ def require_same_data(model: Checkpoint, index: DetectionIndex) -> None:
     if (*model.classes, *model.category_ids) != (*index.classes, *index.category_ids.tolist()):
         changed.insert(0, "classes")
     if changed:
-        raise UserError(f"{index.name} has other {' and '.join(changed)} than the run was begun with", HINT)
+        raise UserError(f"{index.name} has other {' and '.join(changed)} than at the start of the run", HINT)

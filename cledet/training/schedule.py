@@ -1,4 +1,4 @@
-"""Optimizer and learning rate: pure functions of the settings and the step."""
+"""Optimizer and learning rate schedule: functions of the settings and the step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cledet.config.train import TrainSettings
 
 
 def lr_factor(settings: TrainSettings, step: int, total: int) -> float:
-    """What the learning rate is multiplied by at a step: linear warm-up from 0.1 %, then decay; or one cycle."""
+    """Return the factor of the learning rate at a step: linear warm-up from 0.1 %, then decay; or one cycle."""
     if settings.schedule == "onecycle":
         return one_cycle(step, total)
     warmup = settings.warmup if settings.warmup is not None else min(500, total // 5)
@@ -25,14 +25,14 @@ def lr_factor(settings: TrainSettings, step: int, total: int) -> float:
 
 
 def milestone(at: float | str, epochs: int, total: int) -> float:
-    """The step that is meant by a fraction of the run, a number of iterations, or a number of epochs (`8e`)."""
+    """Convert a fraction of the run, a number of iterations, or a number of epochs (`8e`) to a step."""
     if isinstance(at, str):
         return float(at.removesuffix("e")) * total / epochs
     return at * total if at <= 1 else at
 
 
 def one_cycle(step: int, total: int, rise: float = 0.3, first: float = 1 / 25, last: float = 1e-4 / 25) -> float:
-    """The rate of a one-cycle schedule: by a half cosine from `first` up to 1, then down to `last`.
+    """Return the factor of a one-cycle schedule: a half cosine from `first` up to 1, then one down to `last`.
 
     Source: Smith and Topin, Super-Convergence (arXiv 1708.07120), with the shape and defaults of
     torch.optim.lr_scheduler.OneCycleLR.
@@ -45,8 +45,8 @@ def one_cycle(step: int, total: int, rise: float = 0.3, first: float = 1 / 25, l
     return high + (low - high) * (1 + math.cos(math.pi * done)) / 2
 
 
-def parameter_groups(network: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
-    """Trained parameters in groups: the backbone at its own rate; norms and biases without weight decay."""
+def group_parameters(network: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
+    """Group trainable parameters: the backbone has its own learning rate; norms and biases have no weight decay."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -63,15 +63,15 @@ def parameter_groups(network: nn.Module, settings: TrainSettings) -> list[dict[s
 
 
 def build_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW, over the trained parameters."""
-    groups = parameter_groups(network, settings)
+    """Build SGD with momentum or AdamW over the trainable parameters."""
+    groups = group_parameters(network, settings)
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate)
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group its share of the learning rate."""
+    """Set the learning rate of every parameter group, times the scale of the group."""
     groups: Iterable[dict[str, Any]] = optimizer.param_groups
     for group in groups:
         group["lr"] = lr * group["scale"]

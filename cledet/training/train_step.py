@@ -1,4 +1,4 @@
-"""What a training step changes - network, optimizer, moving average, scaler - and the step itself."""
+"""One training step: gradients of a batch, and the update of network, optimizer, moving average and scaler."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from cledet.training.schedule import build_optimizer, lr_factor, set_lr
 
 
 class NotFinite(Exception):
-    """A step's loss or gradient is no number; the message says which."""
+    """The loss or the gradient of a step is NaN or infinite; the message names it."""
 
 
 class TrainStep:
-    """A network in training, in this process of perhaps several."""
+    """A network with its optimizer, and the computation of gradients and updates, in one or several processes."""
 
     def __init__(
-        self, network: RetinaNet, criterion: Criterion, settings: TrainSettings, device: torch.device, total: int
+        self, network: RetinaNet, criterion: Criterion, settings: TrainSettings, device: torch.device, total_steps: int
     ) -> None:
-        self.settings, self.device, self.total = settings, device, total
+        self.settings, self.device, self.total_steps = settings, device, total_steps
         self.dtype = amp_dtype(device, settings.amp)
         self.network = network.to(device)
         if settings.norm == "sync" and collectives.world_size() > 1:  # one process has the whole batch
@@ -42,7 +42,7 @@ class TrainStep:
         self.parallel = collectives.data_parallel(self.network, device)
         self.forward: Callable[[Tensor], Any] = torch.compile(self.parallel) if settings.compile else self.parallel
         self.criterion = replace(criterion, total=collectives.all_reduce_sum, processes=collectives.world_size())
-        self.plain = replace(self.criterion, iac=None)  # until recall_start
+        self.criterion_without_iac = replace(self.criterion, iac=None)  # before recall_start
         self.optimizer = build_optimizer(self.network, settings)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.average: AveragedModel | None = None
@@ -50,77 +50,74 @@ class TrainStep:
             self.average = AveragedModel(
                 self.network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True
             )
-        self.statistics = list(_statistics(self.network))
-        self._kept = [buffer.clone() for buffer in self.statistics]
+        self.statistics = list(_batch_norm_buffers(self.network))
+        self._saved_statistics = [buffer.clone() for buffer in self.statistics]
 
-    def gradients(self, parts: Sequence[Batch], step: int) -> Losses:
-        """The losses of a batch in parts, over all processes, and the gradients of the whole.
+    def compute_gradients(self, parts: Sequence[Batch], step: int) -> Losses:
+        """Compute the gradients of a batch given in parts, averaged over all processes; return its losses.
 
-        A part's losses are divided by what the first one's N suggests for the whole batch, as the whole N is known
-        last; then the gradients are set right. Left half done, it has changed nothing.
-        Raises NotFinite.
+        The loss of each part is divided by an estimate of the batch's normalizer N from the first part; the gradients
+        are corrected when N is known. Raises NotFinite. After an exception the state is the one before the call.
         """
-        with self._all_or_nothing():
-            return self._gradients(parts, step)
+        with self._undo_on_error():
+            return self._compute_gradients(parts, step)
 
-    def _gradients(self, parts: Sequence[Batch], step: int) -> Losses:
+    def _compute_gradients(self, parts: Sequence[Batch], step: int) -> Losses:
         self.parallel.train()
         self.optimizer.zero_grad(set_to_none=True)
-        torch.manual_seed(_seed(self.settings.seed, step, collectives.rank()))  # of what a backbone may drop
-        criterion = self.criterion if step >= self.settings.recall_start * self.total else self.plain
-        found: list[Losses] = []
+        torch.manual_seed(_seed(self.settings.seed, step, collectives.rank()))  # for stochastic layers of a backbone
+        use_iac = step >= self.settings.recall_start * self.total_steps
+        criterion = self.criterion if use_iac else self.criterion_without_iac
+        part_losses: list[Losses] = []
         for number, batch in enumerate(parts, 1):
             with collectives.gradient_sync(self.parallel, number == len(parts)):
                 losses = self._losses(batch, criterion)
-                expected = (found[0].n if found else losses.n).clamp(min=1) * len(parts)
+                expected = (part_losses[0].n if part_losses else losses.n).clamp(min=1) * len(parts)
                 loss = (losses.classification + losses.regression) * (losses.n.clamp(min=1) / expected)
                 self.scaler.scale(loss).backward()
-            found.append(Losses(*(value.detach() for value in losses)))
-        whole = combined(found)
+            part_losses.append(Losses(*(value.detach() for value in losses)))
+        losses = combine_parts(part_losses)
         if len(parts) > 1:
             for parameter in self._trained():
                 if parameter.grad is not None:
-                    parameter.grad.mul_(expected / whole.n.clamp(min=1))
-        return over_processes(whole)
+                    parameter.grad.mul_(expected / losses.n.clamp(min=1))
+        return reduce_losses(losses)
 
     @contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
-        """Put batch norm's statistics back, and drop the gradients, if the end is not reached."""
-        for kept, buffer in zip(self._kept, self.statistics):
-            kept.copy_(buffer)
-        reached = False
+    def _undo_on_error(self) -> Iterator[None]:
+        for saved, buffer in zip(self._saved_statistics, self.statistics):
+            saved.copy_(buffer)
         try:
             yield
-            reached = True
-        finally:
-            if not reached:
-                self.undo()
+        except BaseException:  # a signal may raise anywhere
+            self.undo()
+            raise
 
     def undo(self) -> None:
-        """Forget the gradients, and what taking them did to batch norm's statistics."""
-        for kept, buffer in zip(self._kept, self.statistics):
-            buffer.copy_(kept)
+        """Drop the gradients, and restore the batch norm statistics from before they were computed."""
+        for saved, buffer in zip(self._saved_statistics, self.statistics):
+            buffer.copy_(saved)
         self.optimizer.zero_grad(set_to_none=True)
 
     def update(self, step: int) -> None:
-        """Change the weights by the gradients. Raises NotFinite, the step being undone, for a gradient that is none."""
-        set_lr(self.optimizer, self.settings.learning_rate * lr_factor(self.settings, step, self.total))
+        """Update the weights by the gradients. If they are not finite, undo the step and raise NotFinite."""
+        set_lr(self.optimizer, self.settings.learning_rate * lr_factor(self.settings, step, self.total_steps))
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self._trained(), self.settings.clip or math.inf)
-        if not self.scaler.is_enabled() and not torch.isfinite(norm):  # the scaler sees to it itself
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):  # the scaler skips such a step itself
             self.undo()
-            raise NotFinite("the gradient is no number")
+            raise NotFinite("the gradient is not finite")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
             self.average.update_parameters(self.network)
 
     def inference_network(self) -> RetinaNet:
-        """The network to evaluate and to keep: the moving average, if there is one."""
+        """Return the network to evaluate and to save: the moving average, if there is one."""
         return cast(RetinaNet, self.average.module) if self.average is not None else self.network
 
-    def state(self) -> dict[str, Any]:
-        """All that steps have changed."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that steps change."""
         return {
             "model": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -128,8 +125,8 @@ class TrainStep:
             "average": None if self.average is None else self.average.state_dict(),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from that state."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state that `state_dict` returned."""
         self.network.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -139,19 +136,19 @@ class TrainStep:
     def _losses(self, batch: Batch, criterion: Criterion) -> Losses:
         batch = batch.to(self.device, non_blocking=True)
         with autocast(self.device, self.dtype):
-            raw = self.forward(batch.images)
-        losses = criterion(raw, Targets(batch.boxes, batch.labels, batch.ignored))
+            predictions = self.forward(batch.images)
+        losses = criterion(predictions, Targets(batch.boxes, batch.labels, batch.ignored))
         finite = bool(torch.isfinite(losses.classification + losses.regression))
         if not collectives.all_true(finite):
-            raise NotFinite(_complaint(losses))
+            raise NotFinite(_describe_not_finite(losses))
         return losses
 
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
 
-def combined(parts: Sequence[Losses]) -> Losses:
-    """The losses of a batch from those of its parts."""
+def combine_parts(parts: Sequence[Losses]) -> Losses:
+    """Combine the losses of a batch's parts, weighted by their normalizers N and numbers of positives."""
     if len(parts) == 1:
         return parts[0]
     table = Losses(*(torch.stack([value.float() for value in values]) for values in zip(*parts)))
@@ -167,38 +164,38 @@ def combined(parts: Sequence[Losses]) -> Losses:
     )
 
 
-def over_processes(losses: Losses) -> Losses:
-    """The losses of the whole batch from those of each process's share."""
+def reduce_losses(losses: Losses) -> Losses:
+    """Combine the losses of all processes' shares of a batch."""
     if collectives.world_size() == 1:
         return losses
-    spread = torch.stack([losses.coefficient, losses.spread]).nan_to_num() * losses.positives
-    values = torch.stack([losses.classification, losses.regression, losses.positives, losses.recalled, *spread])
-    classification, regression, positives, recalled, coefficient, width = collectives.all_reduce_sum(values)
+    weighted = torch.stack([losses.coefficient, losses.spread]).nan_to_num() * losses.positives
+    values = torch.stack([losses.classification, losses.regression, losses.positives, losses.recalled, *weighted])
+    classification, regression, positives, recalled, coefficient, spread = collectives.all_reduce_sum(values)
     return Losses(
         classification=classification / collectives.world_size(),
         regression=regression / collectives.world_size(),
         positives=positives,
         recalled=recalled,
         coefficient=coefficient / positives,
-        spread=width / positives,
+        spread=spread / positives,
         n=losses.n,
     )
 
 
 def _seed(*numbers: int) -> int:
-    """One number of 64 bits for several."""
+    """Hash several numbers to a 64-bit seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
-def _complaint(losses: Losses) -> str:
-    """Which term of the loss is no number; or that it is another process's."""
+def _describe_not_finite(losses: Losses) -> str:
+    """Name the loss terms that are not finite, or another process if none is here."""
     terms = {"classification": losses.classification.item(), "regression": losses.regression.item()}
     bad = [f"the {name} loss is {value:g}" for name, value in terms.items() if not math.isfinite(value)]
-    return " and ".join(bad) or "the loss of another process is no number"
+    return " and ".join(bad) or "the loss of another process is not finite"
 
 
-def _statistics(network: nn.Module) -> Iterator[Tensor]:
-    """The buffers that a forward pass in training changes."""
+def _batch_norm_buffers(network: nn.Module) -> Iterator[Tensor]:
+    """Yield the buffers that a forward pass changes in training mode."""
     for module in network.modules():
         if isinstance(module, _BatchNorm) and not isinstance(module, FrozenBatchNorm2d):
             yield from module.buffers(recurse=False)

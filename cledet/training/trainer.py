@@ -1,112 +1,98 @@
-"""Training: one page of loop, and what it is made of.
+"""The training loop.
 
-The state of a run is what its training steps have changed, and where it is; every random choice follows from the seed
-and the step. So a run that is resumed goes on exactly as if it had never stopped.
+The state of a run consists of its `TrainStep` and its `TrainState`. Every random choice is a function of the seed and
+the step. A resumed run therefore continues exactly as if it had never stopped.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cledet.config.base import PredictSettings, long_side
 from cledet.config.train import TrainSettings
 from cledet.console import Steps, say, warn
-from cledet.data.dataset import Batch, DetectionDataset
+from cledet.data.dataset import Batch
 from cledet.data.index import DetectionIndex
-from cledet.data.loader import train_loader
 from cledet.distributed import collectives
-from cledet.distributed.devices import default_workers, memory_used, own_device, pick_devices, within_memory
+from cledet.distributed.devices import memory_used, own_device, pick_devices, within_memory
 from cledet.errors import Interrupted, ProcessFailed, UserError
-from cledet.evaluation.evaluator import nms_options, validate
-from cledet.inference.predictor import Predictor
-from cledet.models.checkpoint import Checkpoint, load_checkpoint
+from cledet.evaluation.evaluator import validate
+from cledet.models.checkpoint import Checkpoint
+from cledet.models.network import RetinaNet
 from cledet.signals import Interrupts, Stop, interrupts
+from cledet.training.batches import build_loader
 from cledet.training.history import History, Meter
-from cledet.training.init_model import build_augment, build_criterion, frozen_stages, make_deterministic, summary
-from cledet.training.loggers import callback, open_loggers
-from cledet.training.previews import save_batch, save_previews
+from cledet.training.init_model import build_criterion, frozen_stages, make_deterministic, startup_summary
+from cledet.training.loggers import load_callback, open_loggers
+from cledet.training.previews import save_batch, save_val_previews
 from cledet.training.same_data import require_same_data
+from cledet.training.train_state import TrainState
 from cledet.training.train_step import NotFinite, TrainStep
 
-DRAWN_BATCHES = 3
-"""Steps whose batches are kept as pictures."""
-BAD_STEPS = 5
-"""So many steps in a row whose loss is no number end a run."""
-FITTING = "--batch auto finds how many images fit, --accumulate N computes a batch in parts; or lower --imgsz"
+PREVIEW_STEPS = 3
+"""First steps whose batches are saved as pictures."""
+MAX_BAD_STEPS = 5
+"""Consecutive steps without a finite loss that end a run."""
+MEMORY_HINT = "--batch auto measures how many images fit, --accumulate N computes a batch in parts; or lower --imgsz"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a run learns from, and what it is measured on after an epoch (None: nothing)."""
+    """The split to train on and the split to evaluate on after each epoch, if any."""
 
     train: DetectionIndex
     val: DetectionIndex | None
 
 
-RENAMED = {"concluded": "epoch_finished", "judged": "last_eval_epoch"}
-"""Keys of last.pt as cledet 0.1.0 wrote them."""
-
-
-@dataclass
-class TrainState:
-    """Position and progress of a run; together with the state of its `TrainStep`, everything that resuming needs."""
-
-    step: int = 0
-    best: float = -1.0
-    best_epoch: int = 0
-    last_eval_epoch: int = 0
-    epoch_finished: bool = True
-    """False between the last step of an epoch and the end of its evaluation."""
-    bad_steps: int = 0
-    """Consecutive steps without a finite loss."""
-
-
 class Trainer:
-    """A run in progress."""
+    """A training run in progress: the loop, evaluation after each epoch, and checkpoints.
 
-    def __init__(self, settings: TrainSettings, task: Task, model: Checkpoint, run: Path) -> None:
+    `model` describes `network`, and holds the state to resume from if the run has begun before.
+    """
+
+    def __init__(self, settings: TrainSettings, task: Task, model: Checkpoint, network: RetinaNet, run: Path) -> None:
         require_same_data(model, task.train)
         self.settings, self.task, self.model, self.run = settings, task, model, run
         self.digests = task.train.digests()
         if settings.deterministic:
             make_deterministic()
         self.device = own_device(pick_devices(settings.device).devices, collectives.local_rank())
-        self.total = settings.steps(len(task.train))
-        network = model.network()
+        self.total_steps = settings.steps(len(task.train))
         network.backbone.freeze(frozen_stages(settings, model.architecture.backbone))
-        self.train_step = TrainStep(network, build_criterion(settings), settings, self.device, self.total)
-        self.history = History(
-            run / "results.csv", open_loggers(settings, run) if collectives.is_main_process() else ()
-        )
-        self.tell = callback(settings.callback)
+        self.train_step = TrainStep(network, build_criterion(settings), settings, self.device, self.total_steps)
+        loggers = open_loggers(settings, run) if collectives.is_main_process() else ()
+        self.history = History(run / "results.csv", loggers)
+        self.callback = load_callback(settings.callback)
         self.meter = Meter()
         self.state = TrainState()
-        self.saved = time.monotonic()
-        self.waited = 0.0
+        self.last_save = time.monotonic()
+        self.wait_seconds = 0.0
         if model.training:
             self._restore(model.training)
 
     def fit(self) -> Path:
-        """Train to the end, evaluate and save after each epoch; returns the run's folder."""
-        say(*summary(self.settings, self.task.train, self.model, self.train_step, self.run))
+        """Train to the end, evaluate and save after each epoch; return the run folder.
+
+        Raises Interrupted, after saving, if a signal arrives, and UserError if the loss stays infinite or NaN.
+        """
+        say(*startup_summary(self.settings, self.task.train, self.model, self.train_step, self.run))
         with interrupts() as stop:
             try:
                 self._fit(stop)
             except (Stop, RuntimeError, ProcessFailed) as error:
-                if stop.number is None:  # else another process stopped sooner, and this one waited for it
+                if stop.number is None:  # with a signal, errors follow from other processes that stopped earlier
                     raise
                 self._save("last.pt")
                 raise Interrupted(stop.number, self.run) from error
         if self.task.val is not None and collectives.is_main_process():
-            self._draw_examples(self.task.val)
-        self.tell("end", {"run": str(self.run), "step": self.state.step, "best": self.state.best})
+            save_val_previews(self.run, self.task.val, self.settings, self.device)
+        self.callback("end", {"run": str(self.run), "step": self.state.step, "best": self.state.best})
         return self.run
 
     def _fit(self, stop: Interrupts) -> None:
@@ -114,146 +100,103 @@ class Trainer:
             self._end_epoch(stop)
         if self._finished():
             return
-        with Steps("training", self.total, self.state.step) as progress:
+        with Steps("training", self.total_steps, self.state.step) as progress:
             for parts in self._batches(stop):
-                self._draw_batch(parts)
+                self._save_batch_preview(parts)
                 self._step(parts, stop)
-                progress.advance(self.meter.figures(self._epoch(), self._lr(), memory_used(self.device) / 1e9))
+                progress.advance(self.meter.status(self._epoch(), self._lr(), memory_used(self.device) / 1e9))
                 if self._epoch_ended():
                     self._end_epoch(stop)
                     if self._should_stop_early():
-                        say(f"no better AP since epoch {self.state.best_epoch}: stopped, as --patience says")
+                        say(f"stopped early: no better AP since epoch {self.state.best_epoch} (--patience)")
                         return
                 elif self._save_due():
                     self._save("last.pt")
-                if self.state.step < self.total:
+                if self.state.step < self.total_steps:
                     stop.check()
 
-    def _step(self, parts: list[Batch], stop: Interrupts) -> None:
-        try:
-            with within_memory(self.device, FITTING):
-                with stop.abandoning():
-                    losses = self.train_step.gradients(parts, self.state.step)
-                self.train_step.update(self.state.step)
-        except NotFinite as error:
-            self._skip(error, parts)
-        else:
-            dropped = int(collectives.all_reduce_sum(torch.cat([part.dropped for part in parts]).sum()))
-            self.meter.add(losses, dropped, self.settings.batch, self.waited)
-            self.state.bad_steps = 0
-            figures = {name: float(value) for name, value in losses._asdict().items()}
-            self.tell("step", {"step": self.state.step, "lr": self._lr(), **figures})
-        self.state.step += 1
-
-    def _skip(self, error: NotFinite, parts: list[Batch]) -> None:
-        """Leave a step out, or end the run if it is one too many."""
-        self.state.bad_steps += 1
-        ids = ", ".join(str(i) for part in parts for i in part.image_ids.tolist())
-        what = f"step {self.state.step}: {error}, on images {ids}"
-        if self.state.bad_steps < BAD_STEPS:
-            warn(f"{what}: left out")
-            return
-        self._save("last.pt")
-        hint = f"lower --lr, or look at these images; {self.run / 'weights' / 'last.pt'} is from before them"
-        raise UserError(f"{what}; no step of the last {BAD_STEPS} had a finite one", hint)
-
     def _batches(self, stop: Interrupts) -> Iterator[list[Batch]]:
-        """The parts of each step's batch."""
-        settings = self.settings
-        dataset = DetectionDataset(
-            self.task.train,
-            short=settings.imgsz,
-            long=long_side(settings.imgsz),
-            augment=build_augment(settings),
-            seed=settings.seed,
-        )
-        loader: Iterable[Any] = train_loader(
-            dataset,
-            batch=settings.batch,
-            total_steps=self.total,
-            start_step=self.state.step,
-            seed=settings.seed,
-            workers=default_workers(settings.workers),
-            rank=collectives.rank(),
-            world=collectives.world_size(),
-            parts=settings.accumulate,
-            pin_memory=self.device.type == "cuda",
-        )
-        batches = iter(loader)
+        """Yield the parts of each remaining step's batch."""
+        batches = iter(build_loader(self.settings, self.task.train, self.total_steps, self.state.step, self.device))
         while True:
             start = time.perf_counter()
             with stop.abandoning():
-                parts = list(islice(batches, settings.accumulate))
-            self.waited = time.perf_counter() - start
+                parts = list(islice(batches, self.settings.accumulate))
+            self.wait_seconds = time.perf_counter() - start
             if not parts:
                 return
             yield parts
 
-    def _draw_batch(self, parts: list[Batch]) -> None:
-        """Write what the network gets at one of the first steps, unless an earlier start of this run has."""
-        path = self.run / "batches" / f"{self.state.step:06d}.jpg"
-        if self.state.step < DRAWN_BATCHES and collectives.is_main_process() and not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            save_batch(parts[0], self.task.train.classes, path)
+    def _step(self, parts: list[Batch], stop: Interrupts) -> None:
+        try:
+            with within_memory(self.device, MEMORY_HINT):
+                with stop.abandoning():
+                    losses = self.train_step.compute_gradients(parts, self.state.step)
+                self.train_step.update(self.state.step)
+        except NotFinite as error:
+            self._skip_step(error, parts)
+        else:
+            dropped = int(collectives.all_reduce_sum(torch.cat([part.dropped for part in parts]).sum()))
+            self.meter.add(losses, dropped, self.settings.batch, self.wait_seconds)
+            self.state.bad_steps = 0
+            metrics = {name: float(value) for name, value in losses._asdict().items()}
+            self.callback("step", {"step": self.state.step, "lr": self._lr(), **metrics})
+        self.state.step += 1
+
+    def _skip_step(self, error: NotFinite, parts: list[Batch]) -> None:
+        """Warn of a step without a finite loss; end the run after MAX_BAD_STEPS of them in a row."""
+        self.state.bad_steps += 1
+        ids = ", ".join(str(i) for part in parts for i in part.image_ids.tolist())
+        message = f"step {self.state.step}: {error}, on images {ids}"
+        if self.state.bad_steps < MAX_BAD_STEPS:
+            warn(f"{message}: step skipped")
+            return
+        self._save("last.pt")
+        hint = f"lower --lr, or look at these images; {self.run / 'weights' / 'last.pt'} is from before them"
+        raise UserError(f"{message}; the last {MAX_BAD_STEPS} steps had no finite loss", hint)
 
     def _end_epoch(self, stop: Interrupts) -> None:
-        """Evaluate, note the figures, keep the weights if they are the best; saved before, as evaluation takes long."""
-        epoch, at, val = self._epoch_number(), self.state, self.task.val
-        row = {"epoch": epoch, "step": at.step, "lr": self._lr()}
-        row |= self.meter.means()
+        """Evaluate, log the metrics and save; the weights are saved before evaluation too, as it takes long."""
+        epoch, state, val = self._epoch_number(), self.state, self.task.val
+        row = {"epoch": epoch, "step": state.step, "lr": self._lr(), **self.meter.means()}
         metrics: dict[str, Any] = {}
-        if val is not None and (at.step == self.total or epoch % self.settings.val_every == 0):
-            at.epoch_finished = False
+        if val is not None and (state.step == self.total_steps or epoch % self.settings.val_every == 0):
+            state.epoch_finished = False
             self._save("last.pt")
             with stop.abandoning():
                 metrics = self._validate(val)
-            at.last_eval_epoch = epoch
+            state.last_eval_epoch = epoch
         if collectives.is_main_process():
-            self.history.add(row | {k: v for k, v in metrics.items() if k != "per_class"})
+            self.history.add(row | {key: value for key, value in metrics.items() if key != "per_class"})
             say(self.history.line())
-            self._say_dropped()
-        self.tell("epoch", {**row, **metrics})
+            self._report_dropped_boxes()
+        self.callback("epoch", {**row, **metrics})
         score = metrics.get("AP") or 0.0
-        if val is None or (metrics and score > at.best):
-            at.best, at.best_epoch = max(at.best, score), epoch
+        if val is None or (metrics and score > state.best):
+            state.best, state.best_epoch = max(state.best, score), epoch
             self._save("best.pt", metrics)
-        at.epoch_finished = True
+        state.epoch_finished = True
         self.meter = Meter()
         self._save("last.pt", metrics)
-
-    def _say_dropped(self) -> None:
-        if len(self.history.rows) == 1 and self.meter.dropped:
-            say(
-                f"boxes left out of the first epoch, empty or less than a pixel wide or high: {self.meter.dropped} "
-                "(results.csv has them in its column `dropped`; `cledet check` lists the empty ones)"
-            )
-
-    def _finished(self) -> bool:
-        """Whether the run is at its end, or has not become better for longer than it may."""
-        return self._should_stop_early() or self.state.step >= self.total
-
-    def _should_stop_early(self) -> bool:
-        return 0 < self.settings.patience <= self.state.last_eval_epoch - self.state.best_epoch
 
     def _validate(self, val: DetectionIndex) -> dict[str, Any]:
         network = self.train_step.inference_network()  # in float32, as `cledet val` does
         (result,) = validate(network, val, self.model, self.settings, self.device, None).values()
         return result.evaluation.to_dict()
 
-    def _draw_examples(self, val: DetectionIndex) -> None:
-        """Write val.jpg: what the best weights find on images of the evaluated split."""
-        best = load_checkpoint(self.run / "weights" / "best.pt")
-        predictor = Predictor(
-            network=best.network().to(self.device),
-            post=replace(nms_options(self.settings, best.components), conf=PredictSettings().conf),
-            imgsz=self.settings.imgsz,
-            device=self.device,
-            dtype=None,
-            names=best.classes,
-            category_ids=best.category_ids,
-        )
-        save_previews(predictor, val, self.run / "val.jpg")
-        say(f"pictures: {self.run / 'val.jpg'}")
+    def _report_dropped_boxes(self) -> None:
+        if len(self.history.rows) == 1 and self.meter.dropped:
+            say(
+                f"boxes dropped in the first epoch, empty or less than a pixel wide or high: {self.meter.dropped} "
+                "(column `dropped` of results.csv; `cledet check` lists the empty ones)"
+            )
+
+    def _save_batch_preview(self, parts: list[Batch]) -> None:
+        """Save the batch of one of the first steps as a picture; the pictures of an earlier start stay."""
+        path = self.run / "batches" / f"{self.state.step:06d}.jpg"
+        if self.state.step < PREVIEW_STEPS and collectives.is_main_process() and not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            save_batch(parts[0], self.task.train.classes, path)
 
     def _lr(self) -> float:
         return float(self.train_step.optimizer.param_groups[-1]["lr"])
@@ -262,36 +205,47 @@ class Trainer:
         return self.state.step * self.settings.batch / self.settings.epoch_images(len(self.task.train))
 
     def _epoch_number(self) -> int:
-        """The epoch, from 1, that the last step began in: no step ends more than one, so none is passed over."""
+        """Return the epoch, from 1, in which the last step began; a step never ends more than one epoch."""
         return (self.state.step - 1) * self.settings.batch // self.settings.epoch_images(len(self.task.train)) + 1
 
     def _epoch_ended(self) -> bool:
-        return self.state.step == self.total or self._epoch() >= self._epoch_number()
+        return self.state.step == self.total_steps or self._epoch() >= self._epoch_number()
+
+    def _should_stop_early(self) -> bool:
+        return 0 < self.settings.patience <= self.state.last_eval_epoch - self.state.best_epoch
+
+    def _finished(self) -> bool:
+        return self._should_stop_early() or self.state.step >= self.total_steps
 
     def _save_due(self) -> bool:
         steps, minutes = self.settings.save_steps, self.settings.save_minutes
-        waited = bool(minutes) and time.monotonic() - self.saved >= 60 * minutes
-        return waited or (bool(steps) and self.state.step % steps == 0)
+        if minutes and time.monotonic() - self.last_save >= 60 * minutes:
+            return True
+        return bool(steps) and self.state.step % steps == 0
 
     def _save(self, name: str, metrics: dict[str, Any] | None = None) -> None:
-        """best.pt holds the weights to use, last.pt also what is needed to go on."""
+        """Save the inference weights; last.pt also holds the state that resuming needs."""
         if not collectives.is_main_process():
             return
         self.model.model = self.train_step.inference_network().state_dict()
         self.model.step, self.model.metrics = self.state.step, metrics or {}
-        self.model.training = self._state() if name == "last.pt" else {}
+        self.model.training = self._training_state() if name == "last.pt" else {}
         self.model.save(self.run / "weights" / name)
-        self.saved = time.monotonic()
+        self.last_save = time.monotonic()
 
-    def _state(self) -> dict[str, Any]:
-        data = {"images": len(self.task.train), "digests": self.digests}
-        here = {**vars(self.state), "meter": self.meter.state(), **data}
-        return {**self.train_step.state(), **here, "finished": self.state.epoch_finished and self._finished()}
+    def _training_state(self) -> dict[str, Any]:
+        return {
+            **self.train_step.state_dict(),
+            **vars(self.state),
+            "meter": self.meter.state_dict(),
+            "images": len(self.task.train),
+            "digests": self.digests,
+            "finished": self.state.epoch_finished and self._finished(),
+        }
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        state = {RENAMED.get(key, key): value for key, value in saved.items()}
-        self.train_step.restore(state)
-        self.state = TrainState(**{name: state[name] for name in vars(self.state) if name in state})
-        if "meter" in state:
-            self.meter.restore(state["meter"])
-        self.history.cut(self.state.step if self.state.epoch_finished else self.state.step - 1)
+        self.train_step.load_state_dict(saved)
+        self.state = TrainState.from_saved(saved)
+        if "meter" in saved:
+            self.meter.load_state_dict(saved["meter"])
+        self.history.truncate(self.state.step if self.state.epoch_finished else self.state.step - 1)

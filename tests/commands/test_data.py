@@ -89,7 +89,8 @@ def test_download_to_a_folder_of_ones_own(project):
 def test_a_download_that_is_stopped_goes_on(server, project, number, code):
     server.pause = 0.02
     words = [*COMMAND, "download", "my.yaml", "--keep"]
-    part = project / "s" / "my.part" / "squares.zip.part"
+    digest = yaml.safe_load((project / "my.yaml").read_text())["archives"][0]["sha256"]
+    part = project / "s" / "my.part" / f"squares.zip.{digest[:8]}.part"
     with subprocess.Popen(words, cwd=project, env=environ(project), stderr=subprocess.PIPE, text=True) as process:
         while not (part.exists() and part.stat().st_size > 100_000):
             assert process.poll() is None, process.stderr.read()
@@ -114,7 +115,7 @@ def test_a_download_that_is_stopped_goes_on(server, project, number, code):
 @pytest.mark.parametrize(
     ("args", "part"),
     [
-        (("cooc",), "cooc is neither a YAML file nor a data set that ships (did you mean coco?)"),
+        (("cooc",), "cooc is neither a YAML file nor a shipped data set (did you mean coco?)"),
         (("off.yaml",), "could not be fetched: no connection: "),
         (("bare.yaml",), "names nothing to download (add archives:"),
     ],

@@ -12,7 +12,7 @@ from cledet.config.loading import read_notes, read_recipe, recipes, resolve
 from cledet.config.recipe import RecipeNotes
 from cledet.config.train import GridSettings, TrainSettings
 from cledet.errors import UserError
-from cledet.training.init_model import architecture, init_model
+from cledet.training.init_model import build_architecture, init_model
 from cledet.training.run import load_task
 from cledet.training.trainer import Trainer
 
@@ -38,12 +38,12 @@ def test_each_recipe_resolves_builds_and_takes_two_steps(name, slices, tmp_path,
     data = read_recipe(name).get("data")
     small = {"iters": 2, "imgsz": 64, "multi_scale": "0,0", "batch": 1, "accumulate": 1, "warmup": 0, "workers": 0}
     small |= {"data": str(slices[data]), "split": "train" if data else "trainval", "val_split": "none"}
-    norm = architecture(resolve(TrainSettings, recipe=name, environ={}), 80, None).norm
+    norm = build_architecture(resolve(TrainSettings, recipe=name, environ={}), 80, None).norm
     small |= {"backbone_weights": "none", "norm": norm, "device": "cpu", "amp": "off"}
     settings = resolve(TrainSettings, small, recipe=name, environ={})
     monkeypatch.setattr(Trainer, "_save", lambda *_: None)
     task = load_task(settings)
-    trainer = Trainer(settings, task, init_model(settings, task.train, None), tmp_path)
+    trainer = Trainer(settings, task, *init_model(settings, task.train, None), tmp_path)
     before = trainer.train_step.network.head.state_dict()
     before = {key: value.clone() for key, value in before.items()}
     trainer.fit()

@@ -44,7 +44,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def loop(boxes, scores, labels, threshold=0.5, localization="proximity", cl_norm="max", cl_score="own"):  # type: ignore[no-untyped-def]
-    """Eq. 8-9 as READING.md tells them, cluster by cluster, in double precision."""
+    """Compute Eq. 8-9 cluster by cluster in double precision."""
     box, score, label = boxes.tolist(), scores.tolist(), labels.tolist()
     exact, kept = boxes.numpy(), []
     for c in sorted(set(label)):
@@ -92,7 +92,7 @@ def test_equals_loop_on_a_thousand_scenes(large: int, monkeypatch: pytest.Monkey
         assert (keep.tolist(), kept.tolist()) == wanted, f"seed {seed}"
 
 
-def test_scenes_have_what_they_are_for() -> None:
+def test_scenes_contain_the_cases_they_test() -> None:
     scenes = [scene(seed, 40) for seed in range(200)]
     classes = {int(labels.max()) + 1 for _, _, labels in scenes if len(labels) > 30}
     assert 1 in classes
@@ -103,7 +103,7 @@ def test_scenes_have_what_they_are_for() -> None:
 
 @pytest.mark.parametrize("large", [0, 12, 10**6])
 @pytest.mark.parametrize("pairs", [50, 10**6])
-def test_keepers_are_what_standard_nms_keeps(large: int, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_boxes_are_those_of_standard_nms(large: int, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LARGE", {False: large})
     monkeypatch.setattr(module, "PAIRS", {False: pairs})
     for seed in range(20):
@@ -134,7 +134,7 @@ def test_a_chain_is_settled_to_its_end(large: int, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("large", [0, 10**6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_iou_at_the_threshold_goes_as_torchvision_has_it(
+def test_iou_at_the_threshold_is_treated_as_in_torchvision(
     large: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # n / d in whole pixels is met exactly, above or below n / d as a double, all by how it is rounded
@@ -150,7 +150,7 @@ def test_iou_at_the_threshold_goes_as_torchvision_has_it(
     assert decisions == ({1, 2} if dtype == torch.float32 else {2})
 
 
-def test_owner_is_the_first_keeper_that_takes_the_box() -> None:
+def test_cluster_index_is_the_first_kept_box_that_overlaps() -> None:
     # two keepers at 0 and 4 (IoU 6 / 14); the box at 2 overlaps both by 8 / 12 and goes to the higher score
     boxes = torch.tensor([[4.0, 0, 14, 10], [0, 0, 10, 10], [2, 0, 12, 10], [2, 0, 12, 10]])
     keepers, cluster_index = find_clusters(boxes, torch.tensor([0.8, 0.9, 0.5, 0.7]), torch.tensor([3, 3, 3, 1]), 0.5)
@@ -261,7 +261,7 @@ def test_memory_is_linear_in_boxes_of_many_classes(size: int) -> None:
     assert largest.elements <= 5 * (n + module.LARGE[False] + module.PAIRS[False])
 
 
-def test_gradients_of_the_inputs_do_not_matter() -> None:
+def test_inputs_may_require_gradients() -> None:
     boxes, scores, labels = scene(3)
     keep, score = cl_balanced_nms(boxes, scores, labels)
     kept = cl_balanced_nms(boxes.clone().requires_grad_(), scores.clone().requires_grad_(), labels)

@@ -92,7 +92,7 @@ def test_a_coefficient_with_gradient_would_do_nothing() -> None:
     assert torch.allclose(normalize_coefficient(lam, loss), lam * 4 / 3.5)
 
 
-def test_nothing_to_weigh() -> None:
+def test_no_positives_and_zero_losses() -> None:
     assert dynamic_coefficient(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0,)
     assert normalize_coefficient(torch.zeros(0), torch.zeros(0)).shape == (0,)
     assert normalize_coefficient(torch.tensor([2.0, 0.5]), torch.zeros(2)).tolist() == [1, 1]

@@ -27,7 +27,7 @@ def overlap(a: list[float], b: list[float]) -> tuple[float, float, float, float]
 
 
 def loop(anchors, gts, labels, prob, alpha=0.75, score_threshold=0.5, min_iou=0.0, center=False, cap=0):  # type: ignore[no-untyped-def]
-    """Eq. 5-7 as READING.md tells them, anchor by anchor; then the best `cap` of what was recalled for each object."""
+    """Compute Eq. 5-7 anchor by anchor, then keep the best `cap` recalled anchors per object."""
     anchors, gts = anchors.double().tolist(), gts.double().tolist()
     iou = [[overlap(a, g)[3] for g in gts] for a in anchors]
     best = [max(row[j] for row in iou) for j in range(len(gts))]

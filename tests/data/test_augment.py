@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cledet.data.augment import (
-    MOST_COVERED,
+    MAX_COVERED,
     Augment,
     Scene,
+    augment_scene,
     copy_paste,
-    cut,
+    crop_scene,
     fit,
     mosaic,
     random_crop,
-    vary,
 )
 
 COLOURS = [[round(255 * v) for v in colorsys.hsv_to_rgb(k / 12, 1, 1)] for k in range(12)]
@@ -79,9 +79,9 @@ SINGLE = {
 
 @pytest.mark.parametrize("name", SINGLE)
 @given(seed=st.integers(0, 10_000))
-def test_what_moves_the_whole_image_keeps_every_box(name: str, seed: int) -> None:
+def test_augmentations_of_the_whole_image_keep_every_box(name: str, seed: int) -> None:
     before = scene(seed, ignore=(1,))
-    after = vary(before, others, 3, LIMITS, SINGLE[name], np.random.default_rng(seed))
+    after = augment_scene(before, others, 3, LIMITS, SINGLE[name], np.random.default_rng(seed))
     assert after.labels.tolist() == [0, 1, 2]
     assert after.ignore.tolist() == [False, True, False]
     if name != "photometric":  # where colours are others
@@ -97,9 +97,9 @@ PARTIAL = {
 
 @pytest.mark.parametrize("name", PARTIAL)
 @given(seed=st.integers(0, 10_000))
-def test_what_cuts_keeps_boxes_on_their_objects(name: str, seed: int) -> None:
+def test_cropping_augmentations_keep_boxes_on_their_objects(name: str, seed: int) -> None:
     before = scene(seed, ignore=(1,))
-    after = vary(before, others, 3, LIMITS, PARTIAL[name], np.random.default_rng(seed))
+    after = augment_scene(before, others, 3, LIMITS, PARTIAL[name], np.random.default_rng(seed))
     assert set(after.labels) <= {0, 1, 2}
     assert after.ignore[after.labels == 1].all()
     assert min(after.image.shape[:2]) <= LIMITS[0]
@@ -107,9 +107,9 @@ def test_what_cuts_keeps_boxes_on_their_objects(name: str, seed: int) -> None:
     assert_on_colours(after, tolerance=6)
 
 
-def test_off_is_off() -> None:
+def test_augmentations_that_are_off_change_no_pixel() -> None:
     before = scene(0)
-    after = vary(before, others, 3, LIMITS, Augment(flip=0.0), np.random.default_rng(0))
+    after = augment_scene(before, others, 3, LIMITS, Augment(flip=0.0), np.random.default_rng(0))
     plain = fit(before, LIMITS)
     assert np.array_equal(after.image, plain.image)
     assert np.array_equal(after.boxes, plain.boxes)
@@ -120,24 +120,26 @@ def test_multi_scale_draws_every_short_side_and_keeps_the_proportion_of_the_limi
     before = scene(1)
     sides = set()
     for seed in range(60):
-        after = vary(before, others, 3, LIMITS, augment, np.random.default_rng(seed))
+        after = augment_scene(before, others, 3, LIMITS, augment, np.random.default_rng(seed))
         sides.add(min(after.image.shape[:2]))
     assert sides == {32, 33, 34, 35, 36}
     sliver = blank(20, 200, [], [])  # 32 high it would be 320 long, but 107 / 64 of 32 is 54, and of 36 it is 60
-    shapes = {vary(sliver, others, 3, LIMITS, augment, np.random.default_rng(s)).image.shape[1] for s in range(60)}
+    shapes = {
+        augment_scene(sliver, others, 3, LIMITS, augment, np.random.default_rng(s)).image.shape[1] for s in range(60)
+    }
     assert shapes == {54, 55, 57, 59, 60}
 
 
-def test_a_cut_ignores_what_has_lost_its_centre_and_drops_what_is_outside() -> None:
+def test_a_crop_ignores_objects_without_their_centre_and_drops_objects_outside() -> None:
     """Columns 0-9 of 30: of boxes at 0-8, 4-14 (centre 9), 6-16 (centre 11), 12-20 in rows 0-10."""
     boxes = np.array([[0, 0, 8, 10], [4, 0, 14, 10], [6, 0, 16, 10], [12, 0, 20, 10]], dtype=np.float32)
     whole = Scene(np.zeros((10, 30, 3), np.uint8), boxes, np.arange(4), np.zeros(4, dtype=np.bool_), dropped=2)
-    part = cut(whole, (0, 0, 10, 10))
+    part = crop_scene(whole, (0, 0, 10, 10))
     assert part.boxes.tolist() == [[0, 0, 8, 10], [4, 0, 10, 10], [6, 0, 10, 10]]
     assert part.labels.tolist() == [0, 1, 2]
     assert part.ignore.tolist() == [False, False, True]
     assert part.dropped == 2
-    assert cut(whole, (0, 0, 10, 10), least=0.7).ignore.tolist() == [False, True, True]  # 6 of 10 are there
+    assert crop_scene(whole, (0, 0, 10, 10), min_inside=0.7).ignore.tolist() == [False, True, True]  # 6 of 10 are there
 
 
 @given(seed=st.integers(0, 10_000))
@@ -185,7 +187,7 @@ def empty() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_a_mosaic_is_as_large_as_its_image_alone() -> None:
     for seed in range(5):
         before = scene(seed)
-        after = vary(before, others, 3, LIMITS, Augment(mosaic=1.0), np.random.default_rng(seed))
+        after = augment_scene(before, others, 3, LIMITS, Augment(mosaic=1.0), np.random.default_rng(seed))
         assert after.image.shape == fit(before, LIMITS).image.shape
 
 
@@ -204,10 +206,10 @@ def test_pasted_objects_bring_their_boxes_and_cover_little(seed: int, most: int)
         x1, y1, x2, y2 = np.round(box).astype(int)
         part = after.image[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1].astype(int)  # without the blurred rim
         other = np.abs(part - COLOURS[label]).max(axis=2) >= 60
-        assert other.sum() <= MOST_COVERED * (x2 - x1) * (y2 - y1) + 1
+        assert other.sum() <= MAX_COVERED * (x2 - x1) * (y2 - y1) + 1
 
 
-def test_at_most_so_many_are_pasted_and_at_least_one_if_there_is_room() -> None:
+def test_at_most_the_given_number_is_pasted_and_at_least_one_if_there_is_room() -> None:
     donor = blank(64, 64, [[8 * k, 0, 8 * k + 6, 6] for k in range(8)], [False] * 8)
     pasted = [copy_paste(blank(300, 300, [], []), donor, 3, (64, 64), np.random.default_rng(s)) for s in range(40)]
     assert {len(after.boxes) for after in pasted} == {1, 2, 3}
@@ -220,7 +222,7 @@ def blank(height: int, width: int, boxes: list[list[float]], ignore: list[bool],
     return Scene(np.zeros((height, width, 3), np.uint8), array, labels, np.array(ignore, dtype=np.bool_), dropped)
 
 
-def test_what_else_is_on_a_pasted_rectangle_comes_along() -> None:
+def test_other_objects_on_a_pasted_patch_are_included() -> None:
     """The donor's only object is 20x20; inside it a crowd, over its edge another, and far away a third."""
     donor = blank(64, 64, [[10, 10, 30, 30], [12, 12, 16, 16], [28, 10, 40, 30], [50, 50, 60, 60]],
                   [False, True, True, True], dropped=5)  # fmt: skip
@@ -266,7 +268,7 @@ def test_several_pasted_objects_together_cover_no_more() -> None:
     assert counts == {4}  # the object, and a patch with three boxes in one place
 
 
-def test_an_ignored_region_is_gone_only_where_it_is_covered_whole() -> None:
+def test_an_ignored_region_is_dropped_only_if_fully_covered() -> None:
     target = blank(32, 32, [[0, 0, 32, 16], [14, 14, 18, 18]], [True, True])
     donor = blank(32, 32, [[0, 0, 32, 32]], [False])
     after = copy_paste(target, donor, 1, (32, 32), np.random.default_rng(0))
@@ -282,5 +284,5 @@ def test_crowds_stay_ignored_through_everything(seed: int) -> None:
         return scene(position, ignore=(0, 1, 2))
 
     everything = Augment(0.5, 0.5, (0.5, 2.0), 0.5, multi_scale=(40, 90), crop=0.5, mosaic=0.5, copy_paste=3)
-    after = vary(crowds(seed), crowds, 1000, LIMITS, everything, np.random.default_rng(seed))
+    after = augment_scene(crowds(seed), crowds, 1000, LIMITS, everything, np.random.default_rng(seed))
     assert after.ignore.all()

@@ -55,7 +55,7 @@ def test_a_sample(index: DetectionIndex) -> None:
     assert sample.dropped == 2  # one without width, one outside
 
 
-def test_what_is_too_small_for_the_network_is_dropped_and_counted(index: DetectionIndex) -> None:
+def test_objects_too_small_for_the_network_are_dropped_and_counted(index: DetectionIndex) -> None:
     """At 5 px for 20, the crowd of 8x8 is 2x2, and boxes of 3.9 px are less than a pixel; a crowd may be."""
     index.xywh[[1, 3, 4]] = [[0, 0, 3, 3], [20, 10, 3.9, 8], [20, 10, 4, 8]]
     sample = DetectionDataset(index, short=5, long=100)[0]

@@ -78,7 +78,7 @@ def test_numbers_without_a_meaning_as_colour_are_refused(tmp_path: Path, kind: t
         read_image(tmp_path / "a.tif")
 
 
-def test_what_is_behind_transparency_is_seen(tmp_path: Path) -> None:
+def test_alpha_is_dropped(tmp_path: Path) -> None:
     for name in ("a.png", "a.webp", "a.tif"):
         exact = {"lossless": True, "exact": True} if name == "a.webp" else {}
         Image.new("RGBA", (2, 1), (100, 150, 200, 0)).save(tmp_path / name, **exact)
@@ -86,7 +86,7 @@ def test_what_is_behind_transparency_is_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.tif"])
-def test_of_an_animation_the_first_frame(tmp_path: Path, name: str) -> None:
+def test_an_animation_is_decoded_to_its_first_frame(tmp_path: Path, name: str) -> None:
     red, green = (Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN))
     lossless = {"lossless": True} if name == "a.webp" else {}
     red.save(tmp_path / name, save_all=True, append_images=[green], **lossless)
@@ -165,7 +165,7 @@ def test_a_jpeg_damaged_in_the_middle_is_named(tmp_path: Path, capfd: pytest.Cap
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
-def test_broken_files_end_in_a_sentence(tmp_path: Path, form: str) -> None:
+def test_broken_files_are_user_errors(tmp_path: Path, form: str) -> None:
     """Some broken files still decode; the others must end in UserError, whatever Pillow raises."""
     data, rng = io.BytesIO(), np.random.default_rng(0)
     Image.fromarray(quarters()).save(data, form)
@@ -231,7 +231,7 @@ def test_orientation_in_other_formats(tmp_path: Path, name: str) -> None:
     assert read_image(file, (20, 40)).shape == (40, 20, 3)
 
 
-def test_a_square_is_turned_only_without_an_annotation(tmp_path: Path) -> None:
+def test_a_square_is_rotated_only_without_an_annotated_size(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
     Image.fromarray(quarters(20, 20)).save(tmp_path / "a.jpg", exif=exif, quality=95)
@@ -239,7 +239,7 @@ def test_a_square_is_turned_only_without_an_annotation(tmp_path: Path) -> None:
     assert corners(read_image(tmp_path / "a.jpg")) == ["blue", "red", "green", "white"]
 
 
-def test_a_senseless_orientation_is_none(tmp_path: Path) -> None:
+def test_an_invalid_orientation_is_ignored(tmp_path: Path) -> None:
     for orientation in (0, 9, 65535):
         assert corners(read_image(with_orientation(tmp_path / "a.jpg", orientation))) == [
             "red",
@@ -262,9 +262,9 @@ def test_truncated_images_are_named(tmp_path: Path, name: str, share: float) -> 
         read_image(tmp_path / name)
 
 
-def test_what_is_no_image_is_named(tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("hello")
-    with pytest.raises(UserError, match=r"a\.jpg: it is no image"):
+    with pytest.raises(UserError, match=r"a\.jpg: it is not an image"):
         read_image(tmp_path / "a.jpg")
     (tmp_path / "empty.jpg").touch()
     with pytest.raises(UserError, match=r"empty\.jpg: the file is empty"):
@@ -306,7 +306,7 @@ def test_no_files(tmp_path: Path, what: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.tif", "a.gif"])
-def test_truncated_is_told_from_damaged(tmp_path: Path, name: str) -> None:
+def test_truncated_and_damaged_files_are_distinguished(tmp_path: Path, name: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / name)
     whole = (tmp_path / name).read_bytes()
@@ -354,7 +354,7 @@ def test_other_formats_are_refused_whatever_the_name_and_start_no_program(tmp_pa
     file.write_bytes(content)
     with pytest.raises(UserError) as raised:
         read(file)
-    assert raised.value.message.endswith(f"image {file}: it is no image, or of a kind that is not read")
+    assert raised.value.message.endswith(f"image {file}: it is not an image, or its format is not supported")
     assert not ran.exists()
 
 

@@ -43,6 +43,11 @@ def test_counts_and_boxes() -> None:
     assert index.image_of_boxes().tolist() == [0, 0, 2]
 
 
+def test_class_counts_sum_classes_of_one_name() -> None:
+    index = make_index(classes=("cat", "cat", "fish"), labels=np.array([1, 0, 0]))
+    assert index.class_counts() == {"cat": 2, "fish": 0}
+
+
 def test_degenerate_boxes_are_those_without_extent_or_not_numbers() -> None:
     index = make_index(xywh=np.array([[0, 0, 1, 1], [0, np.nan, 5, 5], [0, 0, 5, -1.0]]))
     assert index.degenerate().tolist() == [False, True, True]
@@ -98,7 +103,9 @@ def figures(truth: dict, detections: list) -> np.ndarray:
         ),
     ],
 )
-def test_pycocotools_says_the_same_of_the_index_as_of_the_file(shared_data: Path, truth: str, results: str) -> None:
+def test_pycocotools_computes_the_same_on_the_index_and_on_the_file(
+    shared_data: Path, truth: str, results: str
+) -> None:
     content = json.loads((shared_data / truth).read_text())
     detections = json.loads((shared_data / results).read_text())
     detections = [d for d in detections if d.get("score", 1) > 0.1]

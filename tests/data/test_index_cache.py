@@ -21,7 +21,7 @@ from cledet.data.open import open_source
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own, that keeps indices of any size."""
     monkeypatch.setenv("CLEDET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(index_cache, "WORTHWHILE", 1)
+    monkeypatch.setattr(index_cache, "MIN_BYTES", 1)
     return tmp_path / "cache" / "indices"
 
 
@@ -36,9 +36,7 @@ def same(a: DetectionIndex, b: DetectionIndex) -> bool:
     return columns and dtypes and (a.name, a.classes, a.notes) == (b.name, b.classes, b.notes)
 
 
-def test_the_second_time_is_from_the_cache_and_the_same(
-    cache: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_second_read_is_from_the_cache_and_equal(cache: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source(copy)
     plain = source.reader.read("train")
     first = source.index("train")
@@ -50,13 +48,13 @@ def test_the_second_time_is_from_the_cache_and_the_same(
     assert len(list(cache.iterdir())) == 1
 
 
-def test_small_ones_are_not_kept(copy: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_cache, "WORTHWHILE", 10_000_000)
+def test_small_indices_are_not_cached(copy: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_cache, "MIN_BYTES", 10_000_000)
     open_source(copy).index("train")
     assert not cache.exists()
 
 
-def test_a_change_of_the_content_is_seen(cache: Path, copy: Path) -> None:
+def test_changed_annotations_are_read_again(cache: Path, copy: Path) -> None:
     file = copy / "annotations" / "instances_train.json"
     before = open_source(copy).index("train")
     file.write_text(file.read_text().replace('"blue"', '"navy"'))
@@ -69,7 +67,7 @@ def test_moved_images_are_found_again(cache: Path, copy: Path) -> None:
     assert Path(str(open_source(copy).index("train").paths[0])).parent == copy / "elsewhere"
 
 
-def test_where_no_images_are_needed_it_does_not_matter_where_they_are(
+def test_missing_images_do_not_matter_if_none_are_needed(
     cache: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = open_source(copy)
@@ -88,8 +86,8 @@ def test_new_images_of_a_yolo_folder_are_seen(cache: Path, tmp_path: Path) -> No
         assert (index.sizes.tolist(), index.xywh[0, 2]) == ([[width, 20]], width / 2)
 
 
-@pytest.mark.parametrize("damage", ["words.json", "xywh.npy"])
-def test_a_damaged_entry_is_made_again(cache: Path, copy: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["metadata.json", "xywh.npy"])
+def test_a_damaged_cache_entry_is_rewritten(cache: Path, copy: Path, damage: str) -> None:
     first = open_source(copy).index("train")
     kept = pickle.loads(pickle.dumps(first.subset(range(len(first)))))
     (folder,) = cache.iterdir()
@@ -98,17 +96,15 @@ def test_a_damaged_entry_is_made_again(cache: Path, copy: Path, damage: str) -> 
     assert (folder / damage).stat().st_size > 0
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(
-    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unwritable_cache_is_skipped(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CLEDET_CACHE", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(index_cache, "WORTHWHILE", 1)
+    monkeypatch.setattr(index_cache, "MIN_BYTES", 1)
     assert len(open_source(copy).index("train")) == 6
 
 
-def test_the_oldest_go(cache: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_cache, "KEPT", 2)
+def test_the_least_recently_used_are_deleted(cache: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_cache, "MAX_INDICES", 2)
     for split in ("train", "val"):
         open_source(copy).index(split)
     newest = {folder.name for folder in cache.iterdir()}
@@ -118,7 +114,7 @@ def test_the_oldest_go(cache: Path, copy: Path, monkeypatch: pytest.MonkeyPatch)
     assert newest & {folder.name for folder in cache.iterdir()}
 
 
-def test_a_process_started_afresh_maps_the_same_file(cache: Path, copy: Path) -> None:
+def test_a_new_process_maps_the_same_file(cache: Path, copy: Path) -> None:
     index = open_source(copy).index("train")
     sent = pickle.dumps(index)
     assert len(sent) < 1000
@@ -127,7 +123,7 @@ def test_a_process_started_afresh_maps_the_same_file(cache: Path, copy: Path) ->
     assert done.stdout.decode().split() == ["memmap", str(float(index.xywh.sum()))]
 
 
-def test_part_of_an_index_is_no_longer_the_cached_one(cache: Path, copy: Path) -> None:
+def test_a_subset_is_not_pickled_as_the_cached_index(cache: Path, copy: Path) -> None:
     part = open_source(copy).index("train").subset([1, 3])
     again = pickle.loads(pickle.dumps(part))
     assert again.cache_folder is None

@@ -48,7 +48,7 @@ def same(first: Batch, second: Batch) -> bool:
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4")
 @pytest.mark.parametrize("workers", [2, 4])
-def test_workers_change_nothing(dataset: DetectionDataset, workers: int) -> None:
+def test_batches_are_the_same_for_any_number_of_workers(dataset: DetectionDataset, workers: int) -> None:
     alone, helped = load(dataset), load(dataset, workers=workers)
     assert len(alone) == 6
     assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
@@ -73,7 +73,7 @@ class Session:
             file.write(f"{os.getpid()}\n")
 
 
-def test_workers_do_not_free_what_the_main_process_left(squares: Path, tmp_path: Path) -> None:
+def test_workers_do_not_collect_garbage_of_the_main_process(squares: Path, tmp_path: Path) -> None:
     """As the threads of an OpenVINO session, which only the process that started them can join."""
     log = tmp_path / "freed"
     log.touch()
@@ -91,7 +91,7 @@ def test_workers_do_not_free_what_the_main_process_left(squares: Path, tmp_path:
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("step", [1, 2, 5])
-def test_a_start_in_the_middle_of_an_epoch_changes_nothing(dataset: DetectionDataset, step: int, workers: int) -> None:
+def test_starting_amid_an_epoch_gives_the_same_batches(dataset: DetectionDataset, step: int, workers: int) -> None:
     """6 images in fours: no step but 0 and 3 begins an epoch."""
     resumed = load(dataset, start_step=step, workers=workers)
     assert all(same(a, b) for a, b in zip(load(dataset)[step:], resumed, strict=True))
@@ -118,7 +118,7 @@ def rows(batch: Batch) -> list[list[torch.Tensor]]:
     return samples
 
 
-def test_recipes_of_old_give_the_batches_of_old(squares: Path) -> None:
+def test_old_recipes_give_the_same_batches_as_before(squares: Path) -> None:
     """Drawn before there were mosaic, copy-paste, crop and multi-scale: what is off draws nothing."""
     old = Augment(flip=0.5, vflip=0.5, scale_jitter=(0.5, 2.0), photometric=0.5)
     dataset = DetectionDataset(open_source(squares).index("train"), short=64, long=96, augment=old, seed=5)
@@ -190,7 +190,7 @@ def test_workers_may_be_spawned(dataset: DetectionDataset) -> None:
     assert same(batch, alone)  # type: ignore[arg-type]
 
 
-def test_a_killed_worker_is_a_sentence(dataset: DetectionDataset) -> None:
+def test_a_killed_worker_is_a_readable_error(dataset: DetectionDataset) -> None:
     loader = train_loader(dataset, batch=2, total_steps=1000, workers=1)
     batches = iter(loader)
     next(batches)
@@ -203,7 +203,7 @@ def test_a_killed_worker_is_a_sentence(dataset: DetectionDataset) -> None:
     assert it.value.__cause__ is None
 
 
-def test_a_worker_that_ends_by_itself_is_a_sentence(dataset: DetectionDataset) -> None:
+def test_a_worker_that_exits_is_a_readable_error(dataset: DetectionDataset) -> None:
     loader = train_loader(Ending(dataset.index, short=64, long=96), batch=2, total_steps=3, workers=1)
     with pytest.raises(ProcessFailed, match="exited unexpectedly with exit code 3"):
         list(loader)
@@ -216,8 +216,8 @@ class Ending(DetectionDataset):
         os._exit(3)
 
 
-def test_an_image_that_does_not_come_is_a_sentence(dataset: DetectionDataset, monkeypatch) -> None:
-    monkeypatch.setattr(loader_module, "PATIENCE", 1)
+def test_a_stalled_image_is_a_readable_error(dataset: DetectionDataset, monkeypatch) -> None:
+    monkeypatch.setattr(loader_module, "TIMEOUT", 1)
     loader = train_loader(Sleeping(dataset.index, short=64, long=96), batch=2, total_steps=3, workers=1)
     with pytest.raises(UserError, match=r"no image was loaded for 1 seconds \(.*--workers 0"):
         list(loader)
@@ -230,7 +230,7 @@ class Sleeping(DetectionDataset):
         time.sleep(3)
 
 
-def test_an_error_of_an_image_comes_through_as_it_is(dataset: DetectionDataset) -> None:
+def test_an_exception_while_loading_an_image_is_passed_on_unchanged(dataset: DetectionDataset) -> None:
     loader = train_loader(Failing(dataset.index, short=64, long=96), batch=2, total_steps=3, workers=1)
     with pytest.raises(RuntimeError, match="seven times six"):
         list(loader)
@@ -250,7 +250,7 @@ class Failing(DetectionDataset):
         ("cannot pickle it", ProcessFailed, "exited unexpectedly with exit code 1"),
     ],
 )
-def test_a_batch_that_cannot_be_handed_over_is_a_sentence(dataset, monkeypatch, trouble, kind, sentence) -> None:
+def test_a_batch_that_cannot_be_sent_is_a_readable_error(dataset, monkeypatch, trouble, kind, sentence) -> None:
     """Where Python's queue would drop it, and the main process wait for ever."""
 
     def dumps(*_: object) -> bytes:
@@ -287,7 +287,7 @@ except UserError as error:
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="there is no unshare")
-def test_too_little_shared_memory_is_a_sentence(squares: Path) -> None:
+def test_too_little_shared_memory_is_a_readable_error(squares: Path) -> None:
     """In a mount namespace of its own, with 64 kB of it; a process that imports torch, so some seconds."""
     command = ["unshare", "-m", "sh", "-c", SMALL, "sh", sys.executable, "-c", PROGRAM, str(squares)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)

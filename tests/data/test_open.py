@@ -94,7 +94,7 @@ def test_splits_have_aliases(asked: str, splits: list[str], found: str | None) -
     assert match_split(asked, splits) == found
 
 
-def test_what_is_not_there_is_named_with_its_neighbours(squares: Path, tmp_path: Path) -> None:
+def test_a_missing_path_is_named_with_its_neighbours(squares: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not found.*annotations, train, val.*shapes"):
         open_source(squares / "xyzzy.yaml")
     with pytest.raises(UserError, match="did you mean annotations"):
@@ -136,7 +136,7 @@ def test_nothing_is_written_beside_the_data(squares: Path) -> None:
         ("path: 2020-01-01\nval: 2020-01-01", "the data set's `path` not found"),
     ],
 )
-def test_values_that_are_nothing_of_the_kind(text: str, words: str, tmp_path: Path) -> None:
+def test_values_of_another_type(text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     with pytest.raises(UserError, match=words):
         open_source(write(tmp_path / "d.yaml", text)).index("train")

@@ -11,7 +11,7 @@ import torch
 
 from cledet.data.dataset import pad_images
 from cledet.data.open import open_source
-from cledet.data_check.anchor_coverage import Fit, Suggestion, best_iou, fit, reached, suggest
+from cledet.data_check.anchor_coverage import Coverage, Suggestion, best_iou, covered_share, measure_coverage, suggest
 from cledet.data_check.statistics import Objects, objects_of
 from cledet.models.anchors import STRIDES, Anchors
 from cledet.models.network import Architecture, build_network
@@ -58,7 +58,7 @@ def difficult_boxes(size: tuple[int, int], seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("scale", [1.0, 2.5, 4.0, 0.2])
 @pytest.mark.parametrize("size", [(33, 65), (640, 480), (333, 801), (20, 300), (530, 330)])
-def test_best_iou_is_that_of_all_anchors_to_the_last_bit(size: tuple[int, int], scale: float) -> None:
+def test_best_iou_equals_that_of_all_anchors_exactly(size: tuple[int, int], scale: float) -> None:
     boxes = difficult_boxes(size, seed=size[0])
     brute = box_iou(torch.from_numpy(boxes), all_anchors(size, scale)).amax(-1)
     found = best_iou(objects(boxes, size), scale)
@@ -97,18 +97,18 @@ def test_real_boxes_at_training_size(shared_data: Path) -> None:
 def test_shares_by_hand() -> None:
     boxes = [(0, 0, 10, 10), (0, 0, 20, 20), (0, 0, 40, 40), (0, 0, 200, 200)]  # 100, 400, 1600, 40000
     iou = torch.tensor([0.3, 0.5, 0.45, 0.9])
-    assert fit(objects(boxes, (640, 640)), iou) == Fit(4, 0.5, 0.5, 0.0, 1.0, 0.75)
-    assert fit(objects([], (1, 1)), torch.zeros(0)) == Fit(0, None, None, None, None, None)
+    assert measure_coverage(objects(boxes, (640, 640)), iou) == Coverage(4, 0.5, 0.5, 0.0, 1.0, 0.75)
+    assert measure_coverage(objects([], (1, 1)), torch.zeros(0)) == Coverage(0, None, None, None, None, None)
 
 
 def test_small_objects_get_a_smaller_scale() -> None:
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 780, (400, 2))
     tiny = objects(np.concatenate([corners, corners + rng.uniform(15, 20, (400, 2))], axis=1), (800, 800))
-    assert reached(tiny, 800, 4.0) < 0.05
+    assert covered_share(tiny, 800, 4.0) < 0.05
     better = suggest(tiny, 800, 4.0)
     assert better is not None
-    assert (better.imgsz, better.reached) == (800, reached(tiny, 800, better.anchor_scale))
+    assert (better.imgsz, better.reached) == (800, covered_share(tiny, 800, better.anchor_scale))
     assert better.anchor_scale < 2.5
     assert better.reached > 0.95
     assert suggest(tiny, 800, better.anchor_scale) is None
@@ -123,22 +123,22 @@ def test_a_larger_image_where_no_scale_is_enough() -> None:
     assert better is not None
     assert better.imgsz > 64
     assert better.imgsz % 32 == 0
-    assert better.reached >= reached(spread, 64, 4.0) + 0.02
+    assert better.reached >= covered_share(spread, 64, 4.0) + 0.02
 
 
 def test_nothing_is_suggested_without_need_or_use(monkeypatch: pytest.MonkeyPatch) -> None:
     good = objects([(0, 0, 64, 64)] * 5, (800, 800))
-    assert reached(good, 800, 4.0) == 1
+    assert covered_share(good, 800, 4.0) == 1
     assert suggest(good, 800, 4.0) is None
     assert suggest(objects([], (1, 1)), 800, 4.0) is None
     needle = objects([(0, 0, 790, 2)] * 5, (800, 800))  # no anchor is 400 times as wide as high
-    assert reached(needle, 800, 4.0) == 0
+    assert covered_share(needle, 800, 4.0) == 0
     assert suggest(needle, 800, 4.0) is None
 
 
-def test_of_scales_that_reach_the_same_the_nearest_is_taken() -> None:
+def test_of_scales_with_equal_coverage_the_nearest_is_suggested() -> None:
     small = objects([(100, 100, 124, 124)] * 30, (800, 800))  # 24 px: scales 2 to 3 and more reach all
     better = suggest(small, 800, 8.0)
     assert better is not None
-    larger = [scale for scale in (4.0, 5.0, 6.0) if reached(small, 800, scale) == 1]
+    larger = [scale for scale in (4.0, 5.0, 6.0) if covered_share(small, 800, scale) == 1]
     assert better == Suggestion(800, max([3.5, *larger]), 1.0)

@@ -18,7 +18,7 @@ def by_kind(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.kind: finding for finding in findings}
 
 
-def test_a_sound_split_says_nothing(make_index) -> None:
+def test_a_split_without_problems_has_no_findings(make_index) -> None:
     assert check_boxes("train", make_index([(0, 1, 1, 5, 5), (1, 1, 1, 5, 5)], [(0, 0, 0, 100, 80)])) == []
 
 
@@ -46,7 +46,7 @@ def test_degenerate_boxes_are_not_outside_as_well(make_index) -> None:
     assert json.loads(document)["examples"][2]["boxes"] == [[None, 0, 5, 5]]
 
 
-def test_an_example_knows_its_image_and_the_other_boxes(make_index) -> None:
+def test_an_example_has_its_image_and_the_other_boxes(make_index) -> None:
     index = make_index([], [(0, 1, 1, 5, 5)], [(0, 2, 2, 6, 6), (1, 3, 3, 0, 7), (1, 4, 4, 8, 8)])
     picture = by_kind(check_boxes("train", index))["degenerate"].examples[0].picture
     assert picture is not None
@@ -135,7 +135,7 @@ def test_annotation_errors_are_findings(make_index) -> None:
     assert [example.text for example in error.examples] == list(logged.examples)
 
 
-def test_what_the_reader_noted(make_index) -> None:
+def test_notes_of_the_reader_are_findings(make_index) -> None:
     notes = ("set/train: 1 of 3 boxes without width or height: not trained on.", "a.json: 2 boxes left out.")
     (note,) = check_boxes("train", make_index([(0, 1, 1, 5, 5)], notes=notes))
     assert (note.severity, note.text) == ("note", "a.json: 2 boxes left out.")

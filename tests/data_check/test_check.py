@@ -31,7 +31,7 @@ def report(sick: Path) -> Report:
     return examine(sick)
 
 
-def test_every_trouble_is_found_and_no_other(report: Report) -> None:
+def test_every_problem_is_found_and_no_other(report: Report) -> None:
     assert summary(report) == {
         ("missing", "train"): ("error", 1),
         ("unreadable", "train"): ("error", 1),
@@ -58,12 +58,12 @@ def test_every_trouble_is_found_and_no_other(report: Report) -> None:
 @pytest.mark.parametrize(
     ("kind", "image", "text"),
     [("missing", "train/gone.png", ""), ("truncated", "train/short.png", "truncated"),
-     ("unreadable", "train/text.png", "no image"), ("size", "train/other.png", "40x30, annotated as 44x30"),
+     ("unreadable", "train/text.png", "not an image"), ("size", "train/other.png", "40x30, annotated as 44x30"),
      ("outside", "train/good.png", "cat at left 35, top 25, width 20, height 20"),
      ("leak", "train/good.png", "leak.png"),
      ("near", "train/good.png", "dog at left 10, top 10, width 12, height 12.25, and another")],
 )  # fmt: skip
-def test_examples_say_where(report: Report, sick: Path, kind: str, image: str, text: str) -> None:
+def test_examples_name_the_location(report: Report, sick: Path, kind: str, image: str, text: str) -> None:
     (finding,) = (finding for finding in report.findings if finding.kind == kind)
     (example,) = finding.examples
     assert example.picture is not None
@@ -96,7 +96,7 @@ def test_the_document(report: Report, sick: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_sound_set_and_its_progress(squares: Path) -> None:
+def test_a_data_set_without_problems_and_its_progress(squares: Path) -> None:
     calls: list[tuple[int, int]] = []
     report = check(open_source(squares), CheckSettings(), progress=lambda *call: calls.append(call))
     assert {key: value for key, value in summary(report).items() if key[0] != "rare"} == {
@@ -114,7 +114,7 @@ def test_exit_codes(squares: Path, sick: Path, report: Report) -> None:
     assert (report.exit_code(strict=False), report.exit_code(strict=True)) == (2, 2)
 
 
-def test_only_the_splits_that_are_asked_for(sick: Path) -> None:
+def test_only_the_given_splits_are_checked(sick: Path) -> None:
     report = examine(sick, split="val")
     assert [split.name for split in report.splits] == ["val"]
     assert {split for _, split in summary(report)} == {"val"}
@@ -171,7 +171,7 @@ def test_annotation_errors_are_listed(squares: Path, monkeypatch: pytest.MonkeyP
     assert (error.kind, error.count, [e.text for e in error.examples]) == ("box", 3, list(logged.examples))
 
 
-def test_too_small_objects_are_told_how_to_be_reached(tmp_path: Path) -> None:
+def test_a_setting_that_covers_too_small_objects_is_suggested(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((800, 800, 3), dtype=np.uint8))
     boxes = [[x, y, 18, 18] for x in range(10, 700, 70) for y in range(10, 700, 70)]
     content = {
@@ -185,9 +185,9 @@ def test_too_small_objects_are_told_how_to_be_reached(tmp_path: Path) -> None:
     assert report.suggestion is not None
     scale = report.suggestion.anchor_scale
     (advice,) = report.findings
-    expected = "--imgsz 800 --anchor-scale 4 reaches 0.0 %, --anchor-scale "
+    expected = "--imgsz 800 --anchor-scale 4 covers 0.0 %, --anchor-scale "
     assert expected in advice.text
-    assert f"{scale:g} would reach {100 * report.suggestion.reached:.1f} %" in advice.text
+    assert f"{scale:g} would cover {100 * report.suggestion.reached:.1f} %" in advice.text
     assert advice.examples[0].text.startswith("cat at left ")
     assert examine(tmp_path, anchor_scale=scale).anchors["train"].reached == report.suggestion.reached
 

@@ -14,7 +14,7 @@ import pytest
 from cledet.config.base import CheckSettings
 from cledet.data.open import open_source
 from cledet.data_check.check import Report, check
-from cledet.data_check.html import page, refuse_target, write_page
+from cledet.data_check.html import refuse_target, render_page, write_page
 from cledet.errors import UserError
 
 NASTY = "<script>alert(\"x\")</script> & 'ü' ✓"
@@ -69,7 +69,7 @@ def nasty(tmp_path: Path) -> Path:
 
 
 def test_findings_tables_and_pictures(sick_report: Report) -> None:
-    read = Reader(page(sick_report))
+    read = Reader(render_page(sick_report))
     for finding in sick_report.findings:
         assert finding.text in read.text
     for word in (
@@ -88,7 +88,7 @@ def test_findings_tables_and_pictures(sick_report: Report) -> None:
 
 
 def test_nothing_comes_from_elsewhere(sick_report: Report) -> None:
-    text = page(sick_report)
+    text = render_page(sick_report)
     read = Reader(text)
     assert {tag for tag, _ in read.tags}.isdisjoint({"script", "link", "iframe", "object"})
     assert not re.search(r"https?:|url\(|@import", text)
@@ -115,10 +115,10 @@ def test_many_rows_are_folded(make_index) -> None:
     names = tuple(f"c{i}" for i in range(30))
     index = make_index([(i, 0, 0, 5, 5) for i in range(30)], classes=names)
     split = describe_split("train", index, index.sizes, objects_of(index, index.sizes), 800)
-    read = Reader(page(Report("set", 800, 4.0, (split,), {}, None, ())))
+    read = Reader(render_page(Report("set", 800, 4.0, (split,), {}, None, ())))
     assert [tag for tag, _ in read.tags if tag == "details"] == ["details"]
     assert "c29" in read.text
-    assert "Nothing is wrong with it." in read.text
+    assert "No problems were found." in read.text
 
 
 def test_an_old_page_is_replaced_and_no_other_file(sick_report: Report, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_an_old_page_is_replaced_and_no_other_file(sick_report: Report, tmp_path
         (mine, "was not written by `cledet check`"),
         (tmp_path / "folder.html", "was not written by"),
         (tmp_path / "data.yaml", "ends in .html"),
-        (tmp_path / "no" / "page.html", f"the folder {tmp_path / 'no'} is not there"),
+        (tmp_path / "no" / "page.html", f"the folder {tmp_path / 'no'} does not exist"),
     ):
         with pytest.raises(UserError, match=re.escape(words)):
             refuse_target(path)

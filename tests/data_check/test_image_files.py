@@ -46,7 +46,7 @@ def test_a_file_of_two_splits_is_read_once(folder: Path, make_index, monkeypatch
     assert sorted(read) == sorted(map(str, paths))
 
 
-def test_damage_is_told_apart(folder: Path, make_index) -> None:
+def test_kinds_of_damage_are_distinguished(folder: Path, make_index) -> None:
     whole = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8))[1].tobytes()
     contents = {"short.jpg": whole[: len(whole) // 2], "text.jpg": b"no image", "empty.jpg": b"", "good.jpg": whole}
     for name, content in contents.items():

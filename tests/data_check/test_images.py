@@ -6,7 +6,7 @@ import numpy as np
 
 from cledet.data.index import DetectionIndex
 from cledet.data_check.image_files import ImageFiles
-from cledet.data_check.images import check_files, check_leaks, compounds
+from cledet.data_check.images import check_files, check_leaks, find_unions
 
 
 def files_of(sizes: list[tuple[int, int]], contents: list[bytes], damage=None) -> ImageFiles:
@@ -21,7 +21,7 @@ def found(index: DetectionIndex, files: ImageFiles) -> dict[str, tuple[str, int,
     return {f.kind: (f.severity, f.count, f.examples[0].text) for f in findings}
 
 
-def test_sound_files_say_nothing(make_index) -> None:
+def test_files_without_problems_have_no_findings(make_index) -> None:
     assert found(make_index([], []), files_of([(100, 80)] * 2, [b"a", b"b"])) == {}
 
 
@@ -51,7 +51,7 @@ def test_copies_within_a_split(make_index) -> None:
     files = files_of([(100, 80)] * 3 + [(0, 0)] * 2, [b"a", b"b", b"a", b"", b""], damage)
     assert found(make_index(*[[]] * 5), files)["copy"] == ("warning", 1, "is /0.png")
     (copy,) = check_files("train", make_index([], []), files, np.array([1, 1]))
-    assert (copy.kind, copy.count, copy.text) == ("copy", 1, "1 image is there twice, by its content")
+    assert (copy.kind, copy.count, copy.text) == ("copy", 1, "1 image repeats the content of another")
 
 
 def test_a_path_that_is_listed_twice(make_index) -> None:
@@ -79,7 +79,7 @@ def test_leaks_between_splits(make_index) -> None:
     assert leaks["train, val"].text.startswith("1 image is in both train and val")
 
 
-def test_splits_that_are_others_together(make_index) -> None:
+def test_splits_that_are_unions_of_others(make_index) -> None:
     def split(*at: int):
         return make_index(*[[(0, 1, 1, 2, 2)] * (i != 1) for i in at]), np.array(at)  # image 1 has no box
 
@@ -90,11 +90,11 @@ def test_splits_that_are_others_together(make_index) -> None:
         "test": split(3),
         "all": split(0, 1, 2, 3),
     }
-    assert compounds(splits) == {"trainval": ("train", "val"), "all": ("trainval", "test")}
-    assert compounds({"train": split(0, 1), "val": split(0, 1)}) == {}
-    assert compounds({"train": split(0, 1), "val": split(0)}) == {}
+    assert find_unions(splits) == {"trainval": ("train", "val"), "all": ("trainval", "test")}
+    assert find_unions({"train": split(0, 1), "val": split(0, 1)}) == {}
+    assert find_unions({"train": split(0, 1), "val": split(0)}) == {}
     overlapping = {"train": split(0, 1), "val": split(1, 2), "trainval": split(0, 1, 2)}
-    assert compounds(overlapping) == {}
-    assert compounds({"train": split(0, 2), "val": split(2, 4), "more": split(0, 2, 4, 5)}) == {}
+    assert find_unions(overlapping) == {}
+    assert find_unions({"train": split(0, 2), "val": split(2, 4), "more": split(0, 2, 4, 5)}) == {}
     other_boxes = make_index([], [], []), np.array([0, 1, 2])
-    assert compounds({"train": split(0, 1), "val": split(2), "trainval": other_boxes}) == {}
+    assert find_unions({"train": split(0, 1), "val": split(2), "trainval": other_boxes}) == {}

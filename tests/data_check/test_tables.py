@@ -9,7 +9,7 @@ import pytest
 from cledet.config.base import CheckSettings
 from cledet.console import BAR, Bar, show_finding, show_table
 from cledet.data.open import open_source
-from cledet.data_check.anchor_coverage import Fit
+from cledet.data_check.anchor_coverage import Coverage
 from cledet.data_check.check import Report, check
 from cledet.data_check.findings import Example, Picture
 from cledet.data_check.statistics import describe_split, objects_of
@@ -21,7 +21,7 @@ def report_of(*indices, parts=()) -> Report:
         describe_split(name, i, i.sizes, objects_of(i, i.sizes), 160, parts if name == "all" else ())
         for name, i in zip(("train", "val", "all"), indices)
     ]
-    return Report("set", 160, 4.0, tuple(splits), {"train": Fit(3, 0.5, None, 0.25, 1.0, 0.75)}, None, ())
+    return Report("set", 160, 4.0, tuple(splits), {"train": Coverage(3, 0.5, None, 0.25, 1.0, 0.75)}, None, ())
 
 
 def test_cells_by_hand(make_index) -> None:
@@ -54,7 +54,7 @@ def test_cells_by_hand(make_index) -> None:
 def test_many_classes_are_cut_to_the_largest_and_the_smallest(make_index) -> None:
     names = tuple(f"c{i}" for i in range(40))
     index = make_index([(i, 0, 0, 5, 5) for i in range(40) for _ in range(40 - i)], classes=names)
-    short, whole = tables(report_of(index))[1], tables(report_of(index), whole=True)[1]
+    short, whole = tables(report_of(index))[1], tables(report_of(index), complete=True)[1]
     assert len(short.rows) == SHOWN_CLASSES + 1
     assert short.rows[SHOWN_CLASSES // 2] == ["... 16 more", None, None]
     assert [row[0] for row in (short.rows[0], short.rows[-1])] == ["c0", "c39"]

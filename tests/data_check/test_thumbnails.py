@@ -39,14 +39,14 @@ def test_boxes_are_where_they_should_be(gray: str) -> None:
     assert np.abs(np.array([columns.min(), rows.min(), columns.max(), rows.max()]) - [300, 60, 440, 180]).max() <= 3
 
 
-def test_a_degenerate_box_gets_a_ring(gray: str) -> None:
+def test_a_degenerate_box_is_circled(gray: str) -> None:
     marked = near(decode(thumbnail(Picture(gray, (240, 120), ((100, 60, 0, 0),)))), MARKED)
     rows, columns = np.nonzero(marked)
     assert 40 < np.ptp(rows) < 80
     assert np.abs([columns.mean() - 200, rows.mean() - 120]).max() < 3
 
 
-def test_the_image_is_widened_for_boxes_that_reach_out(gray: str) -> None:
+def test_a_border_shows_boxes_outside_the_image(gray: str) -> None:
     image = decode(thumbnail(Picture(gray, (240, 120), ((220, 30, 60, 40), (-20, 30, 60, 40)))))
     height, width = image.shape[:2]
     assert (width, height) == (SIDE, round(SIDE * 120 / 300))
@@ -65,7 +65,7 @@ def test_no_numbers_and_crowds_are_not_drawn(gray: str) -> None:
     assert np.array_equal(plain, crowd)
 
 
-def test_what_cannot_be_read_has_no_picture(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_images_have_no_thumbnail(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(60))
     (tmp_path / "empty.jpg").touch()
     for name in ("text.png", "empty.jpg", "gone.jpg"):

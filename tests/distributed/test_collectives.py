@@ -34,14 +34,14 @@ job = json.loads(sys.argv[1])
 def main():
     settings = resolve(TrainSettings, job["settings"], environ={})
     task = load_task(settings)
-    model = init_model(settings, task.train, None)
-    trainer = Trainer(settings, task, model, Path(job["run"]))
-    seen, gradients = [], trainer.train_step.gradients
+    model, network = init_model(settings, task.train, None)
+    trainer = Trainer(settings, task, model, network, Path(job["run"]))
+    seen, gradients = [], trainer.train_step.compute_gradients
     def record(parts, step):
         losses = gradients(parts, step)
         seen.append([float(losses.classification), float(losses.regression), float(losses.positives)])
         return losses
-    trainer.train_step.gradients = record
+    trainer.train_step.compute_gradients = record
     trainer.fit()
     if collectives.is_main_process():
         Path(job["out"]).write_text(json.dumps({"losses": seen}))
@@ -87,7 +87,7 @@ def test_losses_over_processes_are_those_of_one(squares, tmp_path, processes, ac
         assert others[-1].split(",")[at] == rows[-1].split(",")[at], key
 
 
-def test_an_image_that_came_up_twice_or_never_is_noticed(squares):
+def test_a_repeated_or_missing_image_is_an_error(squares):
     index = open_source(squares).index("val")
     ids = index.image_ids.tolist()
     with pytest.raises(AssertionError, match="twice"):

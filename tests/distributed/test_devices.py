@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cledet.distributed.devices import own_device, pick_device, pick_devices, within_memory
-from cledet.distributed.gpus import Gpu, ask_smi, idle_gpus, idlest, parse_smi, visible_gpus
+from cledet.distributed.gpus import Gpu, idle_gpus, idlest, parse_nvidia_smi, query_nvidia_smi, visible_gpus
 from cledet.errors import UserError
 
 GIB = 1024
@@ -76,12 +76,12 @@ def test_the_idlest_is_idle_then_free_then_first():
     assert idlest([gpu(0, 40, 50), gpu(1, 33), gpu(2, 39), gpu(3, 39)]).index == 2
 
 
-def test_nvidia_smis_table():
-    first, *_, last = parse_smi(TABLE)
+def test_the_table_of_nvidia_smi():
+    first, *_, last = parse_nvidia_smi(TABLE)
     assert first == Gpu(index=0, free=40500, total=40960, busy=0, uuid="GPU-aa11", name="NVIDIA A100")
     assert last.busy is None
-    assert parse_smi("0, GPU-a, NVIDIA GB10, [N/A], [N/A], 0\n") == []  # memory shared with the CPU
-    assert parse_smi("No devices were found\n") == []
+    assert parse_nvidia_smi("0, GPU-a, NVIDIA GB10, [N/A], [N/A], 0\n") == []  # memory shared with the CPU
+    assert parse_nvidia_smi("No devices were found\n") == []
 
 
 @pytest.mark.parametrize(
@@ -96,21 +96,21 @@ def test_nvidia_smis_table():
         ("", []),
     ],
 )
-def test_cudas_numbers(visible, uuids):
+def test_gpus_are_numbered_as_by_cuda(visible, uuids):
     environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    found = visible_gpus(parse_smi(TABLE), environ)
+    found = visible_gpus(parse_nvidia_smi(TABLE), environ)
     assert found is not None
     assert [one.uuid for one in found] == uuids
     assert [one.index for one in found] == list(range(len(uuids)))
 
 
-def test_gpus_of_several_kinds_are_numbered_by_speed_unless_told():
-    mixed = parse_smi(TABLE.replace("A100", "T4", 1))
+def test_gpus_of_several_models_are_numbered_by_speed_by_default():
+    mixed = parse_nvidia_smi(TABLE.replace("A100", "T4", 1))
     assert visible_gpus(mixed, {}) is None
     assert len(visible_gpus(mixed, {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}) or []) == 4
 
 
-def test_auto_trains_on_every_idle_gpu_and_says_why(machine):
+def test_auto_selects_every_idle_gpu_and_gives_the_reason(machine):
     machine(TABLE)
     picked = pick_devices("auto")
     assert picked.devices == cuda(0, 3)
@@ -120,7 +120,7 @@ def test_auto_trains_on_every_idle_gpu_and_says_why(machine):
     assert pick_device("auto") == torch.device("cuda", 0)
 
 
-def test_only_what_cuda_shows_is_asked_for(machine, monkeypatch):
+def test_only_visible_gpus_are_selected(machine, monkeypatch):
     machine(TABLE, count=2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     assert pick_devices("auto").devices == cuda(1)
@@ -130,7 +130,7 @@ def test_only_what_cuda_shows_is_asked_for(machine, monkeypatch):
 @pytest.mark.parametrize(
     ("table", "status"), [("", 0), (TABLE, 9), (TABLE, 0), ("0, GPU-a, NVIDIA GB10, [N/A], [N/A], 0\n", 0)]
 )
-def test_without_an_answer_that_fits_memory_alone_decides(machine, monkeypatch, table, status):
+def test_without_a_matching_table_only_memory_is_considered(machine, monkeypatch, table, status):
     machine(table, count=2, status=status)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda i: ((10, 39)[i] * 1024**3, 40 * 1024**3))
     assert pick_devices("auto").devices == cuda(1)
@@ -138,7 +138,7 @@ def test_without_an_answer_that_fits_memory_alone_decides(machine, monkeypatch, 
 
 def test_a_machine_without_nvidia_smi(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert ask_smi() == ""
+    assert query_nvidia_smi() == ""
 
 
 def test_within_a_group_auto_is_all_gpus(machine, monkeypatch):

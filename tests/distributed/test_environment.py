@@ -1,4 +1,4 @@
-"""Whether a process is one of several: torchrun's, SLURM's and other environments, by table."""
+"""Detection of a launch in the environments of torchrun, SLURM and others, by table."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ TASK = JOB | {
         (TASK | TORCHRUN, True, 3),  # srun torchrun
     ],
 )
-def test_who_joins(environ, joins, number):
+def test_detection_of_a_launch(environ, joins, number):
     assert in_group(environ=environ) is joins
     assert rank(environ) == number
 
 
-def test_tasks_told_of_nodes_launch_and_what_they_launch_joins():
+def test_slurm_tasks_with_nnodes_launch_workers_that_join():
     assert not in_group(2, TASK)
     assert in_group(2, TASK | TORCHRUN)
 

@@ -1,4 +1,4 @@
-"""Of several failures, the one that the others follow from."""
+"""The cause among several failures, and its report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cledet.distributed.failure_report import Failure, cause, describe, verdict
+from cledet.distributed.failure_report import Failure, find_cause, intended_end, report
 from cledet.distributed.worker import exit_code, lost_peer, record_of
 from cledet.errors import Interrupted, ProcessFailed, UserError
 
@@ -19,12 +19,12 @@ def recorded(error):
     try:
         crash()
     except BaseException as caught:
-        return record_of(caught, caught.__traceback__)["message"]["extraInfo"]
+        return record_of(caught)
 
 
-def failure(rank, error=None, *, at=100.0, exitcode=None, said=""):
+def failure(rank, error=None, *, at=100.0, exitcode=None, stderr=""):
     code = exitcode if exitcode is not None else exit_code(error)
-    return Failure(rank=rank, exitcode=code, moment=at, record=recorded(error) if error else {}, said=said)
+    return Failure(rank=rank, exitcode=code, time=at, record=recorded(error) if error else {}, stderr=stderr)
 
 
 def killed(rank, name, at=100.0):
@@ -49,7 +49,7 @@ LOST = RuntimeError("Connection closed by peer")
     ],
 )
 def test_the_cause(failures, rank):
-    assert cause(failures).rank == cause(failures[::-1]).rank == rank
+    assert find_cause(failures).rank == find_cause(failures[::-1]).rank == rank
 
 
 def test_a_connection_lost_while_clearing_up_is_no_lost_peer():
@@ -63,29 +63,30 @@ def test_a_connection_lost_while_clearing_up_is_no_lost_peer():
     assert not lost_peer(ValueError("NCCL"))
 
 
-def test_a_mistake_comes_back_as_it_was():
-    found = verdict([failure(0, LOST, at=99.0), failure(1, UserError("no file x", "look"))], 2, "h")
+def test_a_user_error_is_raised_again():
+    found = intended_end([{}, recorded(LOST), recorded(UserError("no file x", "look"))])
     assert isinstance(found, UserError)
     assert (found.message, found.hint) == ("no file x", "look")
 
 
-def test_an_interruption_is_one_only_if_it_ended_all():
-    stopped = [failure(rank, Interrupted(15, Path("runs/x"))) for rank in (0, 1)]
-    found = verdict(stopped, 2, "h")
+def test_interrupted_is_raised_only_if_it_ended_all_workers():
+    stopped = recorded(Interrupted(15, Path("runs/x")))
+    found = intended_end([stopped, stopped])
     assert isinstance(found, Interrupted)
     assert (found.signal_number, found.run) == (15, Path("runs/x"))
-    assert isinstance(verdict([stopped[0], killed(1, "SIGKILL")], 2, "h"), ProcessFailed)
+    assert intended_end([stopped, {}]) is None
+    assert intended_end([]) is None
 
 
-def test_a_crash_is_told_with_its_traceback():
-    text = describe(failure(3, ValueError("boxes")), 4, "gpu7")
+def test_a_crash_is_reported_with_its_traceback():
+    text = str(report([failure(3, ValueError("boxes"))], 4, "gpu7"))
     assert text.startswith("rank 3 of 4 on gpu7 failed:\nTraceback (most recent call last):\n")
     assert text.endswith("ValueError: boxes")
 
 
-def test_a_connection_lost_points_to_the_other_nodes():
-    assert describe(failure(0, LOST), 4, "h").endswith(
-        "peer\na process of another node has ended before: its output says why"
+def test_a_lost_connection_refers_to_the_other_nodes():
+    assert str(report([failure(0, LOST)], 4, "h")).endswith(
+        "peer\na process of another node ended before: its output tells the reason"
     )
 
 
@@ -95,11 +96,13 @@ def test_a_connection_lost_points_to_the_other_nodes():
         (killed(1, "SIGKILL"), "rank 1 of 2 on h was killed by SIGKILL, as the system does when memory runs out"),
         (killed(1, "SIGBUS"), "rank 1 of 2 on h was killed by SIGBUS"),
         (failure(1, exitcode=-44), "rank 1 of 2 on h was killed by signal 44"),
-        (failure(1, exitcode=7, said="a\nb\n"), "rank 1 of 2 on h ended with exit code 7:\na\nb"),
+        (failure(1, exitcode=7, stderr="a\nb\n"), "rank 1 of 2 on h ended with exit code 7:\na\nb"),
     ],
 )
-def test_a_death_without_a_word(failed, text):
-    assert describe(failed, 2, "h") == text
+def test_workers_that_leave_no_record(failed, text):
+    found = report([failed], 2, "h")
+    assert isinstance(found, ProcessFailed)
+    assert str(found) == text
 
 
 @pytest.mark.parametrize(

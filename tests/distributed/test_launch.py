@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,13 +11,13 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from cledet.distributed import rendezvous
-from cledet.distributed.launch import launch
-from cledet.distributed.rendezvous import parse_endpoint
+from cledet.distributed.launch import Nodes, launch, parse_endpoint
 from cledet.errors import Interrupted, ProcessFailed, UserError
 
 pytestmark = pytest.mark.slow
@@ -132,7 +133,7 @@ def free_port():
 
 def test_processes_work_together_and_write_into_files(folder, monkeypatch, capfd):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("cledet.distributed.worker_logs.cores", lambda: 7)
+    monkeypatch.setattr("cledet.distributed.launch.cores", lambda: 7)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     launch(["a b", "$$x"], 2, entry="launched:works", log_folder=folder / "logs")
     assert noted(folder, 0) == noted(folder, 1) == ["3 3 ['a b', '$$x']"]
@@ -140,22 +141,21 @@ def test_processes_work_together_and_write_into_files(folder, monkeypatch, capfd
     assert [(folder / "logs" / f"rank{rank}.out").read_text() for rank in (0, 1)] == ["a result\n"] * 2
     assert not list((folder / "logs").glob("*.json"))
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert "TORCH_DISABLE_SHARE_RDZV_TCP_STORE" not in os.environ
 
 
-def test_one_that_fails_ends_all_and_is_heard_once(folder, capfd):
+def test_a_worker_that_fails_ends_all_and_is_reported_once(folder, capfd):
     with pytest.raises(ProcessFailed, match=r"rank 1 of 2 on .* failed:\nTraceback[\s\S]*in fails[\s\S]*the cause$"):
         launch([], 2, entry="launched:fails")
     assert all(gone(pid) for pid in noted(folder, 0))
     assert capfd.readouterr() == ("", "")
 
 
-def test_one_that_is_killed_is_the_cause_and_not_its_peer(folder):
+def test_a_killed_worker_is_the_cause_and_not_its_peer(folder):
     with pytest.raises(ProcessFailed, match=r"rank 1 of 2 on .* was killed by SIGKILL"):
         launch([], 2, entry="launched:loses_a_peer")
 
 
-def test_a_mistake_is_the_users_and_not_tried_again(folder):
+def test_a_user_error_is_not_restarted(folder):
     with pytest.raises(UserError) as caught:
         launch([], 2, entry="launched:errs", max_restarts=3)
     assert (caught.value.message, caught.value.hint) == ("no file x", "look")
@@ -175,20 +175,19 @@ def test_a_signal_lets_processes_save(folder):
     assert noted(folder, 0) == noted(folder, 1) == ["ready", "saved"]
 
 
-def test_a_new_start_after_a_failure(folder, capfd):
+def test_a_restart_after_a_failure(folder, capfd):
     launch(["1"], 2, entry="launched:fails_once", max_restarts=1)
     assert noted(folder, 0) == noted(folder, 1) == ["1 3 []"]
     said = capfd.readouterr().err
-    assert said.startswith("warning: a process failed; start 2 of at most 2\nTraceback")
+    assert re.match(r"warning: a process failed; start 2 of at most 2\nrank 1 of 2 on .* failed:\nTraceback", said)
     assert said.count("ValueError: the cause") == 1
 
 
 @pytest.fixture
 def other_node(folder):
-    """Starts a launcher of node 1 in a process of its own, from the last line of whose stdout its end is read."""
+    """Start a launcher of node 1 in a new process; its result is the last line of its stdout."""
     code = (
-        "import sys; from cledet.distributed import launch; from cledet.distributed import rendezvous\n"
-        "rendezvous.GRACE = 1\n"
+        "import sys; from cledet.distributed import launch\n"
         "try: launch.launch(sys.argv[4:], 1, nnodes=2, node_rank=1, rdzv_endpoint=sys.argv[1], entry=sys.argv[2],"
         " max_restarts=int(sys.argv[3])); print('well')\n"
         "except Exception as error: print(type(error).__name__, str(error).splitlines()[0])"
@@ -205,8 +204,8 @@ def other_node(folder):
         process.wait()
 
 
-def test_two_nodes_are_ranked_as_told_and_start_anew_together(folder, other_node):
-    """The first node's process fails: the other's launcher is invited, and counts a start of its own."""
+def test_two_nodes_have_their_given_ranks_and_restart_together(folder, other_node):
+    """The process of the first node fails, and that of the second loses its connection."""
     endpoint = f"127.0.0.1:{free_port()}"
     ended = other_node(endpoint, "launched:fails_once", "1", "0", "there")
     launch(["0", "here"], 1, nnodes=2, node_rank=0, rdzv_endpoint=endpoint, entry="launched:fails_once", max_restarts=1)
@@ -214,8 +213,7 @@ def test_two_nodes_are_ranked_as_told_and_start_anew_together(folder, other_node
     assert (noted(folder, 0), noted(folder, 1)) == (["1 3 ['here']"], ["1 3 ['there']"])
 
 
-def test_a_node_hears_that_another_has_ended(folder, other_node, monkeypatch):
-    monkeypatch.setattr(rendezvous, "GRACE", 1)
+def test_a_node_ends_when_another_has_failed(folder, other_node):
     endpoint = f"127.0.0.1:{free_port()}"
     ended = other_node(endpoint, "launched:errs", "0")
     with pytest.raises(UserError, match="another node has ended the run"):
@@ -223,9 +221,27 @@ def test_a_node_hears_that_another_has_ended(folder, other_node, monkeypatch):
     assert ended() == "UserError no file x (look)"
 
 
-def test_nodes_that_do_not_meet(folder, monkeypatch):
-    monkeypatch.setattr("cledet.distributed.launch.MEETING", 1)
-    with pytest.raises(UserError, match="the 2 nodes did not meet at localhost"):
+def test_a_launch_does_not_join_the_store_of_an_earlier_one():
+    """The second node starts its next launch while the first one still keeps the store of the last."""
+    endpoint = f"127.0.0.1:{free_port()}"
+    with ThreadPoolExecutor() as pool:
+        joined = pool.submit(Nodes, 2, 1, endpoint)
+        first = Nodes(2, 0, endpoint)
+        joined.result(30)
+        again = pool.submit(Nodes, 2, 1, endpoint)
+        time.sleep(0.5)
+        assert not again.done()
+        del first
+        first = Nodes(2, 0, endpoint)
+        agreed = pool.submit(again.result(30).agree, 0, 3)
+        assert [environ["RANK"] for environ in first.agree(0, 2)] == ["0", "1"]
+        assert [environ["RANK"] for environ in agreed.result(30)] == ["2", "3", "4"]
+        assert {environ["WORLD_SIZE"] for environ in agreed.result()} == {"5"}
+
+
+def test_nodes_that_do_not_connect(folder, monkeypatch):
+    monkeypatch.setattr("cledet.distributed.launch.JOIN_TIMEOUT", timedelta(seconds=1))
+    with pytest.raises(UserError, match="the 2 nodes did not connect at localhost"):
         launch([], 1, nnodes=2, rdzv_endpoint=f"localhost:{free_port()}", entry="launched:works")
     with pytest.raises(UserError, match=r"nowhere.invalid is not known here"):
         launch([], 1, nnodes=2, rdzv_endpoint="nowhere.invalid", entry="launched:works")
@@ -243,11 +259,11 @@ def test_processes_do_not_outlive_their_launcher(folder):
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("a", ("a", 29500)),
-        ("a.b:5", ("a.b", 5)),
+        ("localhost", ("localhost", 29500)),
+        ("localhost:5", ("localhost", 5)),
         ("10.0.0.1:80", ("10.0.0.1", 80)),
-        ("[::1]", ("[::1]", 29500)),
-        ("[::1]:7", ("[::1]", 7)),
+        ("[::1]", ("::1", 29500)),
+        ("[::1]:7", ("::1", 7)),
     ],
 )
 def test_endpoints(text, place):

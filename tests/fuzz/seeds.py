@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import random
 import struct
 import zlib
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from formats import encode
 from mutations import Files
 from PIL import Image
 
@@ -82,7 +82,7 @@ def datafile(rng: random.Random) -> Files:
         )
     )  # fmt: skip
     archives = [{"url": "https://127.0.0.1:9/a.zip", "bytes": 1000, "md5": "0" * 32, "folder": "."}]
-    return files(rng) | {"data.yaml": {"path": ".", **content, "archives": archives}}
+    return encode(files(rng), rng) | {"data.yaml": {"path": ".", **content, "archives": archives}}
 
 
 def results(rng: random.Random) -> Files:
@@ -91,8 +91,7 @@ def results(rng: random.Random) -> Files:
         {"image_id": i, "category_id": 3 + 4 * k, "bbox": box, "score": 0.9 - n / 10}
         for n, (i, k, *box) in enumerate(rows)
     ]
-    named = {name: data if isinstance(data, bytes) else json.dumps(data).encode() for name, data in coco(rng).items()}
-    return named | {"results.json": found}
+    return encode(coco(rng), rng) | {"results.json": found}
 
 
 RECIPES: dict[str, dict[str, Any]] = yaml.safe_load("""

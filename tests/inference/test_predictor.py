@@ -107,10 +107,10 @@ def test_arrays_of_every_kind_are_seen_as_their_rgb(tiny_run, squares, kind):
 
 @pytest.mark.parametrize(
     ("source", "sentence"),
-    [(np.zeros((8, 8, 3), np.float32), r"0 to 255, not float32 \[8, 8, 3\] \(numbers from 0 to 1 become that by"),
+    [(np.zeros((8, 8, 3), np.float32), r"0 to 255, not float32 \[8, 8, 3\] \(convert values from 0 to 1 with"),
      (np.zeros((8, 8), np.uint16), r"not uint16 \[8, 8\]"),
      (np.zeros((8, 8), object), r"not object \[8, 8\]"),
-     (np.zeros((3, 8, 8), np.uint8), r"not uint8 \[3, 8, 8\] \(channels first become last by"),
+     (np.zeros((3, 8, 8), np.uint8), r"not uint8 \[3, 8, 8\] \(move channels last with"),
      (np.zeros((2, 3, 8, 8), np.uint8), r"not uint8 \[2, 3, 8, 8\]"),
      (np.zeros((8,), np.uint8), r"not uint8 \[8\]"),
      (np.zeros((0, 8, 3), np.uint8), r"an image of uint8 \[0, 8, 3\] has no pixels"),

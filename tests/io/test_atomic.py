@@ -1,4 +1,4 @@
-"""Files are whole at every moment: killed anywhere, or on a full disk."""
+"""Atomic writes: files are intact after a kill at any system call and on a full disk."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_killed_for_real_a_checkpoint_is_left(tmp_path):
     assert parts >= 5
 
 
-def test_what_a_killed_process_left_is_no_checkpoint(small, tmp_path):
+def test_a_temporary_file_of_a_killed_process_is_no_checkpoint(small, tmp_path):
     path = tmp_path / "last.pt"
     (tmp_path / "last.pt.part").write_bytes(b"half")
     assert not is_there(path)
@@ -169,7 +169,7 @@ def test_everything_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
-def test_a_folder_that_cannot_be_synced_is_no_fault_and_a_broken_disk_is(tmp_path, monkeypatch, number):
+def test_an_unsupported_sync_is_no_error_and_a_broken_disk_is(tmp_path, monkeypatch, number):
     real = os.fsync
 
     def fsync(handle):
@@ -218,7 +218,7 @@ def test_a_full_disk_leaves_all_files_as_they_were(small, disk):
     assert (load_checkpoint(path).step, load_checkpoint(previous(path)).step) == (3, 2)
 
 
-def test_a_full_disk_is_said_of_pictures_too(disk):
+def test_a_full_disk_is_an_error_for_pictures_too(disk):
     folder = disk("1m")
     fill(folder, 4096)
     with pytest.raises(UserError, match=r"results\.png could not be written: No space left on device"):
@@ -228,7 +228,7 @@ def test_a_full_disk_is_said_of_pictures_too(disk):
     assert names(folder) == ["filler"]
 
 
-def test_where_no_run_can_go_on_none_is_named(tmp_path, monkeypatch):
+def test_without_a_run_the_error_does_not_suggest_resume(tmp_path, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -240,7 +240,7 @@ def test_where_no_run_can_go_on_none_is_named(tmp_path, monkeypatch):
         write_file(tmp_path / "a.json", full)
 
 
-def test_a_folder_that_is_a_file_is_said(small, tmp_path):
+def test_a_file_in_place_of_a_folder_is_an_error(small, tmp_path):
     (tmp_path / "weights").touch()
     with pytest.raises(UserError, match=r"last\.pt could not be written: (File exists|Not a directory)"):
         small(1).save(tmp_path / "weights" / "last.pt")

@@ -1,4 +1,4 @@
-"""What wrote a checkpoint."""
+"""Provenance of checkpoints: versions and git commit."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def checkout(tmp_path):
     return tmp_path
 
 
-def test_a_checkpoint_says_what_wrote_it(tiny_run):
+def test_a_checkpoint_records_the_versions_that_wrote_it(tiny_run):
     found = load_checkpoint(tiny_run)
     assert found.versions == versions()
     assert found.versions["cledet"] == __version__
@@ -66,13 +66,13 @@ def test_a_package_that_lies_in_a_checkout_of_something_else_has_no_commit(check
     assert commit_of(checkout / "venv" / "package") is None
 
 
-def test_gits_environment_does_not_lead_elsewhere(checkout, tmp_path, monkeypatch):
+def test_gits_environment_variables_are_ignored(checkout, tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
     assert commit_of(checkout / "package") is not None
 
 
 @pytest.mark.parametrize("trouble", ["no git", "no checkout", "slow", "no commit"])
-def test_without_an_answer_there_is_no_commit(checkout, tmp_path, monkeypatch, trouble):
+def test_without_git_there_is_no_commit(checkout, tmp_path, monkeypatch, trouble):
     commands = tmp_path / "bin"
     commands.mkdir()
     if trouble == "slow":
@@ -90,7 +90,7 @@ def test_without_an_answer_there_is_no_commit(checkout, tmp_path, monkeypatch, t
     assert time.monotonic() - start < 30
 
 
-def test_git_is_asked_once_a_process(monkeypatch):
+def test_git_runs_once_per_process(monkeypatch):
     first = versions()
     monkeypatch.setattr(provenance, "_git", lambda *_: pytest.fail("asked again"))
     assert versions() is first

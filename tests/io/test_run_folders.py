@@ -1,4 +1,4 @@
-"""Run folders: fresh ones each time, and whole ones or none."""
+"""Run folders: a new one per run, and none after an interruption."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_run_is_a_folder_in_its_commands(tmp_path, name):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-def test_a_run_that_breaks_off_is_taken_away_and_no_other(tmp_path, error):
+def test_an_interrupted_run_folder_is_deleted_and_no_other(tmp_path, error):
     (new_run(tmp_path, "val", "a") / "metrics.json").write_text("{}")
     began = []
 

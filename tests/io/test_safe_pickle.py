@@ -1,4 +1,4 @@
-"""Pickles of arrays: read as numpy would, and nothing else in them is run."""
+"""Pickles of arrays equal numpy's reading, and no code in them is run."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_code_is_refused_and_not_run(tmp_path, where):
     content = {"alone": attack, "inside": {"model": {"w": attack}}, "in an array": np.array([attack], dtype=object)}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(content[where], protocol=4))
     with pytest.raises(
-        UserError, match=r"a\.pkl holds code or objects beside arrays and plain data \((posix|nt)\.mkdir"
+        UserError, match=r"a\.pkl contains code or objects other than arrays and plain data \((posix|nt)\.mkdir"
     ):
         read_file(tmp_path / "a.pkl")
     assert not (tmp_path / "pwned").exists()
@@ -78,13 +78,13 @@ def test_code_is_refused_and_not_run(tmp_path, where):
     [(b"\x80\x04cbuiltins\neval\n.", r"builtins\.eval"),
      (b"\x80\x04cnumpy\nload\n.", r"numpy\.load"),
      (b"\x80\x04cnumpy.core.multiarray\nscalar\n.", r"numpy\.core\.multiarray\.scalar"),
-     (b"\x80\x04Vx\nQ.", "objects kept elsewhere"),
+     (b"\x80\x04Vx\nQ.", "references to external objects"),
      (b"\x80\x04c_codecs\nencode\n(Vx\nVrot13\ntR.", r"_codecs\.encode to rot13"),
      (b"\x80\x04ccollections\nOrderedDict\n.", "type"),
      (pickle.dumps({"model": np.array(["a"])}), "numpy's type <U1"),
      (pickle.dumps({"model": {1, 2}}), r"\(set\)")],
 )  # fmt: skip
-def test_what_is_neither_array_nor_plain_is_refused(tmp_path, code, sentence):
+def test_other_objects_are_refused(tmp_path, code, sentence):
     (tmp_path / "a.pkl").write_bytes(code)
     with pytest.raises(UserError, match=sentence):
         read_arrays(tmp_path / "a.pkl")
@@ -92,15 +92,15 @@ def test_what_is_neither_array_nor_plain_is_refused(tmp_path, code, sentence):
 
 @pytest.mark.parametrize("end", [1, 20, -1])
 def test_a_pickle_cut_off_is_damaged(tmp_path, end):
-    whole = pickle.dumps({"model": ARRAYS}, protocol=4)
-    (tmp_path / "a.pkl").write_bytes(whole[:end])
+    data = pickle.dumps({"model": ARRAYS}, protocol=4)
+    (tmp_path / "a.pkl").write_bytes(data[:end])
     with pytest.raises(DamagedFile, match=r"a\.pkl is damaged or no checkpoint"):
         read_file(tmp_path / "a.pkl")
 
 
 @pytest.mark.parametrize("name", KNOWN, ids=".".join)
-def test_stand_ins_take_no_state_that_changes_them(tmp_path, name):
-    """By BUILD a pickle may set what belongs to a function, which would last; these classes refuse."""
+def test_replacements_refuse_state_that_changes_them(tmp_path, name):
+    """The opcode BUILD may set attributes of a function permanently; the replacements refuse it."""
     before = dict(vars(KNOWN[name]))
     code = f"c{name[0]}\n{name[1]}\n".encode() + b"N}V__init__\nK\x01s\x86b."
     (tmp_path / "a.pkl").write_bytes(b"\x80\x04" + code)
@@ -109,7 +109,7 @@ def test_stand_ins_take_no_state_that_changes_them(tmp_path, name):
     assert dict(vars(KNOWN[name])) == before
 
 
-def test_torchs_own_files_are_told_from_pickles(tmp_path):
+def test_torch_files_are_distinguished_from_pickles(tmp_path):
     torch.save({"w": torch.ones(2)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     torch.save({"w": torch.ones(2)}, tmp_path / "new.pth")
     for name in ("old.pth", "new.pth"):

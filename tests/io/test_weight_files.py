@@ -1,4 +1,4 @@
-"""Files of weights: no code is ever run, and damage is told from refusal."""
+"""Weight files: no code is run, and damaged files are distinguished from refused ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Attack:
 
 
 def attacks(folder):
-    """Files that make a folder when their code is run."""
+    """Write files whose code creates a folder."""
     content = {"format": "cledet 1", "model": Attack(folder / "pwned")}
     (folder / "pickle.pt").write_bytes(pickle.dumps(content))
     torch.save(content, folder / "zip.pt")
@@ -42,7 +42,7 @@ def attacks(folder):
 @pytest.mark.parametrize("read", [load_checkpoint, read_weights])
 def test_code_in_a_file_is_refused_and_not_run(tmp_path, read):
     for name in attacks(tmp_path):
-        with pytest.raises(UserError, match=r"damaged or no checkpoint|holds code or objects"):
+        with pytest.raises(UserError, match=r"damaged or no checkpoint|contains code or objects"):
             read(tmp_path / name)
         assert not (tmp_path / "pwned").exists()
     torch.load(tmp_path / "zip.pt", weights_only=False)
@@ -61,7 +61,7 @@ def saved(kind, path):
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("kind", ["zip", "older", "arrays"])
-def test_whatever_is_damaged_ends_in_a_sentence(kind, tmp_path):
+def test_damaged_files_are_errors(kind, tmp_path):
     """Cut short, or some bits turned; of a zip no number comes out that did not go in."""
     path, rng, raised = tmp_path / "a.pt", random.Random(0), 0
     whole = saved(kind, path)
@@ -82,13 +82,13 @@ def test_whatever_is_damaged_ends_in_a_sentence(kind, tmp_path):
 
 def test_code_in_a_whole_file_is_no_damage(tmp_path):
     attacks(tmp_path)
-    with pytest.raises(UserError, match=r"zip\.pt holds code or objects beside tensors") as error:
+    with pytest.raises(UserError, match=r"zip\.pt contains code or objects other than tensors") as error:
         read_file(tmp_path / "zip.pt")
     assert not isinstance(error.value, DamagedFile)
 
 
 def test_code_in_torch_hubs_cache_is_refused_and_not_run(tmp_path, monkeypatch):
-    """A file that the user was told to put there, for want of a network."""
+    """The user puts such a file there without a network."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     torch.save(
@@ -96,7 +96,7 @@ def test_code_in_torch_hubs_cache_is_refused_and_not_run(tmp_path, monkeypatch):
     )
     network = build_network(Architecture(backbone="r18", classes=1, fpn_channels=8))
     monkeypatch.setattr("cledet.models.backbones.weights.check_hash", lambda path: None)  # as if its hash were right
-    with pytest.raises(UserError, match=r"\.pth holds code or objects beside tensors and plain data"):
+    with pytest.raises(UserError, match=r"\.pth contains code or objects other than tensors and plain data"):
         load_imagenet(network, "r18", "auto", print)
     assert not (tmp_path / "pwned").exists()
 
@@ -152,7 +152,7 @@ def test_safetensors_are_weights_too(tmp_path):
         read_weights(tmp_path / "a.safetensors")
 
 
-def test_a_file_that_may_not_be_read_is_said(tmp_path, monkeypatch):
+def test_an_unreadable_file_is_an_error(tmp_path, monkeypatch):
     torch.save({}, tmp_path / "a.pt")
 
     def refuse(*_, **__):

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, checked, the previous one at hand; and what they hold."""
+"""Checkpoints: atomic writes, verification, the previous file as a fallback, and content."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cledet.models.safetensors import pack
 
 
 def same(a, b):
-    """Whether two checkpoints are the same, tensors bit by bit."""
+    """Compare two checkpoints, with tensors bit by bit."""
     plain = [name for name in a.__dataclass_fields__ if name not in ("model", "training")]
     return (
         all(getattr(a, name) == getattr(b, name) for name in plain)
@@ -39,14 +39,14 @@ def test_any_changed_byte_is_noticed_or_changes_nothing(small, tmp_path):
     """0x10 makes an entry of a zip a folder, whose tensor torch leaves as it finds the memory; no CRC notices."""
     path = tmp_path / "a.pt"
     small(1).save(path)
-    data, whole = path.read_bytes(), load_checkpoint(path)
+    data, undamaged = path.read_bytes(), load_checkpoint(path)
     noticed = 0
     names = data.index(b"PK\1\2")  # the directory of the zip, which no checksum covers
     for position in (*range(0, names, 3), *range(names, len(data))):
         for change in (0x10, 0xFF) if position >= names else (0xFF,):
             path.write_bytes(data[:position] + bytes([data[position] ^ change]) + data[position + 1 :])
             try:
-                assert same(load_checkpoint(path), whole), (position, change)
+                assert same(load_checkpoint(path), undamaged), (position, change)
             except UserError:
                 noticed += 1
     assert noticed > len(data) / 5
@@ -64,7 +64,7 @@ def test_any_truncation_is_noticed(small, tmp_path):
 
 @pytest.mark.parametrize("part", ["begin", "weights", "directory"])
 def test_a_block_of_zeros_is_noticed(small, tmp_path, part):
-    """As a disk leaves it that lost its power."""
+    """Zeros as after a power failure."""
     path = tmp_path / "a.pt"
     small(1, values=2000).save(path)
     data = path.read_bytes()
@@ -97,7 +97,7 @@ def test_the_previous_one_is_kept(pair, small):
     assert sorted(entry.name for entry in pair.parent.iterdir()) == ["last.previous.pt", "last.pt"]
 
 
-def test_for_a_damaged_file_the_previous_one_is_used(pair, capsys):
+def test_the_previous_checkpoint_replaces_a_damaged_one(pair, capsys):
     damage(pair)
     assert load_checkpoint(pair).step == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -107,7 +107,7 @@ def test_for_a_damaged_file_the_previous_one_is_used(pair, capsys):
     ).replace("last/data/0", "archive/data/0")
 
 
-def test_for_a_missing_file_the_previous_one_is_used(pair, capsys):
+def test_the_previous_checkpoint_replaces_a_missing_one(pair, capsys):
     pair.unlink()
     assert load_checkpoint(pair).step == 1
     assert capsys.readouterr().err == (f"warning: {pair} is missing; {previous(pair)} of step 1 is used in its place\n")
@@ -146,10 +146,10 @@ def test_a_run_goes_on_from_the_previous_checkpoint_and_ends_the_same(tiny_run, 
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     Detector().train(resume=run)
     assert "last.previous.pt of step 4 is used in its place" in capsys.readouterr().err
-    whole = load_checkpoint(tiny_run / "weights" / "last.pt")
+    expected = load_checkpoint(tiny_run / "weights" / "last.pt")
     again = load_checkpoint(last)
     assert again.step == 4
-    assert all(torch.equal(again.model[key], value) for key, value in whole.model.items())
+    assert all(torch.equal(again.model[key], value) for key, value in expected.model.items())
 
 
 def test_other_weights_are_refused(tmp_path):
@@ -172,7 +172,7 @@ def test_weights_that_are_not_finite_are_refused(small, tmp_path, suffix, value)
     )
 
 
-def test_a_missing_file_says_what_is_there(tmp_path):
+def test_a_missing_file_lists_the_folder(tmp_path):
     (tmp_path / "last.pt").touch()
     with pytest.raises(UserError, match=r"no weights at .*best\.pt \(.* holds last\.pt\)"):
         load_checkpoint(tmp_path / "best.pt")
@@ -194,7 +194,7 @@ def test_a_failed_write_leaves_the_old_file(tiny_run, tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["best.pt"]
 
 
-def test_an_error_of_torchs_that_is_no_disks_stays_what_it_is(small, tmp_path, monkeypatch):
+def test_other_errors_of_torchs_writer_stay(small, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("CUDA error")
 
@@ -204,7 +204,7 @@ def test_an_error_of_torchs_that_is_no_disks_stays_what_it_is(small, tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_saved_is_what_is_loaded(tiny_run, tmp_path):
+def test_save_and_load_are_inverse(tiny_run, tmp_path):
     model = load_checkpoint(tiny_run)
     model.save(tmp_path / "copy.pt")
     again = load_checkpoint(tmp_path / "copy.pt")
@@ -305,15 +305,15 @@ def test_a_pickle_without_weights_is_one_sentence(tmp_path, content):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Where anything called out to; nothing gets there."""
+    """Record the network connections, and refuse them."""
     found = []
 
     def refuse(*where, **_):
         found.append(where)
         raise OSError("no network")
 
-    for owner, name in ((socket, "getaddrinfo"), (socket.socket, "connect"), (socket.socket, "connect_ex")):
-        monkeypatch.setattr(owner, name, refuse)
+    for target, name in ((socket, "getaddrinfo"), (socket.socket, "connect"), (socket.socket, "connect_ex")):
+        monkeypatch.setattr(target, name, refuse)
     return found
 
 
@@ -322,17 +322,17 @@ def calls(monkeypatch):
     ["timm:hf-hub:timm/resnet18.a1_in1k", "timm:hf_hub:timm/resnet18.a1_in1k", "timm:HF-HUB:a/b@c", "timm:a/resnet18",
      "timm:local-dir:/tmp", "timm:https://example.org/resnet18", "timm:resnet18\n"],
 )  # fmt: skip
-def test_a_backbone_from_elsewhere_is_refused_and_nothing_calls_out(small, tmp_path, calls, backbone):
+def test_other_sources_of_timm_are_refused_without_a_network_connection(small, tmp_path, calls, backbone):
     pytest.importorskip("timm")
     model = small(1)
     replace(model, architecture=model.architecture.model_copy(update={"backbone": backbone})).save(tmp_path / "a.pt")
-    with pytest.raises(UserError, match=rf"^{re.escape(backbone)} is no name of timm's own models"):
+    with pytest.raises(UserError, match=rf"^{re.escape(backbone)} is not a name of timm's own models"):
         load_checkpoint(tmp_path / "a.pt").network()
     assert calls == []
 
 
 @pytest.mark.parametrize("backbone", ["r18", "lite0", "timm:resnet18", "timm:resnet18.a1_in1k"])
-def test_loading_calls_nobody(tmp_path, calls, backbone):
+def test_loading_makes_no_network_connection(tmp_path, calls, backbone):
     if backbone.startswith("timm"):
         pytest.importorskip("timm")
     arch = Architecture(backbone=backbone, classes=1, fpn_channels=8)
@@ -362,7 +362,7 @@ def test_a_checkpoint_of_the_first_version_is_read(tiny_run, tmp_path):
     assert torch.equal(old.network().eval()(x).logits, model.network().eval()(x).logits)
 
 
-def test_a_checkpoint_of_a_newer_version_is_said_to_be(small, tmp_path):
+def test_a_checkpoint_of_a_newer_version_is_named_as_such(small, tmp_path):
     path = tmp_path / "a.pt"
     content = small(1).content()
     for changed in (
@@ -379,7 +379,7 @@ def test_a_checkpoint_of_a_newer_version_is_said_to_be(small, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["architecture", "model", "classes", "category_ids"])
-def test_a_checkpoint_without_what_it_needs_says_what(small, tmp_path, name):
+def test_a_checkpoint_without_a_required_entry_is_an_error(small, tmp_path, name):
     content = small(1).content()
     del content[name]
     torch.save(content, tmp_path / "a.pt")
@@ -387,7 +387,7 @@ def test_a_checkpoint_without_what_it_needs_says_what(small, tmp_path, name):
         load_checkpoint(tmp_path / "a.pt")
 
 
-def test_a_field_that_a_file_is_older_than_has_its_default(small, tmp_path):
+def test_fields_missing_from_an_old_file_have_defaults(small, tmp_path):
     content = small(1).content()
     for name in ("components", "versions", "written"):
         del content[name]
@@ -396,7 +396,7 @@ def test_a_field_that_a_file_is_older_than_has_its_default(small, tmp_path):
     assert (found.components, found.versions, found.written) == ((), {}, "")
 
 
-def test_a_disk_that_fills_up_ends_the_run_and_the_last_checkpoint_is_good(tiny, disk):
+def test_a_full_disk_ends_the_run_and_leaves_a_good_checkpoint(tiny, disk):
     """best.pt and last.pt of r18 take 45 and 90 MB: the first epoch's fit, the second's do not."""
     project = disk("180m")
     settings = {**tiny, "project": project, "name": "full"}

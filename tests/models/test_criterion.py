@@ -87,7 +87,7 @@ def test_dc_changes_the_gradient_but_not_the_loss():
 
 
 @pytest.mark.parametrize("unit", ["pixel", "stride", "size"])
-def test_every_centre_unit_is_its_own_reading(unit):
+def test_every_center_unit_has_its_own_coefficient(unit):
     raw = outputs()
     a, b = (torch.autograd.grad(Criterion(iac=None, center_unit=u)(raw, TWO).classification, raw.logits)[0]
             for u in (unit, "size" if unit != "size" else "pixel"))  # fmt: skip
@@ -108,7 +108,7 @@ def test_iac_recalls_only_what_is_already_likely():
     assert 0 < int(floor.recalled) < int(losses.recalled)
 
 
-def test_normalizer_may_count_only_what_iou_matched():
+def test_normalizer_matched_counts_only_positives_by_iou():
     late = outputs(bias=3.0)
     both, matched = Criterion()(late, TWO), Criterion(normalizer="matched")(late, TWO)
     ratio = int(both.positives) / (int(both.positives) - int(both.recalled))
@@ -119,7 +119,7 @@ def test_normalizer_may_count_only_what_iou_matched():
                        Criterion(iac=None)(late, TWO).classification)  # fmt: skip
 
 
-def test_coefficient_is_logged_where_dc_is_on():
+def test_the_coefficient_is_logged_with_dc():
     raw = outputs()
     with_dc, without = Criterion(iac=None)(raw, TWO), PLAIN(raw, TWO)
     assert (float(without.coefficient), float(without.spread)) == (1, 0)
@@ -134,7 +134,7 @@ def test_coefficient_is_logged_where_dc_is_on():
 
 @pytest.mark.parametrize("criterion", [PLAIN, Criterion(), Criterion(reg_loss="giou")], ids=["plain", "all", "giou"])
 @pytest.mark.parametrize("truth", [targets([], []), targets([], [(3, 3, 3, 9, 1)])], ids=["none", "degenerate"])
-def test_images_without_objects_teach_background_only(criterion, truth):
+def test_images_without_objects_have_background_loss_only(criterion, truth):
     raw = outputs()
     losses = criterion(raw, truth)
     assert int(losses.positives) == 0

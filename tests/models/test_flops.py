@@ -1,4 +1,4 @@
-"""What a network costs: worked by hand for two layers, and against published sizes."""
+"""Costs of a network, computed by hand for two layers and compared with published sizes."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_losses_and_gradients_equal_the_slow_loop(assignment: str) -> None:
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
-def test_box_losses_are_over_the_weights_of_all_processes_and_at_least_one() -> None:
+def test_box_losses_are_divided_by_the_weights_of_all_processes_and_at_least_one() -> None:
     raw = outputs(bias=0.0)
     alone = GFL(raw, TWO)
     twice = Criterion(iac=None, dc=False, assignment="atss", cls_loss="qfl", reg_loss="dfl", total=lambda x: 2 * x,
@@ -99,7 +99,7 @@ def test_box_losses_are_over_the_weights_of_all_processes_and_at_least_one() -> 
     assert float(unsure.regression.detach()) < 0.05  # weights of about e^-9 are not blown up to a sum of 1
 
 
-def test_dc_weighs_quality_focal_loss_as_it_weighs_focal_loss() -> None:
+def test_dc_weights_quality_focal_loss_like_focal_loss() -> None:
     raw = outputs(bias=0.0)
     plain, dc = GFL(raw, TWO), Criterion(iac=None, assignment="atss", cls_loss="qfl", reg_loss="dfl")(raw, TWO)
     assert float(dc.classification.detach()) == pytest.approx(float(plain.classification.detach()), rel=1e-6)
@@ -199,7 +199,7 @@ def test_group_norm_has_32_groups_of_256_channels_and_as_large_ones_of_fewer() -
 
 
 def test_candidates_are_decoded_by_distances() -> None:
-    """A point at 8, 8 sees 1, 1, 2 and 3 strides to the sides, almost surely."""
+    """A point at 8, 8 predicts distances of 1, 1, 2 and 3 strides with near certainty."""
     raw = outputs(images=1, classes=2, bias=-9.0, most=8)
     with torch.no_grad():
         raw.logits[0, 9, 1] = 3

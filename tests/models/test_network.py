@@ -1,4 +1,4 @@
-"""The network's shapes, its batches, what is frozen, and the ImageNet weights that are at hand."""
+"""The network: shapes, batches, frozen stages and norms, and the installed ImageNet weights."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_cell_anchors_by_hand():
     assert cell_anchors([32]).tolist() == wanted
 
 
-def test_anchors_stand_on_the_grid():
+def test_anchors_lie_on_the_grid():
     anchors, strides = Anchors([8], scale=4.0)([(2, 3)], (16, 24))
     assert anchors.shape == (2 * 3 * 9, 4)
     centers = (anchors[:, :2] + anchors[:, 2:]) / 2
@@ -86,7 +86,7 @@ def test_steps_from_the_image_differ_only_off_multiples_of_128():
     assert exact[ends[2] + 16 * 9, 1] - quirk[ends[2] + 16 * 9, 1] == 3
 
 
-def test_frozen_stages_neither_learn_nor_move_their_statistics():
+def test_frozen_stages_keep_weights_and_statistics():
     network = build_network(Architecture(backbone="r18", classes=2, fpn_channels=16, norm="batch"))
     network.backbone.freeze(2)
     network.train()
@@ -150,13 +150,13 @@ def coco_crops(folder, wanted):
     return crops, truths
 
 
-def test_imagenet_weights_reach_the_network(squares):
+def test_imagenet_weights_are_loaded_into_the_network(squares):
     from cledet.config.loading import resolve
     from cledet.config.train import TrainSettings
     from cledet.data.open import open_source
 
     settings = resolve(TrainSettings, {"backbone": "lite0", "fpn_channels": 16}, environ={})
-    model = init_model(settings, open_source(squares).index("train"), None)
+    model, _ = init_model(settings, open_source(squares).index("train"), None)
     assert model.architecture.norm == "frozen"
     network = model.network()
     assert torch.equal(network.backbone.stem[1].weight, lite0_weights()["stem.1.weight"])
@@ -176,10 +176,10 @@ def test_timms_networks_are_backbones(name):
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
-    [("resnet18x", r"timm knows no model 'resnet18x' \(did you mean resnet18\?\)"),
-     ("vit_tiny_patch16_224", r"gives maps of strides \[16, 16, 16\]")],
+    [("resnet18x", r"timm has no model 'resnet18x' \(did you mean resnet18\?\)"),
+     ("vit_tiny_patch16_224", r"has maps of strides \[16, 16, 16\]")],
 )  # fmt: skip
-def test_timm_names_that_do_not_fit_are_one_sentence(name, sentence):
+def test_unsupported_timm_names_are_errors(name, sentence):
     pytest.importorskip("timm")
     with pytest.raises(UserError, match=sentence):
         build_network(Architecture(backbone=f"timm:{name}", classes=2))

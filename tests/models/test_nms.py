@@ -87,12 +87,12 @@ def test_ties_go_to_the_lower_index(method: str) -> None:
     assert keep[:3].tolist() == [0, 1, 3]
 
 
-def test_unknown_method_names_the_known() -> None:
+def test_an_unknown_method_lists_the_known() -> None:
     with pytest.raises(ValueError, match=r"standard, soft, .*, cl-balanced, not 'hard'"):
         batched_nms(*scene(0), 0.5, method="hard")
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_can_be_imported() -> None:
     assert all(callable(getattr(cledet.ops, name)) for name in cledet.ops.__all__)
     with pytest.raises(AttributeError):
         _ = cledet.ops.nothing

@@ -81,9 +81,9 @@ def test_soft_vote_equals_the_loop(seed: int, n: int) -> None:
 
 def test_soft_vote_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     sample = scene(5, 90)
-    whole = suppress(*sample, method="soft-vote")
+    at_once = suppress(*sample, method="soft-vote")
     monkeypatch.setattr(merge, "PAIRS", {False: 100, True: 100})
-    torch.testing.assert_close(suppress(*sample, method="soft-vote").boxes, whole.boxes)
+    torch.testing.assert_close(suppress(*sample, method="soft-vote").boxes, at_once.boxes)
 
 
 @pytest.mark.parametrize("method", MOVING)
@@ -102,13 +102,13 @@ def test_a_cluster_without_scores_has_a_mean(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", MOVING)
-def test_methods_that_move_boxes_have_more_to_say_than_indices(method: str) -> None:
+def test_batched_nms_refuses_methods_that_move_boxes(method: str) -> None:
     with pytest.raises(ValueError, match="suppress"):
         batched_nms(*scene(0), 0.5, method=method)
 
 
 @pytest.mark.parametrize("method", sorted(set(NMS) - set(MOVING)))
-def test_the_others_leave_boxes_where_they_are(method: str) -> None:
+def test_other_methods_do_not_move_boxes(method: str) -> None:
     sample = scene(3)
     found = suppress(*sample, 0.5, method=method)
     assert torch.equal(found.boxes, sample[0][found.keep])

@@ -1,4 +1,4 @@
-"""Methods that lower scores or weigh the centres, against slow float64 loops that go one box after the other."""
+"""Methods that decay scores or compare centres, against slow float64 loops over single boxes."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_soft_linear_by_hand() -> None:
     assert scores.tolist() == pytest.approx([0.9, 0.4, 0.2])
 
 
-def test_a_score_that_decayed_to_0_is_kept_if_wanted() -> None:
+def test_a_score_decayed_to_0_is_kept_with_min_score_0() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(3, 1)
     scores, labels = torch.tensor([0.4, 0.9, 0.8]), torch.zeros(3).long()
     keep, kept, _ = suppress(boxes, scores, labels, method="soft-linear", min_score=0)
@@ -122,7 +122,7 @@ def test_a_box_that_decayed_decays_others_later() -> None:
     assert scores.tolist() == pytest.approx([0.9, 0.75, 0.8 * decay * decay])
 
 
-def test_diou_spares_boxes_whose_centres_are_apart() -> None:
+def test_diou_keeps_boxes_with_distant_centres() -> None:
     # IoU 1/2 with both; the tall box has the same centre, that of the short one is 2.5 away in a diagonal of 200^0.5
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 2.5, 10, 7.5], [0, 0, 10, 5]])
     scores, labels = torch.tensor([0.9, 0.7, 0.8]), torch.zeros(3).long()

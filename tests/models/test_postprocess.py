@@ -53,14 +53,14 @@ def test_candidates_equal_the_slow_loop(monkeypatch, most):
         torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), atol=1e-3, rtol=1e-4)
 
 
-def test_nothing_over_the_threshold_is_nothing():
+def test_no_candidate_over_conf_gives_no_detections():
     for found in detect(outputs(bias=-20.0), SIZES, NMSOptions(conf=0.999)):
         assert found.boxes.shape == (0, 4)
         assert len(found.scores) == len(found.labels) == 0
 
 
 @pytest.mark.parametrize("nms", NMS)
-def test_detections_come_best_first_and_no_more_than_asked(nms):
+def test_detections_are_sorted_and_limited_to_max_det(nms):
     for found in detect(outputs(), SIZES, NMSOptions(method=nms, max_det=7, conf=0.1)):
         assert len(found.boxes) == 7
         assert (found.scores.diff() <= 0).all()
@@ -76,7 +76,7 @@ def test_nms_methods_differ_where_they_should():
 
 
 @pytest.mark.parametrize("nms", NMS)
-def test_what_is_kept_says_which_candidates_the_detections_are(nms):
+def test_kept_indices_are_those_of_the_detections(nms):
     options = NMSOptions(method=nms, max_det=9, conf=0.1)
     for found in candidates(outputs(), SIZES, options.conf):
         kept, detected = apply_nms(*found, options), suppress_candidates(found, options)

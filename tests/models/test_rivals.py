@@ -30,16 +30,16 @@ def outputs(scale: float = 4.0, central: bool = True, seed: int = 0) -> RawOutpu
     """Two levels of points on 64x64 images, of strides 8 and 16, with the sides' distances, one in eight of them 0."""
     anchors, strides = Anchors((8, 16), scale, octaves=(1.0,), ratios=(1.0,))([(8, 8), (4, 4)], (64, 64))
     g = torch.Generator().manual_seed(seed)
-    logits, said = torch.randn(2, 80, 3, generator=g), torch.randn(2, 80, generator=g)
+    logits, central_logits = torch.randn(2, 80, 3, generator=g), torch.randn(2, 80, generator=g)
     sides = (2 * torch.rand(2, 80, 4, generator=g) - 0.25).relu()
     return RawOutputs(
         logits.requires_grad_(), sides.requires_grad_(), anchors, strides, [64, 16], "sides", 1,
-        said.requires_grad_() if central else None,
+        central_logits.requires_grad_() if central else None,
     )  # fmt: skip
 
 
 def part(raw: RawOutputs, image: int) -> tuple[RawOutputs, Targets]:
-    """What one process of two has."""
+    """Select one of two processes' part of a batch."""
     here = slice(image, image + 1)
     central = None if raw.centerness is None else raw.centerness[here]
     kept = raw._replace(logits=raw.logits[here], deltas=raw.deltas[here], centerness=central)
@@ -68,7 +68,7 @@ def test_fcos_is_torchvisions() -> None:
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
-def test_a_positive_off_its_object_is_not_central() -> None:
+def test_a_positive_outside_its_object_has_centerness_0() -> None:
     """Assignment by IoU, a square's centre may lie outside; the target is 0 then, not the root of a negative number."""
     raw = outputs(scale=2.0)
     truth = Targets(torch.tensor([[[20.5, 0, 22, 64]]] * 2), torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2, 0, 4))
@@ -79,7 +79,7 @@ def test_a_positive_off_its_object_is_not_central() -> None:
 
 @pytest.mark.parametrize("cls_loss", CLS_LOSSES)
 @pytest.mark.parametrize("assignment", ["atss", "paa", "tal"])
-def test_dc_weighs_every_loss_and_leaves_its_sum(cls_loss: str, assignment: str) -> None:
+def test_dc_weights_every_loss_and_preserves_its_sum(cls_loss: str, assignment: str) -> None:
     raw = outputs()
     plain, dc = (
         Criterion(iac=None, dc=on, assignment=assignment, cls_loss=cls_loss, reg_loss="ciou") for on in (False, True)
@@ -87,8 +87,10 @@ def test_dc_weighs_every_loss_and_leaves_its_sum(cls_loss: str, assignment: str)
     before, after = plain(raw, TWO), dc(raw, TWO)
     assert float(after.classification.detach()) == pytest.approx(float(before.classification.detach()), rel=1e-6)
     assert torch.equal(after.regression, before.regression)
-    found = positives(raw, TWO, plain.assign(raw, TWO))
-    weight = dc.weight(found, plain.classification(raw, TWO, plain.assign(raw, TWO), found)[found.image, found.anchor])
+    anchors = plain.assign(raw, TWO)
+    found = positives(raw, TWO, anchors)
+    loss = plain.classification(raw, TWO, anchors, found)[found.image, found.anchor]
+    weight = dc.coefficient(found, loss)
     assert float(weight.std()) > 0.05
     (a,) = torch.autograd.grad(before.classification, raw.logits, retain_graph=True)
     (b,) = torch.autograd.grad(after.classification, raw.logits)
@@ -110,8 +112,8 @@ def test_without_objects_there_is_only_background(cls_loss: str, assignment: str
     assert (raw.logits.grad[:, ~crowded].sum(-1) >= 0).all()
 
 
-def test_tood_is_quality_focal_loss_and_boxes_by_the_alignment() -> None:
-    """Both over the sum of what the scores should be; with a loss of hard labels too."""
+def test_tood_is_quality_focal_loss_and_boxes_weighted_by_alignment() -> None:
+    """Both are divided by the sum of the target scores, also with a loss of hard labels."""
     raw = outputs(central=False)
     gt, quality = assign_tal(raw.anchors, raw.boxes().detach(), raw.logits.detach(), TWO.boxes, TWO.labels)
     image, anchor = (gt >= 0).nonzero(as_tuple=True)
@@ -127,7 +129,7 @@ def test_tood_is_quality_focal_loss_and_boxes_by_the_alignment() -> None:
         torch.testing.assert_close(found.regression, boxes.sum() / total)
 
 
-def test_varifocal_loss_weighs_boxes_by_their_iou() -> None:
+def test_varifocal_loss_weights_boxes_by_their_iou() -> None:
     raw = outputs(central=False)
     criterion = Criterion(iac=None, dc=False, assignment="atss", cls_loss="varifocal", reg_loss="giou")
     found = positives(raw, TWO, criterion.assign(raw, TWO))
@@ -140,7 +142,7 @@ def test_varifocal_loss_weighs_boxes_by_their_iou() -> None:
     torch.testing.assert_close(losses.classification, each.sum() / len(found.gt))
 
 
-def test_gradient_harmonized_loss_is_a_mean_already() -> None:
+def test_gradient_harmonized_loss_is_not_divided() -> None:
     raw = outputs()
     gt = FCOS.assign(raw, TWO).gt
     labels = torch.where(gt >= 0, TWO.labels.gather(1, gt.clamp(min=0)), -1).flatten()
@@ -150,7 +152,7 @@ def test_gradient_harmonized_loss_is_a_mean_already() -> None:
 
 
 def test_paa_keeps_the_anchors_of_low_loss() -> None:
-    """Of those that overlap an object by a tenth; by focal and GIoU loss, whatever the criterion's are."""
+    """Candidates have an IoU of at least 0.1, and are ranked by focal and GIoU loss for any losses of the criterion."""
     raw = outputs()
     chosen = Criterion(iac=None, assignment="paa", cls_loss="ghm", reg_loss="diou").assign(raw, TWO).gt
     first = assign_max_iou(raw.anchors, TWO.boxes, fg_threshold=0.1, bg_threshold=0.1)
@@ -169,14 +171,14 @@ def test_paa_keeps_the_anchors_of_low_loss() -> None:
 @pytest.mark.parametrize("cls_loss", CLS_LOSSES)
 @pytest.mark.parametrize("assignment", ["fcos", "tal"])
 def test_two_processes_share_one_batch(cls_loss: str, assignment: str) -> None:
-    """What each adds up is first written down, then the sums are handed to both."""
-    raw, said = outputs(), ([], [])
+    """The first pass records the tensors to sum, the second returns the sums to both."""
+    raw, terms = outputs(), ([], [])
     criterion = Criterion(iac=None, dc=False, assignment=assignment, cls_loss=cls_loss, reg_loss="diou", processes=2)
     for i in range(2):
-        replace(criterion, total=lambda value, i=i: said[i].append(value) or value)(*part(raw, i))
+        replace(criterion, total=lambda value, i=i: terms[i].append(value) or value)(*part(raw, i))
     halves = []
     for i in range(2):
-        sums = iter([a + b for a, b in zip(*said)])
+        sums = iter([a + b for a, b in zip(*terms)])
         halves.append(replace(criterion, total=lambda value, sums=sums: next(sums))(*part(raw, i)))
     whole = replace(criterion, processes=1)(raw, TWO)
     assert int(whole.positives) == sum(int(half.positives) for half in halves) > 4
@@ -202,7 +204,7 @@ def test_scores_are_the_root_of_class_times_centerness() -> None:
 
 
 @torch.inference_mode()
-def test_fcos_says_distances_in_strides_and_centerness_point_by_point() -> None:
+def test_fcos_predicts_distances_in_strides_and_centerness_per_point() -> None:
     torch.manual_seed(0)
     network = build_network(Architecture(backbone="r18", classes=3, fpn_channels=16, head="fcos")).eval()
     network.head.scales.copy_(torch.tensor([1.0, 2, 3, 4, 5]))

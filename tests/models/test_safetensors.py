@@ -1,4 +1,4 @@
-"""Weights alone as safetensors: the same bits back, everything needed to use them, and no file of others."""
+"""Safetensors files of weights: bitwise round trip, metadata, and other projects' files."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def test_the_file_holds_the_weights_bit_by_bit_and_no_training_state(exported, t
     assert exported.path.stat().st_size < 1.01 * sum(t.numel() * t.element_size() for t in wanted.values())
 
 
-def test_the_metadata_say_what_it_is_and_not_where_it_was_made(exported, squares):
-    told = metadata(exported.path)
-    assert told["format"] == "pt"  # as other readers want it
-    assert told["cledet"] == "cledet 1"
-    assert json.loads(told["classes"]) == ["blue", "red"]
-    assert json.loads(told["category_ids"]) == [3, 7]
-    assert json.loads(told["components"]) == ["iac", "dc", "clb"]
-    assert json.loads(told["imgsz"]) == 64
-    assert json.loads(told["architecture"])["backbone"] == "r18"
-    assert json.loads(told["versions"])["torch"] == torch.__version__
-    assert str(squares) not in str(told)
+def test_the_metadata_describe_the_model_without_local_paths(exported, squares):
+    entries = metadata(exported.path)
+    assert entries["format"] == "pt"  # as other readers want it
+    assert entries["cledet"] == "cledet 1"
+    assert json.loads(entries["classes"]) == ["blue", "red"]
+    assert json.loads(entries["category_ids"]) == [3, 7]
+    assert json.loads(entries["components"]) == ["iac", "dc", "clb"]
+    assert json.loads(entries["imgsz"]) == 64
+    assert json.loads(entries["architecture"])["backbone"] == "r18"
+    assert json.loads(entries["versions"])["torch"] == torch.__version__
+    assert str(squares) not in str(entries)
 
 
-def test_a_detector_of_the_file_finds_the_same(exported, tiny_run, squares):
+def test_a_detector_of_the_file_has_the_same_detections(exported, tiny_run, squares):
     a, b = Detector(exported.path), Detector(tiny_run)
     assert a.model.training == {}
     assert a.model.versions == b.model.versions
@@ -74,13 +74,13 @@ def test_any_changed_byte_and_any_truncation_is_noticed(small, tmp_path):
     path = tmp_path / "a.safetensors"
     data = pack(small(1).content())
     path.write_bytes(data)
-    whole = load_checkpoint(path)
-    assert same_weights(whole, small(1))
+    undamaged = load_checkpoint(path)
+    assert same_weights(undamaged, small(1))
     for position in range(0, len(data), 2):
         for change in (0x01, 0xFF):
             path.write_bytes(data[:position] + bytes([data[position] ^ change]) + data[position + 1 :])
             try:
-                assert same_weights(load_checkpoint(path), whole), (position, change)
+                assert same_weights(load_checkpoint(path), undamaged), (position, change)
                 assert data[position : position + 1] in b' "'  # blanks behind the header
             except UserError:
                 pass
@@ -106,12 +106,12 @@ def test_the_digest_is_of_names_types_shapes_bytes_and_metadata():
     assert digest({"a": turned}, {}) == digest({"a": straight}, {})  # of the values, not of how memory holds them
 
 
-def test_a_file_by_another_name_is_known_by_its_header(small, tmp_path):
+def test_a_file_of_another_name_is_recognized_by_its_header(small, tmp_path):
     (tmp_path / "model.bin").write_bytes(pack(small(5).content()))
     assert load_checkpoint(tmp_path / "model.bin").step == 5
 
 
-def test_a_file_of_others_gets_a_sentence(tmp_path):
+def test_other_safetensors_files_are_errors(tmp_path):
     path = tmp_path / "backbone.safetensors"
     safetensors.torch.save_file({"conv1.weight": torch.zeros(1)}, path, {"format": "pt"})
     with pytest.raises(UserError) as error:
@@ -125,7 +125,7 @@ def test_a_file_of_others_gets_a_sentence(tmp_path):
         Detector(path)
 
 
-def test_a_newer_file_is_said_to_be(small, tmp_path):
+def test_a_newer_file_is_named_as_such(small, tmp_path):
     content = small(1).content() | {"format": "cledet 2"}
     (tmp_path / "a.safetensors").write_bytes(pack(content))
     with pytest.raises(UserError, match="was written by a newer cledet"):
@@ -144,12 +144,12 @@ def test_metadata_that_are_no_json_are_one_sentence(small, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given", [{"nms": "auto"}, {"nms": "none"}, {"imgsz": 64}, {"conf": 0.1}, {"max_det": 5}, {"cl_norm": "max"}]
+    "flags", [{"nms": "auto"}, {"nms": "none"}, {"imgsz": 64}, {"conf": 0.1}, {"max_det": 5}, {"cl_norm": "max"}]
 )
-def test_a_flag_without_effect_is_refused(tiny_run, tmp_path, given):
+def test_a_flag_without_effect_is_refused(tiny_run, tmp_path, flags):
     with pytest.raises(UserError) as error:
-        Detector(tiny_run).export("safetensors", project=tmp_path, **given)
-    flag = next(iter(given)).replace("_", "-")
+        Detector(tiny_run).export("safetensors", project=tmp_path, **flags)
+    flag = next(iter(flags)).replace("_", "-")
     assert (
         str(error.value) == f"--{flag} does nothing with --format safetensors, which holds weights alone (leave it out)"
     )
@@ -176,7 +176,7 @@ def test_a_file_that_holds_something_else_is_not_kept(tiny_run, tmp_path, monkey
     assert not list(tmp_path.rglob("*"))
 
 
-def test_numbers_that_are_none_are_compared_too(small, tmp_path):
+def test_nan_is_compared_bitwise(small, tmp_path):
     a, b = small(1), small(1)
     a.model["a.weight"][0] = b.model["a.weight"][0] = float("nan")
     assert same_weights(a, b)

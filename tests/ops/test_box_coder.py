@@ -28,7 +28,7 @@ def test_equals_torchvision() -> None:
     assert torch.allclose(decode(encode(gt, anchors), anchors), gt, atol=1e-3)
 
 
-def test_sides_are_cut() -> None:
+def test_sides_are_clamped() -> None:
     box = decode(torch.tensor([[0.0, 0, 1000, 1000]]), torch.tensor([[0.0, 0, 16, 16]]))
     assert (box[0, 2] - box[0, 0]).item() == pytest.approx(1000, rel=1e-4)
 
@@ -66,7 +66,7 @@ def test_distances_by_hand() -> None:
     assert encode_distances(torch.tensor([[30.0, 8, 40, 48]]), anchors, strides)[0, 0] < 0  # the centre is outside
 
 
-def test_distances_come_back_from_distributions_around_them() -> None:
+def test_distances_are_decoded_from_distributions_around_them() -> None:
     """In any shape; equal shares mean the middle of the range."""
     g = torch.Generator().manual_seed(0)
     anchors = torch.rand(2, 3, 4, generator=g) * 50

@@ -85,7 +85,7 @@ def test_half_logits_are_computed_in_float32(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("label", [-1, -2])
-def test_ignored_anchors_weigh_nothing_and_background_does(label: int) -> None:
+def test_ignored_anchors_have_no_loss_and_background_has(label: int) -> None:
     logits = torch.ones(4, 3, requires_grad=True)
     loss = focal_loss(logits, torch.full((4,), label))
     loss.sum().backward()

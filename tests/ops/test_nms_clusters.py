@@ -10,11 +10,11 @@ from cledet.ops.nms_clusters import _chunks, _index_large_class, _round_down, _r
 
 
 def rank(*sizes: int) -> torch.Tensor:
-    """How many boxes of its class come before each, in classes of those sizes."""
+    """Count the boxes of its class before each box, in classes of these sizes."""
     return torch.cat([torch.arange(size) for size in sizes])
 
 
-def test_groups_are_whole_classes_within_the_pairs() -> None:
+def test_chunks_are_whole_classes_within_the_pairs() -> None:
     def groups(*sizes: int, pairs: int = 40, large: int = 8) -> list[tuple[int, int, int]]:
         return list(_chunks(rank(*sizes), pairs, large))
 
@@ -64,7 +64,7 @@ def test_order_is_that_of_a_sort_by_class_and_score(boxes: list[tuple[float, int
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
-def test_class_and_score_are_one_number_at_their_bounds(dtype: torch.dtype) -> None:
+def test_class_and_score_are_sorted_as_one_integer_at_their_bounds(dtype: torch.dtype) -> None:
     scores = torch.tensor([0, 5e-324, 1e-45, 1e-38, 3e38, math.inf, math.inf, 1])
     labels = torch.tensor([2**31 - 1, 0, 0, 0, 0, 1 - 2**31, 0, 2**31 - 1], dtype=dtype)
     assert sort_by_class(scores, labels)[1].tolist() == [5, 6, 4, 3, 2, 1, 7, 0]
@@ -90,7 +90,7 @@ def test_the_ends_of_narrow_types_are_classes(dtype: torch.dtype) -> None:
     assert (labels.tolist(), order.tolist()) == ([low, low, high, high], [1, 0, 3, 2])
 
 
-def test_a_box_that_no_keeper_takes_away_is_its_own() -> None:
+def test_a_suppressed_box_that_overlaps_no_kept_box_keeps_its_index() -> None:
     boxes = torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 8], [50, 50, 59, 59]])
     assert _index_large_class(_rows(boxes, 0), torch.tensor([0]), 100, 0.5).tolist() == [0, 0, 2]
 

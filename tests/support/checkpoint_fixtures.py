@@ -15,7 +15,7 @@ from cledet.models.network import Architecture
 
 @pytest.fixture(scope="session")
 def small() -> Callable[[int], Checkpoint]:
-    """Makes a checkpoint of a few kilobytes that tells its step; its weights are no network's."""
+    """Build a checkpoint of a few kilobytes with its step; its weights belong to no network."""
 
     def make(step: int, values: int = 40) -> Checkpoint:
         weights = {"a.weight": torch.arange(values) * 1.5 + step, "b": torch.tensor(step)}
@@ -27,7 +27,7 @@ def small() -> Callable[[int], Checkpoint]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a filesystem in memory of a size like 8m, and returns its folder."""
+    """Mount a filesystem in memory of a size like 8m, and return its folder."""
     folder = tmp_path / "disk"
 
     def mount(size: str) -> Path:

@@ -19,7 +19,6 @@ class Asked:
 
     path: str
     range: str | None
-    if_range: str | None
     agent: str
     status: int = 0
     sent: int = 0
@@ -31,7 +30,6 @@ class Server:
 
     files: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
-    tag: str | None = '"1"'
     length: bool = True
     """Whether answers say how long they are."""
     shift: int = 0
@@ -62,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         state: Server = self.server.state
         headers = self.headers
-        asked = Asked(self.path, headers.get("Range"), headers.get("If-Range"), headers.get("User-Agent", ""))
+        asked = Asked(self.path, headers.get("Range"), headers.get("User-Agent", ""))
         state.asked.append(asked)
         content = state.files.get(self.path.rpartition("/")[2])
         refusal = state.refusals.pop(0) if state.refusals else 404 if content is None else 0
@@ -77,8 +75,6 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(asked.status)
         if start is not None:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        if state.tag:
-            self.send_header("ETag", state.tag)
         if state.length:
             self.send_header("Content-Length", str(len(content) - (start or 0)))
         self.end_headers()
@@ -86,8 +82,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _start(self, state: Server, asked: Asked) -> int | None:
         """The first byte to be sent, None for the whole file."""
-        same = asked.if_range in (None, state.tag)
-        if not (asked.range and state.ranges and same):
+        if not (asked.range and state.ranges):
             return None
         return int(re.fullmatch(r"bytes=(\d+)-", asked.range)[1]) + state.shift
 

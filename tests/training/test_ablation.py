@@ -1,4 +1,4 @@
-"""Grids of runs: trained, interrupted, gone on with, found by components, and their table."""
+"""Ablation grids: training, interruption, resuming, lookup by components, and their table."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def grid(tiny, tmp_path_factory):
     return Detector().train(**{**tiny, "iters": 2}, project=project, name="g", ablation=ROWS, seeds=2)
 
 
-def test_a_grid_is_a_run_a_row_and_seed_in_one_folder(grid):
+def test_a_grid_has_one_run_per_row_and_seed_in_one_folder(grid):
     assert sorted(path.parent.name for path in grid.glob("*/weights")) == [
         "dc+clb-seed0", "dc+clb-seed1", "dc-seed0", "dc-seed1", "none-seed0", "none-seed1",
     ]  # fmt: skip
@@ -60,7 +60,7 @@ def test_a_run_of_the_grid_equals_the_same_run_alone(grid, tiny, tmp_path):
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_an_interrupted_grid_goes_on_where_it_was(grid, tmp_path):
+def test_an_interrupted_grid_is_resumed(grid, tmp_path):
     place = tmp_path / "train" / "g"
     shutil.copytree(grid, place)
     shutil.rmtree(place / "none-seed1")
@@ -74,7 +74,7 @@ def test_an_interrupted_grid_goes_on_where_it_was(grid, tmp_path):
         assert all(torch.equal(one.model[key], two.model[key]) for key in two.model)
 
 
-def test_a_resumed_grid_keeps_what_was_given_and_what_was_not(tiny, tiny_run, tmp_path):
+def test_a_resumed_grid_keeps_the_origins_of_its_settings(tiny, tiny_run, tmp_path):
     settings = {key: value for key, value in tiny.items() if key not in ("backbone", "fpn_channels")}
     weights = {"weights": str(tiny_run), "iters": 1, "ablation": "none;clb;dc", "project": tmp_path, "name": "g"}
     place = Detector().train(**settings | weights)
@@ -98,7 +98,7 @@ def test_a_signal_names_the_grids_folder(tiny, tmp_path, monkeypatch):
         Detector().train(**tiny, project=tmp_path, name="g", ablation="all")
 
 
-def test_the_table_has_a_row_an_ablation_in_the_order_asked(grid, tmp_path):
+def test_the_table_has_one_row_per_ablation_in_the_requested_order(grid, tmp_path):
     settings = val_settings(weights=str(grid), ablation="dc,clb;none", project=tmp_path)
     assert names_grid(settings)
     folder, rows = grid_to_folder(settings)
@@ -111,14 +111,14 @@ def test_the_table_has_a_row_an_ablation_in_the_order_asked(grid, tmp_path):
     assert (folder / "grid.csv").read_text().splitlines()[1].startswith('"dc,clb",0,')
 
 
-def test_without_ablation_the_grids_folder_means_all_that_it_has(grid):
+def test_without_ablation_a_grid_folder_stands_for_all_its_rows(grid):
     assert names_grid(val_settings(weights=str(grid)))
     assert not names_grid(val_settings(weights=str(grid / "dc-seed0")))
     assert not names_grid(val_settings(ablation="dc"))
     assert list(find_grid(grid, str(grid), None)) == [(), ("dc",), ("dc", "clb")]
 
 
-def test_the_newest_grid_that_has_the_rows_is_taken(grid):
+def test_the_newest_grid_with_the_rows_is_found(grid):
     project = grid.parent.parent
     assert find_grid(project, None, ((), ("dc",)))[("dc",)] == {0: grid / "dc-seed0", 1: grid / "dc-seed1"}
     with pytest.raises(UserError, match=r"exactly `iac` \(.*g has `none`, `dc`, `dc,clb`\)"):
@@ -127,7 +127,7 @@ def test_the_newest_grid_that_has_the_rows_is_taken(grid):
         find_grid(project / "nowhere", None, ((), ("iac",)))
 
 
-def test_an_unfinished_run_is_left_out_and_said(grid, tmp_path, capsys):
+def test_an_unfinished_run_is_skipped_with_a_warning(grid, tmp_path, capsys):
     place = tmp_path / "g"
     shutil.copytree(grid, place)
     results = (place / "dc-seed1" / "results.csv").read_text().splitlines()
@@ -141,7 +141,7 @@ def test_several_methods_or_predictions_make_no_grid(grid, tmp_path):
         grid_to_folder(val_settings(weights=str(grid), nms="all", project=tmp_path))
 
 
-def test_differences_are_taken_seed_by_seed():
+def test_differences_are_between_runs_of_the_same_seed():
     rows = rows_of({
         (): {0: figures(0.40), 1: figures(0.50)},
         ("dc",): {1: figures(0.53), 2: figures(0.60)},

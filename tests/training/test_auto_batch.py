@@ -1,4 +1,4 @@
-"""How large a batch fits: from the peaks of one image and of two."""
+"""The largest batch that fits, from the peak memory of one image and of two."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cledet.config.train import TrainSettings
 from cledet.errors import UserError
 from cledet.models.checkpoint import load_checkpoint
 from cledet.models.network import Architecture
-from cledet.training import auto_batch as probe
+from cledet.training import auto_batch
 
 ARCHITECTURE = Architecture(backbone="r18", classes=2, fpn_channels=16, norm="group")
 CPU = torch.device("cpu")
@@ -28,50 +28,50 @@ def settings(**given):
         (1000, {1: 200, 2: 300}, 1, 7),  # 80 % of 1000: 200 for the first, six more at 100
         (1000, {1: 200, 2: 300}, 3, 21),
         (1000, {1: 200, 2: None}, 1, 1),
-        (10**9, {1: 200, 2: 201}, 1, probe.MOST),
+        (10**9, {1: 200, 2: 201}, 1, auto_batch.MAX_IMAGES),
         (1000, {1: 800, 2: 900}, 1, 1),
     ],
 )
-def test_two_tries_tell_the_rest(monkeypatch, free, peaks, accumulate, batch):
-    monkeypatch.setattr(probe, "_free", lambda device: free)
-    monkeypatch.setattr(probe, "_peak", lambda job, images: peaks[images])
-    assert probe.largest_batch(settings(accumulate=accumulate), ARCHITECTURE, 5, CPU) == batch
+def test_the_batch_follows_from_two_measurements(monkeypatch, free, peaks, accumulate, batch):
+    monkeypatch.setattr(auto_batch, "_free_memory", lambda device: free)
+    monkeypatch.setattr(auto_batch, "_measure_peak", lambda job, images: peaks[images])
+    assert auto_batch.find_largest_batch(settings(accumulate=accumulate), ARCHITECTURE, 5, CPU) == batch
 
 
-def test_on_cuda_what_is_promised_is_tried(monkeypatch):
+def test_on_cuda_the_result_is_measured_too(monkeypatch):
     tried = []
 
     def peak(job, images):
         tried.append(images)
         return 100 + 100 * images if images <= 4 else None
 
-    monkeypatch.setattr(probe, "_free", lambda device: 1250)
-    monkeypatch.setattr(probe, "_peak", peak)
-    assert probe.largest_batch(settings(), ARCHITECTURE, 5, torch.device("cuda", 0)) == 4
+    monkeypatch.setattr(auto_batch, "_free_memory", lambda device: 1250)
+    monkeypatch.setattr(auto_batch, "_measure_peak", peak)
+    assert auto_batch.find_largest_batch(settings(), ARCHITECTURE, 5, torch.device("cuda", 0)) == 4
     assert tried == [1, 2, 9, 6, 4]
 
 
-def test_not_even_one(monkeypatch):
-    monkeypatch.setattr(probe, "_free", lambda device: 100)
-    monkeypatch.setattr(probe, "_peak", lambda job, images: 200 * images)
+def test_one_image_that_does_not_fit_is_an_error(monkeypatch):
+    monkeypatch.setattr(auto_batch, "_free_memory", lambda device: 100)
+    monkeypatch.setattr(auto_batch, "_measure_peak", lambda job, images: 200 * images)
     with pytest.raises(UserError, match=r"not even one image fits into the memory of cpu \(lower --imgsz"):
-        probe.largest_batch(settings(), ARCHITECTURE, 5, CPU)
+        auto_batch.find_largest_batch(settings(), ARCHITECTURE, 5, CPU)
 
 
-def test_the_worst_batch_is_as_large_as_images_become():
-    batch = probe.worst_batch(2, 800, 37)
+def test_the_measured_batch_has_the_largest_padded_size():
+    batch = auto_batch.build_largest_images(2, 800, 37)
     assert batch.images.shape == (2, 3, 800, 1344)
     assert batch.counts.tolist() == [37, 37]
     assert (batch.boxes[..., 2:] > batch.boxes[..., :2]).all()
 
 
-def test_auto_trains_with_a_number(tiny, tmp_path, monkeypatch):
-    """A real probe, with little memory free."""
+def test_auto_is_recorded_as_a_number(tiny, tmp_path, monkeypatch):
+    """A real measurement, with little free memory."""
     one = {"architecture": ARCHITECTURE.model_dump(), "boxes": 2, "device": "cpu", "images": 1}
-    peak = probe._peak({**one, "settings": settings(batch=1).model_dump(mode="json")}, 1)
+    peak = auto_batch._measure_peak({**one, "settings": settings(batch=1).model_dump(mode="json")}, 1)
     assert peak is not None
     assert peak > 50_000_000
-    monkeypatch.setattr(probe, "_free", lambda device: int((peak * 1.05) / probe.SHARE))
-    monkeypatch.setattr(probe, "MOST", 4)
+    monkeypatch.setattr(auto_batch, "_free_memory", lambda device: int((peak * 1.05) / auto_batch.SHARE))
+    monkeypatch.setattr(auto_batch, "MAX_IMAGES", 4)
     run = Detector().train(**{**tiny, "batch": "auto", "iters": 1, "val_split": "none"}, project=tmp_path)
     assert 1 <= load_checkpoint(run / "weights" / "last.pt").settings["batch"] <= 4

@@ -21,9 +21,9 @@ def ends(images: int, **settings: int) -> list[tuple[int, int]]:
     trainer = Trainer.__new__(Trainer)
     trainer.settings = TrainSettings(**settings)
     trainer.task = SimpleNamespace(train=range(images))
-    trainer.total = trainer.settings.steps(images)
+    trainer.total_steps = trainer.settings.steps(images)
     found = []
-    for step in range(1, trainer.total + 1):
+    for step in range(1, trainer.total_steps + 1):
         trainer.state = TrainState(step=step)
         if trainer._epoch_ended():
             found.append((step, trainer._epoch_number()))
@@ -48,7 +48,7 @@ def test_the_ends_of_epochs(images, batch, epochs, expected):
 
 
 @pytest.mark.parametrize("images", [1, 2, 3, 5, 7, 16, 33, 100])
-def test_epochs_rise_by_one_and_the_last_is_the_number_that_was_asked_for(images):
+def test_epochs_increase_by_one_up_to_the_requested_number(images):
     for batch in (1, 2, 3, 4, 7, 8, 16, 40):
         for epochs in (1, 2, 3, 12):
             numbers = [epoch for _, epoch in ends(images, batch=batch, epochs=epochs)]
@@ -64,7 +64,7 @@ def test_epochs_rise_by_one_and_the_last_is_the_number_that_was_asked_for(images
         (3, 8, 3, [(1, 1), (2, 2), (3, 3)]),
     ],
 )
-def test_the_ends_of_epochs_of_so_many_iterations(images, batch, iters, expected):
+def test_the_ends_of_epochs_of_a_run_with_iters(images, batch, iters, expected):
     assert ends(images, batch=batch, iters=iters) == expected
 
 
@@ -81,8 +81,8 @@ def test_a_batch_of_more_than_two_sets_is_an_epoch_each(tiny, tmp_path):
     assert [bool(row["AP"]) for row in found] == [False, True, True]
 
 
-def test_a_run_that_counted_its_epochs_otherwise_is_resumed(tiny, tmp_path):
-    """Its rows stay as they are; what it goes on with is counted as it is now."""
+def test_a_run_with_an_older_count_of_epochs_is_resumed(tiny, tmp_path):
+    """Existing rows are kept; new ones are counted as they are now."""
     settings = {**tiny, "iters": None, "batch": 8, "epochs": 3, "val_split": "none", "imgsz": 32}
     run = Detector().train(**settings, project=tmp_path)
     state = torch.load(run / "weights" / "last.pt", weights_only=True)
@@ -95,16 +95,16 @@ def test_a_run_that_counted_its_epochs_otherwise_is_resumed(tiny, tmp_path):
     assert [(row["epoch"], row["step"]) for row in rows(run)] == [("1", "1"), ("3", "2"), ("3", "3")]
 
 
-def test_an_epoch_whose_steps_are_all_left_out_is_said(tiny, tmp_path, monkeypatch, capsys):
+def test_an_epoch_whose_steps_are_all_skipped_is_reported(tiny, tmp_path, monkeypatch, capsys):
     """The second of three: its row has no losses, and the run goes on."""
-    gradients = TrainStep.gradients
+    gradients = TrainStep.compute_gradients
 
     def sick(self, parts, step):
         if step in (3, 4, 5):
             raise NotFinite("the classification loss is nan")
         return gradients(self, parts, step)
 
-    monkeypatch.setattr(TrainStep, "gradients", sick)
+    monkeypatch.setattr(TrainStep, "compute_gradients", sick)
     run = Detector().train(**{**tiny, "iters": 9}, project=tmp_path)
     found = rows(run)
     assert [bool(row["loss_cls"]) for row in found] == [True, False, True]

@@ -15,7 +15,7 @@ from cledet.explain.figure import picture
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.models.network import Architecture
 from cledet.training import trainer
-from cledet.training.init_model import architecture, build_criterion
+from cledet.training.init_model import build_architecture, build_criterion
 
 pytestmark = pytest.mark.slow
 
@@ -68,8 +68,8 @@ def test_what_a_head_cannot_do_is_refused():
         settings(head="gfl", reg_loss="smooth_l1")
     start = load_checkpoint_of("gfl")
     with pytest.raises(UserError, match=r"the given weights have the head gfl, not retinanet \(add --head gfl\)"):
-        architecture(settings(), 2, start)
-    assert architecture(settings(head="gfl"), 3, start).classes == 3
+        build_architecture(settings(), 2, start)
+    assert build_architecture(settings(head="gfl"), 3, start).classes == 3
 
 
 def load_checkpoint_of(head):
@@ -88,17 +88,17 @@ def test_the_criterion_is_what_the_settings_say():
 
 def test_a_stopped_run_goes_on_to_the_same_end(gfl_run, tiny, tmp_path, monkeypatch):
     whole = load_checkpoint(gfl_run / "weights" / "last.pt")
-    steps = trainer.TrainStep.gradients
+    steps = trainer.TrainStep.compute_gradients
 
     def stop(self, parts, step):
         if step == 2:
             raise KeyboardInterrupt
         return steps(self, parts, step)
 
-    monkeypatch.setattr(trainer.TrainStep, "gradients", stop)
+    monkeypatch.setattr(trainer.TrainStep, "compute_gradients", stop)
     with pytest.raises(KeyboardInterrupt):
         Detector().train(**tiny, head="gfl", project=tmp_path, name="gfl", save_steps=2)
-    monkeypatch.setattr(trainer.TrainStep, "gradients", steps)
+    monkeypatch.setattr(trainer.TrainStep, "compute_gradients", steps)
     run = Detector().train(resume=tmp_path / "train" / "gfl")
     again = load_checkpoint(run / "weights" / "last.pt")
     assert (again.step, again.architecture) == (whole.step, whole.architecture)

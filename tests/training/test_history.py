@@ -1,4 +1,4 @@
-"""The means of an epoch's steps."""
+"""Means over the steps of an epoch, and results.csv."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_steps_without_positives_do_not_count_for_the_coefficient():
     assert (means["positives"], means["recalled"]) == (3, 1)
 
 
-def test_an_epoch_without_any_leaves_the_cell_empty(tmp_path):
+def test_an_epoch_without_positives_leaves_the_cell_empty(tmp_path):
     meter = Meter()
     meter.add(losses(math.nan))
     History(tmp_path / "results.csv").add({"epoch": 1, "step": 1, **meter.means()})
@@ -46,12 +46,12 @@ def test_dropped_boxes_are_summed(tmp_path):
     assert Meter().means()["dropped"] == 0
 
 
-def test_a_run_from_before_there_was_the_column_goes_on(tmp_path):
+def test_a_run_without_the_column_is_resumed(tmp_path):
     file = tmp_path / "results.csv"
     old = [name for name in COLUMNS if name != "dropped"]
     file.write_text(",".join(old) + "\n" + ",".join("1" for _ in old) + "\n")
     history = History(file)
-    history.cut(1)
+    history.truncate(1)
     meter = Meter()
     meter.add(losses(1.0), 3)
     history.add({"epoch": 2, "step": 2, **meter.means()})

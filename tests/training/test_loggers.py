@@ -1,4 +1,4 @@
-"""Figures go to the clients that were asked for, and to a function of the user's."""
+"""Metrics go to the selected clients and to the user's callback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cledet import Detector
 from cledet.config.loading import resolve
 from cledet.config.train import TrainSettings
 from cledet.errors import UserError
-from cledet.training.loggers import callback, open_loggers
+from cledet.training.loggers import load_callback, open_loggers
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ def settings(logger):
     return resolve(TrainSettings, {"logger": logger}, environ={})
 
 
-def test_tensorboard_gets_what_was_measured(tmp_path):
+def test_tensorboard_gets_the_metrics(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     (log,) = open_loggers(settings("tensorboard"), tmp_path)
     for step, figures in FIGURES:
@@ -32,7 +32,7 @@ def test_tensorboard_gets_what_was_measured(tmp_path):
     assert [(event.step, event.value) for event in events.Scalars("AP")] == [(4, 0.5)]
 
 
-def test_mlflow_gets_what_was_measured_and_goes_on_with_its_run(tmp_path, monkeypatch):
+def test_mlflow_gets_the_metrics_and_resumes_its_run(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     mlflow.set_tracking_uri(f"file://{tmp_path}/mlruns")
@@ -47,7 +47,7 @@ def test_mlflow_gets_what_was_measured_and_goes_on_with_its_run(tmp_path, monkey
     assert [(point.step, point.value) for point in history] == [(3, 1.5), (4, 1.25)]
 
 
-def test_wandb_gets_what_was_measured_offline(tmp_path, monkeypatch):
+def test_wandb_gets_the_metrics_offline(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -71,7 +71,7 @@ def test_a_logger_that_does_not_exist_or_is_not_installed(tmp_path, monkeypatch)
     assert settings("wandb,mlflow").loggers == ("wandb", "mlflow")
 
 
-def test_a_callback_hears_of_every_step_and_epoch(tiny, tmp_path, monkeypatch):
+def test_a_callback_is_called_for_every_step_and_epoch(tiny, tmp_path, monkeypatch):
     (tmp_path / "mine_for_cledet.py").write_text(
         "import json\n"
         "def hear(event, facts):\n"
@@ -89,6 +89,6 @@ def test_a_callback_hears_of_every_step_and_epoch(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["nomodule:f", "json:nothing", "json", "json:__name__", ":", "json:"])
-def test_a_callback_that_is_none_is_refused(name):
+def test_a_callback_that_cannot_be_imported_is_refused(name):
     with pytest.raises(UserError, match=r"--callback "):
-        callback(name)
+        load_callback(name)

@@ -1,4 +1,4 @@
-"""The sheet of examples."""
+"""Preview sheets of detections and batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from cledet.data.dataset import Sample, collate
 from cledet.inference.predictor import Detections
-from cledet.training.previews import CELL, fit, save_batch, sheet
+from cledet.training.previews import CELL, fit_to_cell, save_batch, sheet
 from cledet.visualization.draw import class_color, hatch
 
 
@@ -17,7 +17,7 @@ def test_detections_move_with_their_image():
     boxes = torch.tensor([[10.0, 20.0, 30.0, 40.0]])
     found = Detections(None, np.zeros((80, 96, 3), np.uint8), boxes, torch.ones(1), torch.zeros(1, dtype=torch.int64),
                        ("a",), (1,))  # fmt: skip
-    placed = fit(found)
+    placed = fit_to_cell(found)
     assert placed.image.shape == (392, 470, 3)
     torch.testing.assert_close(placed.boxes, boxes * 4.9)
 

@@ -1,4 +1,4 @@
-"""The plan of a table: its jobs, their commands, what they cost; and the table beside the paper's."""
+"""Jobs of a table, their commands and cost, and the comparison with the paper."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_rows_that_differ_by_components_are_one_grid(table2):
         assert [job.name for job in jobs_of("table3", given, Path("runs"))] == ["table3-r50", "table3-r101"]
 
 
-def test_the_commands_say_all_that_the_jobs_are(table2):
+def test_the_commands_reproduce_the_settings_of_the_jobs(table2):
     """A user who copies the first gets the settings that reproduce trains with."""
     given = {"batch": "4", "iou": "0.6"}
     for job in (*jobs_of("table2", given, Path("runs")), *jobs_of("table1", given, Path("runs"))):
@@ -65,7 +65,7 @@ def test_the_commands_say_all_that_the_jobs_are(table2):
         ("table1", {}, "voc", r"table1 has no recipes of 'voc' \(.*coco.*--set data=voc\)"),
     ],
 )
-def test_what_a_table_cannot_take_is_refused(table, given, data, sentence):
+def test_settings_that_a_table_does_not_take_are_refused(table, given, data, sentence):
     with pytest.raises(UserError, match=sentence):
         jobs_of(table, given, Path("runs"), data)
 
@@ -88,7 +88,7 @@ def test_hours_are_operations_over_speed(table2):
 
 
 def test_checkpoints_are_as_large_as_estimated(tiny, tiny_run):
-    """A run of ours with momentum: what its folder holds, against the estimate; two classes instead of 80."""
+    """The checkpoints of a run with momentum against the estimate; two classes instead of 80."""
     given = {key: str(tiny[key]) for key in ("backbone", "fpn_channels", "imgsz", "backbone_weights")}
     job = jobs_of("table3", given | {"norm": "batch"}, Path("runs"))[0]
     there = sum(path.stat().st_size for path in (tiny_run / "weights").iterdir())
@@ -102,7 +102,7 @@ def test_a_document_adds_up(table2):
     assert data_bytes(jobs_of("table2", {"data": "elsewhere.yaml"}, Path("runs"))) == {}
 
 
-def test_the_table_has_the_papers_figures_and_ours():
+def test_the_table_has_the_papers_metrics_and_the_measured_ones():
     """Two seeds of one row, 36 and 38: mean 37, deviation sqrt(2)."""
     jobs = jobs_of("table2", {"seeds": "2", "seed": "5"}, Path("runs"))
     nothing = dict.fromkeys(("AP50", "AP75"))
@@ -122,7 +122,7 @@ def test_the_table_has_the_papers_figures_and_ours():
     assert found[1].to_dict()["ours"]["AP"]["values"] == [0.36, 0.38]
 
 
-def test_table_3_has_a_row_a_method():
+def test_table_3_has_one_row_per_nms_method():
     jobs = jobs_of("table3", {}, Path("runs"))
     figures = {name: [{"AP": ap, "AP50": 0.5, "AP75": 0.4}] for name, ap in (("standard", 0.3), ("cl-balanced", 0.4))}
     rows = side_by_side(lines(jobs, {"table3-r50": figures}))[1]

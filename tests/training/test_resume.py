@@ -56,7 +56,7 @@ def LONGER(tiny: dict[str, object]) -> dict[str, object]:  # noqa: N802
 
 
 def test_a_run_killed_at_random_moments_and_resumed_ends_bit_identical(tiny, whole, tmp_path):
-    """SIGKILL wherever it is: in a step, in a checkpoint's writing, in validation; until it gets to its end."""
+    """SIGKILL in a step, while a checkpoint is written, or in evaluation, until the run reaches its end."""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({**LONGER(tiny), "name": "run"}))
     run = tmp_path / "train" / "run"
@@ -88,7 +88,7 @@ def wait_for_more(process: subprocess.Popen[bytes], run: Path, seconds: float) -
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_leaves_at_once(tiny, tmp_path, number):
-    """A few steps later, that is, of a hundred thousand: in seconds only where nothing else runs."""
+    """The run of a hundred thousand steps ends a few steps after the signal."""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({**tiny, "iters": 100_000, "name": "run"}))
     arguments = ("--recipe", recipe, "--project", tmp_path)
@@ -106,7 +106,7 @@ def test_a_signal_saves_and_leaves_at_once(tiny, tmp_path, number):
     assert load_checkpoint(tmp_path / "train" / "run" / "weights" / "last.pt").training["step"] > 0
 
 
-def test_two_processes_killed_and_started_again_by_their_launcher_end_bit_identical(tiny, tmp_path):
+def test_two_processes_killed_and_restarted_by_their_launcher_end_bit_identical(tiny, tmp_path):
     """A process of two is killed in its third step; --max-restarts starts both again from the last checkpoint."""
     settings = {**LONGER(tiny), "device": "cpu,cpu", "project": ".", "max_restarts": 1, "val_every": 9}
     (tmp_path / "killing.py").write_text(
@@ -136,7 +136,7 @@ def test_two_processes_killed_and_started_again_by_their_launcher_end_bit_identi
     assert_same_run(runs["killed"], runs["whole"])
 
 
-def test_a_process_that_crashes_ends_the_other_and_its_traceback_is_seen_once(tiny, tmp_path):
+def test_a_process_that_crashes_ends_the_other_and_its_traceback_is_shown_once(tiny, tmp_path):
     (tmp_path / "crashing.py").write_text(
         "import os\n"
         "def hear(event, facts):\n"

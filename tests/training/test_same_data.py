@@ -1,4 +1,4 @@
-"""A run goes on with the data that it was begun on, wherever that lies now."""
+"""A run is resumed only on the data that it was started on, at any location."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stopped(tiny, squares, tmp_path) -> Path:
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(settings.to_yaml())
     task = load_task(settings)
-    Trainer(settings, task, init_model(settings, task.train, None), run)._save("last.pt")
+    Trainer(settings, task, *init_model(settings, task.train, None), run)._save("last.pt")
     return run
 
 
@@ -107,7 +107,7 @@ def resize_image(content: dict[str, Any]) -> None:
 )
 def test_other_data_is_refused_by_what_has_changed(stopped, change, parts):
     changed(stopped, change)
-    sentence = rf"train has other {parts} than the run was begun with \(restore the data set, or start a new run"
+    sentence = rf"train has other {parts} than at the start of the run \(restore the data set, or start a new run"
     with pytest.raises(UserError, match=sentence):
         Detector().train(resume=stopped)
 

@@ -1,4 +1,4 @@
-"""A step's gradients: the same in parts as whole, and nothing changed where a step is not finished."""
+"""Gradients of a step: equal in parts and as a whole, and no change of state by an unfinished step."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from cledet.config.loading import resolve
 from cledet.config.train import TrainSettings
 from cledet.models.criterion import Losses
 from cledet.models.network import Architecture, build_network
-from cledet.training.auto_batch import worst_batch
+from cledet.training.auto_batch import build_largest_images
 from cledet.training.init_model import build_criterion
-from cledet.training.train_step import NotFinite, TrainStep, combined
+from cledet.training.train_step import NotFinite, TrainStep, combine_parts
 
 SMALL = {"backbone": "r18", "backbone_weights": "none", "fpn_channels": 16, "imgsz": 64, "batch": 4, "workers": 0,
          "device": "cpu", "amp": "off", "warmup": 0}  # fmt: skip
@@ -26,7 +26,7 @@ def learner(norm: str = "group", **settings: object) -> TrainStep:
 
 def batch(images: int, boxes: int = 3):
     torch.manual_seed(1)
-    made = worst_batch(images, 64, boxes)
+    made = build_largest_images(images, 64, boxes)
     made.boxes[1] = 0  # an image without objects: its part has another N
     made.counts[1] = 0
     return made
@@ -45,8 +45,8 @@ def gradients(one: TrainStep) -> dict[str, torch.Tensor]:
 def test_a_batch_in_parts_has_the_gradients_of_the_whole(ablation: str) -> None:
     whole, parted = learner(ablation=ablation), learner(ablation=ablation)
     sample = batch(4)
-    losses = whole.gradients([sample], 0)
-    in_parts = parted.gradients(parts_of(sample), 0)
+    losses = whole.compute_gradients([sample], 0)
+    in_parts = parted.compute_gradients(parts_of(sample), 0)
     assert float(in_parts.classification) == pytest.approx(float(losses.classification), rel=1e-5)
     assert float(in_parts.regression) == pytest.approx(float(losses.regression), rel=1e-5)
     assert int(in_parts.positives) == int(losses.positives) > 0
@@ -59,8 +59,8 @@ def test_dc_in_parts_keeps_the_loss_and_nearly_the_gradient() -> None:
     """Eq. 3 is over the anchors of a part then, so a part's coefficients have a mean of their own."""
     whole, parted, plain = (learner(ablation=name) for name in ("dc", "dc", "none"))
     sample = batch(4)
-    losses, in_parts = whole.gradients([sample], 0), parted.gradients(parts_of(sample), 0)
-    plain.gradients([sample], 0)
+    losses, in_parts = whole.compute_gradients([sample], 0), parted.compute_gradients(parts_of(sample), 0)
+    plain.compute_gradients([sample], 0)
     assert float(in_parts.classification) == pytest.approx(float(losses.classification), rel=1e-5)
     name = "head.classification.predict.weight"
     wanted = gradients(whole)[name]
@@ -79,52 +79,52 @@ def test_a_step_moves_statistics_and_an_unfinished_one_puts_them_back(norm: str)
 
     one._losses = failing  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="in the middle"):
-        one.gradients([batch(4)], 0)
+        one.compute_gradients([batch(4)], 0)
     assert all(torch.equal(value, before[name]) for name, value in one.network.state_dict().items())
     assert gradients(one) == {}
     one._losses = losses  # type: ignore[method-assign]
-    one.gradients([batch(4)], 0)
+    one.compute_gradients([batch(4)], 0)
     moved = [name for name, value in one.network.state_dict().items() if not torch.equal(value, before[name])]
     assert any("running_mean" in name for name in moved) == (norm == "batch")
     one.update(0)
     assert not torch.equal(one.network.head.classification.predict.weight, before["head.classification.predict.weight"])
 
 
-def test_a_gradient_that_is_no_number_is_refused() -> None:
+def test_a_gradient_that_is_not_finite_is_refused() -> None:
     one = learner()
-    one.gradients([batch(4)], 0)
+    one.compute_gradients([batch(4)], 0)
     next(p for p in one.network.parameters() if p.grad is not None).grad[0] = float("inf")  # type: ignore[index]
     before = {name: value.clone() for name, value in one.network.state_dict().items()}
-    with pytest.raises(NotFinite, match="the gradient is no number"):
+    with pytest.raises(NotFinite, match="the gradient is not finite"):
         one.update(0)
     assert all(torch.equal(value, before[name]) for name, value in one.network.state_dict().items())
     assert gradients(one) == {}
 
 
-def test_a_loss_that_is_no_number_is_named() -> None:
+def test_a_loss_that_is_not_finite_is_named() -> None:
     one = learner()
     with torch.no_grad():
         one.network.head.regression.predict.bias.fill_(float("nan"))
     with pytest.raises(NotFinite, match=r"^the regression loss is nan$"):
-        one.gradients([batch(4)], 0)
+        one.compute_gradients([batch(4)], 0)
 
 
 def test_losses_of_parts_by_hand() -> None:
     """Sums of 8 and 4 over N of 4 and 0; the second part has no positives, so no coefficient."""
     parts = [(2.0, 1.0, 4, 1, 1.5, 0.5, 4), (4.0, 0.0, 0, 0, float("nan"), float("nan"), 0)]
-    whole = combined([Losses(*map(torch.tensor, part)) for part in parts])
+    whole = combine_parts([Losses(*map(torch.tensor, part)) for part in parts])
     assert [float(value) for value in whole] == [3.0, 1.0, 4, 1, 1.5, 0.5, 4]
 
 
 def test_the_average_follows_the_weights() -> None:
     one = learner(ema=0.5)
     start = one.network.head.classification.predict.weight.detach().clone()
-    one.gradients([batch(4)], 0)
+    one.compute_gradients([batch(4)], 0)
     one.update(0)
     now = one.network.head.classification.predict.weight.detach()
     average = one.inference_network().head.classification.predict.weight
     torch.testing.assert_close(average, now)  # the first update copies
-    one.gradients([batch(4)], 1)
+    one.compute_gradients([batch(4)], 1)
     one.update(1)
     later = one.network.head.classification.predict.weight.detach()
     torch.testing.assert_close(average, (now + later) / 2)

@@ -1,4 +1,4 @@
-"""Runs of seconds, end to end: what is written, what repeats, what goes on after a stop."""
+"""Short runs end to end: written files, repeatability, and resuming after a stop."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def assert_same_weights(a, b):
         assert torch.equal(a[key], b[key]), key
 
 
-def test_a_run_leaves_what_the_readme_says(tiny_run):
+def test_a_run_writes_the_files_that_the_readme_lists(tiny_run):
     names = {str(path.relative_to(tiny_run)) for path in tiny_run.rglob("*") if path.is_file()}
     batches = {f"batches/{step:06d}.jpg" for step in (0, 1, 2)}
     saved = {f"weights/{name}.pt" for name in ("best", "last", "last.previous")}
@@ -54,7 +54,7 @@ def test_a_run_leaves_what_the_readme_says(tiny_run):
     assert config["ablation"] == ["iac", "dc", "clb"]
 
 
-def test_boxes_that_are_left_out_are_counted_and_said_once(tiny, squares, tmp_path, capsys):
+def test_dropped_boxes_are_counted_and_reported_once(tiny, squares, tmp_path, capsys):
     """One box without width, in an epoch of 3 steps once, and perhaps once more in the fourth."""
     shutil.copytree(squares, tmp_path / "data")
     file = tmp_path / "data" / "annotations" / "instances_train.json"
@@ -69,7 +69,7 @@ def test_boxes_that_are_left_out_are_counted_and_said_once(tiny, squares, tmp_pa
     assert rows[1]["dropped"] in ("0", "1")
 
 
-def test_the_checkpoint_says_what_it_is(tiny_run, squares):
+def test_the_checkpoint_describes_its_model(tiny_run, squares):
     best = load_checkpoint(tiny_run / "weights" / "best.pt")
     assert best.classes == ("blue", "red")
     assert best.category_ids == (3, 7)
@@ -94,7 +94,7 @@ def begun(settings, run):
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(settings.to_yaml())
     task = load_task(settings)
-    return Trainer(settings, task, init_model(settings, task.train, None), run)
+    return Trainer(settings, task, *init_model(settings, task.train, None), run)
 
 
 @pytest.mark.parametrize(
@@ -103,14 +103,14 @@ def begun(settings, run):
 def test_a_run_stopped_anywhere_and_resumed_ends_bit_identical(tiny, tmp_path, extra):
     whole = Detector().train(**tiny, **extra, project=tmp_path, name="whole")
     trainer = begun(tiny | extra, tmp_path / "train" / "stopped")
-    run, gradients = trainer.run, trainer.train_step.gradients
+    run, gradients = trainer.run, trainer.train_step.compute_gradients
 
     def stop_at_third(parts, step):
         if step == 2:
             os.kill(os.getpid(), signal.SIGINT)
         return gradients(parts, step)
 
-    trainer.train_step.gradients = stop_at_third
+    trainer.train_step.compute_gradients = stop_at_third
     with pytest.raises(Interrupted, match=r"SIGINT; go on with: cledet train --resume .*stopped") as stopped:
         trainer.fit()
     assert stopped.value.signal_number == signal.SIGINT
@@ -127,7 +127,7 @@ def test_a_run_stopped_anywhere_and_resumed_ends_bit_identical(tiny, tmp_path, e
     assert columns[0] == columns[1]
 
 
-def test_resume_refuses_other_settings_and_what_is_no_run(tiny_run, tmp_path):
+def test_resume_refuses_other_settings_and_other_folders(tiny_run, tmp_path):
     with pytest.raises(UserError, match="--lr cannot be changed"):
         Detector().train(resume=tiny_run, lr=1.0)
     with pytest.raises(UserError, match=r"no run to resume: .*last\.pt is missing"):
@@ -139,7 +139,7 @@ def test_a_second_run_of_a_name_gets_a_number(tiny, tmp_path):
     assert [run.name for run in runs] == ["x", "x-2"]
 
 
-def test_components_change_what_is_learnt_and_are_recorded(tiny, tiny_run, tmp_path):
+def test_components_change_the_weights_and_are_recorded(tiny, tiny_run, tmp_path):
     plain = Detector().train(**{**tiny, "ablation": "none"}, project=tmp_path)
     assert load_checkpoint(plain).components == ()
     assert not torch.equal(weights(plain)["neck.inner_blocks.0.0.weight"],
@@ -153,7 +153,7 @@ def test_training_further_keeps_the_network_and_the_classes_head(tiny, tiny_run,
     torch.testing.assert_close(after[key], before[key])
 
 
-def test_a_flag_that_the_given_weights_overrule_is_refused(tiny, tiny_run, tmp_path):
+def test_a_flag_that_contradicts_the_given_weights_is_refused(tiny, tiny_run, tmp_path):
     with pytest.raises(UserError, match="--backbone r34 does not fit the given weights, which have r18"):
         Detector().train(**{**tiny, "backbone": "r34"}, weights=str(tiny_run), project=tmp_path)
     assert not list(tmp_path.iterdir())
@@ -164,10 +164,10 @@ def test_bf16_trains_too(tiny, tmp_path):
     assert all(value.isfinite().all() for value in weights(run).values())
 
 
-def test_steps_without_a_finite_loss_are_left_out_and_too_many_end_the_run(tiny, tmp_path, capfd):
-    with pytest.raises(UserError, match=r"step \d+: the .* images 10\d, 10\d; no step of the last 5 had a finite one"):
+def test_steps_without_a_finite_loss_are_skipped_and_too_many_end_the_run(tiny, tmp_path, capfd):
+    with pytest.raises(UserError, match=r"step \d+: the .* images 10\d, 10\d; the last 5 steps had no finite loss"):
         Detector().train(**{**tiny, "lr": 1e12, "clip": 0, "iters": 50, "warmup": 0}, project=tmp_path)
-    assert capfd.readouterr().err.count(": left out") == 4
+    assert capfd.readouterr().err.count(": step skipped") == 4
     (run,) = (tmp_path / "train").iterdir()
     assert all(value.isfinite().all() for value in weights(run).values())
 

@@ -1,4 +1,4 @@
-"""What a data set's YAML says of the archives it is made of, and where they go."""
+"""Downloadable data sets: the archives in a YAML file, and the folders they are extracted to."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from cledet.data.formats.data_yaml import first_error, load_datafile
+from cledet.data.formats.data_yaml import SPLITS, first_error, load_datafile
 from cledet.data.formats.paths import absolute, cache_folder, invalid_path_reason
 from cledet.errors import UserError, nearest
 
 SETS = Path(__file__).parents[1] / "sets"
-"""The YAML files that ship."""
+"""The folder of the shipped YAML files."""
 SHIPPED = tuple(sorted(file.stem for file in SETS.glob("*.yaml")))
 KINDS = r"\.(zip|tar|tar\.gz|tgz|tar\.bz2|tar\.xz)$"
 
 
 class Archive(BaseModel):
-    """One file to be fetched and unpacked."""
+    """One file to download and extract."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     url: str
@@ -30,14 +30,14 @@ class Archive(BaseModel):
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     md5: str | None = Field(default=None, pattern="^[0-9a-f]{32}$")
     folder: str = "."
-    """Where it is unpacked, relative to the data set's root."""
+    """The folder it is extracted to, relative to the data set's root."""
 
     @field_validator("url")
     @classmethod
     def _check_url(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or not re.fullmatch("[!-~]+", url):
-            raise ValueError("it must begin with https:// or http://, name a host, and have blanks written as %20")
+            raise ValueError("it must begin with https:// or http://, name a host, and encode blanks as %20")
         if not re.search(r"^[^/\\:]+" + KINDS, _file_name(url)):
             raise ValueError("it must end in .zip, .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz")
         return url
@@ -57,73 +57,72 @@ class Archive(BaseModel):
 
     @property
     def name(self) -> str:
-        """The file's name, without the folders of its URL."""
+        """Return the file name of the URL."""
         return _file_name(self.url)
 
     @property
     def digest(self) -> tuple[str, str]:
-        """Which digest is checked, and what it must be."""
+        """Return the kind of the expected digest and its value."""
         return ("sha256", self.sha256) if self.sha256 is not None else ("md5", str(self.md5))
 
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """A data set that can be fetched: `archives` are unpacked under `root`, then every path in `wanted` is there."""
+    """A downloadable data set: `archives` are extracted under `root`, after which every path in `wanted` exists."""
 
     name: str
     file: Path
-    """Its YAML."""
+    """The YAML file."""
     home: Path
-    """The folder that the YAML's `path` is relative to; archives that the user already has are looked for here."""
+    """The folder that the YAML's `path` is relative to; the user may place archives here."""
     root: Path
     archives: tuple[Archive, ...]
     wanted: tuple[Path, ...]
     copy: Path | None = None
-    """Where a copy of the YAML belongs, so that it finds what is fetched to a folder of the user's choice."""
+    """Path of the YAML's copy beside a data set that is downloaded to a folder of the user's choice."""
 
     @property
     def top(self) -> Path:
-        """The folder under which everything is unpacked."""
+        """Return the common parent folder of everything extracted."""
         return Path(os.path.commonpath([self.root, *map(self.target, self.archives)]))
 
     @property
     def work(self) -> Path:
-        """The folder of a download that is not finished; on the same file system as what it will become."""
+        """Return the folder of an unfinished download, on the same file system as its destination."""
         return self.top / f"{self.name}.part"
 
     @property
     def complete(self) -> bool:
-        """Whether all that the splits name is there."""
+        """Return whether all files and folders of the splits exist."""
         return all(os.path.exists(path) for path in self.wanted)
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON says of it."""
+        """Return the data set as plain values, for JSON."""
         archives = [archive.model_dump(exclude_none=True) for archive in self.archives]
         return {"name": self.name, "folder": str(self.root), "archives": archives, "yaml": str(self.copy or self.file)}
 
     def target(self, archive: Archive) -> Path:
-        """Where an archive is unpacked."""
+        """Return the folder an archive is extracted to."""
         return absolute(self.root / archive.folder)
 
 
 def open_set(name: str, to: Path | None = None) -> DataSet:
-    """The data set that ships under this name or is described by this YAML file, with its root in the folder `to`.
+    """Open a shipped data set by name, or the data set of a YAML file; its root is in the folder `to`.
 
-    Without `to`, shipped sets are in the cache, others where their YAML says. Raises UserError for an unknown name
-    and for a YAML that names no archives, no split, or a folder outside of its own.
+    Without `to`, shipped sets are in the cache, others at the path in their YAML. Raises UserError for an unknown name
+    and for a YAML without archives or splits, or with a folder outside its own.
     """
-    file, home = _find(name)
+    file, home = _find_yaml(name)
     content = load_datafile(file)
     if to is not None:
         home = absolute(to)
     root = absolute(home / os.path.expanduser(str(content.get("path", "."))))
     if to is not None and not _within(root, home):
         raise UserError(f"{file}: 'path' leads out of its folder, so --to cannot move it", "leave --to out")
-    drawn = file == SETS / "shapes.yaml"
-    archives = () if drawn else _archives(file, content)
+    archives = () if file == SETS / "shapes.yaml" else _archives(file, content)  # shapes are drawn
     for archive in archives:
         if not _within(absolute(root / archive.folder), home if _within(root, home) else root):
-            raise UserError(f"{file}: {archive.name} would be unpacked into '{archive.folder}', out of its folder")
+            raise UserError(f"{file}: {archive.name} would be unpacked to '{archive.folder}', outside its folder")
     wanted = tuple(path for path in (absolute(root / name) for name in _wanted(content)) if path != root)
     if not wanted:
         raise UserError(f"{file} names no split", "add train:, val: or test:")
@@ -131,14 +130,14 @@ def open_set(name: str, to: Path | None = None) -> DataSet:
     return DataSet(file.stem, file, home, root, archives, wanted, copy)
 
 
-def _find(name: str) -> tuple[Path, Path]:
-    """The YAML file that is meant, and the folder its path is relative to."""
+def _find_yaml(name: str) -> tuple[Path, Path]:
+    """Return the YAML file of a data set, and the folder that its `path` is relative to."""
     path = absolute(Path(name))
     if name not in SHIPPED and os.path.isfile(path):
         return path, path.parent
     stem = name.removesuffix(".yaml")
     if stem not in SHIPPED:
-        raise UserError(f"{name} is neither a YAML file nor a data set that ships", nearest(Path(stem).name, SHIPPED))
+        raise UserError(f"{name} is neither a YAML file nor a shipped data set", nearest(Path(stem).name, SHIPPED))
     return SETS / f"{stem}.yaml", absolute(cache_folder())
 
 
@@ -151,27 +150,27 @@ def _archives(file: Path, content: dict[str, Any]) -> tuple[Archive, ...]:
     except ValidationError as error:
         raise first_error(file, error, (), Archive.model_fields, "archives") from error
     names = [archive.name for archive in archives]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise UserError(f"{file} names two archives {twice[0]}")
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise UserError(f"{file} names two archives {repeated[0]}")
     return archives
 
 
 def _wanted(content: dict[str, Any]) -> list[str]:
-    """The files and folders that the splits name, relative to the root."""
-    found: list[str] = []
-    for split in (content[name] for name in ("train", "val", "test") if content.get(name)):
+    """Return the files and folders of the splits, relative to the root."""
+    paths: list[str] = []
+    for split in (content[name] for name in SPLITS if content.get(name)):
         if isinstance(split, dict):
-            found += [str(split[key]) for key in ("images", "annotations") if key in split]
+            paths += [str(split[key]) for key in ("images", "annotations") if key in split]
         elif isinstance(split, str) and split.endswith(".json"):
-            found.append(split)
+            paths.append(split)
         elif isinstance(split, str | list):
-            found += [_voc_list(str(name)) for name in ([split] if isinstance(split, str) else split)]
-    return list(dict.fromkeys(found))
+            paths += [_voc_list(str(name)) for name in ([split] if isinstance(split, str) else split)]
+    return list(dict.fromkeys(paths))
 
 
 def _voc_list(name: str) -> str:
-    """The file of a VOC split: "VOC2007/trainval" -> "VOC2007/ImageSets/Main/trainval.txt"."""
+    """Return the list file of a VOC split: "VOC2007/trainval" -> "VOC2007/ImageSets/Main/trainval.txt"."""
     folder, _, stem = name.rpartition("/")
     return os.path.join(folder, "ImageSets", "Main", f"{stem}.txt")
 

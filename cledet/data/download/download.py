@@ -1,4 +1,4 @@
-"""Fetches a data set: archives are fetched, verified and unpacked beside their place, then moved into it."""
+"""Download of a data set: archives are fetched, verified and extracted to a work folder, then moved into place."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from typing import Any
 
 from cledet.data.download.archives import SHIPPED, Archive, DataSet, open_set
 from cledet.data.download.extract import refuse_full_disk, unpack
-from cledet.data.download.fetch import Phase, fetch, verify
+from cledet.data.download.fetch import Phase, fetch, partial_file, verify
 from cledet.data.shapes.dataset import shapes_folder
 from cledet.errors import UserError
 from cledet.safe_yaml import read_yaml
 
 try:
     import fcntl
-except ImportError:  # not a Unix
+except ImportError:  # not Unix
     fcntl = None  # type: ignore[assignment]
 
-ELSEWHERE = "choose another folder by --to"
+ELSEWHERE = "choose another folder with --to"
 
 
 def download(chosen: DataSet, phase: Phase, *, keep: bool = False) -> bool:
-    """Bring a data set to its place; returns False, having done nothing, where it is there already.
+    """Download a data set, or draw it; return False if it exists already.
 
-    Interrupted at any moment, it goes on from there when called again; until all archives are unpacked, nothing of
-    them is in place. With `keep`, archives are left beside the data set. Raises UserError for all that can go wrong
-    with network, disk and archives, and where something else is in the data set's place.
+    An interrupted download is resumed by the next call; no file is in place until all archives are extracted. With
+    `keep`, archives are kept beside the data set. Raises UserError for errors of network, disk and archives, and if
+    other files are in the data set's place.
     """
     _refuse_other_yaml(chosen)
     try:
-        done = _bring_all(chosen, phase, keep) if chosen.archives else _draw(chosen)
+        done = _fetch_all(chosen, phase, keep) if chosen.archives else _draw(chosen)
         if chosen.copy is not None and not chosen.copy.exists():
             shutil.copyfile(chosen.file, chosen.copy)
     except OSError as error:
@@ -44,17 +44,16 @@ def download(chosen: DataSet, phase: Phase, *, keep: bool = False) -> bool:
 
 
 def listing() -> list[dict[str, Any]]:
-    """The data sets that ship: name, folder, the bytes of their archives, and whether they are there."""
-    sets = [open_set(name) for name in SHIPPED]
+    """Return name, folder, archive bytes and state of each shipped data set."""
     return [
         {
-            "name": each.name,
-            "folder": str(each.root),
-            "bytes": sum(archive.bytes for archive in each.archives),
-            "state": "begun" if each.work.exists() else "there" if each.complete else "not there",
-            "yaml": str(each.file),
+            "name": shipped.name,
+            "folder": str(shipped.root),
+            "bytes": sum(archive.bytes for archive in shipped.archives),
+            "state": "begun" if shipped.work.exists() else "there" if shipped.complete else "not there",
+            "yaml": str(shipped.file),
         }
-        for each in sets
+        for shipped in map(open_set, SHIPPED)
     ]
 
 
@@ -66,32 +65,35 @@ def _draw(chosen: DataSet) -> bool:
     return True
 
 
-def _bring_all(chosen: DataSet, phase: Phase, keep: bool) -> bool:
+def _fetch_all(chosen: DataSet, phase: Phase, keep: bool) -> bool:
     if not chosen.work.exists():
         if chosen.complete:
             return False
-        _refuse_remains(chosen)
+        _refuse_partial(chosen)
     _refuse_small_disk(chosen, keep)
     with _work_folder(chosen) as work:
         if not all(_is_unpacked(chosen, archive) for archive in chosen.archives):
-            if chosen.complete:  # an earlier download was interrupted while it cleared up
+            if chosen.complete:  # an earlier download was interrupted while deleting its work folder
                 shutil.rmtree(work)
                 return False
             for archive in chosen.archives:
-                _bring(chosen, archive, phase, keep)
-        _refuse_lack(chosen)
-        _settle(chosen)
+                _fetch_one(chosen, archive, phase, keep)
+        _refuse_incomplete(chosen)
+        _move_into_place(chosen)
         shutil.rmtree(work)
     return True
 
 
-def _bring(chosen: DataSet, archive: Archive, phase: Phase, keep: bool) -> None:
-    """Fetch and unpack one archive; one that the user already has is verified and left alone."""
+def _fetch_one(chosen: DataSet, archive: Archive, phase: Phase, keep: bool) -> None:
+    """Fetch and extract one archive; one that the user already has is verified and kept."""
     if _is_unpacked(chosen, archive):
         return
     own = chosen.home / archive.name
     if own.is_file():
-        _verify_own(archive, own, phase)
+        try:
+            verify(archive, own, phase)
+        except UserError as error:
+            raise UserError(error.message, "move it away to have the right one fetched") from None
         file = own
     else:
         file = fetch(archive, chosen.work, own, phase)
@@ -102,20 +104,13 @@ def _bring(chosen: DataSet, archive: Archive, phase: Phase, keep: bool) -> None:
         file.unlink()
 
 
-def _verify_own(archive: Archive, own: Path, phase: Phase) -> None:
-    try:
-        verify(archive, own, phase)
-    except UserError as error:
-        raise UserError(error.message, "move it away to have the right one fetched") from None
-
-
 def _draft(chosen: DataSet) -> Path:
-    """Where archives are unpacked until all of them are."""
+    """Return the folder that archives are extracted to until all are complete."""
     return chosen.work / "files"
 
 
 def _mark(chosen: DataSet, archive: Archive) -> Path:
-    """The file that says that an archive is unpacked."""
+    """Return the file that marks an archive as extracted; it holds the archive's digest."""
     return chosen.work / f"{archive.name}.done"
 
 
@@ -124,62 +119,62 @@ def _is_unpacked(chosen: DataSet, archive: Archive) -> bool:
     return mark.is_file() and mark.read_text(encoding="utf-8") == archive.digest[1]
 
 
-def _settle(chosen: DataSet) -> None:
-    """Move what was unpacked into place; a folder that is there already takes in what it lacks."""
-    clash = next(_clashes(_draft(chosen), chosen.top), None)
-    if clash is not None:
-        raise UserError(f"{clash} is in the way of what was unpacked", "move it away and run the same command again")
+def _move_into_place(chosen: DataSet) -> None:
+    """Move the extracted files into place; existing folders are merged, existing files are an error."""
+    conflict = next(_conflicts(_draft(chosen), chosen.top), None)
+    if conflict is not None:
+        message = f"{conflict} is in the way of the extracted files"
+        raise UserError(message, "move it away and run the same command again")
     _move(_draft(chosen), chosen.top)
 
 
-def _clashes(draft: Path, place: Path) -> Iterator[Path]:
-    for entry in draft.iterdir():
-        there = place / entry.name
-        if entry.is_dir() and there.is_dir():
-            yield from _clashes(entry, there)
-        elif os.path.lexists(there):
-            yield there
+def _conflicts(source: Path, target: Path) -> Iterator[Path]:
+    for entry in source.iterdir():
+        existing = target / entry.name
+        if entry.is_dir() and existing.is_dir():
+            yield from _conflicts(entry, existing)
+        elif os.path.lexists(existing):
+            yield existing
 
 
-def _move(draft: Path, place: Path) -> None:
-    for entry in sorted(draft.iterdir()):
-        there = place / entry.name
-        if there.is_dir():
-            _move(entry, there)
+def _move(source: Path, target: Path) -> None:
+    for entry in sorted(source.iterdir()):
+        destination = target / entry.name
+        if destination.is_dir():
+            _move(entry, destination)
         else:
-            entry.rename(there)
+            entry.rename(destination)
 
 
-def _refuse_remains(chosen: DataSet) -> None:
-    """Raise UserError where a part of the data set is there that no download has left."""
-    there = [path for path in chosen.wanted if path.exists()]
-    if there:
+def _refuse_partial(chosen: DataSet) -> None:
+    """Raise UserError if a part of the data set exists that is not from an unfinished download."""
+    existing = [path for path in chosen.wanted if path.exists()]
+    if existing:
         lacking = next(path for path in chosen.wanted if not path.exists())
-        raise UserError(f"{there[0]} is there, but {lacking} is not", f"move it away, or {ELSEWHERE}")
+        raise UserError(f"{existing[0]} exists, but {lacking} does not", f"move it away, or {ELSEWHERE}")
 
 
-def _refuse_lack(chosen: DataSet) -> None:
-    """Raise UserError where the archives do not hold what the splits name."""
+def _refuse_incomplete(chosen: DataSet) -> None:
+    """Raise UserError if the archives lack a file or folder of the splits."""
     for path in chosen.wanted:
         inside = chosen.top in path.parents and (_draft(chosen) / path.relative_to(chosen.top)).exists()
         if not inside and not path.exists():
-            message = f"{chosen.file} names {path}, which none of its archives holds"
-            raise UserError(message, f"mend its paths; what was unpacked is in {_draft(chosen)}")
+            message = f"{chosen.file} names {path}, which is in none of its archives"
+            raise UserError(message, f"correct its paths; the extracted files are in {_draft(chosen)}")
 
 
 def _refuse_small_disk(chosen: DataSet, keep: bool) -> None:
-    """Raise UserError unless there is room for what is to be fetched and unpacked.
+    """Raise UserError unless the disk has room for the archives and the extracted files.
 
-    Pictures do not shrink in an archive, so unpacked it counts as much as packed; `unpack` knows exactly, and asks
-    again.
+    Images are not compressed further in an archive, so both are counted alike; `unpack` checks the exact size.
     """
     level = peak = 0
     for archive in chosen.archives:
-        names = (chosen.home / archive.name, chosen.work / archive.name, chosen.work / f"{archive.name}.part")
-        held = max((file.stat().st_size for file in names if file.is_file()), default=0)
-        if _is_unpacked(chosen, archive) or held >= archive.bytes:
+        files = (chosen.home / archive.name, chosen.work / archive.name, partial_file(archive, chosen.work))
+        received = max((file.stat().st_size for file in files if file.is_file()), default=0)
+        if _is_unpacked(chosen, archive) or received >= archive.bytes:
             continue
-        level += archive.bytes - held + archive.bytes
+        level += archive.bytes - received + archive.bytes
         peak = max(peak, level)
         level -= 0 if keep else archive.bytes
     refuse_full_disk(chosen.top, peak, f"fetch and unpack {chosen.name}", f"make room, or {ELSEWHERE}")
@@ -187,7 +182,7 @@ def _refuse_small_disk(chosen: DataSet, keep: bool) -> None:
 
 @contextmanager
 def _work_folder(chosen: DataSet) -> Iterator[Path]:
-    """The folder of the download, for this process alone; gone afterwards if there is nothing in it."""
+    """Create and lock the work folder for this process; remove it afterwards if it is empty."""
     fresh = not chosen.top.exists()
     chosen.work.mkdir(parents=True, exist_ok=True)
     handle = os.open(chosen.work, os.O_RDONLY) if fcntl else None
@@ -210,11 +205,11 @@ def _lock(handle: int, chosen: DataSet) -> None:
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             raise UserError(f"another process is fetching {chosen.name} into {chosen.work}") from None
-        # some network file systems know no locks
+        # some network file systems have no locks
 
 
 def _refuse_other_yaml(chosen: DataSet) -> None:
-    """Raise UserError where the copy of the YAML would write over one that says something else."""
+    """Raise UserError if the copy of the YAML would overwrite one with other content."""
     if chosen.copy is None or not chosen.copy.exists():
         return
     try:
@@ -222,4 +217,4 @@ def _refuse_other_yaml(chosen: DataSet) -> None:
     except UserError:
         same = False
     if not same:
-        raise UserError(f"{chosen.copy} is there and is not {chosen.file}", f"move it away, or {ELSEWHERE}")
+        raise UserError(f"{chosen.copy} exists and differs from {chosen.file}", f"move it away, or {ELSEWHERE}")

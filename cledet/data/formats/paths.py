@@ -28,7 +28,7 @@ def cache_folder() -> Path:
 def invalid_path_reason(path: str) -> str:
     """Return why no file can have this path, or "" for a valid path."""
     try:
-        parts = path.encode().replace(b"\\", b"/").split(b"/")
+        parts = os.fsencode(path).replace(b"\\", b"/").split(b"/")
     except UnicodeEncodeError:
         return "it holds a character that file names cannot have"
     if "\0" in path:

@@ -1,4 +1,4 @@
-"""The embedded data set: irregular shapes, drawn into the cache on first use."""
+"""The embedded data set of irregular shapes, drawn into the cache on first use."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import cv2
 import numpy as np
 
 from cledet.data.formats.paths import cache_folder
-from cledet.data.shapes.drawing import SHAPES, Thing, draw_scene
+from cledet.data.shapes.drawing import SHAPES, Shape, draw_scene
 from cledet.errors import UserError
 
 VERSION = 1
-"""To be raised when the pictures change."""
+"""To be raised when the images change."""
 COUNTS = {"train": 320, "val": 100}
 
 
 def shapes_folder(home: Path | None = None) -> Path:
-    """The folder of the data set, COCO layout, in `home` or the cache; drawn if it is not there yet.
+    """Return the data set's folder, in COCO layout, in `home` or the cache; draw it if it does not exist.
 
-    It appears whole or not at all, also when several processes ask at once. Raises UserError where the cache
-    cannot be written.
+    The folder is created atomically, also by several processes at once. Raises UserError if the cache cannot be
+    written.
     """
     folder = (home or cache_folder()) / f"shapes-{VERSION}"
     if folder.is_dir():
@@ -46,9 +46,9 @@ def shapes_folder(home: Path | None = None) -> Path:
 
 
 def draw_shapes(folder: Path, counts: dict[str, int] = COUNTS, seed: int = 0) -> None:
-    """Draw the splits with these many images each into a folder: SPLIT/*.jpg, annotations/instances_SPLIT.json.
+    """Draw splits of `counts` images to a folder: SPLIT/*.jpg, annotations/instances_SPLIT.json.
 
-    Each image is a function of (seed, split, its number).
+    Each image is a function of (seed, split, image number).
     """
     (folder / "annotations").mkdir(parents=True)
     for number, (split, count) in enumerate(counts.items()):
@@ -58,22 +58,22 @@ def draw_shapes(folder: Path, counts: dict[str, int] = COUNTS, seed: int = 0) ->
         annotations.write_text(json.dumps(_coco(scenes)), encoding="utf-8")
 
 
-def _draw_image(file: Path, seed: tuple[int, int, int]) -> tuple[dict[str, Any], list[Thing]]:
-    """Draw one image; returns COCO's record of it and what is on it."""
+def _draw_image(file: Path, seed: tuple[int, int, int]) -> tuple[dict[str, Any], list[Shape]]:
+    """Draw one image; return its COCO record and its objects."""
     rng = np.random.default_rng(seed)
     width, height = (256, 320) if rng.random() < 0.25 else (320, 256)
-    picture, things = draw_scene(width, height, rng)
+    picture, shapes = draw_scene(width, height, rng)
     jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
     file.write_bytes(jpeg.tobytes())
-    return {"id": seed[-1] + 1, "file_name": file.name, "width": width, "height": height}, things
+    return {"id": seed[-1] + 1, "file_name": file.name, "width": width, "height": height}, shapes
 
 
-def _coco(scenes: list[tuple[dict[str, Any], list[Thing]]]) -> dict[str, Any]:
+def _coco(scenes: list[tuple[dict[str, Any], list[Shape]]]) -> dict[str, Any]:
     ids = {name: number for number, name in enumerate(SHAPES, 1)}
     boxes = [
-        {"image_id": image["id"], "category_id": ids[t.name], "bbox": t.box, "area": t.area, "iscrowd": 0}
-        for image, things in scenes
-        for t in things
+        {"image_id": image["id"], "category_id": ids[shape.name], "bbox": shape.box, "area": shape.area, "iscrowd": 0}
+        for image, shapes in scenes
+        for shape in shapes
     ]
     return {
         "images": [image for image, _ in scenes],

@@ -1,4 +1,4 @@
-"""Draws stars, crescents, rings and bars on textured grounds: one scene is a function of a generator."""
+"""Scenes of stars, crescents, rings and bars on textured backgrounds, drawn from a random generator."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ Picture = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.float32]
 
 MAX_COVER = 0.4
-"""How much of an object later ones may hide."""
+"""Maximum share of an object that later ones may hide."""
 _SHIFT = 4
-"""Fractional bits of the coordinates handed to OpenCV."""
+"""Fractional bits of coordinates passed to OpenCV."""
 
 
 @dataclass(frozen=True, slots=True)
-class Thing:
+class Shape:
     """One drawn object."""
 
     name: str
     box: tuple[int, int, int, int]
-    """Left, top, width, height of the whole shape in pixels."""
+    """Left, top, width and height in pixels, including hidden parts."""
     area: int
-    """Pixels of the whole shape."""
+    """Area in pixels, including hidden parts."""
 
 
-def draw_scene(width: int, height: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], list[Thing]]:
-    """A picture, RGB [height, width, 3], and the one to eight things on it, tightly boxed."""
+def draw_scene(width: int, height: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], list[Shape]]:
+    """Draw an RGB image [height, width, 3] with one to eight tightly boxed shapes."""
     picture = _ground(width, height, rng)
-    seen: list[npt.NDArray[np.bool_]] = []
-    things: list[Thing] = []
-    wanted, tries = int(rng.integers(1, 9)), 0
-    while len(things) < wanted and tries < 60:
+    visible: list[npt.NDArray[np.bool_]] = []
+    shapes: list[Shape] = []
+    count, tries = int(rng.integers(1, 9)), 0
+    while len(shapes) < count and tries < 60:
         tries += 1
         name = list(SHAPES)[int(rng.integers(len(SHAPES)))]
         alpha = _place(SHAPES[name](_diameter(rng), rng), width, height, rng)
         shape = alpha > 0.5
-        if _hides(shape, seen, things):
+        if _hides(shape, visible, shapes):
             continue
-        seen = [mask & ~shape for mask in seen] + [shape]
-        things.append(Thing(name, _tight_box(shape), int(shape.sum())))
+        visible = [mask & ~shape for mask in visible] + [shape]
+        shapes.append(Shape(name, _tight_box(shape), int(shape.sum())))
         _paint(picture, alpha, rng)
     picture += 3 * rng.standard_normal(picture.shape, dtype=np.float32)
-    return np.clip(np.round(picture), 0, 255).astype(np.uint8), things
+    return np.clip(np.round(picture), 0, 255).astype(np.uint8), shapes
 
 
 def _diameter(rng: np.random.Generator, low: float = 26, high: float = 138) -> float:
-    """A length in pixels, small ones as likely as large ones on a logarithmic scale."""
+    """Draw a length in pixels, uniform on a logarithmic scale."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def _hides(shape: npt.NDArray[np.bool_], seen: list[npt.NDArray[np.bool_]], things: list[Thing]) -> bool:
-    """Whether the shape would leave less than it must of any earlier thing."""
-    return any((mask & ~shape).sum() < (1 - MAX_COVER) * thing.area for mask, thing in zip(seen, things))
+def _hides(shape: npt.NDArray[np.bool_], visible: list[npt.NDArray[np.bool_]], shapes: list[Shape]) -> bool:
+    """Return whether a new mask would hide more than MAX_COVER of any earlier shape."""
+    return any((mask & ~shape).sum() < (1 - MAX_COVER) * earlier.area for mask, earlier in zip(visible, shapes))
 
 
 def _tight_box(shape: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
@@ -66,7 +66,7 @@ def _tight_box(shape: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 
 def _ground(width: int, height: int, rng: np.random.Generator) -> Picture:
-    """Two muted colours mixed by smooth noise, stripes or a slope, with finer noise on top."""
+    """Draw a background of two muted colours mixed by smooth noise, stripes or a gradient, plus fine noise."""
     mix = TEXTURES[int(rng.integers(len(TEXTURES)))](width, height, rng)[:, :, None]
     base = rng.uniform(50, 205, 3)
     first, second = (base + rng.uniform(-38, 38, 3) for _ in range(2))
@@ -75,31 +75,31 @@ def _ground(width: int, height: int, rng: np.random.Generator) -> Picture:
 
 
 def _clouds(width: int, height: int, rng: np.random.Generator, cells: int = 5) -> Mask:
-    """Smooth noise from 0 to 1."""
+    """Draw smooth noise from 0 to 1."""
     coarse = rng.random((cells, cells), dtype=np.float32)
     return np.clip(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1).astype(np.float32)
 
 
 def _stripes(width: int, height: int, rng: np.random.Generator) -> Mask:
-    """Soft waves from 0 to 1, 12 to 50 pixels long."""
+    """Draw soft waves from 0 to 1, 12 to 50 pixels long."""
     along = _along(width, height, rng.uniform(0, np.pi))
     return (0.5 + 0.5 * np.sin(along * 2 * np.pi / rng.uniform(12, 50) + rng.uniform(0, 6))).astype(np.float32)
 
 
 def _slope(width: int, height: int, rng: np.random.Generator) -> Mask:
-    """An even change from 0 to 1 across the picture."""
+    """Draw a linear gradient from 0 to 1 in a random direction."""
     along = _along(width, height, rng.uniform(0, 2 * np.pi))
     return ((along - along.min()) / max(float(np.ptp(along)), 1.0)).astype(np.float32)
 
 
 def _along(width: int, height: int, angle: float) -> Mask:
-    """Every pixel's distance along a direction."""
+    """Compute every pixel's distance along a direction."""
     across, down = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
     return np.add.outer(down * np.float32(np.sin(angle)), across * np.float32(np.cos(angle)))
 
 
 def _paint(picture: Picture, alpha: Mask, rng: np.random.Generator) -> None:
-    """Put a cloudy, striped or shaded thing on the picture, in a colour that stands out, with a dark rim."""
+    """Paint a textured shape in a contrasting colour with a dark rim onto the image, in place."""
     inner = cv2.erode(alpha, np.ones((3, 3), np.uint8))
     left, top, width, height = _tight_box(alpha > 0)
     window = (slice(top, top + height), slice(left, left + width))
@@ -111,13 +111,13 @@ def _paint(picture: Picture, alpha: Mask, rng: np.random.Generator) -> None:
 
 
 def _contrasting(under: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """A random colour far from the one underneath: the farthest of six."""
+    """Draw six random colours and return the farthest from the one underneath."""
     colours = rng.uniform(20, 245, (6, 3))
     return np.asarray(colours[np.argmax(np.abs(colours - under).sum(axis=1))])
 
 
 def _place(shape: Mask, width: int, height: int, rng: np.random.Generator) -> Mask:
-    """The shape's small mask somewhere in an empty one of the picture's size."""
+    """Place a shape's small mask at random in a mask of the image's size."""
     left, top, w, h = _tight_box(shape > 0)
     left_to, top_to = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
     alpha = np.zeros((height, width), dtype=np.float32)
@@ -126,7 +126,7 @@ def _place(shape: Mask, width: int, height: int, rng: np.random.Generator) -> Ma
 
 
 def _star(diameter: float, rng: np.random.Generator) -> Mask:
-    """Five to eight uneven points."""
+    """Draw a star of five to eight uneven points."""
     points = int(rng.integers(5, 9))
     radius = np.where(np.arange(2 * points) % 2 == 0, 1.0, rng.uniform(0.4, 0.52))
     radius *= rng.uniform(0.88, 1.0, 2 * points) * diameter / 2
@@ -135,7 +135,7 @@ def _star(diameter: float, rng: np.random.Generator) -> Mask:
 
 
 def _bar(diameter: float, rng: np.random.Generator) -> Mask:
-    """A long thin bar, at least 12 degrees off the axes."""
+    """Draw a long thin bar, at least 12 degrees off the axes."""
     length = max(diameter, 40.0)
     half = np.array([length, max(5.0, length * rng.uniform(0.1, 0.2))]) / 2
     corners = half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
@@ -145,14 +145,14 @@ def _bar(diameter: float, rng: np.random.Generator) -> Mask:
 
 
 def _ring(diameter: float, rng: np.random.Generator) -> Mask:
-    """An oval with an empty centre."""
+    """Draw an oval ring."""
     axes = np.array([1.0, rng.uniform(0.7, 1.0)]) * diameter / 2
     angle = rng.uniform(0, 2 * np.pi)
     return _oval(axes, angle, diameter) - _oval(axes * rng.uniform(0.5, 0.68), angle, diameter)
 
 
 def _crescent(diameter: float, rng: np.random.Generator) -> Mask:
-    """A disc from which another, off centre, is cut."""
+    """Draw a disc minus another, off-centre disc."""
     radius = np.full(2, diameter / 2)
     angle = rng.uniform(0, 2 * np.pi)
     offset = diameter / 2 * rng.uniform(0.42, 0.55) * np.array([np.cos(angle), np.sin(angle)])
@@ -167,7 +167,7 @@ def _oval(axes: npt.NDArray[np.float64], angle: float, diameter: float, offset: 
 
 
 def _polygon(points: npt.NDArray[np.float64], diameter: float) -> Mask:
-    """A filled polygon around the origin, in a mask of twice its diameter."""
+    """Draw a filled polygon around the origin, in a mask of twice its diameter."""
     side = int(2 * diameter) + 8
     corners = np.round((points + side / 2) * (1 << _SHIFT)).astype(np.int32)
     mask = np.zeros((side, side), dtype=np.uint8)

@@ -1,1 +1,1 @@
-"""Backbones, and their pretrained weights."""
+"""Backbones and their pretrained weights."""

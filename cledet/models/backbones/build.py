@@ -1,4 +1,4 @@
-"""Backbones by name: an image in, the feature maps C3, C4 and C5 (strides 8, 16, 32) out."""
+"""Backbones by name: from images to feature maps C3, C4 and C5 of strides 8, 16 and 32."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from cledet.errors import UserError, nearest
-from cledet.models.backbones.deform_conv import fresh_names
+from cledet.models.backbones.deform_conv import offset_names
 from cledet.models.backbones.efficientnet_lite import LITE0_URL, EfficientNetLite0, lite0_weights
 from cledet.models.backbones.norms import NORMS, FrozenBatchNorm2d, Norm
 from cledet.models.backbones.resnet import PLAIN, RESNETS, Plan, ResNetBody, variants
@@ -18,11 +18,11 @@ from cledet.models.backbones.timm import TimmBody, timm_url, timm_weights
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """How a backbone is built and where its ImageNet weights come from."""
+    """Constructor of a backbone and source of its ImageNet weights."""
 
     build: Callable[[Norm], Staged]
-    url: str  # of a file of weights, or in words; empty if there are none
-    weights: Callable[[], dict[str, Tensor]] | None = None  # for those that are not a file at the URL
+    url: str  # URL of the weights, or a description; empty without published weights
+    weights: Callable[[], dict[str, Tensor]] | None = None  # loader of weights that are not a file at the URL
 
 
 def _resnet(plan: Plan) -> BackboneSpec:
@@ -30,7 +30,7 @@ def _resnet(plan: Plan) -> BackboneSpec:
 
 
 def backbone_spec(name: str) -> BackboneSpec:
-    """What that name stands for: a key of BACKBONES, or `timm:` and a timm model's name."""
+    """Look up a backbone by name: a key of BACKBONES, or `timm:` and the name of a timm model."""
     if name.startswith("timm:"):
         model = name.removeprefix("timm:")
         return BackboneSpec(
@@ -44,30 +44,31 @@ def backbone_spec(name: str) -> BackboneSpec:
 
 
 def known_backbones() -> dict[str, list[str]]:
-    """The plain names that `backbone_spec` knows, each with the endings that it may have."""
-    endings = {name: [one.removeprefix(name) for one in variants({name: plan})] for name, plan in PLAIN.items()}
+    """List the names that `backbone_spec` accepts, each with its optional suffixes."""
+    suffixes = {name: [one.removeprefix(name) for one in variants({name: plan})] for name, plan in PLAIN.items()}
     others = [*(name for name in BACKBONES if name not in RESNETS), "timm:NAME"]
-    return {name: [end for end in ends if end] for name, ends in endings.items()} | {name: [] for name in others}
+    return {name: [one for one in some if one] for name, some in suffixes.items()} | {name: [] for name in others}
 
 
 def build_backbone(name: str, norm: str) -> Staged:
-    """The backbone of that name with random weights; `norm` is a key of NORMS."""
+    """Build a backbone by name with random weights; `norm` is a key of NORMS."""
     if norm == "group" and name.startswith("timm:"):
-        raise UserError("--norm group is not for timm's backbones, which have norms of their own", "leave it out")
+        raise UserError("--norm group does not apply to timm's backbones, which have their own norms", "leave it out")
     return backbone_spec(name).build(NORMS[norm])
 
 
 def load_backbone(backbone: nn.Module, state: dict[str, Tensor]) -> list[str]:
-    """Load weights by name, without the classifier; returns the names that the file lacks or has in another shape.
+    """Load weights by name, without the classifier, unless some are missing.
 
-    Offsets of deformable convolutions may be missing: they stay zero, and the network is the plain one at first.
+    Offsets of deformable convolutions may be missing: they stay zero, as in the plain network. Returns the names that
+    `state` lacks or has in another shape.
     """
-    own, fresh = backbone.state_dict(), fresh_names(backbone)
-    found = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-    optional = {key for key in own if key.endswith("num_batches_tracked") or (key in fresh and key not in state)}
-    missing = [key for key in own if key not in found and key not in optional]
+    own, offsets = backbone.state_dict(), offset_names(backbone)
+    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    optional = {key for key in own if key.endswith("num_batches_tracked") or (key in offsets and key not in state)}
+    missing = [key for key in own if key not in fitting and key not in optional]
     if not missing:
-        backbone.load_state_dict(found, strict=False)
+        backbone.load_state_dict(fitting, strict=False)
     return missing
 
 

@@ -1,7 +1,7 @@
-"""Deformable convolution: a 3x3 convolution whose nine samples are moved, each position on its own.
+"""Deformable convolution: a 3x3 convolution with predicted offsets of its nine samples at each position.
 
 Sources: Dai et al., Deformable Convolutional Networks (arXiv 1703.06211); Zhu et al., Deformable ConvNets v2 (arXiv
-1811.11168), which also weights the samples.
+1811.11168), which also predicts weights of the samples.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from torchvision.ops import deform_conv2d
 TAPS = 9
 PLAIN, MODULATED = 2 * TAPS, 3 * TAPS
 VERSIONS = {PLAIN: "", MODULATED: "v2"}
-"""Output channels of the convolution that predicts the offsets -> the version, as names have it."""
+"""Suffix of the version in names, by the output channels of the offset convolution."""
 
 
 class DeformConv2d(nn.Conv2d):
-    """A 3x3 convolution without bias that predicts how its samples are moved, and in version 2 their weights.
+    """A 3x3 convolution without bias that predicts offsets of its samples, and in version 2 their weights.
 
-    It starts as the plain convolution: offsets are zero, and a sample's weight is twice a sigmoid, so 1. (As published
-    it is one sigmoid, so 0.5; weights trained with that are halved when they are read, which comes to the same.)
-    Computed in float32 whatever the precision around it: torchvision's operator knows no bfloat16.
+    It starts as the plain convolution: offsets are zero and sample weights 1, twice a sigmoid of 0. (Published is a
+    single sigmoid. Converters halve weights trained with it, which is equivalent.) Computed in float32 under autocast
+    too, because torchvision's operator does not support bfloat16.
     """
 
     def __init__(self, plain: nn.Conv2d, modulated: bool) -> None:
@@ -42,35 +42,26 @@ class DeformConv2d(nn.Conv2d):
         nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps [N, C, H, W] -> as the plain convolution, in x's type."""
+        """Convolve maps [N, C, H, W]; the output has the shape of the plain convolution and the dtype of x."""
         if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
-            return self._moved(x)
+            return self._convolve(x)
         with torch.autocast(x.device.type, enabled=False):
-            return self._moved(x.float()).to(x.dtype)
+            return self._convolve(x.float()).to(x.dtype)
 
-    def _moved(self, x: Tensor) -> Tensor:
-        moves = self.offset(x)
-        offset, rest = moves[:, :PLAIN], moves[:, PLAIN:]
-        mask = 2 * rest.sigmoid() if rest.shape[1] else None
-        return deform_conv2d(
-            x,
-            offset,
-            self.weight,
-            None,
-            self.stride,
-            self.padding,
-            self.dilation,
-            mask,
-        )
+    def _convolve(self, x: Tensor) -> Tensor:
+        predicted = self.offset(x)
+        offset, logits = predicted[:, :PLAIN], predicted[:, PLAIN:]
+        mask = 2 * logits.sigmoid() if logits.shape[1] else None
+        return deform_conv2d(x, offset, self.weight, None, self.stride, self.padding, self.dilation, mask)
 
 
 def is_deformable(network: nn.Module) -> bool:
-    """Whether there is a deformable convolution in it."""
+    """Return True if the network has a deformable convolution."""
     return any(isinstance(module, DeformConv2d) for module in network.modules())
 
 
-def fresh_names(network: nn.Module) -> set[str]:
-    """The parameters that weights of the plain network lack."""
+def offset_names(network: nn.Module) -> set[str]:
+    """Return the names of the offset convolutions' parameters, which the plain network lacks."""
     return {
         f"{name}.offset.{kind}"
         for name, module in network.named_modules()

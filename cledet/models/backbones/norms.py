@@ -8,9 +8,9 @@ from torch import nn
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm with fixed statistics and fixed scale, one fused pass in any precision.
+    """Batch norm with fixed statistics and fixed scale, in one fused pass of any precision.
 
-    Torchvision's class of this name multiplies by float32 tensors, which turns bfloat16 features into float32.
+    Torchvision's class of this name multiplies by float32 tensors, which promotes bfloat16 features to float32.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
@@ -23,7 +23,7 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm of 32 groups, or of as many as divide the channels: the same for any batch."""
+    """Group norm of 32 groups, or of the greatest common divisor of 32 and the channels."""
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__(math.gcd(32, channels), channels, eps=eps)

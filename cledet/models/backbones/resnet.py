@@ -1,4 +1,4 @@
-"""ResNets and ResNeXts with torchvision's parameter names, also with deformable convolutions, and how they are named.
+"""ResNets and ResNeXts with torchvision's parameter names, optionally with deformable convolutions.
 
 A name is `r50`, `x101-32x4d` ..., then `-caffe` for the older order of strides, then `-dcn` or `-dcnv2`, then `-c4c5`.
 """
@@ -19,21 +19,21 @@ from cledet.models.backbones.stages import Staged
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 DEFORMABLE = {"": (2, 3, 4), "-c4c5": (3, 4)}
-"""What follows `-dcn` in a name -> the layers whose 3x3 convolutions are deformable (layer2 makes C3)."""
+"""Layers with deformable 3x3 convolutions, by the suffix after `-dcn` in a name (layer2 computes C3)."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a ResNet is built of."""
+    """Parameters of a ResNet."""
 
     block: type[BasicBlock | Bottleneck]
     depths: tuple[int, int, int, int]
     url: str
     groups: int = 1
-    width: int = 64  # channels of a group in layer1, times 64
+    width: int = 64  # width_per_group of torchvision
     caffe: bool = False  # stride in a block's first 1x1 convolution, not in its 3x3
-    deformable: tuple[int, ...] = ()  # layers
-    modulated: bool = False  # version 2
+    deformable: tuple[int, ...] = ()  # layers with deformable convolutions
+    modulated: bool = False  # version 2 of these
 
 
 class ResNetBody(Staged, ResNet):
@@ -67,36 +67,36 @@ class ResNetBody(Staged, ResNet):
         return [c3, c4, self.layer4(c4)]
 
     def stages(self) -> list[list[nn.Module]]:
-        """The modules of the stem and of the four stages, in order."""
+        """Return the modules of the stem and of the four stages, in order."""
         return [[self.conv1, self.bn1], [self.layer1], [self.layer2], [self.layer3], [self.layer4]]
 
 
 def resnet_name(state: Mapping[str, Tensor], caffe: bool = False) -> str:
-    """The name of the ResNet that has these weights, under torchvision's names; raises UserError for one unknown."""
+    """Find the name of the ResNet with these weights, under torchvision's names. Raises UserError if unknown."""
     depths = tuple(len({key.split(".")[1] for key in state if key.startswith(f"layer{i}.")}) for i in (1, 2, 3, 4))
     weight = state.get("layer1.0.conv2.weight")
     if weight is None or 0 in depths:
-        raise UserError("this backbone is no ResNet", "r18 to r152, x50 and x101 are read")
+        raise UserError("this backbone is not a ResNet", "r18 to r152, x50 and x101 are supported")
     block = Bottleneck if "layer1.0.conv3.weight" in state else BasicBlock
     groups = weight.shape[0] // weight.shape[1]
-    wanted = (block, depths, groups, weight.shape[0] // groups if groups > 1 else 64)
+    shape_of = (block, depths, groups, weight.shape[0] // groups if groups > 1 else 64)
     for name, plan in PLAIN.items():
-        if (plan.block, plan.depths, plan.groups, plan.width) == wanted:
+        if (plan.block, plan.depths, plan.groups, plan.width) == shape_of:
             return name + ("-caffe" if caffe and block is Bottleneck else "") + _deformable(state)
     shape = f"{'-'.join(map(str, depths))} blocks, {groups} groups of {weight.shape[0] // groups} channels"
-    raise UserError(f"a ResNet of {shape} is not among those known", f"known are {', '.join(PLAIN)}")
+    raise UserError(f"a ResNet of {shape} is not supported", f"{', '.join(PLAIN)} are")
 
 
 def _deformable(state: Mapping[str, Tensor]) -> str:
-    """The end of the name: which convolutions are deformable, and of which version."""
-    found = {i: state[key] for i in (1, 2, 3, 4) if (key := f"layer{i}.0.conv2.offset.weight") in state}
-    if not found:
+    """Return the suffix of the name for the deformable convolutions and their version."""
+    offsets = {i: state[key] for i in (1, 2, 3, 4) if (key := f"layer{i}.0.conv2.offset.weight") in state}
+    if not offsets:
         return ""
-    counts = {len(weight) for weight in found.values()}
-    stages = next((end for end, layers in DEFORMABLE.items() if layers == tuple(found)), None)
+    counts = {len(weight) for weight in offsets.values()}
+    stages = next((end for end, layers in DEFORMABLE.items() if layers == tuple(offsets)), None)
     if stages is None or len(counts) > 1 or not counts <= set(VERSIONS):
-        layers = ", ".join(f"layer{i} ({len(weight)} channels of offsets)" for i, weight in found.items())
-        raise UserError(f"deformable convolutions in {layers} are not read", "c3-c5 and c4-c5 with one group are")
+        layers = ", ".join(f"layer{i} ({len(weight)} channels of offsets)" for i, weight in offsets.items())
+        raise UserError(f"deformable convolutions in {layers} are not supported", "c3-c5 and c4-c5 with one group are")
     return f"-dcn{VERSIONS[counts.pop()]}{stages}"
 
 
@@ -109,18 +109,18 @@ def _resnext(depths: tuple[int, int, int, int], groups: int, width: int, url: st
 
 
 def variants(plain: Mapping[str, Plan]) -> dict[str, Plan]:
-    """Every plan under every name that it may have."""
-    found: dict[str, Plan] = {}
+    """Return the plans of all variants by name."""
+    plans: dict[str, Plan] = {}
     for name, plan in plain.items():
         bases = {name: plan}
         if plan.block is Bottleneck:
             bases[f"{name}-caffe"] = replace(plan, caffe=True, url="")  # no published weights
         for base, one in bases.items():
-            found[base] = one
+            plans[base] = one
             for version in VERSIONS.values():
                 for end, layers in DEFORMABLE.items():
-                    found[f"{base}-dcn{version}{end}"] = replace(one, deformable=layers, modulated=version == "v2")
-    return found
+                    plans[f"{base}-dcn{version}{end}"] = replace(one, deformable=layers, modulated=version == "v2")
+    return plans
 
 
 PLAIN: dict[str, Plan] = {
@@ -134,7 +134,7 @@ PLAIN: dict[str, Plan] = {
     "x101-32x4d": _resnext(
         (3, 4, 23, 3),
         32,
-        4,  # torchvision has none; timm names these resnext101_32x4d.gluon_in1k, with torchvision's parameter names
+        4,  # not in torchvision; timm's resnext101_32x4d.gluon_in1k, with torchvision's parameter names
         "https://github.com/rwightman/pytorch-pretrained-gluonresnet/releases/download/v0.1/"
         "gluon_resnext101_32x4d-b253c8c4.pth",
     ),

@@ -1,4 +1,4 @@
-"""What all backbones share: stages that can be kept fixed."""
+"""Base of the backbones: stages that can be frozen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T", bound="Staged")
 
 
 class Staged(nn.Module):
-    """A module in five stages (the stem is the first), some of which may be fixed: weights and statistics."""
+    """A module of five stages, of which the stem is the first; frozen stages keep their weights and statistics."""
 
     channels: list[int]
     mean: tuple[float, float, float]
@@ -18,21 +18,21 @@ class Staged(nn.Module):
     frozen = 0
 
     def stages(self) -> list[list[nn.Module]]:
-        """The modules of the stem and of strides 4, 8, 16 and 32, in order."""
+        """Return the modules of the stem and of strides 4, 8, 16 and 32, in order."""
         raise TypeError(f"{type(self).__name__} names no stages")
 
     def freeze(self, count: int) -> None:
-        """Fix the first `count` stages."""
+        """Freeze the first `count` stages."""
         self.frozen = count
-        for module in self._fixed():
+        for module in self._frozen_modules():
             module.requires_grad_(False)
         self.train(self.training)
 
     def train(self: T, mode: bool = True) -> T:
         super().train(mode)
-        for module in self._fixed():
+        for module in self._frozen_modules():
             module.eval()
         return self
 
-    def _fixed(self) -> list[nn.Module]:
+    def _frozen_modules(self) -> list[nn.Module]:
         return [module for stage in self.stages()[: self.frozen] for module in stage] if self.frozen else []

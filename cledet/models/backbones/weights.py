@@ -1,4 +1,4 @@
-"""A backbone's weights: ImageNet's as published, or those of a file or a URL."""
+"""Weights of a backbone: published ImageNet weights, a file, or a URL."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from cledet.models.backbones.build import backbone_spec, load_backbone
 from cledet.models.network import RetinaNet
 
 HASHED = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
-"""The end of a file's name that carries the beginning of its SHA-256, as torch.hub has it."""
-OTHERWISE = "pass --backbone-weights FILE, or --backbone-weights none to start afresh"
+"""End of a file name with the first digits of its SHA-256, a convention of torch.hub."""
+OTHERWISE = "pass --backbone-weights FILE, or --backbone-weights none for random weights"
 
 
 def load_imagenet(network: RetinaNet, backbone: str, source: str, say: Callable[[str], None]) -> None:
-    """Give the backbone its ImageNet weights (`auto`), or those in a file or at a URL; `say` is told of a download."""
+    """Load ImageNet weights (`auto`), or those in a file or at a URL, into the backbone; `say` logs a download."""
     state = _published(backbone, say) if source == "auto" else _given(source, say)
-    wrong = load_backbone(network.backbone, state)
-    if wrong:
-        raise UserError(f"{source} holds no weights of {backbone}: it lacks {wrong[0]} and {len(wrong) - 1} more")
+    missing = load_backbone(network.backbone, state)
+    if missing:
+        raise UserError(f"{source} holds no weights of {backbone}: it lacks {missing[0]} and {len(missing) - 1} more")
 
 
 def _published(backbone: str, say: Callable[[str], None]) -> dict[str, Tensor]:
-    """The weights that the backbone's name stands for."""
+    """Load the published ImageNet weights of a backbone."""
     spec = backbone_spec(backbone)
     if spec.weights is None:
         if not spec.url:
@@ -47,7 +47,7 @@ def _published(backbone: str, say: Callable[[str], None]) -> dict[str, Tensor]:
 
 
 def _given(source: str, say: Callable[[str], None]) -> dict[str, Tensor]:
-    """The weights in a file, or at an http, https or file URL."""
+    """Load the weights in a file, or at an http, https or file URL."""
     parts = urlparse(source)
     if parts.scheme in ("http", "https"):
         return read_weights(fetch(source, say, "the backbone's weights"))
@@ -58,9 +58,10 @@ def _given(source: str, say: Callable[[str], None]) -> dict[str, Tensor]:
 
 
 def fetch(url: str, say: Callable[[str], None], what: str) -> Path:
-    """The file of torch.hub's cache that has the URL's content, fetched if it is not there; `what` is it called.
+    """Return the path of the URL's content in torch.hub's cache, downloaded if it is missing.
 
-    If the name carries a hash, the content is compared with it, also where the file was there already.
+    `what` describes the file in messages. If its name contains a hash, the content is verified against it, also for a
+    cached file.
     """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / cache_name(url)
@@ -70,7 +71,7 @@ def fetch(url: str, say: Callable[[str], None], what: str) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), expected and expected[1], progress=False)
-        except (OSError, RuntimeError, ValueError) as error:  # no network; another hash; no URL
+        except (OSError, RuntimeError, ValueError) as error:  # no network; a different hash; not a URL
             reason = str(error).partition("\n")[0]
             hint = f"put that file into {folder} as {path.name}, or {OTHERWISE}"
             raise UserError(f"{what} could not be fetched from {url}: {reason}", hint) from None
@@ -79,28 +80,24 @@ def fetch(url: str, say: Callable[[str], None], what: str) -> Path:
 
 
 def cache_name(url: str) -> str:
-    """Name the URL's file in the cache: as torch.hub does if the name carries a hash, else with a hash of the URL.
+    """Name the URL's file in the cache: as torch.hub does if the name contains a hash, else with a hash of the URL.
 
-    Two servers may have different files of one name.
+    Two servers may have different files of the same name.
     """
     name = Path(urlparse(url).path).name
     return name if HASHED.search(name) else f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.{name[-50:]}"
 
 
 def check_hash(path: Path) -> None:
-    """Raise UserError for a file whose name carries the beginning of another SHA-256."""
+    """Verify a file against the first digits of SHA-256 in its name, if any. Raises UserError if they differ."""
     expected = HASHED.search(path.name)
     if expected is None:
         return
-    found = _sha256(path)
-    if not found.startswith(expected[1]):
-        message = f"{path} is not what its name says: its SHA-256 begins with {found[: len(expected[1])]}"
-        raise UserError(message, "delete it, and fetch it again")
-
-
-def _sha256(path: Path) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
+            digest.update(block)
+    if not digest.hexdigest().startswith(expected[1]):
+        start = digest.hexdigest()[: len(expected[1])]
+        message = f"{path} does not match the hash in its name: its SHA-256 begins with {start}"
+        raise UserError(message, "delete it and download it again")

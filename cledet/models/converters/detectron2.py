@@ -1,8 +1,8 @@
-"""Detectron2's RetinaNet, as its model zoo publishes it (.pkl) and as its trainer saves it (.pth).
+"""Converter of Detectron2's RetinaNet, from its model zoo (.pkl) or its trainer (.pth).
 
-What is not in a file is in the configuration that it was trained by; where the weights leave it open it is taken as in
-the published ones, and said. Differences from ours: P6 from C5; a position's anchors size by size, not ratio by ratio,
-and not rounded; images in BGR; in backbones that began at MSRA the stride is in a block's first 1x1 convolution.
+The files hold no configuration. Where the weights leave it open, the published models' configuration is assumed and
+logged. Differences from ours: P6 comes from C5; the anchors of a position are ordered size by size, not ratio by ratio,
+and not rounded; images are in BGR; backbones pretrained by MSRA have the stride in a block's first 1x1 convolution.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from cledet.models.backbones.resnet import IMAGENET_STD, resnet_name
 from cledet.models.converters.imported import (
     CAFFE_MEAN,
     CAFFE_STD,
-    Imported,
+    ConvertedDetector,
+    build_detector,
     halved,
-    imported,
     reorder_anchors,
     tensors_of,
     to_our_images,
@@ -27,9 +27,9 @@ from cledet.models.converters.imported import (
 from cledet.models.network import Architecture
 
 ORDER = (0, 3, 6, 1, 4, 7, 2, 5, 8)
-"""Our anchor i of a position is the ORDER[i]-th there: three ratios of a size, then of the next."""
+"""Index of our anchor i among Detectron2's anchors of a position, which go through the ratios of each size."""
 STATE = ("pixel_mean", "pixel_std", "anchor_generator.")
-"""Beginnings of names that are no weights."""
+"""Prefixes of names that are not weights."""
 NAMES = (
     (r"^backbone\.bottom_up\.stem\.conv1\.norm\.", "backbone.bn1."),
     (r"^backbone\.bottom_up\.stem\.conv1\.", "backbone.conv1."),
@@ -49,16 +49,16 @@ NAMES = (
 
 
 def is_detectron2(content: dict[str, Any]) -> bool:
-    """Whether this holds weights of Detectron2's RetinaNet."""
+    """Return True for the weights of Detectron2's RetinaNet."""
     return {"head.cls_score.weight", "backbone.fpn_lateral3.weight"} <= tensors_of(content.get("model")).keys()
 
 
-def from_detectron2(content: dict[str, Any]) -> Imported:
-    """Detectron2's RetinaNet as ours."""
+def from_detectron2(content: dict[str, Any]) -> ConvertedDetector:
+    """Convert Detectron2's RetinaNet."""
     state = tensors_of(content["model"])
     renamed = {our_name(key): value for key, value in state.items() if not key.startswith(STATE)}
     if len(renamed["head.regression.predict.weight"]) != 9 * 4:
-        raise UserError("a RetinaNet of Detectron2 with other than 9 anchors a position is not read")
+        raise UserError("a RetinaNet of Detectron2 without 9 anchors per position is not supported")
     body = {key.removeprefix("backbone."): value for key, value in renamed.items()}
     bgr, mean, std, caffe, guess = _images(state, resnet_name(body))
     name = resnet_name(body, caffe)
@@ -74,25 +74,25 @@ def from_detectron2(content: dict[str, Any]) -> Imported:
     for key in renamed:
         if ".predict." in key:
             renamed[key] = reorder_anchors(renamed[key], ORDER)
-    return imported(arch, halved(renamed), (), note)
+    return build_detector(arch, halved(renamed), (), note)
 
 
 def our_name(key: str) -> str:
-    """Detectron2's parameter names -> ours."""
+    """Translate a parameter name of Detectron2 to ours."""
     for pattern, ours in NAMES:
         key = re.sub(pattern, ours, key)
     return key
 
 
 def _images(state: dict[str, Tensor], name: str) -> tuple[bool, list[float], list[float], bool, str]:
-    """Whether images are in BGR, their mean and deviation, whether strides are MSRA's; and what of that is a guess.
+    """Return the image format: True for BGR, mean, deviation, True for MSRA's strides, and a note on assumptions.
 
-    A deviation of 1 is that of MSRA's weights, which there are no ResNeXts of; torchvision's have ImageNet's.
+    A deviation of 1 indicates weights of MSRA, which published no ResNeXt; torchvision's weights have ImageNet's.
     """
     if "pixel_mean" in state and "pixel_std" in state:
         mean, std = state["pixel_mean"].flatten().tolist(), state["pixel_std"].flatten().tolist()
         return mean[0] < mean[2], mean, std, max(std) == 1 and not name.startswith("x"), ""
-    guess = "; the file does not say so, but the published ones have it: pixel_mean and pixel_std would tell"
+    guess = "; assumed as in the published models, because the file has no pixel_mean and pixel_std"
     if name.startswith("x"):
         return True, list(CAFFE_MEAN), list(IMAGENET_STD[::-1]), False, guess
     return True, list(CAFFE_MEAN), list(CAFFE_STD), True, guess

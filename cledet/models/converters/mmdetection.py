@@ -1,7 +1,8 @@
-"""MMDetection's RetinaNet, of version 2 or 3 (.pth).
+"""Converter of MMDetection's RetinaNet, version 2 or 3 (.pth).
 
-Its files hold the configuration as text, which is searched, not run. Differences from ours: P6 from C5; no ReLU before
-P7; anchors not rounded; in "caffe" style the stride is in a block's first 1x1 convolution and images are in BGR.
+The files hold the configuration as text, which is searched, never executed. Differences from ours: P6 comes from C5;
+there is no ReLU before P7; anchors are not rounded; in "caffe" style the stride is in a block's first 1x1 convolution
+and images are in BGR.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from torch import Tensor
 
 from cledet.errors import UserError
 from cledet.models.backbones.resnet import IMAGENET_MEAN, IMAGENET_STD, resnet_name
-from cledet.models.converters.imported import CAFFE_MEAN, Imported, halved, imported, tensors_of, to_our_images
+from cledet.models.converters.imported import (
+    CAFFE_MEAN,
+    ConvertedDetector,
+    build_detector,
+    halved,
+    tensors_of,
+    to_our_images,
+)
 from cledet.models.network import Architecture
 
 NAMES = (
@@ -32,21 +40,21 @@ NAMES = (
 
 
 def is_mmdetection(content: dict[str, Any]) -> bool:
-    """Whether this holds weights of MMDetection's RetinaNet."""
+    """Return True for the weights of MMDetection's RetinaNet."""
     return "bbox_head.retina_cls.weight" in tensors_of(content.get("state_dict"))
 
 
-def from_mmdetection(content: dict[str, Any]) -> Imported:
-    """MMDetection's RetinaNet as ours."""
+def from_mmdetection(content: dict[str, Any]) -> ConvertedDetector:
+    """Convert MMDetection's RetinaNet."""
     text = config_of(content)
     renamed = {our_name(key): value for key, value in tensors_of(content["state_dict"]).items()}
     if len(renamed["head.regression.predict.weight"]) != 9 * 4:
-        raise UserError("a RetinaNet of MMDetection with other than 9 anchors a position is not read")
+        raise UserError("a RetinaNet of MMDetection without 9 anchors per position is not supported")
     _check_coder(text)
     name = resnet_name({key.removeprefix("backbone."): value for key, value in renamed.items()}, is_caffe(text))
     bgr, mean, std = images_of(text)
     scale = re.search(r"octave_base_scale\s*=\s*(\d+)", text)
-    guess = "" if text else "; the file holds no configuration, so that is a guess: the text would tell as meta.config"
+    guess = "" if text else "; assumed, because the file holds no configuration in meta.config"
     note = f"a RetinaNet of MMDetection ({name}, images in {'BGR' if bgr else 'RGB'}{guess})"
     arch = Architecture(
         backbone=name,
@@ -58,61 +66,62 @@ def from_mmdetection(content: dict[str, Any]) -> Imported:
         anchors_rounded=False,
     )
     renamed["backbone.conv1.weight"] = to_our_images(renamed["backbone.conv1.weight"], bgr, mean, std)
-    return imported(arch, halved(renamed), class_names(content), note)
+    return build_detector(arch, halved(renamed), class_names(content), note)
 
 
 def our_name(key: str) -> str:
-    """MMDetection's parameter names -> ours."""
+    """Translate a parameter name of MMDetection to ours."""
     for pattern, ours in NAMES:
         key = re.sub(pattern, ours, key)
     return key
 
 
 def config_of(content: Mapping[str, Any]) -> str:
-    """The text of the configuration, as versions 2 and 3 keep it; empty if there is none."""
+    """Return the text of the configuration of version 2 or 3, empty if there is none."""
     meta = content.get("meta") or {}
     return str(meta.get("config") or meta.get("cfg") or "") if isinstance(meta, dict) else ""
 
 
 def is_caffe(text: str) -> bool:
-    """Whether the backbone is of Caffe's style: the stride in a block's first 1x1 convolution."""
+    """Return True for a backbone in Caffe's style, with the stride in a block's first 1x1 convolution."""
     return bool(re.search(r"style\s*=\s*['\"]caffe['\"]", text))
 
 
 def images_of(text: str) -> tuple[bool, list[float], list[float]]:
-    """Whether images are in BGR, and their mean and deviation in that order; without a word of it, RGB and ImageNet's.
+    """Return the image format: True for BGR, and mean and deviation in that order, by default RGB and ImageNet's.
 
-    Version 2 takes RGB where it says nothing, version 3 (which has a data_preprocessor) BGR.
+    The default of version 3, which has a data_preprocessor, is BGR.
     """
-    found = re.search(r"\b(?:bgr_)?to_rgb\s*=\s*(True|False)", text)
-    bgr = found[1] == "False" if found else "data_preprocessor" in text
+    setting = re.search(r"\b(?:bgr_)?to_rgb\s*=\s*(True|False)", text)
+    bgr = setting[1] == "False" if setting else "data_preprocessor" in text
     mean, std = _numbers(text, "mean"), _numbers(text, "std")
     return bgr, mean or list(CAFFE_MEAN if bgr else IMAGENET_MEAN), std or list(IMAGENET_STD)
 
 
 def _p6_from(renamed: dict[str, Tensor], text: str) -> Literal["p5", "c5"]:
-    """What P6 is made of: what has as many channels as its convolution takes."""
+    """Determine the source of P6 from the number of input channels of its convolution."""
     if "on_lateral" in text:
-        raise UserError("a RetinaNet of MMDetection with P6 from the lateral maps is not read", "P5 and C5 are known")
+        hint = "only P6 from P5 or C5 is"
+        raise UserError("a RetinaNet of MMDetection with P6 from the lateral maps is not supported", hint)
     inputs = renamed["neck.extra_blocks.p6.weight"].shape[1] if "neck.extra_blocks.p6.weight" in renamed else 0
     return "c5" if inputs == renamed["neck.inner_blocks.2.0.weight"].shape[1] else "p5"
 
 
 def _check_coder(text: str) -> None:
-    """Raise UserError where the deltas are scaled, which ours are not."""
+    """Raise UserError if the deltas are scaled; ours are not."""
     means, stds = _numbers(text, "target_means") or [0.0], _numbers(text, "target_stds") or [1.0]
     if set(means) != {0.0} or set(stds) != {1.0}:
-        raise UserError(f"a RetinaNet of MMDetection with target_stds {stds} is not read", "its deltas are scaled")
+        raise UserError(f"a RetinaNet of MMDetection with target_stds {stds} is not supported", "its deltas are scaled")
 
 
 def _numbers(text: str, name: str) -> list[float]:
-    """The first list of numbers that is given that name."""
-    found = re.search(rf"\b{name}\s*=\s*[\[(]([^\])]*)[\])]", text)
-    return [float(word) for word in found[1].split(",") if word.strip()] if found else []
+    """Return the first list of numbers assigned to that name."""
+    setting = re.search(rf"\b{name}\s*=\s*[\[(]([^\])]*)[\])]", text)
+    return [float(word) for word in setting[1].split(",") if word.strip()] if setting else []
 
 
 def class_names(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the classes, where the file has them."""
+    """Return the class names, empty if the file has none."""
     meta = content.get("meta") or {}
     of_data = meta.get("dataset_meta") or {}
     names = of_data.get("classes") or of_data.get("CLASSES") or meta.get("CLASSES") or ()

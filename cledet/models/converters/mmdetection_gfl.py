@@ -1,7 +1,7 @@
-"""MMDetection's GFL, of version 2 or 3 (.pth).
+"""Converter of MMDetection's GFL, version 2 or 3 (.pth).
 
-Ours computes the same: points on multiples of the stride, P6 and P7 from P5 without ReLU, distances over 0 to 16
-strides. What is the same as in its RetinaNet is read by `cledet.models.converters.mmdetection`.
+Our GFL computes the same: points on multiples of the stride, P6 and P7 from P5 without ReLU, distances over 0 to 16
+strides. `cledet.models.converters.mmdetection` converts the parts that RetinaNet has too.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from cledet.errors import UserError
 from cledet.models.backbones.resnet import resnet_name
-from cledet.models.converters.imported import Imported, halved, imported, tensors_of, to_our_images
+from cledet.models.converters.imported import ConvertedDetector, build_detector, halved, tensors_of, to_our_images
 from cledet.models.converters.mmdetection import class_names, config_of, images_of, is_caffe, our_name
 from cledet.models.heads import BINS
 from cledet.models.network import Architecture
 
 WIDTH = 256
-"""Channels of the pyramid and the head; of others MMDetection norms in groups of another size."""
+"""Channels of the pyramid and the head; with others, MMDetection's group norms differ from ours."""
 NAMES = (
     (r"^bbox_head\.", "head."),
     (r"^head\.cls_convs\.", "head.classification.convs."),
@@ -34,12 +34,12 @@ NAMES = (
 
 
 def is_gfl(content: dict[str, Any]) -> bool:
-    """Whether this holds weights of MMDetection's GFL, or of the code that it came from."""
+    """Return True for the weights of MMDetection's GFL, or of GFL's original code."""
     return "bbox_head.gfl_cls.weight" in _weights(content)
 
 
-def from_gfl(content: dict[str, Any]) -> Imported:
-    """MMDetection's GFL as ours. Raises UserError where the two would differ."""
+def from_gfl(content: dict[str, Any]) -> ConvertedDetector:
+    """Convert MMDetection's GFL. Raises UserError where the two differ."""
     state, text = _weights(content), config_of(content)
     _refuse_others(state)
     renamed = {_our_name(key): value for key, value in state.items()}
@@ -52,29 +52,29 @@ def from_gfl(content: dict[str, Any]) -> Imported:
     renamed["backbone.conv1.weight"] = to_our_images(renamed["backbone.conv1.weight"], bgr, mean, std)
     classes = len(renamed["head.classification.predict.weight"])
     arch = Architecture(backbone=name, classes=classes, anchor_scale=8.0, head="gfl")
-    guess = "" if text else "; the file holds no configuration, so that is a guess"
+    guess = "" if text else "; assumed, because the file holds no configuration"
     note = f"a GFL of MMDetection ({name}, images in {'BGR' if bgr else 'RGB'}{guess})"
-    return imported(arch, halved(renamed), class_names(content), note)
+    return build_detector(arch, halved(renamed), class_names(content), note)
 
 
 def _weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a file, whether it holds more or is the state_dict alone."""
+    """Return the tensors of a file with a state_dict, or of a state_dict alone."""
     return tensors_of(content.get("state_dict", content))
 
 
 def _refuse_others(state: Mapping[str, Tensor]) -> None:
-    """Raise UserError for a GFL that our network does not compute."""
+    """Raise UserError for a GFL that our network cannot represent."""
     if "bbox_head.integral.project" not in state:
-        message = "these weights are of GFL's first code, whose points lie half a stride from MMDetection 2's"
+        message = "these weights are of GFL's original code, whose points lie half a stride from MMDetection 2's"
         raise UserError(message, "take the weights of MMDetection 2 or 3")
     if len(state["bbox_head.integral.project"]) != BINS + 1:
-        raise UserError(f"a GFL with distances up to {len(state['bbox_head.integral.project']) - 1} is not read")
+        raise UserError(f"a GFL with distances up to {len(state['bbox_head.integral.project']) - 1} is not supported")
     if len(state.get("neck.lateral_convs.0.conv.weight", ())) != WIDTH:
-        raise UserError(f"a GFL whose pyramid has not {WIDTH} channels is not read")
+        raise UserError(f"a GFL whose pyramid does not have {WIDTH} channels is not supported")
 
 
 def _our_name(key: str) -> str:
-    """Its parameter names -> ours: the head's, and the rest as in RetinaNet."""
+    """Translate a parameter name of the head to ours, and the others as in RetinaNet."""
     for pattern, ours in NAMES:
         key = re.sub(pattern, ours, key)
     return our_name(key)

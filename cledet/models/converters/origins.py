@@ -1,4 +1,4 @@
-"""Where the origin of a file of weights is recognised."""
+"""Converters of other projects' weights."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from typing import Any
 
 from cledet.errors import UserError
 from cledet.models.converters.detectron2 import from_detectron2, is_detectron2
-from cledet.models.converters.imported import Imported
+from cledet.models.converters.imported import ConvertedDetector
 from cledet.models.converters.mmdetection import from_mmdetection, is_mmdetection
 from cledet.models.converters.mmdetection_gfl import from_gfl, is_gfl
 from cledet.models.converters.torchvision import from_torchvision, is_torchvision
 
 
-def from_elsewhere(content: dict[str, Any]) -> Imported | None:
-    """A detector of another project from a file's content; None if no known project writes such files.
+def convert_weights(content: dict[str, Any]) -> ConvertedDetector | None:
+    """Convert the content of another project's file; return None if no converter recognizes it.
 
-    Raises UserError for a network of theirs that ours cannot be.
+    Raises UserError for a network that cledet cannot build.
     """
-    for name, (recognise, read) in ORIGINS.items():
-        if recognise(content):
+    for name, (recognizes, convert) in CONVERTERS.items():
+        if recognizes(content):
             try:
-                return read(content)
+                return convert(content)
             except KeyError as error:
                 raise UserError(
-                    f"a detector of {name}: it lacks {error}", "it is another network, or not whole"
+                    f"a detector of {name}: it lacks {error}", "it is another network, or incomplete"
                 ) from None
             except (AttributeError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
-                # Each origin takes its weights apart by shape before anything compares all of them with a network's.
+                # Each converter takes its weights apart by shape before all of them are compared with a network's.
                 reason = str(error).partition("\n")[0]
                 message = f"a detector of {name} with weights of other shapes: {reason}"
-                raise UserError(message, "it is another network, or not whole") from None
+                raise UserError(message, "it is another network, or incomplete") from None
     return None
 
 
-ORIGINS: dict[str, tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any]], Imported]]] = {
+CONVERTERS: dict[str, tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any]], ConvertedDetector]]] = {
     "torchvision": (is_torchvision, from_torchvision),
     "Detectron2": (is_detectron2, from_detectron2),
     "MMDetection": (is_mmdetection, from_mmdetection),

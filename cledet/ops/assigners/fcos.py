@@ -1,7 +1,4 @@
-"""FCOS: a point answers for the smallest ground truth that it lies in and whose size its level is for.
-
-And centerness, which says how near to the middle of it.
-"""
+"""FCOS: points are assigned to the smallest ground truth that contains them and fits their level; and centerness."""
 
 from __future__ import annotations
 
@@ -15,17 +12,17 @@ from cledet.ops.box_coder import encode_distances
 from cledet.ops.boxes import area, centers
 
 SHORTEST, LONGEST = 4.0, 8.0
-"""A level's objects: the longest distance from point to side lies between so many of its strides."""
+"""Range of a level's longest distance from point to side, in its strides."""
 
 
 def assign_fcos(anchors: Tensor, gt_boxes: Tensor, strides: Tensor, *, radius: float = 1.5, chunk: int = 16) -> Tensor:
-    """Assignment [N, A] int64: the ground truth's index, or -1 background; nothing is ignored.
+    """Assign the centres of anchors by FCOS: [N, A] int64, the ground truth's index or -1 background; none is ignored.
 
-    anchors [A, 4], of which only the centres count; gt_boxes [N, G, 4] padded with zero boxes; strides [A] of the
-    anchors' levels. A point lies inside its ground truth, and nearer than `radius` strides to its centre, across and
-    down (0: anywhere in it). The longest of its four distances to the sides is 4 to 8 strides, on the lowest level 0 to
-    8, on the highest 4 or more. Of several the ground truth of smallest area, the first of equals. Memory is
-    N * A * chunk floats. Source: Tian et al., "FCOS" (arXiv 1904.01355), sections 3.1 and 3.2; the radius came later.
+    anchors [A, 4]; gt_boxes [N, G, 4] padded with zero boxes; strides [A] of the anchors' levels. A point must lie in
+    the ground truth, and within `radius` strides of its centre in x and in y (0 for no limit). Its longest distance to
+    the four sides must be 4 to 8 strides; the lowest level has no lower limit, the highest no upper limit. Of several
+    ground truths the one of smallest area is taken, ties by the lowest index. Memory is N * A * chunk floats.
+    Source: Tian et al., "FCOS" (arXiv 1904.01355), sections 3.1 and 3.2; the radius came later.
     """
     smallest = torch.full((len(gt_boxes), len(anchors)), torch.inf, device=anchors.device)
     assigned = torch.full_like(smallest, BACKGROUND, dtype=torch.int64)
@@ -39,7 +36,7 @@ def assign_fcos(anchors: Tensor, gt_boxes: Tensor, strides: Tensor, *, radius: f
 
 
 def centerness(distances: Tensor) -> Tensor:
-    """How central [...] a point lies, 1 in the middle, 0 on a side or outside; distances (l, t, r, b) [..., 4].
+    """Compute the centerness [...] of distances (l, t, r, b) [..., 4]: 1 in the middle, 0 on a side or outside.
 
         sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))
 
@@ -50,11 +47,11 @@ def centerness(distances: Tensor) -> Tensor:
 
 
 def _fits(anchors: Tensor, boxes: Tensor, strides: Tensor, radius: float) -> Tensor:
-    """Which anchors [A, 4] may answer for boxes [N, G, 1, 4]: bool [N, G, A]."""
+    """Select the anchors [A, 4] that may be assigned to boxes [N, G, 1, 4]: bool [N, G, A]."""
     distances = encode_distances(boxes, anchors, strides)
     longest = distances.amax(-1)
     low = torch.where(strides == strides.min(), 0, SHORTEST)
     high = torch.where(strides == strides.max(), torch.inf, LONGEST)
-    off = (centers(anchors) - centers(boxes)).abs().amax(-1) / strides
-    near = off < (radius or math.inf)
+    offset = (centers(anchors) - centers(boxes)).abs().amax(-1) / strides
+    near = offset < (radius or math.inf)
     return (distances.amin(-1) > 0) & near & (longest >= low) & (longest <= high)

@@ -1,4 +1,4 @@
-"""Which ground truth an anchor answers for: RetinaNet's assignment by highest IoU, and its parts."""
+"""RetinaNet's assignment of anchors by highest IoU, and its parts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ IGNORED = -2
 
 
 class Matches(NamedTuple):
-    """What each of A anchors has to do with the ground truths of its image.
+    """Highest IoU of each of A anchors with the ground truths of its image.
 
-    iou [..., A] its highest IoU; gt [..., A] int64 whose IoU that is (ties: the lowest index; 0 where there
-    is none); best [..., A] bool whether some ground truth overlaps no anchor more than this one (ties
-    included).
+    iou [..., A]; gt [..., A] int64, the index of that ground truth (ties: the lowest; 0 without overlap); best [..., A]
+    bool, true if the anchor has the highest IoU of all anchors with some ground truth (ties included).
     """
 
     iou: Tensor
@@ -27,10 +26,10 @@ class Matches(NamedTuple):
 
 
 def match(anchors: Tensor, gt_boxes: Tensor, chunk: int = 16) -> Matches:
-    """Compare anchors [A, 4] with gt_boxes [..., G, 4], `chunk` ground truths at a time.
+    """Match anchors [A, 4] with gt_boxes [..., G, 4] by IoU, `chunk` ground truths at a time.
 
-    Images of a batch [N, G, 4] are padded with zero boxes: a box without area matches nothing. Memory is
-    N * A * chunk floats, however many ground truths there are.
+    The ground truths of a batch [N, G, 4] are padded with zero boxes, which match no anchor. Memory is N * A * chunk
+    floats for any number of ground truths.
     """
     shape = (*gt_boxes.shape[:-2], len(anchors))
     iou = torch.zeros(shape, device=anchors.device)
@@ -48,11 +47,11 @@ def match(anchors: Tensor, gt_boxes: Tensor, chunk: int = 16) -> Matches:
 
 
 def assign_from(matches: Matches, *, fg_threshold: float = 0.5, bg_threshold: float = 0.4) -> Tensor:
-    """Assignment [..., A] int64 by IoU: the ground truth's index, -1 background, -2 ignored.
+    """Assign anchors by IoU: [..., A] int64, the ground truth's index, -1 background, -2 ignored.
 
-    Foreground from fg_threshold on, background under bg_threshold, ignored between; and every ground truth
-    keeps its best anchors however low their IoU, each of which answers for the ground truth that it overlaps
-    most.
+    An anchor is positive if its IoU is at least fg_threshold, background if it is below bg_threshold, ignored between.
+    The best anchors of every ground truth are positive at any IoU. A positive anchor is assigned to the ground truth
+    that it overlaps most.
     """
     positive = (matches.iou >= fg_threshold) | matches.best
     otherwise = torch.where(matches.iou < bg_threshold, BACKGROUND, IGNORED)
@@ -62,7 +61,7 @@ def assign_from(matches: Matches, *, fg_threshold: float = 0.5, bg_threshold: fl
 def assign_max_iou(
     anchors: Tensor, gt_boxes: Tensor, *, fg_threshold: float = 0.5, bg_threshold: float = 0.4
 ) -> Tensor:
-    """Assign anchors [A, 4] to gt_boxes [..., G, 4] by IoU: [..., A] int64, as `assign_from` says.
+    """Assign anchors [A, 4] to gt_boxes [..., G, 4] by IoU: [..., A] int64, see `assign_from`.
 
     Source: Lin et al., "Focal Loss for Dense Object Detection" (arXiv 1708.02002), section 4.
     """
@@ -72,10 +71,10 @@ def assign_max_iou(
 def ignore_regions(
     assignment: Tensor, anchors: Tensor, ignored_boxes: Tensor, threshold: float = 0.5, chunk: int = 16
 ) -> Tensor:
-    """Ignore the background anchors that lie in a region where nobody said what there is (crowd, difficult).
+    """Ignore the background anchors that lie in an ignored region (crowds, difficult objects).
 
-    assignment [..., A], anchors [A, 4], ignored_boxes [..., K, 4] padded with zero boxes. An anchor lies in a
-    region if it shares more than `threshold` of its own area with it.
+    assignment [..., A], anchors [A, 4], ignored_boxes [..., K, 4] padded with zero boxes. An anchor lies in a region
+    that covers more than `threshold` of the anchor's area.
     """
     inside = torch.zeros_like(assignment, dtype=torch.bool)
     for start in range(0, ignored_boxes.shape[-2], chunk):

@@ -36,7 +36,7 @@ def described(path: str = "p", folder: str = ".", **changes: object) -> str:
     return yaml.safe_dump({"path": path, "val": "v.json", "archives": [archive]})
 
 
-def test_what_ships(cache):
+def test_shipped_data_sets(cache):
     assert SHIPPED == ("coco", "shapes", "voc")
     assert [open_set(name).root for name in SHIPPED] == [
         cache / "coco",
@@ -94,7 +94,7 @@ def test_no_two_archives_share_a_digest_or_a_size():
     assert len({archive.sha256 for archive in archives}) == len({archive.bytes for archive in archives}) == 6
 
 
-def test_shapes_is_what_is_drawn(cache, monkeypatch):
+def test_shapes_is_drawn(cache, monkeypatch):
     shapes = open_set("shapes")
     assert shapes.root.name == f"shapes-{VERSION}"
     monkeypatch.setattr("cledet.data.shapes.dataset.draw_shapes.__defaults__", ({"train": 1, "val": 1}, 0))
@@ -124,7 +124,7 @@ def test_a_yaml_of_the_users_own(tmp_path):
     assert (moved.root, moved.copy) == (tmp_path / "to" / "p", tmp_path / "to" / "d.yaml")
 
 
-def test_the_root_itself_is_no_sign_of_a_data_set(tmp_path):
+def test_an_existing_root_alone_is_not_a_data_set(tmp_path):
     text = described().replace("v.json", "{images: ., annotations: v.json}")
     assert open_set(write(tmp_path, text)).wanted == (tmp_path / "p" / "v.json",)
 
@@ -134,7 +134,7 @@ def test_a_path_elsewhere_is_the_users_choice_but_archives_stay_in_it(tmp_path):
     (tmp_path / "yaml").mkdir()
     assert open_set(write(tmp_path / "yaml", described(str(big), "x"))).root == big
     for path, folder in ((str(big), ".."), ("p", "../.."), ("p", "/etc"), ("../data", "../..")):
-        with pytest.raises(UserError, match="would be unpacked into"):
+        with pytest.raises(UserError, match="would be unpacked to"):
             open_set(write(tmp_path / "yaml", described(path, folder)))
     with pytest.raises(UserError, match="'path' leads out of its folder, so --to cannot move it"):
         open_set(write(tmp_path / "yaml", described(str(big))), tmp_path / "to")
@@ -146,7 +146,7 @@ def test_a_path_elsewhere_is_the_users_choice_but_archives_stay_in_it(tmp_path):
         ({"url": "file:///etc/x.zip"}, r"'archives\[0\]\.url' is invalid: it must begin with https"),
         ({"url": "ftp://h/x.zip"}, "it must begin with https"),
         ({"url": "https:///x.zip"}, "it must begin with https"),
-        ({"url": "http://h/a b.zip"}, "blanks written as %20"),
+        ({"url": "http://h/a b.zip"}, "encode blanks as %20"),
         ({"url": "http://h/x.rar"}, r"it must end in \.zip"),
         ({"url": "http://h/.zip"}, r"it must end in \.zip"),
         ({"url": "http://h/a%2F..%5C..%5Cx.zip"}, r"it must end in \.zip"),
@@ -185,7 +185,7 @@ def test_mistakes_in_a_yaml(tmp_path, text, words):
     ("name", "words"), [("cocoo", "did you mean coco"), ("nowhere/vco.yaml", "did you mean voc"), ("x", "choose from")]
 )
 def test_an_unknown_name(name, words):
-    with pytest.raises(UserError, match=rf"{name} is neither a YAML file nor a data set that ships.*{words}"):
+    with pytest.raises(UserError, match=rf"{name} is neither a YAML file nor a shipped data set.*{words}"):
         open_set(name)
 
 

@@ -95,7 +95,7 @@ def stop_at(monkeypatch, module, name: str, number: int, after: bool = False) ->
     monkeypatch.setattr(module, name, stopping)
 
 
-def test_a_data_set_is_brought_to_its_place_and_opens(server, described, squares):
+def test_a_downloaded_data_set_is_in_place_and_opens(server, described, squares):
     assert get(described)
     assert tree(described.parent / "s") == tree(squares)
     assert names(described.parent) == {"s", "squares.yaml"}
@@ -105,7 +105,7 @@ def test_a_data_set_is_brought_to_its_place_and_opens(server, described, squares
     assert (len(source.index("train")), len(source.index("val"))) == (6, 4)
 
 
-def test_a_second_time_there_is_nothing_to_do(server, described):
+def test_a_second_download_does_nothing(server, described):
     get(described)
     before = tree(described.parent)
     server.asked.clear()
@@ -122,16 +122,16 @@ def test_a_data_set_that_the_user_has_is_recognised(server, described, squares, 
     assert (tmp_path / "to" / "squares.yaml").read_bytes() == described.read_bytes()
 
 
-def test_to_another_folder_goes_a_yaml_that_fits(described, squares, tmp_path):
+def test_a_download_to_another_folder_has_a_matching_yaml(described, squares, tmp_path):
     assert get(described, tmp_path / "x" / "to")
     assert names(tmp_path / "x" / "to") == {"s", "squares.yaml"}
     assert names(described.parent) == {"squares.yaml"}
     assert not get(tmp_path / "x" / "to" / "squares.yaml")
 
 
-def test_a_yaml_that_says_something_else_is_not_written_over(server, described, tmp_path):
+def test_another_yaml_is_not_overwritten(server, described, tmp_path):
     (tmp_path / "squares.yaml").write_text("path: mine")
-    with pytest.raises(UserError, match=r"squares.yaml is there and is not .*d/squares\.yaml"):
+    with pytest.raises(UserError, match=r"squares.yaml exists and differs from .*d/squares\.yaml"):
         get(described, tmp_path)
     assert server.asked == []
     assert (tmp_path / "squares.yaml").read_text() == "path: mine"
@@ -163,7 +163,7 @@ def test_a_tar_that_holds_the_root_itself(server, tmp_path):
 def test_the_yamls_own_folder_may_be_the_root(described, squares):
     change(described, path=".")
     (described.parent / "val").mkdir()
-    with pytest.raises(UserError, match=r"d/val is there, but .*d/train is not"):
+    with pytest.raises(UserError, match=r"d/val exists, but .*d/train does not"):
         get(described)
     (described.parent / "val").rmdir()
     (described.parent / "mine.txt").touch()
@@ -183,21 +183,27 @@ def test_an_archive_may_go_into_a_folder_that_is_there(server, described, square
     assert names(described.parent / "s") == {"annotations", "val", "photos"}
 
 
-STEPS = [(download, "fetch"), (unpack, "_write"), (download, "unpack"), (Path, "unlink"), (download, "_settle")]
+STEPS = [
+    (download, "fetch"),
+    (unpack, "_write"),
+    (download, "unpack"),
+    (Path, "unlink"),
+    (download, "_move_into_place"),
+]
 
 
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("step", STEPS, ids=[name for _, name in STEPS])
-def test_interrupted_anywhere_it_is_no_data_set_and_goes_on(
+def test_a_download_interrupted_at_any_step_is_not_a_data_set_and_resumes(
     server, described, squares, monkeypatch, step, number, after
 ):
     with monkeypatch.context() as patch:
         stop_at(patch, *step, number, after)
-        with pytest.raises(KeyboardInterrupt) if (step[1], number) != ("_settle", 2) else nullcontext():
+        with pytest.raises(KeyboardInterrupt) if (step[1], number) != ("_move_into_place", 2) else nullcontext():
             get(described)
     chosen = open_set(str(described))
-    assert chosen.complete == (step[1] == "_settle" and (after or number == 2))
+    assert chosen.complete == (step[1] == "_move_into_place" and (after or number == 2))
     if chosen.root.exists() and not chosen.complete:
         assert names(chosen.root) == {"squares.part"}
     get(described)
@@ -205,7 +211,9 @@ def test_interrupted_anywhere_it_is_no_data_set_and_goes_on(
     assert len(server.asked) == 2
 
 
-def test_interrupted_while_it_moves_it_is_no_data_set_and_goes_on(server, described, squares, monkeypatch):
+def test_a_download_interrupted_while_moving_files_is_not_a_data_set_and_resumes(
+    server, described, squares, monkeypatch
+):
     rename, moved = Path.rename, []
 
     def renaming(path, target):
@@ -227,7 +235,7 @@ def test_interrupted_while_it_moves_it_is_no_data_set_and_goes_on(server, descri
     assert tree(chosen.root) == tree(squares)
 
 
-def test_interrupted_while_it_clears_up_it_is_done(server, described, squares, monkeypatch):
+def test_a_download_interrupted_while_cleaning_up_is_complete(server, described, squares, monkeypatch):
     with monkeypatch.context() as patch:
         stop_at(patch, download.shutil, "rmtree", 1)
         with pytest.raises(KeyboardInterrupt):
@@ -278,16 +286,16 @@ def test_a_wrong_archive_of_the_users_own_is_left_alone(server, described):
 
 def test_a_wrong_archive_of_the_server_leaves_no_data_set(server, described):
     server.files["train.zip"] = bytes(len(server.files["train.zip"]))
-    with pytest.raises(UserError, match=r"train\.zip.part has the sha256"):
+    with pytest.raises(UserError, match=r"train\.zip\.\w{8}\.part has the sha256"):
         get(described)
     assert names(described.parent / "s") == {"squares.part"}
 
 
-def test_what_is_in_the_way_is_not_written_over(server, described, squares):
+def test_existing_files_are_not_overwritten(server, described, squares):
     file = described.parent / "s" / "annotations"
     file.parent.mkdir()
     file.write_text("mine")
-    with pytest.raises(UserError, match=r"s/annotations is in the way of what was unpacked \(move it away"):
+    with pytest.raises(UserError, match=r"s/annotations is in the way of the extracted files \(move it away"):
         get(described)
     assert names(file.parent) == {"annotations", "squares.part"}
     file.unlink()
@@ -297,29 +305,29 @@ def test_what_is_in_the_way_is_not_written_over(server, described, squares):
     assert tree(file.parent) == tree(squares)
 
 
-def test_half_a_data_set_of_the_users_own_is_not_added_to(server, described):
+def test_a_users_partial_data_set_is_not_completed(server, described):
     (described.parent / "s" / "train").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"s/train is there, but .*instances_train\.json is not .*--to"):
+    with pytest.raises(UserError, match=r"s/train exists, but .*instances_train\.json does not .*--to"):
         get(described)
     assert server.asked == []
     assert names(described.parent / "s") == {"train"}
 
 
-def test_archives_without_what_the_splits_name(described, squares):
+def test_archives_without_the_files_of_the_splits(described, squares):
     change(described, val="annotations/instances_vla.json")
-    with pytest.raises(UserError, match=r"names .*instances_vla.json, which none of its archives holds"):
+    with pytest.raises(UserError, match=r"names .*instances_vla.json, which is in none of its archives"):
         get(described)
     assert names(described.parent / "s") == {"squares.part"}
     change(described, val="annotations/instances_val.json")
     assert get(described)
 
 
-def test_a_full_disk_is_noticed_before(server, described, monkeypatch):
+def test_a_full_disk_is_an_error_before_the_download(server, described, monkeypatch):
     notes, train = (len(server.files[name]) for name in ("notes.zip", "train.zip"))
     needed = max(2 * notes, notes + 2 * train)  # the first archive is gone when the second one comes
     room = SimpleNamespace(free=needed - 1)
     monkeypatch.setattr(unpack.shutil, "disk_usage", lambda folder: room)
-    with pytest.raises(UserError, match=r"to fetch and unpack squares takes .* of room \(make room, or .*--to"):
+    with pytest.raises(UserError, match=r"to fetch and unpack squares takes .* free \(make room, or .*--to"):
         get(described)
     assert server.asked == []
     assert names(described.parent) == {"squares.yaml"}
@@ -335,7 +343,7 @@ def test_a_full_disk_is_noticed_before(server, described, monkeypatch):
     assert get(described)
 
 
-def test_nothing_is_left_where_nothing_came(described, server):
+def test_a_download_without_data_leaves_no_files(described, server):
     server.refusals = [404]
     with pytest.raises(UserError, match="404"):
         get(described)
@@ -356,7 +364,7 @@ def test_a_folder_that_cannot_be_written(described, tmp_path):
         get(described, tmp_path / "file")
 
 
-def test_two_at_once_do_not_mix(described):
+def test_two_downloads_at_once_are_refused(described):
     chosen = open_set(str(described))
     with download._work_folder(chosen), pytest.raises(UserError, match="another process is fetching squares"):
         download.download(chosen, quiet)
@@ -373,7 +381,7 @@ def test_shapes_are_drawn(tmp_path, monkeypatch):
     assert len(open_source(tmp_path / "to" / "shapes.yaml").index("train")) == 2
 
 
-def test_the_list_says_what_is_there(tmp_path, monkeypatch):
+def test_the_list_shows_the_state_of_each_data_set(tmp_path, monkeypatch):
     monkeypatch.setenv("CLEDET_CACHE", str(tmp_path))
     open_set("voc").work.mkdir(parents=True)
     for path in open_set("coco").wanted:
@@ -382,6 +390,6 @@ def test_the_list_says_what_is_there(tmp_path, monkeypatch):
     assert states == {"coco": ("there", 20_405_354_669), "shapes": ("not there", 0), "voc": ("begun", 2_910_691_840)}
 
 
-def test_a_work_folder_lies_on_the_disk_of_the_data_set(tmp_path):
+def test_the_work_folder_is_on_the_disk_of_the_data_set(tmp_path):
     chosen = replace(open_set("coco"), root=tmp_path / "big" / "coco")
     assert chosen.work == tmp_path / "big" / "coco" / "coco.part"

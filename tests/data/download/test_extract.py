@@ -89,7 +89,7 @@ def test_modes_of_the_archive_are_not_taken_over(tmp_path):
         ("a/..", "leads out of the folder"),
     ],
 )
-def test_members_that_lead_elsewhere(tmp_path, make, name, words):
+def test_members_outside_the_folder(tmp_path, make, name, words):
     archive = make(tmp_path / ("a.zip" if make is zipped else "a.tar"), {"good": b"1", name: b"2"})
     with pytest.raises(UserError, match=r"a\.(zip|tar) was not unpacked: its member '.*' " + words):
         unpack(archive, tmp_path / "in" / "out", quiet)
@@ -138,7 +138,7 @@ def test_a_truncated_archive(tmp_path, name, share):
     how = {} if name in ("a.zip", "a.tar") else {"mode": "w:" + name.rpartition(".")[2]}
     file = (zipped if name == "a.zip" else tarred)(tmp_path / name, GOOD, **how)
     file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
-    with pytest.raises(UserError, match=r"^a\.\w.* (is damaged or of an unknown kind|could not be unpacked)"):
+    with pytest.raises(UserError, match=r"^a\.\w.* (is damaged or not supported|could not be unpacked)"):
         unpack(file, tmp_path / "out", quiet)
 
 
@@ -151,7 +151,7 @@ def test_flipped_bits_in_a_zip(tmp_path):
         unpack(file, tmp_path / "out", quiet)
 
 
-def test_a_bomb_that_lies_about_its_size(tmp_path):
+def test_a_zip_bomb_with_a_false_size_is_refused(tmp_path):
     """A zip member of a megabyte that declares ten bytes: no more than those are written, and it counts as damaged."""
     file = zipped(tmp_path / "a.zip", {"x": b"\0" * 1_000_000})
     content = bytearray(file.read_bytes())
@@ -175,15 +175,15 @@ def test_a_member_of_less_than_it_declares(tmp_path):
 
 
 @pytest.mark.parametrize("make", [zipped, tarred])
-def test_a_bomb_that_is_honest_needs_room(tmp_path, make, monkeypatch):
+def test_a_zip_bomb_with_its_true_size_needs_disk_space(tmp_path, make, monkeypatch):
     archive = make(tmp_path / ("a.zip" if make is zipped else "a.tar"), {"x": b"\0" * 2_000_000})
     monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_999_999))
-    with pytest.raises(UserError, match=r"to unpack a\.\w+ takes 2\.0 MB, and .*out has 2\.0 MB of room"):
+    with pytest.raises(UserError, match=r"to unpack a\.\w+ takes 2\.0 MB, and .*out has 2\.0 MB free"):
         unpack(archive, tmp_path / "out", quiet)
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_what_an_interrupted_unpacking_left_is_written_over_and_counts_as_room(tmp_path, monkeypatch):
+def test_files_of_an_interrupted_extraction_are_overwritten_and_count_as_free_space(tmp_path, monkeypatch):
     (tmp_path / "out" / "images").mkdir(parents=True)
     (tmp_path / "out" / "images" / "a.jpg").write_bytes(b"?" * 4000)
     (tmp_path / "out" / "empty.txt").write_bytes(b"?" * 9)  # what it gives back is not counted on

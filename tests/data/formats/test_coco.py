@@ -107,7 +107,7 @@ GOOD = {"id": 5, "image_id": 7, "category_id": 4, "bbox": [1, 2, 3, 4]}
         ({"id": None, "area": "big"}, "entry", "annotation None: expected float | null, got str - at $.area"),
     ],
 )
-def test_what_is_wrong_with_an_annotation(tmp_path: Path, change: dict[str, Any], kind: str, words: str) -> None:
+def test_invalid_annotations(tmp_path: Path, change: dict[str, Any], kind: str, words: str) -> None:
     index = read_coco(write(tmp_path, {**content(), "annotations": [GOOD, {**GOOD, **change}, {**GOOD, **change}]}))
     (error,) = index.annotation_errors
     assert (error.kind, error.count) == (kind, 2)
@@ -115,7 +115,7 @@ def test_what_is_wrong_with_an_annotation(tmp_path: Path, change: dict[str, Any]
     assert index.xywh.tolist() == [[1, 2, 3, 4]]
 
 
-def test_what_lacks_a_key_is_named_by_its_place(tmp_path: Path) -> None:
+def test_an_entry_without_a_key_is_named_by_its_position(tmp_path: Path) -> None:
     data = {**content(), "images": [{"id": 7}, *content()["images"]], "annotations": [{"image_id": 7}, "x"]}
     index = read_coco(write(tmp_path, data))
     image, box, word = (example for error in index.annotation_errors for example in error.examples)
@@ -154,7 +154,7 @@ def test_a_file_of_images_only(tmp_path: Path) -> None:
     assert "its images count as unlabelled" in index.notes[0]
 
 
-def test_the_parent_class_of_a_roboflow_export_goes(tmp_path: Path) -> None:
+def test_the_parent_class_of_a_roboflow_export_is_dropped(tmp_path: Path) -> None:
     categories = [
         {"id": 0, "name": "cells", "supercategory": "none"},
         {"id": 1, "name": "red", "supercategory": "cells"},
@@ -208,7 +208,7 @@ def test_an_absolute_name_inside_of_the_data_set_is_read(tmp_path: Path) -> None
     assert len(open_source(write(tmp_path, data)).index("val")) == 2
 
 
-def test_what_is_not_coco_is_refused(tmp_path: Path) -> None:
+def test_json_that_is_not_coco_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a list, as detections are"):
         read_coco(write(tmp_path, []))
     (tmp_path / "x.json").write_text("{")
@@ -282,7 +282,7 @@ BIG, LONG = 2**70, "x" * 300
         ("annotations", {"id": "x" * 5000, "image_id": None}, "annotation x{40}: expected int"),
     ],
 )
-def test_what_the_columns_cannot_hold_is_an_annotation_error(
+def test_values_beyond_the_columns_are_annotation_errors(
     tmp_path: Path, place: str, change: dict[str, Any], words: str
 ) -> None:
     data = content()
@@ -308,7 +308,7 @@ def test_what_the_columns_cannot_hold_is_an_annotation_error(
         b"",
     ],
 )
-def test_what_is_no_json_is_one_sentence(tmp_path: Path, data: bytes) -> None:
+def test_invalid_json_is_a_user_error(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "a.json"
     file.write_bytes(data)
     with pytest.raises(UserError, match=r"a\.json is not (valid JSON|a COCO annotation file)"):

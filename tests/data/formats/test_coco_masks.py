@@ -29,8 +29,8 @@ def read(tmp_path, *entries, sizes=True):
 
 
 def errors_of(index):
-    """Return the examples of all errors; the field was renamed."""
-    return [text for kind in (getattr(index, "errors", None) or index.faults) for text in kind.examples]
+    """Return the examples of all annotation errors."""
+    return [text for kind in index.annotation_errors for text in kind.examples]
 
 
 def rle(counts, size=(HEIGHT, WIDTH)):

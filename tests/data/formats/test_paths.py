@@ -33,7 +33,7 @@ def pipe(tmp_path: Path):
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
-def test_plain_file_opens_files_only(pipe: Path, tmp_path: Path) -> None:
+def test_open_regular_file_opens_files_only(pipe: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     with open(tmp_path / "a.txt", opener=open_regular_file) as file:
         assert (file.read(), os.get_blocking(file.fileno())) == ("a", True)
@@ -48,7 +48,7 @@ def test_plain_file_opens_files_only(pipe: Path, tmp_path: Path) -> None:
         assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_pipe_is_not_said_to_be_missing(pipe: Path) -> None:
+def test_a_pipe_is_not_reported_as_missing(pipe: Path) -> None:
     assert (
         str(not_found_error("data set", pipe))
         == f"data set cannot be read: {pipe} is a named pipe, socket or device (pass a file)"

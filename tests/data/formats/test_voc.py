@@ -88,7 +88,7 @@ def test_without_lists_everything_is_one_split(tmp_path: Path) -> None:
     assert index.image_ids.tolist() == [1, 2]
 
 
-def test_lists_of_single_classes_are_no_splits(tmp_path: Path) -> None:
+def test_lists_of_single_classes_are_not_splits(tmp_path: Path) -> None:
     folder = make_voc(tmp_path / "v", {"a": thing("dog")}, {"val": "a", "dog_val": "a 1", "my_set": "a"})
     assert open_source(folder).splits == ("my_set", "val")
 
@@ -109,7 +109,7 @@ def test_missing_files_are_named(voc: Path) -> None:
     assert "im_2.jpg" in index.notes[0]
     assert len(open_source(voc).index("train", need_images=False)) == 2
     (voc / "JPEGImages" / "im_1.jpg").unlink()
-    with pytest.raises(UserError, match=r"none of its 2 images is there.*im_1\.jpg"):
+    with pytest.raises(UserError, match=r"none of its 2 images exists.*im_1\.jpg"):
         open_source(voc).index("train")
     (voc / "Annotations" / "im_2.xml").unlink()
     with pytest.raises(UserError, match=r"1 annotation files cannot be read.*im_2\.xml: No such file"):
@@ -127,7 +127,7 @@ def test_missing_files_are_named(voc: Path) -> None:
         ("<a><object><name>y</name></object></a>", "class", "'y' (choose from: x)"),
     ],
 )
-def test_what_is_wrong_with_an_annotation(tmp_path: Path, text: str, kind: str, words: str) -> None:
+def test_invalid_annotations(tmp_path: Path, text: str, kind: str, words: str) -> None:
     (tmp_path / "a.xml").write_text(text)
     errors = ErrorLog()
     image = read_xml(tmp_path / "a.xml", ("x",), errors)
@@ -150,7 +150,7 @@ def test_an_external_entity_is_not_read(tmp_path: Path) -> None:
     assert "undefined entity" in error.examples[0]
 
 
-def test_a_bomb_of_entities_does_not_go_off(tmp_path: Path) -> None:
+def test_an_xml_entity_bomb_is_refused(tmp_path: Path) -> None:
     levels = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 20}">' for i in range(1, 12))
     (tmp_path / "a.xml").write_text(f'<!DOCTYPE a [<!ENTITY e0 "ha">{levels}]><a>{thing("&e11;")}</a>')
     errors = ErrorLog()
@@ -158,7 +158,7 @@ def test_a_bomb_of_entities_does_not_go_off(tmp_path: Path) -> None:
     assert "amplification" in errors.records()[0].examples[0]
 
 
-def test_a_list_cannot_name_what_lies_elsewhere(tmp_path: Path) -> None:
+def test_a_list_cannot_name_files_outside_its_folder(tmp_path: Path) -> None:
     folder = make_voc(tmp_path / "v", {"a": thing("dog")}, {"val": "a\n../../w/Annotations/b\n/etc/passwd"})
     with pytest.raises(UserError, match=r"2 images lie outside .*val\.txt: \.\./\.\./w"):
         open_source(folder).index("val")
@@ -207,7 +207,7 @@ def first_fault(folder: Path) -> tuple[str, str]:
     "encoding",
     ["xyz", "utf-7", "rot13", "base64", "zip", "idna", "undefined", "hex", "big5", "utf-16"],
 )
-def test_an_encoding_that_is_none_is_an_annotation_error(voc: Path, encoding: str) -> None:
+def test_an_unknown_encoding_is_an_annotation_error(voc: Path, encoding: str) -> None:
     text = f"<?xml version='1.0' encoding='{encoding}'?><annotation>{SIZE}</annotation>"
     (voc / "Annotations" / "im_1.xml").write_text(text)
     kind, said = first_fault(voc)

@@ -127,7 +127,7 @@ def test_a_wrong_data_yaml_is_explained(yolo: Path, old: str, new: str, words: s
         open_source(yolo / "data.yaml").index("train")
 
 
-def test_a_list_cannot_name_what_lies_elsewhere_unless_the_yaml_says_so(yolo: Path) -> None:
+def test_a_list_cannot_name_files_outside_its_folder_unless_the_yaml_allows_it(yolo: Path) -> None:
     other = draw(yolo.parent / "elsewhere.jpg")
     (yolo / "list.txt").write_text(f"images/val/7.jpg\n{other}\n../../x.jpg\n")
     (yolo / "data.yaml").write_text(DATA.replace("images/train", "list.txt"))
@@ -151,7 +151,7 @@ def test_other_layouts_without_a_yaml(tmp_path: Path) -> None:
     assert (index.name, index.xywh.tolist()) == ("c/all", [[0, 0, 40, 20]])
 
 
-def test_where_the_labels_are() -> None:
+def test_the_label_file_of_an_image() -> None:
     assert label_file("/images/d/images/train/a.b.jpg") == "/images/d/labels/train/a.b.txt"
     assert label_file("/d/photos/a.jpg") == "/d/photos/a.txt"
 
@@ -182,7 +182,7 @@ def test_sizes_are_those_of_the_upright_image(tmp_path: Path, orientation: int) 
         ("inf 0.5 0.5 0.5 0.5", "class", "class inf"),
     ],
 )
-def test_what_is_wrong_with_a_line(tmp_path: Path, line: str, kind: str, words: str) -> None:
+def test_invalid_lines(tmp_path: Path, line: str, kind: str, words: str) -> None:
     label(tmp_path / "a.txt", f"0 0.5 0.5 0.1 0.1\n{line}\n")
     errors = ErrorLog()
     rows = read_labels(str(tmp_path / "a.txt"), False, errors)
@@ -235,7 +235,7 @@ def test_a_class_number_beyond_every_data_set_is_an_annotation_error(yolo: Path,
     assert index.annotation_errors[0].examples[0].endswith(f"12.txt:1: class {number[:40]}")
 
 
-def test_the_highest_class_that_there_may_be(yolo: Path) -> None:
+def test_the_highest_allowed_class(yolo: Path) -> None:
     label(yolo / "labels/train/deep/12.txt", "32767 0.5 0.5 0.1 0.1\n")
     assert len(open_source(yolo).index("train").classes) == 32768
 
@@ -272,7 +272,7 @@ def test_lists_and_class_names_that_are_not_utf_8(yolo: Path) -> None:
     assert (error.kind, error.count) == ("entry", 2)
 
 
-def test_the_whole_file_system_is_no_split(yolo: Path) -> None:
+def test_the_root_of_the_file_system_is_refused_as_a_split(yolo: Path) -> None:
     (yolo / "data.yaml").write_text("train: /\nnames: [a, b]")
     with pytest.raises(UserError, match="a split is the whole file system, /"):
         open_source(yolo).index("train")

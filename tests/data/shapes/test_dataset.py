@@ -53,7 +53,7 @@ def test_an_image_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
         assert (tmp_path / "few" / name).read_bytes() == (tmp_path / "more" / name).read_bytes()
 
 
-def test_two_at_once_both_end_well(cache: Path) -> None:
+def test_two_processes_at_once_both_succeed(cache: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: shapes.shapes_folder(), range(2))
     assert first == second
@@ -61,7 +61,7 @@ def test_two_at_once_both_end_well(cache: Path) -> None:
     json.loads((first / "annotations" / "instances_val.json").read_text())
 
 
-def test_an_interruption_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_leaves_no_files(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(width: int, height: int, rng: object) -> None:
         raise KeyboardInterrupt
 
@@ -78,7 +78,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         shapes.shapes_folder()
 
 
-def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLEDET_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     assert cache_folder() == Path("/x/cledet")
@@ -86,7 +86,7 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_folder() == Path.home() / ".cache" / "cledet"
 
 
-def test_things_are_inside_and_of_the_sizes_wanted() -> None:
+def test_shapes_are_inside_the_image_and_within_the_range_of_sizes() -> None:
     names = set()
     for seed in range(30):
         picture, things = draw_scene(320, 256, np.random.default_rng(seed))
@@ -106,7 +106,7 @@ def test_things_are_inside_and_of_the_sizes_wanted() -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_shape_is_whole_and_as_long_as_asked(name: str) -> None:
+def test_a_shape_is_complete_and_of_the_given_length(name: str) -> None:
     for seed in range(20):
         mask = SHAPES[name](100, np.random.default_rng(seed))
         rows, columns = np.nonzero(mask > 0.5)
@@ -115,7 +115,7 @@ def test_a_shape_is_whole_and_as_long_as_asked(name: str) -> None:
         assert 70 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 102
 
 
-def test_a_disk_that_fills_while_drawing_is_one_sentence_and_leaves_nothing(
+def test_a_disk_that_fills_while_drawing_is_a_user_error_and_leaves_no_files(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = shapes._draw_image

@@ -1,4 +1,4 @@
-"""Backbones by name: their shapes, and deformable convolutions that begin as plain ones."""
+"""Backbones by name: their shapes, and deformable convolutions that start as plain ones."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ EXTRA = ["r18-dcnv2", "r50-caffe", "x50-dcn-c4c5", "x101-32x4d-dcnv2-c4c5", "r50
 
 
 @pytest.mark.parametrize("name", [*PLAIN, *(f"{name}-dcn" for name in PLAIN), *EXTRA, "lite0"])
-def test_every_backbone_gives_strides_8_16_and_32(name):
+def test_every_backbone_has_maps_of_strides_8_16_and_32(name):
     with torch.device("meta"):
         backbone = build_backbone(name, "frozen")
         maps = backbone.eval()(torch.zeros(1, 3, 64, 96))
     assert [m.shape for m in maps] == [(1, c, 64 // s, 96 // s) for c, s in zip(backbone.channels, (8, 16, 32))]
 
 
-def test_names_and_their_endings_make_up_all_backbones():
+def test_names_and_suffixes_cover_all_backbones():
     known = known_backbones()
     assert {name + end for name, ends in known.items() for end in ("", *ends)} == {*BACKBONES, "timm:NAME"}
     assert known["r18"] == ["-dcn", "-dcn-c4c5", "-dcnv2", "-dcnv2-c4c5"]  # no -caffe: its blocks have no 1x1 layer
@@ -48,14 +48,14 @@ def test_names_and_shapes_of_weights_are_torchvisions(name, theirs):
 
 
 @pytest.mark.parametrize("name", RESNETS)
-def test_weights_say_what_they_are_of(name):
+def test_names_are_recognized_from_weights(name):
     with torch.device("meta"):
         state = backbone_spec(name).build(nn.BatchNorm2d).state_dict()
     assert resnet_name(state, caffe=RESNETS[name].caffe) == name
 
 
 @pytest.mark.parametrize("name", ["r18-dcn", "r18-dcnv2", "x50-dcn-c4c5", "r50-caffe-dcnv2"])
-def test_a_deformable_network_begins_as_the_plain_one(name):
+def test_a_deformable_network_starts_as_the_plain_one(name):
     """From the plain one's weights, with strides, groups and norms; which convolutions are deformable is counted."""
     torch.manual_seed(0)
     plain = build_backbone(name.partition("-dcn")[0], "batch").double().eval()  # float32 differs by processor
@@ -115,7 +115,7 @@ def test_a_step_trains_every_part(name, dtype):
             assert parameter.grad.abs().max() > 0, key
 
 
-def test_a_checkpoint_builds_the_network_that_it_is_of(tmp_path):
+def test_a_checkpoint_builds_its_network(tmp_path):
     arch = Architecture(backbone="r18-dcnv2-c4c5", classes=2, fpn_channels=8)
     network = build_network(arch).eval()
     for module in network.modules():
@@ -136,15 +136,15 @@ def test_weights_of_the_other_version_do_not_load():
     assert "layer2.0.conv2.offset.weight" in missing
 
 
-def test_what_no_name_stands_for_is_one_sentence():
+def test_unknown_names_and_weights_are_errors():
     with pytest.raises(UserError, match=r"unknown backbone 'r50-dnc' \(did you mean r50-dcn\?\)"):
         build_backbone("r50-dnc", "frozen")
     with torch.device("meta"):
         state = build_backbone("r50-dcn", "batch").state_dict()
     three = {key: value for key, value in state.items() if ".offset." not in key or key.startswith("layer3")}
-    with pytest.raises(UserError, match=r"deformable convolutions in layer3 \(18 channels of offsets\) are not read"):
+    with pytest.raises(UserError, match=r"deformable convolutions in layer3 \(18 channels of offsets\) are not"):
         resnet_name(three)
-    with pytest.raises(UserError, match="a ResNet of 3-4-6-2 blocks, 1 groups of 64 channels is not among those"):
+    with pytest.raises(UserError, match="a ResNet of 3-4-6-2 blocks, 1 groups of 64 channels is not supported"):
         resnet_name({key: value for key, value in state.items() if not key.startswith("layer4.2")})
 
 

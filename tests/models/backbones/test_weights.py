@@ -1,4 +1,4 @@
-"""A backbone's weights from where they are published, from a file and from a URL, with their hash and without a net."""
+"""Weights of a backbone from a published URL, a file and another URL, with hashes, and without a network."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def same(found, state):
     return all(torch.equal(own[key], value) for key, value in state.items())
 
 
-def test_a_url_is_fetched_once_and_said(hub, server, published):
+def test_a_url_is_downloaded_once_with_a_notice(hub, server, published):
     _, right, state = published
-    said = []
+    messages = []
     for _ in range(2):
         found = network()
-        load_imagenet(found, "r18", f"{server}/{right}?download=1", said.append)
+        load_imagenet(found, "r18", f"{server}/{right}?download=1", messages.append)
         assert same(found, state)
-    assert said == [f"fetching the backbone's weights from {server}/{right}?download=1 into {hub}"]
+    assert messages == [f"fetching the backbone's weights from {server}/{right}?download=1 into {hub}"]
     assert [path.name for path in hub.iterdir()] == [right]
 
 
@@ -93,20 +93,20 @@ def test_a_name_without_hash_is_kept_under_a_hash_of_the_url(name):
     assert cache_name("http://a/x-0676ba61.pth?v=2") == "x-0676ba61.pth"
 
 
-def test_a_deformable_backbone_takes_the_plain_ones_weights(hub, server, published):
+def test_a_deformable_backbone_loads_the_plain_weights(hub, server, published):
     found = network("r18-dcn-c4c5")
     load_imagenet(found, "r18-dcn-c4c5", f"{server}/plain.pth", print)
     assert same(found, published[2])
 
 
-def test_another_hash_is_noticed(hub, server, published):
+def test_a_wrong_hash_is_an_error(hub, server, published):
     with pytest.raises(UserError, match=r"could not be fetched from http.*/r18-00000000\.pth: invalid hash value"):
         load_imagenet(network(), "r18", f"{server}/r18-00000000.pth", print)
     assert not list(hub.iterdir())
     (hub / published[1]).write_bytes(b"something else")  # put there by hand
-    with pytest.raises(UserError, match=r"is not what its name says: its SHA-256 begins with \w{8} \(delete it"):
+    with pytest.raises(UserError, match=r"does not match the hash in its name: its SHA-256 begins with \w{8} \(delete"):
         load_imagenet(network(), "r18", f"{server}/{published[1]}", print)
-    with pytest.raises(UserError, match=r"r18-00000000\.pth is not what its name says"):
+    with pytest.raises(UserError, match=r"r18-00000000\.pth does not match the hash in its name"):
         load_imagenet(network(), "r18", (published[0] / "r18-00000000.pth").as_uri(), print)
 
 
@@ -120,13 +120,13 @@ def test_a_file_and_its_url_are_the_same(published):
         load_imagenet(network(), "r18", (folder / "gone.pth").as_uri(), print)
 
 
-def test_without_a_net_one_sentence_says_what_to_do(hub):
+def test_without_a_network_the_error_has_a_hint(hub):
     with pytest.raises(UserError) as error:
         fetch("http://127.0.0.1:1/x-0676ba61.pth", lambda _: None, "the ImageNet weights of r50")
     assert error.value.message.startswith("the ImageNet weights of r50 could not be fetched from http://127.0.0.1:1/x-")
     assert error.value.hint == (
         f"put that file into {hub} as x-0676ba61.pth, or pass --backbone-weights FILE, "
-        "or --backbone-weights none to start afresh"
+        "or --backbone-weights none for random weights"
     )
 
 
@@ -141,7 +141,7 @@ def test_auto_takes_the_published_file_from_the_cache(hub, published, name, monk
     assert same(found, published[2])
 
 
-def test_there_are_no_published_weights_of_caffes_order():
+def test_caffe_backbones_have_no_published_weights():
     found = build_network(Architecture(backbone="r50-caffe", classes=1, fpn_channels=8))
     with pytest.raises(
         UserError, match=r"no published ImageNet weights of r50-caffe to start from \(pass --backbone-w"

@@ -1,4 +1,4 @@
-"""RetinaNets of other projects written out as functions of their weights, with none of our modules."""
+"""RetinaNets of other projects as functions of their weights, without our modules."""
 
 from __future__ import annotations
 

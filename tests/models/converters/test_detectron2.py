@@ -11,7 +11,7 @@ import torch
 from cledet.errors import UserError
 from cledet.models.checkpoint import load_checkpoint
 from cledet.models.converters.detectron2 import from_detectron2
-from cledet.models.converters.origins import from_elsewhere
+from cledet.models.converters.origins import convert_weights
 
 MSRA = ((103.53, 116.28, 123.675), (1.0, 1.0, 1.0))  # BGR
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # RGB
@@ -41,28 +41,29 @@ def weights(random_weights):
 
 
 @pytest.mark.parametrize(
-    ("images", "told", "protocol"), [(MSRA, False, 2), (IMAGENET, True, 5)], ids=["msra", "torchvision"]
+    ("images", "with_mean", "protocol"), [(MSRA, False, 2), (IMAGENET, True, 5)], ids=["msra", "torchvision"]
 )
 def test_anchors_scores_and_deltas_agree(
-    weights, slow_retinanet, slow_anchors, tmp_path, capsys, images, told, protocol
+    weights, slow_retinanet, slow_anchors, tmp_path, capsys, images, with_mean, protocol
 ):
     plain, state = weights
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in images)
     content = {key: value.numpy() for key, value in state.items()}
     content["anchor_generator.cell_anchors.0"] = torch.zeros(9, 4).numpy()
-    if told:
+    if with_mean:
         content |= {"pixel_mean": mean.numpy(), "pixel_std": std.numpy()}
     document = {"model": content, "__author__": "Detectron2 Model Zoo"}
     (tmp_path / "model_final.pkl").write_bytes(pickle.dumps(document, protocol=protocol))
     model = load_checkpoint(tmp_path / "model_final.pkl")
-    said = capsys.readouterr().err
-    assert ("r50, images in RGB)" if told else "r50-caffe, images in BGR; the file does not say so") in said
+    log = capsys.readouterr().err
+    note = "r50, images in RGB)" if with_mean else "r50-caffe, images in BGR; assumed as in the published models"
+    assert note in log
     assert model.classes == ("class 0", "class 1", "class 2", "class 3")
 
     rgb = torch.randint(0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(1)).float()
-    x = ((rgb if told else rgb.flip(1)) - mean) / std
+    x = ((rgb if with_mean else rgb.flip(1)) - mean) / std
     with torch.inference_mode():
-        logits, deltas = slow_retinanet(x, plain, caffe=not told, relu=True)
+        logits, deltas = slow_retinanet(x, plain, caffe=not with_mean, relu=True)
         raw = model.network().eval()(rgb)
     anchors = slow_anchors(64, 96, True)
     order = torch.arange(len(anchors)).view(-1, 3, 3).transpose(1, 2).flatten()  # theirs, ratio by ratio
@@ -112,19 +113,19 @@ def test_weights_for_the_trainer_and_deformable_ones_load(random_weights):
      ({"backbone.bottom_up.res2.0.conv2.weight": torch.zeros(())}, "Detectron2 with weights of other shapes: "),
      ({"head.cls_score.weight": torch.zeros(0, 16, 3, 3)}, "Detectron2 with weights of other shapes: ")],
 )  # fmt: skip
-def test_what_is_not_whole_is_one_sentence(weights, change, sentence):
+def test_incomplete_weights_are_one_sentence(weights, change, sentence):
     state = {key: value for key, value in {**weights[1], **change}.items() if value is not None}
     with pytest.raises(UserError, match=f"^a detector of {sentence}"):
-        from_elsewhere({"model": state})
+        convert_weights({"model": state})
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
-    [({"head.bbox_pred.weight": torch.zeros(12, 16, 3, 3)}, "with other than 9 anchors a position is not read"),
+    [({"head.bbox_pred.weight": torch.zeros(12, 16, 3, 3)}, "without 9 anchors per position is not supported"),
      ({"pixel_mean": torch.tensor([102.98, 115.95, 122.77]), "pixel_std": torch.ones(3)},
-      r"for images less a mean of 122\.77, 115\.95, 102\.98 \(RGB\) are not read"),
+      r"with an image mean of 122\.77, 115\.95, 102\.98 \(RGB\) are not supported"),
      ({"head.cls_subnet.1.weight": torch.zeros(16)}, r"head\.classification\.convs\.1\.weight has no place in it")],
 )  # fmt: skip
-def test_what_ours_cannot_be_is_one_sentence(weights, change, sentence):
+def test_unsupported_networks_are_errors(weights, change, sentence):
     with pytest.raises(UserError, match=sentence):
         from_detectron2({"model": {**weights[1], **change}})

@@ -9,7 +9,7 @@ import torch
 
 from cledet.errors import UserError
 from cledet.models.checkpoint import load_checkpoint
-from cledet.models.converters.imported import COCO_IDS, COCO_NAMES, imported
+from cledet.models.converters.imported import COCO_IDS, COCO_NAMES, build_detector
 from cledet.models.converters.mmdetection import from_mmdetection
 
 CAFFE = """model = dict(type='RetinaNet', backbone=dict(type='ResNet', depth=50, style='caffe'))
@@ -52,9 +52,9 @@ def test_anchors_scores_and_deltas_agree(weights, slow_retinanet, slow_anchors, 
     tracked = {"backbone.bn1.num_batches_tracked": torch.tensor(7)}
     torch.save({"meta": meta, "state_dict": state | tracked}, tmp_path / "retinanet.pth")
     model = load_checkpoint(tmp_path / "retinanet.pth")
-    said = capsys.readouterr().err
-    assert ("r50-caffe, images in BGR" if caffe else "r50, images in RGB") in said
-    assert ("so that is a guess" in said) == (not meta)
+    log = capsys.readouterr().err
+    assert ("r50-caffe, images in BGR" if caffe else "r50, images in RGB") in log
+    assert ("assumed, because the file holds no configuration" in log) == (not meta)
     assert model.classes == (("a", "b", "c", "d") if meta else ("class 0", "class 1", "class 2", "class 3"))
 
     rgb = torch.randint(0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(1)).float()
@@ -70,7 +70,7 @@ def test_anchors_scores_and_deltas_agree(weights, slow_retinanet, slow_anchors, 
         torch.testing.assert_close(found, wanted, atol=2e-4 * float(wanted.std()), rtol=1e-4)
 
 
-def test_what_the_configuration_says_is_taken(weights):
+def test_the_configuration_of_the_file_is_used(weights):
     text = V3 + "neck=dict(relu_before_extra_convs=True), anchor_generator=dict(octave_base_scale=8)"
     found = from_mmdetection({"meta": {"cfg": text}, "state_dict": weights[1]})
     assert found.architecture.p7_relu
@@ -95,17 +95,17 @@ def test_eighty_classes_are_cocos(weights):
         **weights[1], "bbox_head.retina_cls.weight": torch.zeros(720, 16, 3, 3),
         "bbox_head.retina_cls.bias": torch.zeros(720)}})  # fmt: skip
     assert found.category_ids == COCO_IDS
-    assert imported(found.architecture, found.model, (), "").classes == COCO_NAMES
+    assert build_detector(found.architecture, found.model, (), "").classes == COCO_NAMES
 
 
 @pytest.mark.parametrize(
     ("text", "change", "sentence"),
-    [("target_stds=[0.1, 0.1, 0.2, 0.2]", {}, r"with target_stds \[0\.1, 0\.1, 0\.2, 0\.2\] is not read"),
-     ("add_extra_convs='on_lateral'", {}, "with P6 from the lateral maps is not read"),
-     ("", {"bbox_head.retina_reg.weight": torch.zeros(4, 16, 3, 3)}, "with other than 9 anchors a position"),
+    [("target_stds=[0.1, 0.1, 0.2, 0.2]", {}, r"with target_stds \[0\.1, 0\.1, 0\.2, 0\.2\] is not supported"),
+     ("add_extra_convs='on_lateral'", {}, "with P6 from the lateral maps is not supported"),
+     ("", {"bbox_head.retina_reg.weight": torch.zeros(4, 16, 3, 3)}, "without 9 anchors per position"),
      ("", {"backbone.layer1.0.conv2.weight": torch.zeros(48, 48, 3, 3)}, r"layer1\.0\.conv2\.weight is \[48, 48, 3, 3"),
      ("", {"bbox_head.cls_convs.0.gn.weight": torch.zeros(16)}, "has no place in it")],
 )  # fmt: skip
-def test_what_ours_cannot_be_is_one_sentence(weights, text, change, sentence):
+def test_unsupported_networks_are_errors(weights, text, change, sentence):
     with pytest.raises(UserError, match=sentence):
         from_mmdetection({"meta": {"config": text}, "state_dict": {**weights[1], **change}})

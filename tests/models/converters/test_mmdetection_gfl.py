@@ -116,17 +116,17 @@ def test_a_file_is_a_checkpoint(state: dict[str, torch.Tensor], tmp_path) -> Non
     ("change", "config", "message"),
     [
         ({"bbox_head.integral.project": None, "bbox_head.distribution_project.project": torch.arange(17)}, "",
-         "GFL's first code, whose points lie half a stride"),
+         "GFL's original code, whose points lie half a stride"),
         ({"bbox_head.integral.project": torch.arange(9)}, "", "distances up to 8"),
-        ({"neck.lateral_convs.0.conv.weight": torch.zeros(128, 512, 1, 1)}, "", "has not 256 channels"),
-        ({}, "mean=[1.0, 2.0, 3.0], std=[1.0, 1.0, 1.0]", "less a mean of"),
+        ({"neck.lateral_convs.0.conv.weight": torch.zeros(128, 512, 1, 1)}, "", "does not have 256 channels"),
+        ({}, "mean=[1.0, 2.0, 3.0], std=[1.0, 1.0, 1.0]", "with an image mean of"),
         ({"bbox_head.reg_conf.0.weight": torch.zeros(64, 20, 1, 1)}, "", "head.reg_conf.0.weight has no place"),
         ({"neck.fpn_convs.3.conv.weight": torch.zeros(256, 2048, 3, 3)}, "", "p6.weight is"),
         ({"backbone.layer1.0.conv1.weight": torch.zeros(128, 64, 1, 1)}, "", "layer1.0.conv1.weight is"),
         ({"backbone.layer1.0.conv3.weight": None}, "", "layer1.0.conv1.weight is .* another network"),
     ],
 )  # fmt: skip
-def test_what_would_differ_is_refused(state: dict[str, torch.Tensor], change, config: str, message: str) -> None:
+def test_networks_that_differ_are_refused(state: dict[str, torch.Tensor], change, config: str, message: str) -> None:
     changed = {key: value for key, value in (state | change).items() if value is not None}
     with pytest.raises(UserError, match=message):
         from_gfl({"state_dict": changed, "meta": {"config": config}})
@@ -138,5 +138,5 @@ class Opened:
 
 def test_objects_in_meta_are_refused_and_not_made(state: dict[str, torch.Tensor], tmp_path) -> None:
     torch.save({"meta": {"hook": Opened()}, "state_dict": {}}, tmp_path / "gfl.pth")
-    with pytest.raises(UserError, match=r"holds code or objects .* its state_dict alone"):
+    with pytest.raises(UserError, match=r"contains code or objects .* the state_dict alone"):
         load_checkpoint(tmp_path / "gfl.pth")

@@ -1,4 +1,4 @@
-"""Torchvision's RetinaNets load, and compute the same here."""
+"""Torchvision's RetinaNets load and compute the same outputs."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_files_of_before_torchvision_0_13_load_too():
     ("change", "sentence"),
     [(lambda s: s.pop("backbone.body.layer4.2.bn3.bias"), r"torchvision: it lacks backbone\.layer4\.2\.bn3\.bias"),
      (lambda s: s.update({"extra.weight": torch.zeros(1)}), r"torchvision: extra\.weight has no place in it"),
-     (lambda s: s.pop("backbone.body.layer1.0.conv2.weight"), "this backbone is no ResNet"),
+     (lambda s: s.pop("backbone.body.layer1.0.conv2.weight"), "this backbone is not a ResNet"),
      (lambda s: s.update({"backbone.fpn.extra_blocks.p6.weight": torch.zeros(256, 512, 3, 3)}),
       r"p6\.weight is \[256, 512, 3, 3\] where \[256, 256, 3, 3\] is needed")],
 )  # fmt: skip

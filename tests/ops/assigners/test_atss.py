@@ -26,7 +26,7 @@ def random_boxes(n: int, seed: int) -> torch.Tensor:
 
 
 def slow(anchors: torch.Tensor, gts: torch.Tensor, levels: list[int], count: int) -> list[int]:
-    """Algorithm 1 as the paper tells it."""
+    """Run algorithm 1 as in the paper."""
     a, g = anchors.double().numpy(), gts.double().numpy()
     points = (a[:, :2] + a[:, 2:]) / 2
 
@@ -85,7 +85,7 @@ def test_of_equal_distances_the_first_are_candidates() -> None:
     assert int((all_four == 0).sum()) == 4
 
 
-def test_an_anchor_that_two_claim_is_given_to_the_higher_iou_and_the_first_of_equals() -> None:
+def test_an_anchor_of_two_objects_goes_to_the_higher_iou_and_the_first_of_equals() -> None:
     anchors = torch.tensor([[0.0, 0, 16, 16]])
     gts = torch.tensor([[[0.0, 0, 16, 12], [0, 0, 16, 15], [0, 0, 16, 15]]])
     for chunk in (1, 2, 16):
@@ -100,7 +100,7 @@ def test_nothing_to_assign() -> None:
     assert (assign_atss(anchors, between, LEVELS) == -1).all()
 
 
-def test_nine_anchors_a_place_are_candidates_together() -> None:
+def test_nine_anchors_per_position_are_candidates_together() -> None:
     anchors = Anchors((8, 16), 4.0)([(8, 8), (4, 4)], (64, 64))[0]
     gt = torch.tensor([[[20.0, 20, 52, 52]]])
     found = assign_atss(anchors, gt, [576, 144], count=81)

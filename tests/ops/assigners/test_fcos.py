@@ -19,7 +19,7 @@ def points(scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def torchvisions(anchors: torch.Tensor, gts: torch.Tensor, radius: float) -> torch.Tensor:
-    """What FCOS.compute_loss hands to its head."""
+    """Capture the targets that FCOS.compute_loss passes to its head."""
     head = SimpleNamespace(compute_loss=lambda targets, outputs, anchors, matched: matched)
     stub = SimpleNamespace(head=head, center_sampling_radius=radius)
     return FCOS.compute_loss(stub, [{"boxes": gts}], {}, [anchors], [256, 64, 16])[0]  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ def test_equals_torchvision(seed: int, anchors: int, gts: int, chunk: int) -> No
     assert torch.equal(matches.gt, iou[:, :-1].max(0).indices)
 
 
-def test_best_anchor_answers_for_the_object_that_it_overlaps_most() -> None:
+def test_the_best_anchor_is_assigned_to_the_object_that_it_overlaps_most() -> None:
     # one anchor, two objects, of IoU 0.25 and 0.2: best of both, given to the first
     gts = torch.tensor([[0.0, 0, 5, 5], [0, 0, 5, 4]])
     assert assign_max_iou(GT, gts).tolist() == [0]
@@ -56,7 +56,7 @@ def test_equal_best_anchors_all_stay() -> None:
     assert assign_max_iou(anchors, GT).tolist() == [0, 0, -1]
 
 
-def test_object_that_overlaps_nothing_claims_nothing() -> None:
+def test_an_object_that_overlaps_no_anchor_has_no_positives() -> None:
     assert assign_max_iou(ANCHORS, torch.tensor([[200.0, 200, 210, 210]])).tolist() == [-1] * 5
 
 

@@ -36,12 +36,12 @@ def slow_mixture(x: list[float]) -> tuple[list[tuple[float, float]], list[float]
     return logs()
 
 
-def slow_choice(loss: list[float], owner: list[int], level: list[int], count: int) -> set[int]:
+def slow_choice(loss: list[float], gt: list[int], level: list[int], count: int) -> set[int]:
     kept: set[int] = set()
-    for j in set(owner):
+    for j in set(gt):
         mine: list[int] = []
         for one in set(level):
-            here = [p for p in range(len(loss)) if owner[p] == j and level[p] == one]
+            here = [p for p in range(len(loss)) if gt[p] == j and level[p] == one]
             mine += sorted(here, key=lambda p: loss[p])[:count]
         mine.sort(key=lambda p: loss[p])
         if len(mine) == 1:
@@ -56,29 +56,29 @@ def slow_choice(loss: list[float], owner: list[int], level: list[int], count: in
 @pytest.mark.parametrize("count", [9, 2])
 def test_equals_the_slow_loop(count: int) -> None:
     g = torch.Generator().manual_seed(count)
-    owner, level = torch.randint(0, 7, (300,), generator=g) * 5, torch.randint(0, 3, (300,), generator=g)
+    gt, level = torch.randint(0, 7, (300,), generator=g) * 5, torch.randint(0, 3, (300,), generator=g)
     loss = torch.rand(300, generator=g) * (1 + level) + (torch.rand(300, generator=g) > 0.6) * 2
-    owner[0], owner[1], owner[2] = 2, 3, 3  # one with a single candidate, one with two
-    found = choose_paa(loss, owner, level, count=count)
-    wanted = slow_choice(loss.double().tolist(), owner.tolist(), level.tolist(), count)
+    gt[0], gt[1], gt[2] = 2, 3, 3  # one with a single candidate, one with two
+    found = choose_paa(loss, gt, level, count=count)
+    wanted = slow_choice(loss.double().tolist(), gt.tolist(), level.tolist(), count)
     assert set(found.nonzero().flatten().tolist()) == wanted
     assert 0 in wanted
     assert 20 < len(wanted) < (0.9 if count == 9 else 1) * 300
     order = torch.randperm(300, generator=g)
-    assert torch.equal(choose_paa(loss[order], owner[order], level[order], count=count), found[order])
+    assert torch.equal(choose_paa(loss[order], gt[order], level[order], count=count), found[order])
 
 
 def test_a_row_is_fitted_alone() -> None:
-    """Rows that need different numbers of rounds, beside each other and padded, are what they are alone."""
+    """Padded rows that converge after different numbers of rounds equal rows fitted alone."""
     rows = [
         [0.1, 0.11, 0.12, 3.0, 3.1],
         [10 + 0.25 * i + 0.01 * i * i for i in range(12)],
         [0.0, 0.5, 0.9, 1.4, 2.2, 2.3, 5.0],
     ]
-    values, there = torch.zeros(3, 20, dtype=torch.float64), torch.zeros(3, 20, dtype=torch.bool)
+    values, valid = torch.zeros(3, 20, dtype=torch.float64), torch.zeros(3, 20, dtype=torch.bool)
     for i, row in enumerate(rows):
-        values[i, : len(row)], there[i, : len(row)] = torch.tensor(row, dtype=torch.float64), True
-    each, density = mixture(values, there)
+        values[i, : len(row)], valid[i, : len(row)] = torch.tensor(row, dtype=torch.float64), True
+    each, density = mixture(values, valid)
     for i, row in enumerate(rows):
         wanted_each, wanted = slow_mixture(row)
         assert density[i, : len(row)].tolist() == pytest.approx(wanted, rel=1e-9)

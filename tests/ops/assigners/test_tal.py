@@ -77,7 +77,7 @@ def test_by_hand() -> None:
     assert quality[0].tolist() == pytest.approx([1, 0.5**6, 0, 0], rel=1e-5)
 
 
-def test_an_anchor_that_two_claim_is_given_to_the_higher_iou() -> None:
+def test_an_anchor_of_two_objects_goes_to_the_higher_iou() -> None:
     anchors, boxes = torch.tensor([[4.0, 4, 6, 6]]), torch.tensor([[[0.0, 0, 10, 10]]])
     gts = torch.tensor([[[0.0, 0, 10, 6], [0, 0, 10, 8], [0, 0, 8, 10]]])
     logits = torch.tensor([[[5.0, -5.0]]])
@@ -87,7 +87,7 @@ def test_an_anchor_that_two_claim_is_given_to_the_higher_iou() -> None:
         assert quality.tolist() == [[pytest.approx(0.8)]]
 
 
-def test_boxes_that_hardly_overlap_are_still_told_apart() -> None:
+def test_boxes_that_hardly_overlap_are_ranked() -> None:
     """IoUs of 4e-8 and 1e-8, whose sixth power float32 does not have; one of 0 is not taken."""
     anchors = torch.tensor([[499.0, 499, 501, 501]]).repeat(3, 1)
     boxes = torch.tensor([[[500.0, 500, 500.1, 500.1], [500, 500, 500.2, 500.2], [500, 500, 500, 500]]])

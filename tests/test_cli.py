@@ -20,6 +20,8 @@ from cledet import cli
 from cledet.config.types import NMS_METHODS
 from cledet.errors import ProcessFailed
 
+pytestmark = pytest.mark.slow
+
 
 def run(*args, cwd=None, **environ):
     """Run `cledet ARGS`; returns the finished process."""

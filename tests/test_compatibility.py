@@ -14,6 +14,8 @@ from cledet.config.loading import resolve
 from cledet.config.train import TrainSettings
 from cledet.models.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 OLD = Path(__file__).parent / "fixtures" / "run-0.1"
 EXPECTED = json.loads((OLD / "expected.json").read_text())
 """What cledet 0.1.0 found on the fixture `squares`, and what it made of the run when it resumed it."""

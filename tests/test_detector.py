@@ -16,6 +16,8 @@ from cledet.config.loading import resolve
 from cledet.errors import UserError
 from cledet.models.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 def val_settings(**given):
     return resolve(ValSettings, {"device": "cpu", "amp": "off", "workers": 0, **given}, environ={})

@@ -16,6 +16,8 @@ from cledet.training.init_model import build_architecture, init_model
 from cledet.training.run import load_task
 from cledet.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 NAMES = sorted(recipes())
 OF_PAPER = [name for name in NAMES if read_notes(name).paper]
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -15,6 +15,8 @@ from cledet.errors import Interrupted, Terminated, UserError
 from cledet.evaluation.report import val_folder
 from cledet.training.reproduce_jobs import jobs_of
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "backbone": "r18", "backbone_weights": "none", "fpn_channels": "16", "imgsz": "64", "batch": "2", "iters": "2",
     "workers": "0", "device": "cpu", "amp": "off",

@@ -14,6 +14,8 @@ import pytest
 from cledet.data.open import open_source
 from cledet.evaluation.nms_methods import gather_results
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import json, sys
 from pathlib import Path

@@ -20,6 +20,8 @@ import pytest
 from cledet.distributed.launch import Nodes, launch, parse_endpoint
 from cledet.errors import Interrupted, ProcessFailed, UserError
 
+pytestmark = pytest.mark.slow
+
 LAUNCHED = '''
 import os, signal, sys, time
 from contextlib import contextmanager

@@ -22,6 +22,8 @@ from cledet.models.network import Architecture, build_network
 from cledet.models.nms import NMSOptions
 from cledet.models.postprocess import detect
 
+pytestmark = pytest.mark.slow
+
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -14,6 +14,8 @@ from cledet.export.parity import as_detected, compare, drawn_candidates
 from cledet.models.nms import NMS, NMSOptions, suppress
 from cledet.models.postprocess import Detected, suppress_candidates
 
+pytestmark = pytest.mark.slow
+
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx_nms = pytest.importorskip("cledet.export.onnx_nms")
 

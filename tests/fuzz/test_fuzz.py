@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 TARGETS = (
     "coco", "voc", "yolo", "datafile", "results", "recipe", "image", "archive", "checkpoint", "safetensors", "foreign",

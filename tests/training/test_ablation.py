@@ -16,6 +16,8 @@ from cledet.errors import Interrupted, UserError
 from cledet.models.checkpoint import load_checkpoint
 from cledet.training.ablation import find_grid, listing, members, names_grid, rows_of, spread_of, summary
 
+pytestmark = pytest.mark.slow
+
 ROWS = "none;dc;dc,clb"
 
 

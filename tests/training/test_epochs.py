@@ -13,6 +13,8 @@ from cledet.config.train import TrainSettings
 from cledet.training.train_step import NotFinite, TrainStep
 from cledet.training.trainer import Trainer, TrainState
 
+pytestmark = pytest.mark.slow
+
 
 def ends(images: int, **settings: int) -> list[tuple[int, int]]:
     """(step, epoch) of each end of an epoch in a run over so many images."""

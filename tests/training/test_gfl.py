@@ -17,6 +17,8 @@ from cledet.models.network import Architecture
 from cledet.training import trainer
 from cledet.training.init_model import build_architecture, build_criterion
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def gfl_run(tiny, tmp_path_factory):

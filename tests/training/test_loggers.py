@@ -12,6 +12,8 @@ from cledet.config.train import TrainSettings
 from cledet.errors import UserError
 from cledet.training.loggers import load_callback, open_loggers
 
+pytestmark = pytest.mark.slow
+
 FIGURES = [(3, {"loss_cls": 1.5, "AP": None}), (4, {"loss_cls": 1.25, "AP": 0.5})]
 
 

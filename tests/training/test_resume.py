@@ -18,6 +18,8 @@ from cledet import Detector
 from cledet.errors import UserError
 from cledet.models.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -11,6 +11,8 @@ from cledet.errors import UserError
 from cledet.models.checkpoint import load_checkpoint
 from cledet.training.init_model import build_criterion
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def fcos_run(tiny, tmp_path_factory):

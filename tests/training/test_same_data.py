@@ -23,6 +23,8 @@ from cledet.training.run import load_task
 from cledet.training.same_data import require_same_data
 from cledet.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def stopped(tiny, squares, tmp_path) -> Path:

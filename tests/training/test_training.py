@@ -26,6 +26,8 @@ from cledet.training.run import load_task
 from cledet.training.train_step import NotFinite
 from cledet.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 
 def weights(run, name="last.pt"):
     return load_checkpoint(run / "weights" / name).model

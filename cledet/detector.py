@@ -81,7 +81,14 @@ class Detector:
         self._trained().save(Path(path))
         return Path(path)
 
-    def train(self, *, recipe: str | Path | None = None, resume: str | Path | None = None, **settings: Any) -> Path:
+    def train(
+        self,
+        settings: GridSettings | None = None,
+        *,
+        recipe: str | Path | None = None,
+        resume: str | Path | None = None,
+        **given: Any,
+    ) -> Path:
         """Train by the settings, or go on with a run; returns the run's folder and takes its best weights.
 
         A grid of runs (several `ablation`s or `seeds`): returns the grid's folder and takes its last run's weights.
@@ -89,11 +96,11 @@ class Detector:
         if self.foreign is not None:
             raise self.foreign.cannot("be trained")
         if resume is not None:
-            run = session.resume(Path(resume), settings)
+            run = session.resume(Path(resume), given if settings is None else settings.explicit)
         else:
             if self.backbone is not None:
-                settings.setdefault("backbone", self.backbone)
-            run = session.train(resolve(GridSettings, settings, recipe=recipe), self.model)
+                given.setdefault("backbone", self.backbone)
+            run = session.train(settings or resolve(GridSettings, given, recipe=recipe), self.model)
         if list(run.glob("**/best.pt")):  # else it is on the machine that led the run
             self.load(newest_run(run))
         return run

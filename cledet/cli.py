@@ -27,7 +27,7 @@ from cledet.commands.streams import prepare_streams
 from cledet.commands.train import train
 from cledet.commands.tune import tune
 from cledet.commands.val import val
-from cledet.console import fail, warn
+from cledet.console import clear_bars, fail, warn
 from cledet.errors import Interrupted, ProcessFailed, Terminated, UserError
 
 __all__ = ["app", "main"]
@@ -96,6 +96,7 @@ def _run() -> None:
     try:
         app()
     finally:
+        clear_bars()
         sys.stdout.flush()
 
 

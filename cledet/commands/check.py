@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def check(
     settings: CheckSettings,
     data: Annotated[str, typer.Argument(help="Data set: YAML, folder, COCO annotation file, or a shipped name.")],
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if there are warnings.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", metavar="", help="Exit with code 1 on warnings.")] = False,
     json: Json = False,
 ) -> None:
     """Check a data set: statistics and annotation errors. Exits with 2 on errors, with 1 on warnings if --strict.

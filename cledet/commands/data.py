@@ -19,8 +19,8 @@ data_app = typer.Typer(
 
 def download(
     name: Annotated[str, typer.Argument(help="coco, voc, shapes, or a YAML that lists archives.")],
-    to: Annotated[Path | None, typer.Option("--to", help="Target folder. Default: in the cache.")] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the archives beside the data set.")] = False,
+    to: Annotated[Path | None, typer.Option("--to", metavar="PATH", help="Target folder. Default: the cache.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", metavar="", help="Keep the archives beside the data set.")] = False,
     json: Json = False,
 ) -> None:
     """Download a data set: resumable, verified, unpacked. No other command downloads one.

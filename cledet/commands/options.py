@@ -24,7 +24,7 @@ USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """Click's UsageError, bundled with newer versions of typer and imported by older ones."""
 SWITCH = "[on|off]"
 """The value of a boolean flag, which may be left out for `on`."""
-LONGEST_CHOICES = 24
+LONGEST_CHOICES = 20
 """Characters of choices that are shown as the name of a value; longer ones are listed in the help text."""
 ORDER = [name for names in PANELS.values() for name in names]
 
@@ -117,10 +117,14 @@ def _options(kind: type[Settings]) -> list[inspect.Parameter]:
         "--recipe",
         metavar="PATH|NAME",
         help="Read flags from this YAML file or shipped recipe.",
-        autocompletion=_completion(tuple(recipes())),
+        autocompletion=_complete_recipe,
     )
     fields = sorted(kind.model_fields.items(), key=lambda item: ORDER.index(item[0]) if item[0] in ORDER else 0)
     return [_parameter("recipe", recipe), *(_parameter(name, _option(name, field)) for name, field in fields)]
+
+
+def _complete_recipe(incomplete: str) -> list[str]:
+    return [name for name in recipes() if name.startswith(incomplete)]
 
 
 def _parameter(name: str, option: Any) -> inspect.Parameter:
@@ -148,10 +152,10 @@ def _default(name: str, field: FieldInfo) -> list[str]:
         return []
     if name == "ablation":
         default = ";".join(map(ablation_name, default))
-    elif isinstance(default, tuple):
-        default = ",".join(map(str, default))
     elif isinstance(default, bool):
         default = "on" if default else "off"
+    elif isinstance(default, tuple | float):
+        default = ",".join(f"{number:g}" for number in (default if isinstance(default, tuple) else (default,)))
     return [f"Default: {default}."]
 
 
@@ -180,7 +184,7 @@ def _alternatives(annotation: Any) -> list[Any]:
 
 
 def _completion(words: tuple[str, ...]) -> Callable[[str], list[str]] | None:
-    """Return a callback that completes one of `words`; None leaves files to the shell."""
+    """Return a callback that completes one of `words`, or None without words, so that the shell completes files."""
 
     def complete(incomplete: str) -> list[str]:
         return [word for word in words if word.startswith(incomplete)]

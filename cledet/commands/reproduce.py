@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 def reproduce(
     settings: ReproduceSettings,
     table: Annotated[str, typer.Argument(help="table1, table2 or table3 of the paper.")],
-    data: Annotated[str | None, typer.Option("--data", help="Only the rows of this data set: coco or voc.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="NAME", help="Only the rows of this data set: coco or voc.")
+    ] = None,
     given: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's flag of `cledet train`, as batch=32."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show commands, GPU hours and disk; run nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", metavar="", help="Show commands, GPU hours and disk; run nothing.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Fill a table of the paper: train and evaluate its rows, and write our metrics beside the paper's.

@@ -14,7 +14,9 @@ from cledet.console import say, show, show_json, show_table
 
 def train(
     settings: GridSettings,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Continue the run or grid in this folder.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="PATH", help="Continue the run or grid in this folder.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train a detector, or a grid of detectors. Without --data: on the embedded data set `shapes`, by its recipe.

@@ -38,7 +38,12 @@ class Settings(BaseModel):
     """Base of the settings of all commands."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        defer_build=True,
     )
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 

@@ -157,7 +157,7 @@ class ExplainSettings(ModelSettings):
     score_threshold: Unit | None = Field(None, description="IAC: score threshold of Eq. 7. Default: as trained.")
     recall_min_iou: Unit | None = Field(None, description="IAC: minimum IoU of a recalled anchor. Default: as trained.")
     center_unit: Literal["pixel", "stride", "size"] | None = Field(
-        None, description="DC: unit of the centre distance in Eq. 2. Default: as trained."
+        None, description="DC: unit of the center distance in Eq. 2. Default: as trained."
     )
     conf: Unit | None = Field(None, description="Score threshold before NMS. Default: as trained.")
     iou: Unit | None = Field(None, description="IoU threshold of NMS. Default: as trained.")

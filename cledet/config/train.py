@@ -100,7 +100,7 @@ class TrainingSettings(DetectionSettings):
         "positives", description="Normalizer of the losses: all positives, or only those matched by IoU."
     )
     center_unit: Literal["pixel", "stride", "size"] = Field(
-        "size", description="DC: unit of the centre distance in Eq. 2."
+        "size", description="DC: unit of the center distance in Eq. 2."
     )
     reg_loss: Literal["auto", "smooth_l1", "giou", "diou", "ciou", "dfl"] = Field(
         "auto",
@@ -212,8 +212,8 @@ class TrainingSettings(DetectionSettings):
     def _refuse_impossible(self, subsets: Subsets) -> None:
         if any(set(components) - set(self.possible) for components in subsets):
             raise ValueError(
-                f"--ablation asks for iac, which adds to --assign iou and not to {self.of_head('assign')}; "
-                "name others, as --ablation dc,clb or --ablation 'none;dc;clb;dc,clb'"
+                f"--ablation iac needs --assign iou, not {self.of_head('assign')}; "
+                "choose others, as --ablation dc,clb or --ablation 'none;dc;clb;dc,clb'"
             )
 
     @model_validator(mode="after")
@@ -237,7 +237,7 @@ class TrainingSettings(DetectionSettings):
         coded = {"smooth_l1": "retinanet", "dfl": "gfl"}
         if coded.get(self.reg_loss, self.head) != self.head:
             raise ValueError(
-                f"--reg-loss {self.reg_loss} does not fit --head {self.head}, whose boxes are coded another way"
+                f"--reg-loss {self.reg_loss} does not fit --head {self.head}, which encodes boxes differently"
             )
         return self
 

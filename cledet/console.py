@@ -85,7 +85,7 @@ def fail(text: str, *more: str) -> None:
 
 def _print_lines(lines: Iterable[str], style: str | None = None) -> None:
     console = Steps._open[-1]._bar.console if Steps._open else _console(stderr=True)  # above the bar, not into it
-    console.print("\n".join(map(printable, lines)), style=style)
+    console.print(Text("\n".join(map(printable, lines)), style=style or ""))  # a style of print colors the bar too
 
 
 def show(*lines: object) -> None:

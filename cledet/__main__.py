@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C while it is still being imported ends it as it does later."""
+    """Run the command line; Ctrl-C during its imports ends it with the same message as later."""
     try:
         from cledet.cli import main as run
     except KeyboardInterrupt:

@@ -1,6 +1,6 @@
-"""What the user sees: messages and progress on stderr, results on stdout; plain where they are no terminal.
+"""Output for users: messages and progress on stderr, results on stdout; plain if it is not a terminal.
 
-Of several processes the first one speaks; another only says what ends it.
+Only the main process prints; another process prints only the error that ends it.
 """
 
 from __future__ import annotations
@@ -9,20 +9,22 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from typing import Any, NamedTuple, TextIO, TypeVar
+from typing import Any, ClassVar, NamedTuple, TextIO, TypeVar
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from cledet.distributed.environment import rank
@@ -31,18 +33,18 @@ T = TypeVar("T")
 BAR = 12
 """Characters of a full bar in a table."""
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What a terminal obeys or cannot show: control characters, marks that turn the direction of text, half characters."""
+"""Characters that a terminal obeys or cannot show: control characters, direction marks, half characters."""
 
 
 class Bar(NamedTuple):
-    """A cell of a table that is a bar; 1 fills it."""
+    """A table cell that is drawn as a bar; a share of 1 fills it."""
 
     share: float
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leave it to the command line, which ends with the code that shells expect."""
+        """Raise BrokenPipeError, so that the command exits with the code that shells expect."""
         raise BrokenPipeError
 
 
@@ -59,46 +61,48 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 def printable(text: object) -> str:
     """Write control characters as escapes, so that names in the text cannot start lines, move or recolour others."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), str(text))
 
 
 def say(*lines: str) -> None:
-    """News on stderr, each argument in a line."""
+    """Print messages on stderr, one per line."""
     if rank() == 0:
         _print_lines(lines)
 
 
 def warn(text: str, *more: str) -> None:
-    """News that the user should not miss, each argument in a line."""
+    """Print a warning on stderr, with more lines below it."""
     if rank() == 0:
         _print_lines((f"warning: {text}", *more), style="yellow")
 
 
 def fail(text: str, *more: str) -> None:
-    """The sentence that ends a command; of a process that is not the first, with its number."""
-    who = f"rank {rank()}: " if rank() else ""
-    _print_lines((f"{who}error: {text}", *more), style="bold red")
+    """Clear progress bars and print the error that ends a command; with the rank, if this is not the main process."""
+    clear_bars()
+    prefix = f"rank {rank()}: " if rank() else ""
+    _print_lines((f"{prefix}error: {text}", *more), style="bold red")
 
 
 def _print_lines(lines: Iterable[str], style: str | None = None) -> None:
-    _console(stderr=True).print("\n".join(map(printable, lines)), style=style)
+    console = Steps._open[-1]._bar.console if Steps._open else _console(stderr=True)  # above the bar, not into it
+    console.print(Text("\n".join(map(printable, lines)), style=style or ""))  # a style of print colors the bar too
 
 
 def show(*lines: object) -> None:
-    """Results on stdout, each argument in a line."""
+    """Print results on stdout, one per line."""
     if rank() == 0:
         for line in lines:
             print(printable(line))
 
 
 def show_json(document: Any) -> None:
-    """A result for programs: one JSON document on stdout."""
+    """Print a JSON document on stdout."""
     if rank() == 0:
         print(json.dumps(document, indent=2, default=str, allow_nan=False), flush=True)
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A result for people: a table on stdout; numbers are set to the right, fractions with four digits."""
+    """Print a table on stdout, with numbers right-aligned and floats with four digits."""
     rows = [tuple(row) for row in rows]
     console = _console(stderr=False)
     table = Table(title=printable(title) or None, title_justify="left", title_style="bold")
@@ -112,7 +116,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 
 
 def show_finding(severity: str, text: str, examples: Sequence[str], more: int = 0) -> None:
-    """A result for people: a sentence on stdout, and below it examples."""
+    """Print a finding on stdout, with examples below it; `more` counts those left out."""
     console = _console(stderr=False)
     style = {"error": "bold red", "warning": "yellow"}.get(severity, "bold")
     console.print(Text.assemble((f"{severity:<8}", style), printable(text)))
@@ -123,7 +127,7 @@ def show_finding(severity: str, text: str, examples: Sequence[str], more: int = 
 
 
 def is_number(value: Any) -> bool:
-    """Whether a cell is a number, written out perhaps ("2.5", "84.9 %"), or stands for none."""
+    """Check for a number, as a value or as text ("2.5", "84.9 %"), or a placeholder for none (None, "-")."""
     return value is None or isinstance(value, int | float) or re.fullmatch(r"-|-?[\d.]+( %)?", str(value)) is not None
 
 
@@ -135,53 +139,94 @@ def _cell(value: Any, encoding: str) -> str:
     return f"{value:.4f}" if isinstance(value, float) else printable(value)
 
 
+class _Statistics:
+    """Parts of a line, most important first, of which those that fit are rendered."""
+
+    def __init__(self, parts: Sequence[str]) -> None:
+        self.parts = parts
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        lines = ["  ".join(self.parts[:n]) for n in range(len(self.parts), -1, -1)]
+        yield Text(next(line for line in lines if len(line) <= options.max_width), no_wrap=True)
+
+    def __rich_measure__(self, _: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(0, min(len("  ".join(self.parts)), options.max_width))
+
+
+class _StatisticsColumn(ProgressColumn):
+    """Column that takes the width which the bar, the count and the time leave."""
+
+    def render(self, task: Task) -> _Statistics:
+        return _Statistics(task.fields["statistics"])
+
+
 class Steps:
-    """A progress bar with a line of figures; without a terminal, silent (callers `say` what should be kept)."""
+    """Progress bar with statistics; silent without a terminal (callers `say` lines that should be kept).
+
+    It takes one line of the terminal. A bar inside another one hides the outer until it ends.
+    """
+
+    _open: ClassVar[list[Steps]] = []
+    """Bars that have begun and not ended; the last one is shown."""
 
     def __init__(self, title: str, total: int, done: int = 0, *, in_bytes: bool = False) -> None:
         counts = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
+        one_line = Column(no_wrap=True, overflow="ellipsis", max_width=28)
         self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description}", markup=False, table_column=one_line),
+            BarColumn(bar_width=16),
             *counts,
-            TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn("ETA"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}", markup=False),
+            _StatisticsColumn(table_column=Column(no_wrap=True, ratio=1)),
             console=_console(stderr=True),
             disable=rank() > 0 or not _is_terminal(sys.stderr),
             transient=True,
+            expand=True,
         )
-        self._task = self._bar.add_task(printable(title), total=total, completed=done, figures="")
+        self._task = self._bar.add_task(printable(title), total=total, completed=done, statistics=())
 
     def __enter__(self) -> Steps:
+        if self._open:
+            self._open[-1]._bar.stop()
+        self._open.append(self)
         self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+        if self in self._open:
+            self._open.remove(self)
+            if self._open:
+                self._open[-1]._bar.start()
 
-    def advance(self, figures: str = "") -> None:
-        """One step further."""
-        self._bar.update(self._task, advance=1, figures=printable(figures))
+    def advance(self, *statistics: str) -> None:
+        """Advance by one step; of the statistics, the last are dropped if the line is too long."""
+        self._bar.update(self._task, advance=1, statistics=[printable(part) for part in statistics])
 
     def set(self, done: int, total: int) -> None:
-        """So many steps of so many."""
+        """Set the count of finished steps and their total."""
         self._bar.update(self._task, completed=done, total=total)
 
     def note(self, text: str) -> None:
-        """A line of news that stays above the bar."""
+        """Print a message above the bar."""
         self._bar.console.print(printable(text), markup=False)
 
 
+def clear_bars() -> None:
+    """Remove all progress bars from the terminal, as before an error message."""
+    while Steps._open:
+        Steps._open.pop()._bar.stop()
+
+
 def transfer(title: str, total: int) -> Steps:
-    """The progress of so many bytes; the title stays as a line of news, also without a terminal."""
+    """Print the title and return a progress bar of `total` bytes."""
     say(title)
     return Steps(title.partition(",")[0], total, in_bytes=True)
 
 
 def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
-    """The same items, with a progress bar."""
+    """Iterate over items with a progress bar."""
     count = total if total is not None else len(items) if isinstance(items, Sized) else 0
     with Steps(title, count) as steps:
         for item in items:

@@ -96,7 +96,7 @@ class Detector:
         if self.foreign is not None:
             raise self.foreign.cannot("be trained")
         if resume is not None:
-            run = training_run.resume(Path(resume), given)
+            run = training_run.resume(Path(resume), given if settings is None else settings.explicit)
         else:
             if self.backbone is not None:
                 given.setdefault("backbone", self.backbone)

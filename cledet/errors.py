@@ -1,4 +1,4 @@
-"""What ends a command before its end: a user's mistake, or a signal."""
+"""Exceptions that end a command early: user's mistakes, signals, failed processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: one sentence, and what to do about it.
+    """Mistake that the user can correct: one sentence, and a hint what to do.
 
     The command line prints it in red without a traceback and exits with code 2; Python code may catch it.
     """
@@ -21,7 +21,7 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):
-    """SIGINT or SIGTERM came, and the run, if there was one, was saved."""
+    """Stop by SIGINT or SIGTERM, after the run, if any, was saved."""
 
     def __init__(self, number: int, run: Path | None = None) -> None:
         advice = f"; go on with: cledet train --resume {run}" if run else ""
@@ -31,24 +31,24 @@ class Interrupted(Exception):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came where nothing waits for it: it ends a command as Ctrl-C does."""
+    """Stop by SIGTERM outside of training, handled as Ctrl-C."""
 
 
 def interruption(error: KeyboardInterrupt) -> Interrupted:
-    """The exception that names the signal."""
+    """Return the Interrupted that names the signal of a KeyboardInterrupt."""
     return Interrupted(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
 
 
 class ProcessFailed(Exception):
-    """One of several processes crashed, and ended them all: which, and its traceback."""
+    """Crash of one of several processes, which ended all of them: its rank and traceback."""
 
 
 COMPARABLE = 100
-"""Characters of a choice that is compared with a misspelt word, and shown."""
+"""Longest choice in characters that is compared with a misspelt word."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """The hint for a misspelt word: the nearest choice if one is near, else all of them."""
+    """Return a hint for a misspelt word: the nearest choice, or all choices if none is near."""
     known = [str(choice) for choice in choices]
     short = [choice for choice in known if len(choice) <= COMPARABLE]  # the time is quadratic in the length
     close = difflib.get_close_matches(str(word)[: 2 * COMPARABLE], short, n=1, cutoff=0.6)

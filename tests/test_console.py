@@ -1,9 +1,10 @@
-"""Of several processes the first one speaks; what names hold is never obeyed by the terminal."""
+"""Only the main process prints; control characters in names never reach the terminal."""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 
 import pytest
 
@@ -100,7 +101,71 @@ def test_names_beside_a_progress_bar_are_escaped(monkeypatch):
         steps.advance(f"figures {NAME}")
     assert f"note {SHOWN}\n" in stream.getvalue()
     assert steps._bar.tasks[0].description == f"reading {SHOWN}"
-    assert steps._bar.tasks[0].fields["figures"] == f"figures {SHOWN}"
+    assert steps._bar.tasks[0].fields["statistics"] == [f"figures {SHOWN}"]
+
+
+def open_terminal(monkeypatch, columns=80):
+    """Make stderr a terminal; returns a function for the text that was written to it."""
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    return stream.getvalue
+
+
+def screen(text):
+    """The lines that a terminal shows after `text`: cursor movements up, line starts and line erasures are applied."""
+    lines, row = [""], 0
+    for part in re.split(r"(\n|\r|\x1b\[[\d?;]*[A-Za-z])", text):
+        if part == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif part.endswith("A") and part.startswith("\x1b["):
+            row -= int(part[2:-1] or 1)
+        elif part in ("\x1b[2K", "\r"):
+            lines[row] = "" if part == "\x1b[2K" else lines[row]
+        elif not part.startswith("\x1b["):
+            lines[row] += part
+    return [line for line in lines if line.strip()]
+
+
+PARTS = ("epoch 12.3", "cls loss 0.512", "box loss 0.331", "123.4 images/s", "lr 0.01", "12.3 GB")
+
+
+@pytest.mark.parametrize(("width", "shown"), [(60, 0), (80, 2), (100, 3), (160, 6)])
+def test_a_bar_is_one_line_and_drops_statistics_first(monkeypatch, width, shown):
+    terminal = open_terminal(monkeypatch, width)
+    with Steps("training", 120_000, 60_000) as steps:
+        steps.advance(*PARTS)
+        steps._bar.refresh()
+        (line,) = [line for line in screen(terminal()) if "training" in line]
+    assert len(line) <= width
+    assert "60001/120000 ETA" in line
+    assert [part in line for part in PARTS] == [True] * shown + [False] * (len(PARTS) - shown)
+    assert screen(terminal()) == []
+
+
+def test_a_bar_inside_a_bar_hides_the_outer(monkeypatch):
+    terminal = open_terminal(monkeypatch)
+    with Steps("training", 4) as outer:
+        with Steps("validation", 2) as inner:
+            inner._bar.refresh()
+            assert [line.split()[0] for line in screen(terminal())] == ["validation"]
+            say("a message")
+        outer._bar.refresh()
+        assert [line.split()[0] for line in screen(terminal())] == ["a", "training"]
+    assert screen(terminal()) == ["a message"]
+
+
+def test_an_error_leaves_no_bar(monkeypatch):
+    """A loop's generator is still open while the error that ended the loop is printed."""
+    terminal = open_terminal(monkeypatch)
+    items = track([1, 2], "predicting")
+    next(items)
+    fail("stopped by SIGINT")
+    assert next(items) == 2
+    assert screen(terminal()) == ["error: stopped by SIGINT"]
 
 
 def test_without_streams_nothing_is_said_and_nothing_fails(monkeypatch):

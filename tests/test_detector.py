@@ -10,7 +10,7 @@ import torch
 
 import cledet
 from cledet import Detector
-from cledet.commands.run_folders import newest_detector
+from cledet.commands.find_detector import find_detector
 from cledet.config.evaluate import ValSettings
 from cledet.config.loading import resolve
 from cledet.errors import UserError
@@ -77,20 +77,20 @@ def test_the_newest_run_and_the_one_with_these_components(tiny, tmp_path):
         run = Detector().train(**short, name=name, ablation=ablation)
         stamp = (run / "weights" / "best.pt").stat().st_mtime - age
         os.utime(run / "weights" / "best.pt", (stamp, stamp))
-    newest = newest_detector(val_settings(project=tmp_path))
+    newest = find_detector(val_settings(project=tmp_path))
     assert newest.model.components == ("iac", "dc")
-    assert newest_detector(val_settings(project=tmp_path, ablation="none")).model.components == ()
+    assert find_detector(val_settings(project=tmp_path, ablation="none")).model.components == ()
     with pytest.raises(
         UserError, match=r"no run was trained with exactly clb \(there is c: iac,dc; b: none; a: iac,dc\)"
     ):
-        newest_detector(val_settings(project=tmp_path, ablation="clb"))
+        find_detector(val_settings(project=tmp_path, ablation="clb"))
     with pytest.raises(UserError, match="was trained with none, not dc"):
-        newest_detector(val_settings(weights=str(tmp_path / "train" / "b"), ablation="dc"))
+        find_detector(val_settings(weights=str(tmp_path / "train" / "b"), ablation="dc"))
 
 
 def test_without_any_run_the_sentence_says_what_to_do(tmp_path):
     with pytest.raises(UserError, match=r"there is no trained run in .*train \(run `cledet train`, or pass --weights"):
-        newest_detector(val_settings(project=tmp_path))
+        find_detector(val_settings(project=tmp_path))
 
 
 def test_a_backbones_name_is_a_detector_to_train(tiny, tmp_path):

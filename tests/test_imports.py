@@ -53,7 +53,7 @@ ORDER = {
         *("visualization", "data_check", "evaluation", "inference", "training", "explain", "export", "detector"),
         "__init__",
     },
-    "cli": {"errors", "console", "commands"},
+    "cli": {"__init__", "errors", "console", "commands"},
     "__main__": {"cli"},
 }
 """Of each room those that it may import, all of them before it. A room is a folder, or a file in none;

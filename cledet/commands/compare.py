@@ -1,33 +1,38 @@
-"""The commands that compare detections with each other and choose how they are suppressed."""
+"""`cledet compare`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cledet.commands.options import Json, command
-from cledet.config.evaluate import CompareSettings, TuneSettings
+from cledet.commands.options import Json
+from cledet.commands.val import val_to_folder
+from cledet.config.evaluate import CompareSettings, ValSettings
 from cledet.config.loading import resolve
 from cledet.console import say, show, show_json, show_table
 from cledet.errors import UserError
 
+if TYPE_CHECKING:
+    from cledet.metrics.metric_tables import Table
 
-@command(CompareSettings)
+
 def compare(
-    flags: dict[str, Any],
+    settings: CompareSettings,
     runs: Annotated[
-        list[Path], typer.Argument(help="two or more of: runs of val or train, COCO results files, weights")
+        list[Path], typer.Argument(help="Two or more of: runs of val or train, COCO results files, weights.")
     ],
     json: Json = False,
 ) -> None:
-    """Compare detections with those of the first run: is the difference noise, and where does it come from?"""
-    settings = resolve(CompareSettings, flags)
+    """Compare detections with those of the first run: is the difference significant, and where does it arise?
+
+    Examples:
+        cledet compare runs/val/a runs/val/b
+        cledet compare runs/train/photos theirs.json --data coco.yaml
+    """
     if len(runs) < 2:
         raise UserError(f"one run alone, {runs[0]}, cannot be compared", "name two or more")
-    from cledet.commands.run_folders import compare_to_folder
-
     folder, tables, notes, document = compare_to_folder(runs, settings)
     if json:
         show_json(document)
@@ -39,22 +44,52 @@ def compare(
     say(f"compare.md, .csv, .json and pictures: {folder}")
 
 
-@command(TuneSettings)
-def tune(flags: dict[str, Any], json: Json = False) -> None:
-    """Find NMS settings for a model or a file of raw detections, and say whether what they gain is noise."""
-    settings = resolve(TuneSettings, flags)
-    from cledet.commands.run_folders import tune_to_folder
-    from cledet.evaluation.tune.tuning_report import conf_table, methods_table, sentences, to_document
+def compare_to_folder(
+    paths: list[Path], settings: CompareSettings
+) -> tuple[Path, list[tuple[str, Table]], list[str], dict[str, Any]]:
+    """Write compare.md, compare.csv, compare.json and images/ into a new run folder.
 
-    folder, tuned, lines = tune_to_folder(settings)
-    if json:
-        show_json(to_document(tuned, settings, lines))
-    else:
-        show_table("", *methods_table(tuned, settings.metric))
-        if len(tuned.confs) > 1:
-            show_table("", *conf_table(tuned, settings.metric))
-        for sentence in (*sentences(tuned, settings), *lines):
-            show(sentence)
-    say(f"{len(tuned.searched)} settings in {tuned.seconds:.0f} s; tuned.yaml (for --recipe) and tune.json: {folder}")
-    if tuned.stopped is not None:
-        raise typer.Exit(128 + tuned.stopped)
+    Returns the folder, tables with their titles, notes, and the whole comparison as plain data.
+    """
+    from cledet.data.open import open_source
+    from cledet.evaluation.compare.compare_runs import compare_runs, most_influential_images
+    from cledet.evaluation.compare.comparison_tables import main_table, notes, sections, to_document, to_page
+    from cledet.evaluation.compare.entries import common_ground, names, open_entries
+    from cledet.evaluation.compare.side_by_side import save_side_by_side
+    from cledet.evaluation.splits import load_index
+    from cledet.io.atomic import write_json, write_whole
+    from cledet.io.run_folders import whole_run
+    from cledet.metrics.metric_tables import to_csv
+    from cledet.metrics.results_file import read_results
+
+    def validate(path: Path, data: str | None, split: str) -> Path:
+        return _validate(path, data, split, settings)
+
+    entries = open_entries(paths, settings.data, settings.split, validate)
+    data, split = common_ground(entries, settings.data, settings.split)
+    called = names(entries)
+    index = load_index(open_source(data), split, need_images=any(entry.of_model for entry in entries))
+    results = {name: read_results(entry.file, index) for name, entry in zip(called, entries)}
+    comparison = compare_runs(index, results, settings.bootstrap)
+    document = to_document(comparison, index, settings.bootstrap)
+    with whole_run(settings.project, "compare", settings.name or split) as run:
+        write_json(run / "compare.json", document)
+        write_whole(run / "compare.md", to_page(comparison, index))
+        write_whole(run / "compare.csv", to_csv(*main_table(comparison)))
+        for name, against in comparison.differences.items():
+            pair = {called[0]: results[called[0]], name: results[name]}
+            folder = run / "images" / name.replace("/", "-") if len(entries) > 2 else run / "images"
+            save_side_by_side(folder, index, most_influential_images(against, settings.pictures), pair, settings.conf)
+    return run, sections(comparison, index), notes(comparison), document
+
+
+def _validate(path: Path, data: str | None, split: str, settings: CompareSettings) -> Path:
+    """Evaluate the weights at `path` as `cledet val` does; returns the run folder."""
+    from cledet.detector import Detector
+
+    say(f"validating {path}")
+    shared = {key: getattr(settings, key) for key in ("project", "device", "batch", "workers")}
+    of_val = resolve(ValSettings, {**shared, "data": data, "split": split}, environ={})
+    run, _ = val_to_folder(Detector(path), of_val)
+    say(f"{path} is compared as {run}")
+    return run

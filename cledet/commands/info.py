@@ -1,4 +1,4 @@
-"""The command about this machine."""
+"""`cledet info`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import platform
 from pathlib import Path
 
 from cledet import __version__
-from cledet.commands.options import Json, app
+from cledet.commands.options import Json
 from cledet.config.loading import read_recipe, recipes
 from cledet.config.train import HEADS
 from cledet.console import show_json, show_table
 
 
-@app.command()
 def info(json: Json = False) -> None:
-    """Show versions, devices, what may be trained, recipes and runs."""
+    """Show versions, devices, backbones, heads, recipes and runs."""
     import torch
     import torchvision
 
@@ -38,16 +37,17 @@ def info(json: Json = False) -> None:
     if json:
         show_json(facts)
         return
-    facts["backbones"] = _by_endings(known_backbones())
+    facts["backbones"] = _by_suffixes(known_backbones())
     facts["recipes"] = f"{len(recipes())}; `cledet recipes` lists them"
-    show_table("", ["what", "which"], [(k, v if isinstance(v, str) else ", ".join(v)) for k, v in facts.items()])
+    show_table("", ["item", "value"], [(k, v if isinstance(v, str) else ", ".join(v)) for k, v in facts.items()])
 
 
-def _by_endings(names: dict[str, list[str]]) -> str:
-    """Names with the same endings together, and the endings once."""
+def _by_suffixes(names: dict[str, list[str]]) -> str:
+    """Group backbones by their suffixes, and list the suffixes once per group."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    for name, endings in names.items():
-        groups.setdefault(tuple(endings), []).append(name)
+    for name, suffixes in names.items():
+        groups.setdefault(tuple(suffixes), []).append(name)
     return "; ".join(
-        ", ".join(alike) + (f" (also {' '.join(endings)})" if endings else "") for endings, alike in groups.items()
+        ", ".join(backbones) + (f" (also {' '.join(suffixes)})" if suffixes else "")
+        for suffixes, backbones in groups.items()
     )

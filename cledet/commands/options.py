@@ -1,29 +1,42 @@
-"""The command line's frame: how a function becomes a command whose flags are the fields of its settings."""
+"""The frame of the commands: a function with typed settings becomes a subcommand, each field of them a flag."""
 
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-from typer.core import TyperGroup
+from pydantic.fields import FieldInfo
+from typer.core import TyperCommand, TyperGroup
 
-from cledet import __version__
 from cledet.config.base import Settings
+from cledet.config.loading import recipes, resolve
+from cledet.config.panels import PANELS, VALUE_NAMES, WORDS, panel_of
 from cledet.config.types import ablation_name
 from cledet.console import printable
 from cledet.errors import interruption
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
-"""Click's UsageError, which newer versions of typer bring along and older ones import."""
+"""Click's UsageError, bundled with newer versions of typer and imported by older ones."""
+SWITCH = "[on|off]"
+"""The value of a boolean flag, which may be left out for `on`."""
+LONGEST_CHOICES = 20
+"""Characters of choices that are shown as the name of a value; longer ones are listed in the help text."""
+ORDER = [name for names in PANELS.values() for name in names]
+
+Json = Annotated[
+    bool, typer.Option("--json", metavar="", help="Print one JSON document on stdout.", rich_help_panel="Output")
+]
 
 
 class Commands(TyperGroup):
-    """The commands, whose ends typer is to leave to `main`.
+    """Group of subcommands that leaves signals and closed pipes to `main`.
 
-    Typer has codes of its own for a closed pipe and, in some versions, for Ctrl-C, and says nothing.
+    Typer has exit codes of its own for them, without a message.
     """
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
@@ -37,7 +50,7 @@ class Commands(TyperGroup):
 
 @contextmanager
 def _own_ends() -> Iterator[None]:
-    """Raise what typer lets pass: Interrupted, and a BrokenPipeError without a number; escape what it prints."""
+    """Raise Interrupted and BrokenPipeError as such; escape control characters in usage errors."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -53,56 +66,127 @@ def _own_ends() -> Iterator[None]:
         raise
 
 
-app = typer.Typer(
-    name="cledet",
-    cls=Commands,
-    help="Object detection with classification and localization in equilibrium.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+class Command(TyperCommand):
+    """Subcommand whose boolean flags need no value, and whose help ends with examples."""
 
-Json = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
-Recipe = Annotated[str | None, typer.Option("--recipe", help="a YAML of these flags, or the name of a shipped one")]
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give `on` to boolean flags without a value, then parse."""
+        switches = {flag for param in self.params if getattr(param, "metavar", "") == SWITCH for flag in param.opts}
+        words: list[str] = []
+        for word, following in zip(args, [*args[1:], "-"]):
+            words += [word, "on"] if word in switches and following.startswith("-") else [word]
+        return super().parse_args(ctx, words)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, then the examples of the function's docstring as they are."""
+        super().format_help(ctx, formatter)
+        examples = (inspect.getdoc(self.callback) or "").partition("\nExamples:\n")[2]
+        if examples:
+            formatter.write(f" Examples:\n{examples}\n")
 
 
-def command(settings: type[Settings]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function as a command whose flags are the fields of `settings`.
+def add_command(app: typer.Typer, function: Callable[..., None], name: str | None = None) -> None:
+    """Add a function to `app` as a subcommand.
 
-    The function's own parameters come first; it is called with them and with `flags`, what was given explicitly.
+    The fields of its parameter `settings`, if it has one, become flags beside `--recipe`; the function is called with
+    the resolved settings and its other parameters.
     """
+    parameters = inspect.signature(function, eval_str=True).parameters
+    kind: type[Settings] | None = parameters["settings"].annotation if "settings" in parameters else None
+    own = [p.replace(kind=p.KEYWORD_ONLY) for p in parameters.values() if p.name != "settings"]
+    options = [*(_options(kind) if kind is not None else ()), *own]
 
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "flags"]
-        fields = [_option(name, field) for name, field in settings.model_fields.items()]
+    def run(**values: Any) -> None:
+        arguments = {parameter.name: values.pop(parameter.name) for parameter in own}
+        if kind is not None:
+            recipe = values.pop("recipe")
+            flags = {key: value for key, value in values.items() if value is not None}
+            arguments["settings"] = resolve(kind, flags, recipe=recipe or kind.default_recipe(flags))
+        function(**arguments)
 
-        def run(**given: Any) -> None:
-            mine = {p.name: given.pop(p.name) for p in own}
-            function(**mine, flags=given)
-
-        run.__name__, run.__doc__ = function.__name__, function.__doc__
-        run.__signature__ = inspect.Signature(own + fields)  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in own + fields}
-        app.command()(run)
-        return run
-
-    return register
+    run.__doc__ = function.__doc__
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in options}
+    summary = (inspect.getdoc(function) or "").partition("\n\nExamples:\n")[0]
+    app.command(name or function.__name__, cls=Command, help=summary)(run)
 
 
-def _option(name: str, field: Any) -> inspect.Parameter:
-    """A settings field as a flag; what is not given is None, and settings check the rest."""
-    default = field.get_default()
-    shown = ";".join(map(ablation_name, default)) if name == "ablation" and default else default
-    shown = ",".join(str(v) for v in shown) if isinstance(shown, tuple) else shown
-    text = field.description + ("" if default is None else f" (default: {shown})")
-    option = typer.Option(f"--{name.replace('_', '-')}", help=text, show_default=False, metavar="VALUE")
+def _options(kind: type[Settings]) -> list[inspect.Parameter]:
+    """Make a flag of `--recipe` and of each field, in the order of the panels."""
+    recipe = typer.Option(
+        "--recipe",
+        metavar="PATH|NAME",
+        help="Read flags from this YAML file or shipped recipe.",
+        autocompletion=_complete_recipe,
+    )
+    fields = sorted(kind.model_fields.items(), key=lambda item: ORDER.index(item[0]) if item[0] in ORDER else 0)
+    return [_parameter("recipe", recipe), *(_parameter(name, _option(name, field)) for name, field in fields)]
+
+
+def _complete_recipe(incomplete: str) -> list[str]:
+    return [name for name in recipes() if name.startswith(incomplete)]
+
+
+def _parameter(name: str, option: Any) -> inspect.Parameter:
+    """Make a parameter that is None if the flag is not given; settings check its text."""
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, kind, default=None, annotation=Annotated[str | None, option])
 
 
-@app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
-    if version:
-        print(__version__)
-        raise typer.Exit
+def _option(name: str, field: FieldInfo) -> Any:
+    choices = _choices(field.annotation)
+    return typer.Option(
+        f"--{name.replace('_', '-')}",
+        help=" ".join([str(field.description), *_default(name, field)]),
+        show_default=False,
+        metavar=VALUE_NAMES.get(name) or _value_name(field.annotation, choices),
+        rich_help_panel=panel_of(name),
+        autocompletion=_completion(choices or WORDS.get(name, ())),
+    )
+
+
+def _default(name: str, field: FieldInfo) -> list[str]:
+    """Format the default as a sentence; none for a default of None, which the description explains."""
+    default = field.get_default()
+    if default is None or default == "":
+        return []
+    if name == "ablation":
+        default = ";".join(map(ablation_name, default))
+    elif isinstance(default, bool):
+        default = "on" if default else "off"
+    elif isinstance(default, tuple | float):
+        default = ",".join(f"{number:g}" for number in (default if isinstance(default, tuple) else (default,)))
+    return [f"Default: {default}."]
+
+
+def _value_name(annotation: Any, choices: tuple[str, ...]) -> str:
+    """Name a flag's value by its type."""
+    if choices:
+        listed = "|".join(choices)
+        return listed if len(listed) <= LONGEST_CHOICES else "NAME"
+    names = {bool: SWITCH, int: "INT", float: "FLOAT", Path: "PATH"}
+    return next((names[kind] for kind in _alternatives(annotation) if kind in names), "TEXT")
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    """Return the words of a Literal, alone or in a union; none for another type."""
+    literals = [kind for kind in _alternatives(annotation) if get_origin(kind) is Literal]
+    return tuple(str(word) for literal in literals for word in get_args(literal))
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """Return the members of a union, without what is annotated to them."""
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [kind for member in get_args(annotation) for kind in _alternatives(member)]
+    return [annotation]
+
+
+def _completion(words: tuple[str, ...]) -> Callable[[str], list[str]] | None:
+    """Return a callback that completes one of `words`, or None without words, so that the shell completes files."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete if words else None

@@ -1,4 +1,4 @@
-"""The standard streams of a command: closed, on a full disk, or with a reader who has left."""
+"""Standard streams of a command, robust to closed files, full disks and closed pipes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ STDOUT, STDERR = 1, 2
 
 
 class Stream(io.FileIO):
-    """The file behind stdout or stderr, which says in a sentence what becomes of results that cannot be written."""
+    """File behind stdout or stderr that raises a UserError if results cannot be written."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Write as any file does.
 
-        Raises BrokenPipeError where the reader has left, UserError for results that cannot be written for another
-        reason. News for stderr are then dropped, as there is no other place to tell.
+        Raises BrokenPipeError if the pipe is closed, UserError if stdout cannot be written for another reason.
+        Messages for stderr are dropped then.
         """
         try:
             return super().write(data)
@@ -36,17 +36,17 @@ class Stream(io.FileIO):
             raise UserError(f"cannot write to stdout: {error.strerror}") from None
 
     def _discard(self) -> None:
-        """Send the rest nowhere, so that the interpreter's end does not fail on what is left in buffers."""
+        """Redirect to the null device, so that flushing buffers at exit does not fail."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)
 
 
 def prepare_streams() -> None:
-    """Put `Stream` behind stdout and stderr; a name that a stream cannot show is written in escapes.
+    """Put `Stream` behind stdout and stderr; characters that the encoding lacks are written as escapes.
 
-    The numbers of streams that are closed are taken, so that no other file gets them: what is written to stdout
-    then fails, and stderr is lost. Streams that a program has put in the place of its own stay.
+    File descriptors of closed streams are reserved, so that no other file gets them: writing to stdout then fails, and
+    stderr is lost. Streams that a program has replaced are kept.
     """
     for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:

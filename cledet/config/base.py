@@ -1,11 +1,12 @@
-"""Settings: one typed class a command, each field a flag, a recipe's key and an environment variable.
+"""Settings: one typed class per command. Each field is a flag, a key of a recipe and an environment variable.
 
-They are merged by `cledet.config.loading`. Importing this file imports no torch.
+`cledet.config.loading` merges them. Importing this file imports no torch.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,17 +26,24 @@ from cledet.config.types import (
     rename_choice,
 )
 
+DEVICE = "Device: cpu, mps, cuda:1, or a GPU's number. auto: the idlest CUDA GPU, else MPS, else the CPU."
+
 
 def long_side(short: int) -> int:
-    """The longest that a side may be, in RetinaNet's proportion of 800 to 1333."""
+    """Return the limit of the long side in pixels, in RetinaNet's ratio of 800 to 1333."""
     return round(short * 1333 / 800)
 
 
 class Settings(BaseModel):
-    """What every command has."""
+    """Base of the settings of all commands."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        defer_build=True,
     )
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -45,109 +53,119 @@ class Settings(BaseModel):
         """Accept the names that choices had in cledet 0.1.0, with a notice."""
         return {key: rename_choice(key, value) for key, value in values.items()}
 
+    @classmethod
+    def default_recipe(cls, flags: Mapping[str, Any]) -> str | None:
+        """Return the recipe that applies if none is named; none for most commands."""
+        return None
+
+    @property
+    def explicit(self) -> dict[str, Any]:
+        """Return the values that were given as flags."""
+        return {key: getattr(self, key) for key, origin in self._origins.items() if origin == "flag"}
+
     @property
     def origins(self) -> dict[str, str]:
-        """Where each value came from: default, recipe, environment or flag."""
+        """Return the origin of each value: default, recipe, environment or flag."""
         return self._origins
 
     def to_yaml(self) -> str:
-        """The settings as YAML that `--recipe` reads back, each value's origin behind it."""
+        """Write the settings as YAML for `--recipe`, with each value's origin as a comment."""
         values = self.model_dump(mode="json")  # a JSON value is a YAML value
         return "".join(f"{key}: {json.dumps(value)}  # {self._origins[key]}\n" for key, value in values.items())
 
 
 class RunSettings(Settings):
-    """What every command has that leaves a run's folder."""
+    """Settings of the commands that write a run folder."""
 
-    project: Project = Field(Path("runs"), description="the folder that holds the runs")
-    name: RunName | None = Field(None, description="the run's name; a second run of the name gets -2")
+    project: Project = Field(Path("runs"), description="Parent of the run folders.")
+    name: RunName | None = Field(None, description="Name of the run folder. If it exists, -2, -3 ... is added.")
 
 
 class SuppressionSettings(RunSettings):
-    """How raw outputs become detections."""
+    """Settings of post-processing: score threshold and NMS."""
 
     nms: Literal["auto", NMSName] = Field(
         "auto",
-        description="auto (cl-balanced if clb is on, else standard), standard, soft, soft-linear, soft-vote, diou, "
-        "weighted or cl-balanced",
+        description="NMS method: standard, soft (Gaussian), soft-linear, soft-vote (linear Soft-NMS with box voting: "
+        "Bodla et al. 2017; Gidaris and Komodakis 2015), diou, weighted, or cl-balanced (the paper's). "
+        "auto: cl-balanced for models with clb, else standard.",
     )
-    conf: Unit = Field(0.05, description="drop detections of lower score")
-    iou: Unit = Field(0.5, description="IoU over which NMS suppresses")
-    max_det: Positive = Field(100, description="detections an image at most")
+    conf: Unit = Field(0.05, description="Discard detections with a lower score.")
+    iou: Unit = Field(0.5, description="IoU threshold of NMS.")
+    max_det: Positive = Field(100, description="Maximum number of detections per image.")
     localization: Literal["proximity", "as-printed"] = Field(
-        "proximity", description="Eq. 9's localization score: 1 - d, or d to the letter"
+        "proximity", description="CL-B: localization score of Eq. 9: proximity (1 - d), or d as printed in the paper."
     )
     cl_norm: Literal["max", "diagonal"] = Field(
-        "max", description="what Eq. 9's distance is divided by: the cluster's largest, or its enclosing diagonal"
+        "max",
+        description="CL-B: divisor of the distance in Eq. 9: its maximum, or the diagonal of the enclosing box.",
     )
     cl_score: Literal["own", "max"] = Field(
-        "max", description="the score that the box kept by CL-B leaves with: its own, or its cluster's highest"
+        "max", description="CL-B: score of the kept box: its own, or the highest of its cluster."
     )
 
     def nms_for(self, components: tuple[str, ...]) -> str:
-        """The NMS method that `auto` stands for, given the components a model has."""
+        """Resolve `auto` to an NMS method, given the components of a model."""
         if self.nms != "auto":
             return self.nms
         return "cl-balanced" if "clb" in components else "standard"
 
     def nms_methods(self, components: tuple[str, ...]) -> tuple[str, ...]:
-        """All methods that are to be tried; here the one of `nms_for`."""
+        """Return the NMS methods to run, here the one of `nms_for`."""
         return (self.nms_for(components),)
 
 
 class DetectionSettings(SuppressionSettings):
-    """Where a network runs, and how its raw outputs become detections."""
+    """Settings of inference: device, precision and post-processing."""
 
-    device: str = Field("auto", description="auto (the idlest CUDA GPU, else MPS, else the CPU), cpu, cuda:1, 1 or mps")
-    amp: AmpName = Field(
-        "auto", description="mixed precision: auto (where the device computes bf16), off, bf16 or fp16"
-    )
+    device: str = Field("auto", description=DEVICE)
+    amp: AmpName = Field("auto", description="Mixed precision. auto: bf16 if the device supports it.")
 
 
 class ModelSettings(RunSettings):
-    """Which trained model a command means."""
+    """Settings that select a trained model."""
 
     weights: str | None = Field(
         None,
-        description="checkpoint (.pt, .safetensors), run folder, a RetinaNet or GFL of torchvision, Detectron2 or "
-        "MMDetection, or torchvision:NAME (val and predict only); by default the newest run's best.pt",
+        description="Checkpoint (.pt, .safetensors), run folder, RetinaNet or GFL of torchvision, Detectron2 or "
+        "MMDetection, or torchvision:NAME (val and predict only). Default: best.pt of the newest run.",
     )
     ablation: Ablations | None = Field(
         None,
         min_length=1,
-        description="take the newest run trained with exactly these components; val also takes all, every, or several "
-        "with ; between, for the table of the newest grid",
+        description="Use the newest run trained with exactly these components: none, or some of iac,dc,clb. val "
+        "evaluates the newest grid for all, every, or several ablations separated by a semicolon.",
     )
-    imgsz: Side | None = Field(None, description="short side in pixels; by default what was trained with")
+    imgsz: Side | None = Field(None, description="Short side of images in pixels. Default: as trained.")
 
 
 class PredictSettings(DetectionSettings, ModelSettings):
     """`cledet predict`."""
 
-    amp: AmpName = Field("off", description="mixed precision: off (exact), auto, bf16 or fp16")
-    conf: Unit = Field(0.3, description="drop detections of lower score")
+    amp: AmpName = Field("off", description="Mixed precision. off: float32; auto: bf16 if the device supports it.")
+    conf: Unit = Field(0.3, description="Discard detections with a lower score.")
 
 
 class ExplainSettings(ModelSettings):
     """`cledet explain`."""
 
-    data: str | None = Field(None, description="data set with the image's annotations; by default what was trained on")
-    device: str = Field("auto", description="auto (the idlest CUDA GPU, else MPS, else the CPU), cpu, cuda:1, 1 or mps")
-    alpha: Unit | None = Field(None, description="IAC: weight of the probability in Eq. 6; by default as trained")
-    score_threshold: Unit | None = Field(None, description="IAC: Eq. 7's threshold; by default as trained")
-    recall_min_iou: Unit | None = Field(
-        None, description="IAC: recalled anchors have a higher IoU; by default as trained"
+    data: str | None = Field(
+        None, description="Data set with the annotations of the image. Default: the training data set."
     )
+    device: str = Field("auto", description=DEVICE)
+    alpha: Unit | None = Field(None, description="IAC: weight of the probability in Eq. 6. Default: as trained.")
+    score_threshold: Unit | None = Field(None, description="IAC: score threshold of Eq. 7. Default: as trained.")
+    recall_min_iou: Unit | None = Field(None, description="IAC: minimum IoU of a recalled anchor. Default: as trained.")
     center_unit: Literal["pixel", "stride", "size"] | None = Field(
-        None, description="DC: what Eq. 2's centre distance is measured in; by default as trained"
+        None, description="DC: unit of the center distance in Eq. 2. Default: as trained."
     )
-    conf: Unit | None = Field(None, description="candidates of lower score do not reach NMS; by default as trained")
-    iou: Unit | None = Field(None, description="IoU over which NMS suppresses; by default as trained")
+    conf: Unit | None = Field(None, description="Score threshold before NMS. Default: as trained.")
+    iou: Unit | None = Field(None, description="IoU threshold of NMS. Default: as trained.")
     localization: Literal["proximity", "as-printed"] | None = Field(
-        None, description="CL-B: Eq. 9's localization score, 1 - d or d; by default as trained"
+        None, description="CL-B: localization score of Eq. 9: proximity (1 - d), or d as printed. Default: as trained."
     )
     cl_norm: Literal["max", "diagonal"] | None = Field(
-        None, description="CL-B: what Eq. 9's distance is divided by; by default as trained"
+        None, description="CL-B: divisor of the distance in Eq. 9. Default: as trained."
     )
 
 
@@ -155,25 +173,32 @@ class ExportSettings(SuppressionSettings, ModelSettings):
     """`cledet export`."""
 
     nms: Literal["none", "auto", NMSName] = Field(  # type: ignore[assignment]
-        "none", description="NMS inside the file: none (raw outputs, NMS left to the caller), auto or a method's name"
+        "none",
+        description="NMS in the file: none (raw outputs), standard, soft, soft-linear, soft-vote, diou, weighted or "
+        "cl-balanced. auto: cl-balanced for models with clb, else standard.",
     )
     format: Literal["onnx", "openvino", "safetensors"] = Field(
-        "onnx", description="the file's format: onnx, openvino, or safetensors (weights alone, for --weights)"
+        "onnx", description="File format. safetensors holds the weights only, for --weights."
     )
 
 
 class CheckSettings(Settings):
     """`cledet check`."""
 
-    split: str | None = Field(None, description="the splits to check, as train,val; by default all")
-    imgsz: Side = Field(800, description="the --imgsz of `cledet train` that objects and anchors are measured at")
-    anchor_scale: AnchorScale = Field(4.0, description="the --anchor-scale of `cledet train` that is measured")
-    html: Path | None = Field(None, description="also write a page with pictures to this .html file")
+    split: str | None = Field(None, description="Splits to check, as train,val. Default: all.")
+    imgsz: Side = Field(
+        800,
+        description="Short side in pixels for the statistics of objects and anchors: the --imgsz of `cledet train`.",
+    )
+    anchor_scale: AnchorScale = Field(
+        4.0, description="Anchor scale for the statistics of anchors: the --anchor-scale of `cledet train`."
+    )
+    html: Path | None = Field(None, description="Also write a report with pictures to this .html file.")
     workers: Annotated[Workers, Field(ge=1)] | None = Field(
-        None, description="threads that read images; by default two a CPU"
+        None, description="Threads that read images. Default: two per CPU."
     )
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that are asked for; none for all."""
+        """Return the names in `split`; empty means all splits."""
         return tuple(split.strip() for split in (self.split or "").split(",") if split.strip())

@@ -1,4 +1,4 @@
-"""The settings of the commands that judge detections."""
+"""Settings of the commands that evaluate detections."""
 
 from __future__ import annotations
 
@@ -26,28 +26,34 @@ from cledet.config.types import (
 class ValSettings(DetectionSettings, ModelSettings):
     """`cledet val`."""
 
-    amp: AmpName = Field("off", description="mixed precision: off (exact), auto, bf16 or fp16")
+    amp: AmpName = Field("off", description="Mixed precision. off: float32; auto: bf16 if the device supports it.")
     nms: MethodList = Field(  # type: ignore[assignment]
         "auto",
-        description="auto (what the model's components ask for; predictions as they are), all, "
-        f"or some of {','.join(NMS_METHODS)}",
+        description=f"NMS methods, separated by commas: {', '.join(NMS_METHODS)}, or all. auto: the model's own; "
+        "--predictions are taken as they are.",
     )
-    data: str | None = Field(None, description="data set; by default the one that was trained on")
-    split: str = Field("val", description="the split to evaluate")
-    predictions: Path | None = Field(None, description="score this COCO results file instead of a model")
+    data: str | None = Field(
+        None, description="Data set: YAML, folder, annotation file, or a shipped name. Default: the training data set."
+    )
+    split: str = Field("val", description="Split to evaluate.")
+    predictions: Path | None = Field(None, description="Evaluate this COCO results file instead of a model.")
     bootstrap: Resamples = Field(
-        0, description="resamples of the images, for intervals of the gain over the first NMS method; 0: none"
+        0, description="Bootstrap resamples for confidence intervals of the gain over the first NMS method. 0: none."
     )
     eval_max_dets: MaxDets = Field(
-        COCO_MAX_DETS, description="detections an image and class that AR is measured at; AP is at the last"
+        COCO_MAX_DETS, description="Detections per image and class at which AR is computed. AP is computed at the last."
     )
-    areas: Areas = Field((32, 96), description="the sides in pixels of the largest small and the largest medium object")
+    areas: Areas = Field(
+        (32, 96), description="Side in pixels up to which objects are small, and up to which they are medium."
+    )
     evaluator: Literal["fast", "pycocotools"] = Field(
-        "fast", description="fast, or pycocotools: compute the twelve COCO metrics with it too, and compare both"
+        "fast", description="Evaluator of the COCO metrics. pycocotools: the reference, compared with the fast one."
     )
-    report: bool = Field(True, description="write what went wrong, of one NMS method, as report.html and plots/*.png")
-    batch: Images = Field(8, description="images a step")
-    workers: Workers = Field(2, description="processes that load images")
+    report: bool = Field(
+        True, description="Write the error analysis as report.html and plots/*.png, if one NMS method is evaluated."
+    )
+    batch: Images = Field(8, description="Images per batch.")
+    workers: Workers = Field(2, description="Processes that load images.")
 
     @model_validator(mode="after")
     def _check_counts(self) -> ValSettings:
@@ -68,7 +74,7 @@ class ValSettings(DetectionSettings, ModelSettings):
         return self
 
     def nms_methods(self, components: tuple[str, ...]) -> tuple[str, ...]:
-        """The methods to try on the same candidates, the first being what the others are compared with."""
+        """Return the NMS methods to run on the same candidates; the first is the baseline of the others."""
         if self.nms == "all":
             return NMS_METHODS
         return tuple(self.nms.split(",")) if self.nms != "auto" else super().nms_methods(components)
@@ -77,42 +83,51 @@ class ValSettings(DetectionSettings, ModelSettings):
 class CompareSettings(RunSettings):
     """`cledet compare`."""
 
-    data: str | None = Field(None, description="data set to compare on; by default the one that the runs were made on")
-    split: str | None = Field(None, description="the split; by default that of the runs, else val")
-    bootstrap: Annotated[Resamples, Field(ge=1)] = Field(1000, description="resamples of the images, for the intervals")
-    pictures: Count = Field(10, description="how many of the images that differ most to draw; 0: none")
-    conf: Unit = Field(0.3, description="pictures show no detections of lower score; figures count them all")
-    device: str = Field("auto", description="where models run that are to be validated first: auto, cpu, cuda:1, mps")
-    batch: Images = Field(8, description="images a step, there")
-    workers: Workers = Field(2, description="processes that load images, there")
+    data: str | None = Field(None, description="Data set to compare on. Default: that of the runs.")
+    split: str | None = Field(None, description="Split to compare on. Default: that of the runs, else val.")
+    bootstrap: Annotated[Resamples, Field(ge=1)] = Field(
+        1000, description="Bootstrap resamples for the confidence intervals."
+    )
+    pictures: Count = Field(10, description="Number of pictures of the images that differ most. 0: none.")
+    conf: Unit = Field(0.3, description="Score threshold of the pictures. The metrics use all detections.")
+    device: str = Field("auto", description="Device for weights that are evaluated first: auto, cpu, mps, cuda:1.")
+    batch: Images = Field(8, description="Images per batch, for weights that are evaluated first.")
+    workers: Workers = Field(2, description="Processes that load images, for weights that are evaluated first.")
 
 
 class TuneSettings(DetectionSettings, ModelSettings):
     """`cledet tune`."""
 
-    amp: AmpName = Field("off", description="mixed precision: off (exact), auto, bf16 or fp16")
+    amp: AmpName = Field("off", description="Mixed precision. off: float32; auto: bf16 if the device supports it.")
     nms: MethodList = Field(  # type: ignore[assignment]
-        "all", description=f"the methods to try: all, auto (the model's own), or some of {','.join(NMS_METHODS)}"
+        "all",
+        description=f"NMS methods to search, by commas: {', '.join(NMS_METHODS)}, or all. auto: the model's own.",
     )
     conf: Unit = Field(
-        0.01, description="detections of lower score are not looked at; a file's are all, unless this is given"
+        0.01, description="Lowest score threshold to search. A file's detections are all used unless this is given."
     )
-    data: str | None = Field(None, description="data set; by default the one that was trained on")
-    split: str = Field("val", description="the split to tune on; report figures of another one")
+    data: str | None = Field(
+        None, description="Data set: YAML, folder, annotation file, or a shipped name. Default: the training data set."
+    )
+    split: str = Field("val", description="Split to tune on. Report metrics of another split.")
     predictions: Path | None = Field(
-        None, description="tune on this COCO results file of raw detections instead of a model"
+        None, description="Tune on this COCO results file of raw detections instead of a model."
     )
-    metric: Literal["AP", "AP50", "AP75", "APs", "APm", "APl"] = Field("AP", description="the figure to raise")
-    tolerance: Unit = Field(0.001, description="of the best figure may be lost for a higher conf, so fewer boxes")
-    bootstrap: Annotated[Resamples, Field(ge=1)] = Field(1000, description="resamples of the images, for the intervals")
+    metric: Literal["AP", "AP50", "AP75", "APs", "APm", "APl"] = Field("AP", description="Metric to maximize.")
+    tolerance: Unit = Field(
+        0.001, description="Loss of the metric that is accepted for a higher --conf and fewer detections."
+    )
+    bootstrap: Annotated[Resamples, Field(ge=1)] = Field(
+        1000, description="Bootstrap resamples for the confidence intervals."
+    )
     repeats: Annotated[Resamples, Field(ge=1)] = Field(
-        10, description="times that the images are halved, to choose on one half, both ways"
+        10, description="Random halvings of the images, to choose on one half and test on the other."
     )
-    batch: Images = Field(8, description="images a step")
-    workers: Workers = Field(2, description="processes that load images")
+    batch: Images = Field(8, description="Images per batch.")
+    workers: Workers = Field(2, description="Processes that load images.")
 
     def nms_methods(self, components: tuple[str, ...]) -> tuple[str, ...]:
-        """The methods to try."""
+        """Return the NMS methods to search."""
         if self.nms == "all":
             return NMS_METHODS
         return tuple(self.nms.split(",")) if self.nms != "auto" else super().nms_methods(components)

@@ -1,4 +1,4 @@
-"""Settings merged from defaults, a recipe, the environment and flags, each value's origin kept.
+"""Loading of settings from defaults, a recipe, the environment and flags, with the origin of each value.
 
 A setting is written `--fpn-channels`, `fpn-channels:` in a recipe's YAML, or `CLEDET_FPN_CHANNELS`; a flag wins over
 the environment, which wins over the recipe.
@@ -21,7 +21,7 @@ from cledet.safe_yaml import read_yaml
 
 PACKAGE = Path(__file__).resolve().parents[1]
 RECIPE_FOLDERS = (PACKAGE / "recipes", PACKAGE.parent / "recipes")
-"""Where the shipped recipes lie: in an installed wheel, or in a checkout."""
+"""Folders of the shipped recipes: in an installed wheel, and in a checkout."""
 
 S = TypeVar("S", bound=Settings)
 
@@ -35,8 +35,8 @@ def resolve(
 ) -> S:
     """Merge defaults, recipe, environment and flags into checked settings.
 
-    `flags` holds what was given explicitly (None: not given). Raises UserError for an unknown key, naming the nearest
-    right one, and for a value out of range, naming where it came from.
+    `flags` holds the values that were given explicitly (None: not given). Raises UserError for an unknown key, with
+    the nearest known one, and for an invalid value, with its origin.
     """
     environ = os.environ if environ is None else environ
     keys = kind.model_fields
@@ -63,7 +63,7 @@ def resolve(
 
 
 def _refuse_reach(settings: Settings, recipe: str | Path | None) -> None:
-    """Raise UserError where a recipe, which may be anybody's, imports code or writes out of the current folder."""
+    """Raise UserError if an untrusted recipe imports code or writes outside the current folder."""
     taken = {key: value for key, value in settings if settings.origins[key] == "recipe"}
     if taken.get("callback") is not None:
         hint = f"if you trust it, pass --callback {taken['callback']}"
@@ -75,17 +75,17 @@ def _refuse_reach(settings: Settings, recipe: str | Path | None) -> None:
 
 
 def read_recipe(recipe: str | Path, kind: type[Settings] = TrainSettings) -> dict[str, Any]:
-    """The settings in a recipe: a YAML file, or the name of one that ships with the package."""
+    """Read the settings of a recipe: a YAML file, or the name of a shipped one."""
     return _read(_find_recipe(recipe), kind)[0]
 
 
 def read_notes(recipe: str | Path, kind: type[Settings] = TrainSettings) -> RecipeNotes:
-    """What a recipe says beside its settings: what it is about, the paper's figures, and ours."""
+    """Read the notes of a recipe beside its settings: description, the paper's metrics, and ours."""
     return _read(_find_recipe(recipe), kind)[1]
 
 
 def _read(path: Path, kind: type[Settings]) -> tuple[dict[str, Any], RecipeNotes]:
-    """A recipe's settings and notes; raises UserError for a key that is neither and for notes that make no sense."""
+    """Read a recipe's settings and notes. Raises UserError for an unknown key and for invalid notes."""
     content = read_yaml(path) or {}
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings", "write one `key: value` a line")
@@ -102,15 +102,15 @@ def _read(path: Path, kind: type[Settings]) -> tuple[dict[str, Any], RecipeNotes
 
 
 def _explain_note(error: ValidationError, path: Path) -> UserError:
-    """The first thing wrong with what a recipe says beside its settings."""
+    """Describe the first invalid note of a recipe."""
     first = error.errors()[0]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
     message = first["msg"]
-    return UserError(f"{path}: {place}: {message[0].lower()}{message[1:]}", "docs/recipes.md says what may stand there")
+    return UserError(f"{path}: {place}: {message[0].lower()}{message[1:]}", "docs/recipes.md describes the keys")
 
 
 def reopen(path: Path, kind: type[S], given: Mapping[str, Any]) -> S:
-    """The settings that a run wrote into its folder, each with the origin it had; `given` ones are flags.
+    """Read the settings of a run from its folder, with their origins; `given` values override them as flags.
 
     Raises UserError for a callback in a file that is another user's.
     """
@@ -127,7 +127,7 @@ def reopen(path: Path, kind: type[S], given: Mapping[str, Any]) -> S:
 
 
 def recipes() -> dict[str, Path]:
-    """The shipped recipes by name."""
+    """Return the paths of the shipped recipes by name."""
     found = [path for folder in RECIPE_FOLDERS if folder.is_dir() for path in sorted(folder.glob("*.yaml"))]
     return {path.stem: path for path in found}
 
@@ -143,7 +143,7 @@ def _find_recipe(recipe: str | Path) -> Path:
 
 
 def _explain(error: ValidationError, kind: type[Settings], origins: Mapping[str, str]) -> UserError:
-    """The first of pydantic's complaints as one sentence."""
+    """Describe the first of pydantic's errors in one sentence."""
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:

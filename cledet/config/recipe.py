@@ -1,7 +1,4 @@
-"""What a recipe says beside its settings, and the settings of the command that runs a table's recipes.
-
-Importing this file imports no torch.
-"""
+"""Notes of a recipe beside its settings, and the settings of `cledet reproduce`. Importing this imports no torch."""
 
 from __future__ import annotations
 
@@ -17,10 +14,10 @@ PAPER_TABLES = ("table1", "table2", "table3")
 
 
 class Figures(BaseModel):
-    """Figures of a split, as fractions."""
+    """Metrics of a split, as fractions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    split: str = Field(description="the split they are of, in words")
+    split: str = Field(description="the split, in words")
     AP: Unit | None = None
     AP50: Unit | None = None
     AP75: Unit | None = None
@@ -31,7 +28,7 @@ class Figures(BaseModel):
 
     @property
     def figures(self) -> dict[str, float]:
-        """Those that are there, by name."""
+        """Return the metrics that are given, by name."""
         return {name: value for name in FIGURES if (value := getattr(self, name)) is not None}
 
 
@@ -39,22 +36,22 @@ FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "VOC07")
 
 
 class PaperRow(Figures):
-    """A row of the paper's tables."""
+    """A row of one of the paper's tables."""
 
     table: Literal[1, 2, 3]
-    row: int = Field(ge=1, description="counted from the top, headings left out")
-    nms: NMSName | None = Field(None, description="the NMS method that the row is of, if it is not the recipe's own")
+    row: int = Field(ge=1, description="number from the top, without headings")
+    nms: NMSName | None = Field(None, description="NMS method of the row, if not the recipe's own")
 
 
 class Measured(Figures):
-    """What this recipe reached here."""
+    """Metrics that this recipe reached."""
 
-    seeds: int = Field(1, ge=1, description="runs that the figures are the mean of")
-    source: str = Field(description="the page that says how it was measured")
+    seeds: int = Field(1, ge=1, description="number of runs that were averaged")
+    source: str = Field(description="documentation page with the measurement")
 
 
 class RecipeNotes(BaseModel):
-    """The keys of a recipe that are no settings."""
+    """Keys of a recipe that are not settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     about: str = ""
@@ -65,10 +62,15 @@ class RecipeNotes(BaseModel):
 class ReproduceSettings(Settings):
     """`cledet reproduce`."""
 
-    project: Project = Field(Path("runs"), description="the folder of the runs; the table's go to reproduce/TABLE")
+    project: Project = Field(
+        Path("runs"), description="Parent of the run folders; this command writes to reproduce/TABLE in it."
+    )
     gpu_tflops: float = Field(
-        989, ge=1e-3, le=1e9, description="for --dry-run: a GPU's peak in teraFLOPS; that of an H100 in bf16"
+        989, ge=1e-3, le=1e9, description="For --dry-run: peak of a GPU in teraFLOPS. The default is an H100's in bf16."
     )
     utilization: float = Field(
-        0.11, ge=1e-6, le=1, description="for --dry-run: the share of its peak that is reached; measured on an H100"
+        0.11,
+        ge=1e-6,
+        le=1,
+        description="For --dry-run: reached share of the peak. The default was measured on an H100.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -31,165 +32,179 @@ from cledet.config.types import (
 
 
 class TrainingSettings(DetectionSettings):
-    """How a model is trained, but for the paper's components that are on."""
+    """Settings of training without the ablation."""
 
     device: str = Field(
-        "auto", description="auto (every idle CUDA GPU, else MPS, else the CPU), cpu, mps, 1, or a process each: 0,2"
+        "auto",
+        description="Devices: cpu, mps, or GPUs as 0,2, with a process each. auto: every idle CUDA GPU, else MPS, else "
+        "the CPU.",
     )
-    data: str = Field("shapes", description="data set: YAML, folder, COCO annotation file, or a shipped name")
-    split: str = Field("train", description="the split to train on")
-    val_split: str = Field("val", description="the split that is evaluated while training; none to skip")
-    val_every: Positive = Field(1, description="epochs between evaluations")
+    data: str = Field("shapes", description="Data set: YAML, folder, COCO annotation file, or a shipped name.")
+    split: str = Field("train", description="Split to train on.")
+    val_split: str = Field("val", description="Split to evaluate during training, or none.")
+    val_every: Positive = Field(1, description="Epochs between evaluations.")
     weights: str | None = Field(
-        None, description="start from a checkpoint, or a detector of torchvision, Detectron2 or MMDetection"
+        None, description="Initial weights: a checkpoint, or a detector of torchvision, Detectron2 or MMDetection."
     )
     backbone: str = Field(
         "r50",
-        description="r18, r34, r50, r101, r152, x50, x101, x101-32x4d, x101-64x4d, each also with -dcn or -dcnv2 "
-        "(deformable; -c4c5 behind it: not in c3); lite0, or timm:NAME",
+        description="Backbone: r18, r34, r50, r101, r152, x50, x101, x101-32x4d, x101-64x4d, lite0, or timm:NAME. "
+        "Suffixes of ResNets and ResNeXts: -dcn or -dcnv2 (deformable convolutions), then -c4c5 (in C4 and C5 only).",
     )
-    backbone_weights: str = Field("auto", description="auto (ImageNet), none, a file or a URL")
+    backbone_weights: str = Field("auto", description="Backbone weights: none, a file or a URL. auto: ImageNet.")
     head: Literal["retinanet", "gfl", "fcos"] = Field(
         "retinanet",
-        description="the detection head: retinanet, gfl (FCOS with generalized focal loss) or fcos (with centerness)",
+        description="Detection head. gfl: FCOS with generalized focal loss; fcos: with centerness.",
     )
-    fpn_channels: Annotated[int, Field(ge=1, le=4096)] = Field(256, description="width of the pyramid and the head")
+    fpn_channels: Annotated[int, Field(ge=1, le=4096)] = Field(
+        256, description="Channels of the feature pyramid and the head."
+    )
     head_init: Literal["normal", "he"] = Field(
-        "normal", description="the head's first weights: normal (0.01, as published), or he, better for narrow ones"
+        "normal",
+        description="Initialization of the head: normal (deviation 0.01, as published), or he (for narrow heads).",
     )
     anchor_scale: AnchorScale | None = Field(
-        None, description="an anchor's smallest side in strides of its level; by default 4, of gfl and fcos 8"
+        None, description="Smallest side of an anchor in strides of its level. Default: 4; 8 with --head gfl or fcos."
     )
     assign: Literal["auto", "iou", "atss", "fcos", "paa", "tal"] = Field(
         "auto",
-        description="what anchors answer for: by iou, atss, fcos (points only), paa or tal (both by what the "
-        "network says); auto: iou, with gfl atss, with fcos fcos",
+        description="Assignment of anchors to objects: iou, atss, fcos (points only), or by the predictions: paa, tal. "
+        "auto: iou; atss with --head gfl; fcos with --head fcos.",
     )
     center_sampling: Factor = Field(
-        1.5, description="assignment fcos: how near to an object's centre, in strides; 0: anywhere in it"
+        1.5, description="--assign fcos: radius of center sampling in strides. 0: the whole box."
     )
     cls_loss: Literal["auto", "focal", "ghm", "qfl", "varifocal"] = Field(
         "auto",
-        description="classification loss: focal, ghm (gradient-harmonized), qfl (quality focal) or varifocal; "
-        "auto: focal, with gfl qfl",
+        description="Classification loss: focal, ghm (gradient-harmonized), qfl (quality focal) or varifocal. "
+        "auto: focal; qfl with --head gfl.",
     )
     norm: Literal["auto", "frozen", "batch", "sync", "group"] = Field(
         "auto",
-        description="the backbone's: frozen, batch, sync (batch norm over all GPUs) or group; "
-        "auto: frozen if pretrained, else batch",
+        description="Normalization in the backbone: frozen, batch, sync (batch norm over all GPUs) or group. "
+        "auto: frozen if pretrained, else batch.",
     )
     freeze: int | None = Field(
-        None, ge=0, le=5, description="backbone stages kept fixed; by default 2 if pretrained, else 0"
+        None,
+        ge=0,
+        le=5,
+        description="Number of backbone stages that are not trained. Default: 2 if pretrained, else 0.",
     )
-    alpha: Unit = Field(0.75, description="IAC: weight of the probability in Eq. 6")
-    score_threshold: Unit = Field(0.5, description="IAC: Eq. 7's threshold")
-    recall_min_iou: Unit = Field(0.4, description="IAC: recalled anchors have a higher IoU; 0 is the paper's letter")
-    recall_center: bool = Field(False, description="IAC: recalled anchors have their centre in the object")
-    recall_cap: Count = Field(0, description="IAC: most anchors recalled for an object; 0 for any number")
-    recall_start: Unit = Field(0.0, description="IAC: fraction of the run before which nothing is recalled")
+    alpha: Unit = Field(0.75, description="IAC: weight of the probability in Eq. 6.")
+    score_threshold: Unit = Field(0.5, description="IAC: score threshold of Eq. 7.")
+    recall_min_iou: Unit = Field(0.4, description="IAC: minimum IoU of a recalled anchor. 0: as printed in the paper.")
+    recall_center: bool = Field(False, description="IAC: recall only anchors whose center is inside the object.")
+    recall_cap: Count = Field(0, description="IAC: maximum number of recalled anchors per object. 0: no limit.")
+    recall_start: Unit = Field(0.0, description="IAC: start of recalling, as a fraction of the run.")
     normalizer: Literal["positives", "matched"] = Field(
-        "positives", description="what losses are divided by: all positives, or matched by IoU only"
+        "positives", description="Normalizer of the losses: all positives, or only those matched by IoU."
     )
     center_unit: Literal["pixel", "stride", "size"] = Field(
-        "size", description="DC: what Eq. 2's centre distance is measured in"
+        "size", description="DC: unit of the center distance in Eq. 2."
     )
     reg_loss: Literal["auto", "smooth_l1", "giou", "diou", "ciou", "dfl"] = Field(
         "auto",
-        description="box regression loss: smooth_l1, giou, diou, ciou, or dfl (2 giou + 0.25 distribution focal loss); "
-        "auto: smooth_l1, with gfl dfl, with fcos giou",
+        description="Box regression loss: smooth_l1, giou, diou, ciou, or dfl (2 giou + 0.25 distribution focal loss). "
+        "auto: smooth_l1; dfl with --head gfl; giou with --head fcos.",
     )
-    epochs: Positive = Field(12, description="passes over the training split, a step each at least")
-    iters: Positive | None = Field(None, description="optimizer steps; goes before epochs")
-    batch: Batch = Field(8, description="images a step, of all devices together; auto: as many as fit into memory")
-    accumulate: Positive = Field(1, description="parts that a step's batch is computed in, one after the other")
-    imgsz: Side = Field(800, description="short side in pixels; the long side is at most 1333/800 of it")
-    flip: Unit = Field(0.5, description="probability of a horizontal flip")
-    vflip: Unit = Field(0.0, description="probability of a vertical flip")
-    scale_jitter: Jitter = Field((1.0, 1.0), description="range of the random scale, as LOW,HIGH")
-    photometric: Unit = Field(0.0, description="strength of random brightness, contrast, saturation and hue")
+    epochs: Positive = Field(12, description="Passes over the training split.")
+    iters: Positive | None = Field(None, description="Optimizer steps. Overrides --epochs.")
+    batch: Batch = Field(
+        8, description="Images per optimizer step, over all devices. auto: as many as fit into memory."
+    )
+    accumulate: Positive = Field(
+        1, description="Number of parts in which the batch of a step is computed, one after the other."
+    )
+    imgsz: Side = Field(800, description="Short side of images in pixels. The long side is at most 1333/800 of it.")
+    flip: Unit = Field(0.5, description="Probability of a horizontal flip.")
+    vflip: Unit = Field(0.0, description="Probability of a vertical flip.")
+    scale_jitter: Jitter = Field((1.0, 1.0), description="Range of the random scale.")
+    photometric: Unit = Field(0.0, description="Strength of random brightness, contrast, saturation and hue.")
     multi_scale: PixelRange = Field(
-        (0, 0), description="range of each training image's random short side, as LOW,HIGH in pixels; 0,0: imgsz"
+        (0, 0), description="Range of the random short side of training images in pixels. 0,0: --imgsz."
     )
-    crop: Unit = Field(0.0, description="probability of a random crop that holds a whole object")
-    mosaic: Unit = Field(
-        0.0, description="probability that parts of four images are joined, in place of crop and scale"
-    )
-    copy_paste: Count = Field(0, description="the most objects of another image pasted onto each; 0: none")
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd or adamw")
+    crop: Unit = Field(0.0, description="Probability of a random crop that contains a whole object.")
+    mosaic: Unit = Field(0.0, description="Probability of a mosaic of four images, in place of crop and scale.")
+    copy_paste: Count = Field(0, description="Maximum number of objects pasted from another image. 0: none.")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="Optimizer.")
     lr: Annotated[Factor, Field(gt=0)] | None = Field(
-        None, description="learning rate; by default 0.01 x batch/16 (sgd), 2e-4 x batch/16 (adamw)"
+        None, description="Learning rate. Default: 0.01 x batch/16 for sgd, 2e-4 x batch/16 for adamw."
     )
-    backbone_lr: Factor = Field(1.0, description="the backbone's learning rate, times lr")
-    momentum: Unit = Field(0.9, description="of sgd")
-    weight_decay: Factor = Field(1e-4, description="of all weights but biases and norms")
+    backbone_lr: Factor = Field(1.0, description="Factor of the learning rate in the backbone.")
+    momentum: Unit = Field(0.9, description="Momentum of sgd.")
+    weight_decay: Factor = Field(1e-4, description="Weight decay, without biases and normalization.")
     schedule: Literal["step", "cosine", "onecycle"] = Field(
         "step",
-        description="step (a tenth at each of lr_steps), cosine, or onecycle (up for 30 %, then down, by cosines)",
+        description="Learning rate schedule: step (a tenth at each of --lr-steps), cosine, or onecycle (30 % up).",
     )
     lr_steps: Milestones = Field(
-        (0.75, 0.8333), description="where step decays: fractions of the run, iterations, or epochs written 8e"
+        (0.75, 0.8333), description="Decays of --schedule step: fractions of the run, iterations, or epochs as 8e."
     )
     warmup: Count | None = Field(
-        None, description="iterations of linear warm-up; by default 500, at most a fifth of the run"
+        None, description="Iterations of linear warm-up. Default: 500, at most a fifth of the run."
     )
-    clip: Factor = Field(10.0, description="largest gradient norm; 0 for no clipping")
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="decay of the weights' moving average; 0: none")
-    patience: Count = Field(0, description="stop after so many epochs without a better AP; 0: never")
-    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="of every random choice")
-    deterministic: bool = Field(False, description="only algorithms that repeat to the bit, on CUDA too; slower there")
-    compile: bool = Field(False, description="compile the network with torch.compile; pays on long runs")
-    workers: Workers = Field(2, description="processes that load images")
-    logger: LoggerList = Field("none", description="also write figures for: tensorboard, wandb, mlflow; one or several")
+    clip: Factor = Field(10.0, description="Maximum gradient norm. 0: no clipping.")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Decay of the exponential moving average of the weights. 0: none."
+    )
+    patience: Count = Field(0, description="Epochs without a better AP after which training stops. 0: never.")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of every random choice.")
+    deterministic: bool = Field(False, description="Use only deterministic algorithms, on CUDA too; slower there.")
+    compile: bool = Field(False, description="Compile the network with torch.compile. Pays off in long runs.")
+    workers: Workers = Field(2, description="Processes that load images.")
+    logger: LoggerList = Field(
+        "none", description="Also log metrics to tensorboard, wandb or mlflow, or several of them."
+    )
     callback: str | None = Field(
-        None, description="module:function that is called with the name and the facts of each step, epoch and the end"
+        None, description="Function that is called with the name and data of each event: step, epoch, end."
     )
-    save_steps: Count = Field(0, description="also save last.pt every so many iterations")
-    save_minutes: Factor = Field(10.0, description="and every so many minutes; 0: not")
-    nnodes: Positive = Field(1, description="machines that train together; start the same command on each")
-    node_rank: Count = Field(0, description="this machine's number among them, from 0, which leads")
-    rdzv_endpoint: str = Field("", description="HOST or HOST:PORT where they meet: the machine of --node-rank 0")
-    max_restarts: Count = Field(0, description="new starts from the last checkpoint when a process has failed")
+    save_steps: Count = Field(0, description="Iterations between saves of last.pt. 0: none.")
+    save_minutes: Factor = Field(10.0, description="Minutes between saves of last.pt. 0: none.")
+    nnodes: Positive = Field(1, description="Number of machines. Start the same command on each.")
+    node_rank: Count = Field(0, description="Number of this machine, from 0.")
+    rdzv_endpoint: str = Field("", description="Address of the machine with --node-rank 0.")
+    max_restarts: Count = Field(0, description="Restarts from the last checkpoint after a process failed.")
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate, scaled linearly with the batch unless it was given."""
+        """Return the learning rate, scaled linearly with the batch unless `lr` is set."""
         return self.lr if self.lr is not None else self.base_lr * self.batch / 16
 
     @property
     def base_lr(self) -> float:
-        """The learning rate of a batch of 16."""
+        """Return the learning rate for a batch of 16 images."""
         return {"sgd": 0.01, "adamw": 2e-4}[self.optimizer]
 
     @property
     def loggers(self) -> tuple[str, ...]:
-        """Where figures go beside results.csv."""
+        """Return the loggers beside results.csv."""
         return () if self.logger == "none" else tuple(self.logger.split(","))
 
     def of_head(self, name: str) -> Any:
-        """A setting's value, or what its default stands for with this head: a key of HEADS' rows."""
+        """Return a setting named in HEADS, resolved for this head if it is left at its default."""
         value = getattr(self, name)
         return HEADS[self.head][name] if value in (None, "auto") else value
 
     @property
     def possible(self) -> tuple[Component, ...]:
-        """The components that can be on: IAC adds to an assignment by IoU, and to no other."""
+        """Return the components that can be on: IAC requires an assignment by IoU."""
         return tuple(name for name in COMPONENTS if name != "iac" or self.of_head("assign") == "iou")
 
     def steps(self, images: int) -> int:
-        """Optimizer steps of the whole run over so many training images."""
+        """Count the optimizer steps of the whole run over `images` training images."""
         return self.iters or -(-self.epochs * self.epoch_images(images) // self.batch)
 
     def epoch_images(self, images: int) -> int:
-        """Images of an epoch over a set of so many: all of them, or one step's batch if that is more.
+        """Count the images of an epoch over `images` training images: all of them, or one batch if that is more.
 
-        A step is the shortest epoch that can be evaluated, so each of --epochs has an end, and a row in results.csv.
+        An epoch has at least one step, so that each has an end and a row in results.csv.
         """
         return max(images, self.batch)
 
     @model_validator(mode="before")
     @classmethod
     def _default_ablation(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """All components that are possible, where none are named."""
+        """Turn on all possible components if none are named."""
         head, assign = values.get("head", "retinanet"), values.get("assign", "auto")
         by_iou = assign == "iou" or (assign == "auto" and HEADS.get(str(head), {}).get("assign") == "iou")
         return values if by_iou or "ablation" in values else values | {"ablation": "dc,clb"}
@@ -197,8 +212,8 @@ class TrainingSettings(DetectionSettings):
     def _refuse_impossible(self, subsets: Subsets) -> None:
         if any(set(components) - set(self.possible) for components in subsets):
             raise ValueError(
-                f"--ablation asks for iac, which adds to --assign iou and not to {self.of_head('assign')}; "
-                "name others, as --ablation dc,clb or --ablation 'none;dc;clb;dc,clb'"
+                f"--ablation iac needs --assign iou, not {self.of_head('assign')}; "
+                "choose others, as --ablation dc,clb or --ablation 'none;dc;clb;dc,clb'"
             )
 
     @model_validator(mode="after")
@@ -222,7 +237,7 @@ class TrainingSettings(DetectionSettings):
         coded = {"smooth_l1": "retinanet", "dfl": "gfl"}
         if coded.get(self.reg_loss, self.head) != self.head:
             raise ValueError(
-                f"--reg-loss {self.reg_loss} does not fit --head {self.head}, whose boxes are coded another way"
+                f"--reg-loss {self.reg_loss} does not fit --head {self.head}, which encodes boxes differently"
             )
         return self
 
@@ -236,9 +251,9 @@ class TrainingSettings(DetectionSettings):
 
 
 class TrainSettings(TrainingSettings):
-    """One run."""
+    """Settings of one training run."""
 
-    ablation: Ablation = Field(COMPONENTS, description="components that are on: none, or some of iac,dc,clb")
+    ablation: Ablation = Field(COMPONENTS, description="Components that are on: none, or some of iac,dc,clb.")
 
     @model_validator(mode="after")
     def _check_ablation(self) -> TrainSettings:
@@ -247,16 +262,16 @@ class TrainSettings(TrainingSettings):
 
 
 class GridSettings(TrainingSettings):
-    """`cledet train`: one run, or a grid of runs that differ by components and seed only."""
+    """`cledet train`: one run, or a grid of runs that differ in components and seed only."""
 
     ablation: Ablations = Field(
         (COMPONENTS,),
         min_length=1,
-        description="components that are on: none, or some of iac,dc,clb; a grid of runs: all (Table 2's four), every "
-        "(all eight), or several with ; between",
+        description="Components that are on: none, or some of iac,dc,clb. A grid of runs: several ablations, separated "
+        "by a semicolon, all (the four of Table 2), or every (all eight).",
     )
     seeds: Annotated[int, Field(ge=1, le=1000)] = Field(
-        1, description="runs of each, of the seeds --seed, --seed + 1 ..."
+        1, description="Number of runs per ablation, with the seeds --seed, --seed + 1 ..."
     )
 
     @model_validator(mode="after")
@@ -266,8 +281,13 @@ class GridSettings(TrainingSettings):
             raise ValueError(f"--seed {self.seed} and {self.seeds} --seeds go beyond the largest seed, {LARGEST_SEED}")
         return self
 
+    @classmethod
+    def default_recipe(cls, flags: Mapping[str, Any]) -> str | None:
+        """Return the embedded data set's recipe if no data set is named."""
+        return None if "data" in flags else "shapes"
+
     def runs(self) -> list[TrainSettings]:
-        """The runs one by one, seed by seed."""
+        """List the settings of the runs, seed by seed."""
         shared = self.model_dump(exclude={"ablation", "seeds"})
         return [
             self._one(shared | {"ablation": components, "seed": self.seed + i})
@@ -286,4 +306,4 @@ HEADS: dict[str, dict[str, Any]] = {
     "gfl": {"anchor_scale": 8.0, "assign": "atss", "cls_loss": "qfl", "reg_loss": "dfl"},
     "fcos": {"anchor_scale": 8.0, "assign": "fcos", "cls_loss": "focal", "reg_loss": "giou"},
 }
-"""What differs between the heads in training, as published: what the defaults of these settings stand for."""
+"""Defaults of settings that depend on the head, as published."""

@@ -1,4 +1,4 @@
-"""The values that settings take, and how they are written: components, grids of them, NMS methods, ranges."""
+"""Types of settings and their notation: components, ablation grids, NMS methods, ranges."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cledet.errors import nearest
 
 Component = Literal["iac", "dc", "clb"]
 LARGEST = 2**31 - 1
-"""Of a number that is counted: what all of torch, NumPy and the exported files hold."""
+"""Largest count: the largest int32, which torch, NumPy and exported files all hold."""
 LARGEST_SEED = 2**63 - 1
 Subsets = tuple[tuple[Component, ...], ...]
 COMPONENTS: tuple[Component, ...] = ("iac", "dc", "clb")
@@ -30,11 +30,11 @@ COMPONENTS: tuple[Component, ...] = ("iac", "dc", "clb")
 TABLE_2: Subsets = ((), ("iac",), ("iac", "dc"), COMPONENTS)
 """The rows of the paper's Table 2."""
 EVERY: Subsets = (*TABLE_2[:2], ("dc",), ("clb",), ("iac", "dc"), ("iac", "clb"), ("dc", "clb"), COMPONENTS)
-"""All eight."""
+"""All eight ablations."""
 
 
 def parse_ablation(value: Any) -> Any:
-    """`none`, or some of iac, dc and clb (comma-separated) -> the components that are on, in that order."""
+    """Parse `none`, or some of iac, dc and clb separated by commas; returns the components in the paper's order."""
     if not isinstance(value, str | list | tuple) or not all(isinstance(word, str) for word in value):
         return value
     words = value.split(",") if isinstance(value, str) else list(value)
@@ -46,7 +46,7 @@ def parse_ablation(value: Any) -> Any:
 
 
 def parse_subsets(value: Any) -> Any:
-    """One ablation, or several with a semicolon between; `all`: Table 2's four rows; `every`: all eight."""
+    """Parse ablations separated by semicolons, `all` (the four rows of Table 2) or `every` (all eight)."""
     if isinstance(value, str):
         named = {"all": TABLE_2, "every": EVERY}.get(value.strip().lower())
         return named or parse_subsets([part.split(",") for part in value.split(";")])
@@ -59,7 +59,7 @@ def parse_subsets(value: Any) -> Any:
 
 
 def ablation_name(components: tuple[str, ...]) -> str:
-    """How a set of components is written: `iac,dc`, or `none`."""
+    """Format a set of components: `iac,dc`, or `none`."""
     return ",".join(components) or "none"
 
 
@@ -68,7 +68,7 @@ def _split(value: Any) -> Any:
 
 
 def parse_milestones(value: Any) -> Any:
-    """Fractions or iterations as numbers, epochs as they are: `8e` (comma-separated, or a list)."""
+    """Parse steps of a schedule: fractions and iterations become numbers, epochs stay as `8e`."""
     words = _split(str(value)) if isinstance(value, str | int | float) else value
     if not isinstance(words, list | tuple) or not all(isinstance(word, str | int | float) for word in words):
         return value
@@ -84,12 +84,12 @@ def _milestone(word: Any) -> float | str:
 
 
 AUTO = -1
-"""A batch as large as fits, which the engine replaces by its size before a run begins."""
+"""Batch size that is chosen by the available memory before a run begins."""
 LARGEST_BATCH = 65536
 
 
 def parse_batch(value: Any, check: ValidatorFunctionWrapHandler) -> int:
-    """A number of images, or `auto` -> AUTO, which is no number that can be given."""
+    """Parse a number of images, or `auto` as AUTO; users cannot give AUTO itself."""
     if value == "auto":
         return AUTO
     try:
@@ -99,7 +99,7 @@ def parse_batch(value: Any, check: ValidatorFunctionWrapHandler) -> int:
 
 
 def _pair(value: Any) -> Any:
-    """LOW,HIGH -> a pair."""
+    """Split LOW,HIGH into a pair."""
     value = _split(value)
     if isinstance(value, tuple | list) and len(value) != 2:
         raise ValueError(f"expected LOW,HIGH, not {','.join(map(str, value))}")
@@ -123,7 +123,7 @@ COCO_MAX_DETS = (1, 10, 100)
 
 
 def _counts(value: Any) -> Any:
-    """1,10,100 -> three numbers."""
+    """Split three numbers, as 1,10,100."""
     value = _split(value)
     if isinstance(value, tuple | list) and len(value) != 3:
         raise ValueError(f"expected three numbers, as 1,10,100, not {','.join(map(str, value))}")
@@ -143,7 +143,7 @@ def _check_areas(sides: tuple[float, float]) -> tuple[float, float]:
 
 
 def check_name(name: str) -> str:
-    """Return a run's name, one component of a path. Raises ValueError for one that is more or less than that."""
+    """Check that a run's name is one component of a path. Raises ValueError if not."""
     if name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f-\x9f]", name):
         raise ValueError("a name is one folder's, without / or \\ or control characters")
     if len(_encoded(name)) > 255:
@@ -177,14 +177,14 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Resamples = Annotated[int, Field(ge=0, le=100_000)]
-"""Of the images of a split, all in memory at once."""
+"""Number of bootstrap resamples, which are held in memory together."""
 Images = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
 Batch = Annotated[Images, WrapValidator(parse_batch), PlainSerializer(lambda batch: "auto" if batch == AUTO else batch)]
 Side = Annotated[int, Field(ge=32, le=16384)]
-"""A short side in pixels; OpenCV takes images of up to 2^31 bytes, which 16384 x 27299 in three colours are within."""
+"""Short side in pixels. OpenCV takes images below 2^31 bytes; 16384 x 27299 pixels in three colors are below."""
 AnchorScale = Annotated[float, Field(ge=0.01, le=1000)]
 Factor = Annotated[float, Field(ge=0, le=1e15)]
-"""A number that others are multiplied by: a product of two is a float32 still."""
+"""Factor whose product with another one is a finite float32."""
 Workers = Annotated[int, Field(ge=0, le=1024)]
 AmpName = Literal["auto", "off", "bf16", "fp16"]
 NMSName = Literal["standard", "soft-linear", "soft", "diou", "weighted", "cl-balanced", "soft-vote"]
@@ -192,7 +192,7 @@ NMS_METHODS: tuple[str, ...] = get_args(NMSName)
 
 
 def parse_methods(value: Any) -> Any:
-    """`auto`, `all`, or NMS methods (comma-separated, or a list) -> the same, each name checked and there once."""
+    """Check `auto`, `all`, or NMS methods (a list, or separated by commas); duplicates are removed."""
     if not isinstance(value, str | list | tuple):
         return value
     words = [word.strip() for word in value.split(",")] if isinstance(value, str) else list(value)
@@ -205,7 +205,7 @@ def parse_methods(value: Any) -> Any:
 
 
 RENAMED = {"nms": ("soft-mean", "soft-vote"), "localization": ("literal", "as-printed")}
-"""Choices of a setting that had another name in cledet 0.1.0."""
+"""Choices that were renamed since cledet 0.1.0: setting -> (old, new)."""
 
 
 def rename_choice(setting: str, value: Any) -> Any:
@@ -222,7 +222,7 @@ LOGGERS = ("tensorboard", "wandb", "mlflow")
 
 
 def parse_loggers(value: Any) -> Any:
-    """`none`, or loggers (comma-separated, or a list) -> the same, each name checked."""
+    """Check `none`, or loggers (a list, or separated by commas); duplicates are removed."""
     if not isinstance(value, str | list | tuple):
         return value
     words = [word.strip() for word in value.split(",")] if isinstance(value, str) else list(value)

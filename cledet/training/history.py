@@ -59,14 +59,15 @@ class History:
         self.rows = [row for row in read_history(self.path) if int(row["step"]) <= step]
 
     def line(self) -> str:
-        """Summarize the newest epoch in one line."""
+        """Summarize the newest epoch in one line, with the best epoch so far."""
         row = self.rows[-1]
-        text = f"epoch {row['epoch']}: cls {row['loss_cls']}, box {row['loss_reg']}, {row['positives']} positives"
-        if not row["loss_cls"]:
-            text = f"epoch {row['epoch']}: no step had a finite loss"
-        elif float(row["recalled"]):
-            text += f" ({row['recalled']} recalled)"
-        return text + (f", AP {row['AP']}, AP50 {row['AP50']}" if row["AP"] else "") + f" in {row['seconds']} s"
+        parts = ["no step had a finite loss"]
+        if row["loss_cls"]:
+            parts = [f"cls loss {float(row['loss_cls']):.3f}, box loss {float(row['loss_reg']):.3f}"]
+        if row["AP"]:
+            best = max((row for row in self.rows if row["AP"]), key=lambda row: float(row["AP"]))
+            parts.append(f"AP {float(row['AP']):.3f}, AP50 {float(row['AP50']):.3f} (best: epoch {best['epoch']})")
+        return f"epoch {row['epoch']}: {', '.join(parts)}, {float(row['seconds']):.0f} s"
 
     def _write(self) -> None:
         text = io.StringIO()
@@ -148,12 +149,12 @@ class Meter:
         """Continue from a saved state."""
         vars(self).update(state, start=time.perf_counter() + state["start"])
 
-    def status(self, epoch: float, lr: float, memory: float) -> str:
-        """Format the status for the progress bar; memory in GB."""
+    def statistics(self, epoch: float, lr: float, memory: float) -> list[str]:
+        """Format the statistics of the progress bar, most important first; memory in GB."""
         means = self.means()
-        losses = "".join(f"  {short} {means[name]:.3f}" for name, short in SHORT.items() if name in means)
-        pace = f"{means['images_per_s']:.1f} images/s, waiting {means['waiting']:.0%}"
-        return f"epoch {epoch:.2f}{losses}  lr {lr:.2g}  {pace}, {memory:.1f} GB"
+        losses = [f"{short} loss {means[name]:.3f}" for name, short in SHORT.items() if name in means]
+        pace = [f"{means['images_per_s']:.1f} images/s", f"loading {means['waiting']:.0%}"]
+        return [f"epoch {epoch:.1f}", *losses, *pace, f"lr {lr:.2g}", f"{memory:.1f} GB"]
 
 
 def _text(value: Any) -> str:

@@ -104,7 +104,7 @@ class Trainer:
             for parts in self._batches(stop):
                 self._save_batch_preview(parts)
                 self._step(parts, stop)
-                progress.advance(self.meter.status(self._epoch(), self._lr(), memory_used(self.device) / 1e9))
+                progress.advance(*self.meter.statistics(self._epoch(), self._lr(), memory_used(self.device) / 1e9))
                 if self._epoch_ended():
                     self._end_epoch(stop)
                     if self._should_stop_early():

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from cledet import Detector
-from cledet.commands.run_folders import compare_to_folder, tune_to_folder, val_to_folder
+from cledet.commands.compare import compare_to_folder
+from cledet.commands.tune import tune_to_folder
+from cledet.commands.val import val_to_folder
 from cledet.config.evaluate import CompareSettings, TuneSettings, ValSettings
 from cledet.config.loading import resolve
 from cledet.errors import UserError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cledet import Detector
-from cledet.commands.run_folders import explain_to_folder
+from cledet.commands.explain import explain_to_folder
 from cledet.config.base import ExplainSettings
 from cledet.data.images import read_image
 from cledet.data.open import open_source

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cledet import Detector
-from cledet.commands.run_folders import predict_to_folder
+from cledet.commands.predict import predict_to_folder
 from cledet.config.base import PredictSettings
 from cledet.config.loading import resolve
 from cledet.data.dataset import DetectionDataset, collate, preprocess

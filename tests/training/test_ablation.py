@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cledet import Detector
-from cledet.commands.run_folders import grid_to_folder
+from cledet.commands.val import grid_to_folder
 from cledet.config.evaluate import ValSettings
 from cledet.config.loading import resolve
 from cledet.errors import Interrupted, UserError

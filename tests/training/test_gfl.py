@@ -51,7 +51,7 @@ def test_iac_is_left_out_of_the_default_and_refused_where_it_is_asked_for():
     assert settings(head="gfl", assign="iou").ablation == ("iac", "dc", "clb")
     assert settings(GridSettings, head="gfl").ablation == (("dc", "clb"),)
     for kind, ablation in ((TrainSettings, "iac,dc"), (GridSettings, "all"), (GridSettings, "dc;iac")):
-        with pytest.raises(UserError, match="--ablation asks for iac, which adds to --assign iou and not to atss"):
+        with pytest.raises(UserError, match="--ablation iac needs --assign iou, not atss"):
             settings(kind, head="gfl", ablation=ablation)
     assert [run.ablation for run in settings(GridSettings, head="gfl", ablation="none;dc,clb").runs()] == [
         (),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cledet import Detector
-from cledet.commands.run_folders import val_to_folder
+from cledet.commands.val import val_to_folder
 from cledet.config.evaluate import ValSettings
 from cledet.config.loading import resolve
 from cledet.data.open import open_source

@@ -1,0 +1,74 @@
+"""Presentation of settings as flags: the help panel of each field, value names, and words for shell completion."""
+
+from __future__ import annotations
+
+from cledet.config.types import COMPONENTS, NMS_METHODS
+
+PANELS: dict[str, tuple[str, ...]] = {
+    "Data": (
+        *("data", "split", "val_split", "imgsz", "batch", "accumulate", "predictions", "html"),
+        *("areas", "eval_max_dets"),
+    ),
+    "Model": (
+        *("weights", "backbone", "backbone_weights", "head", "fpn_channels", "head_init", "norm", "freeze"),
+        *("anchor_scale", "assign", "center_sampling", "cls_loss", "reg_loss", "normalizer"),
+    ),
+    "Components (IAC, DC, CL-B)": (
+        *("ablation", "alpha", "score_threshold", "recall_min_iou", "recall_center", "recall_cap", "recall_start"),
+        "center_unit",
+    ),
+    "Schedule and optimizer": (
+        *("epochs", "iters", "optimizer", "lr", "backbone_lr", "momentum", "weight_decay", "schedule", "lr_steps"),
+        *("warmup", "clip", "ema", "val_every", "patience", "seed", "seeds", "deterministic"),
+    ),
+    "Augmentation": (*("flip", "vflip", "scale_jitter", "multi_scale", "crop", "mosaic", "copy_paste", "photometric"),),
+    "NMS": ("nms", "conf", "iou", "max_det", "localization", "cl_norm", "cl_score"),
+    "Statistics": ("metric", "tolerance", "bootstrap", "repeats", "gpu_tflops", "utilization"),
+    "Devices and processes": (
+        *("device", "amp", "workers", "compile", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts"),
+    ),
+    "Output": (
+        *("project", "name", "format", "report", "evaluator", "pictures", "save_steps", "save_minutes", "logger"),
+        "callback",
+    ),
+}
+"""Panels of `--help` in their order, each with its fields in their order. Every field of every command is in one."""
+
+VALUE_NAMES = {
+    "ablation": "NAMES",
+    "areas": "SMALL,MEDIUM",
+    "backbone": "NAME",
+    "backbone_weights": "auto|none|FILE",
+    "batch": "INT|auto",
+    "callback": "MODULE:FUNCTION",
+    "data": "DATA",
+    "device": "auto|cpu|mps|GPU",
+    "eval_max_dets": "INT,INT,INT",
+    "logger": "NAMES",
+    "lr_steps": "STEP,...",
+    "multi_scale": "LOW,HIGH",
+    "name": "NAME",
+    "rdzv_endpoint": "HOST[:PORT]",
+    "scale_jitter": "LOW,HIGH",
+    "split": "NAME",
+    "val_split": "NAME",
+    "weights": "PATH",
+}
+"""Names of values in `--help`, for fields whose type does not tell."""
+
+WORDS = {
+    "ablation": ("none", *COMPONENTS, ",".join(COMPONENTS), "all", "every"),
+    "backbone": ("r18", "r34", "r50", "r101", "r152", "x50", "x101", "x101-32x4d", "x101-64x4d", "lite0", "timm:"),
+    "backbone_weights": ("auto", "none"),
+    "batch": ("auto",),
+    "data": ("coco", "shapes", "voc"),
+    "device": ("auto", "cpu", "mps"),
+    "logger": ("none", "tensorboard", "wandb", "mlflow"),
+    "nms": ("auto", "all", *NMS_METHODS),
+}
+"""Words that a shell completes, for fields whose type does not list them."""
+
+
+def panel_of(name: str) -> str | None:
+    """Return the help panel of a field; None for a field without one."""
+    return next((panel for panel, names in PANELS.items() if name in names), None)

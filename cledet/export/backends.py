@@ -40,7 +40,7 @@ class Plan:
 
     network: RetinaNet
     size: tuple[int, int]
-    post: NMSOptions | None
+    nms: NMSOptions | None
     metadata: dict[str, str]
 
 
@@ -76,7 +76,7 @@ def write_onnx(plan: Plan, path: Path) -> None:
     """Write an ONNX file with the plan's metadata."""
     import onnx
 
-    if plan.post is None:
+    if plan.nms is None:
         batch = {"images": {0: torch.export.Dim("images", min=1, max=256)}}
         _trace(Exported(plan.network), torch.zeros(2, 3, *plan.size), ["boxes", "scores"], batch, path)
         proto = onnx.load(str(path))
@@ -85,7 +85,7 @@ def write_onnx(plan: Plan, path: Path) -> None:
 
         module = ExportedCandidates(plan.network)
         _trace(module, torch.zeros(1, 3, *plan.size), [*CANDIDATES, *RAW], None, path)
-        proto = append_nms(onnx.load(str(path)), plan.post, CANDIDATES)
+        proto = append_nms(onnx.load(str(path)), plan.nms, CANDIDATES)
     onnx.helper.set_model_props(proto, plan.metadata)
     onnx.save(proto, str(path))
 
@@ -109,13 +109,13 @@ def _trace(module: nn.Module, images: Tensor, outputs: list[str], dynamic: Any, 
         )
 
 
-def write_suppression(post: NMSOptions, path: Path) -> None:
+def write_suppression(options: NMSOptions, path: Path) -> None:
     """Write NMS alone as an ONNX file, which OpenVINO reads too."""
     import onnx
 
     from cledet.export.onnx_nms import suppression
 
-    onnx.save(suppression(post), str(path))
+    onnx.save(suppression(options), str(path))
 
 
 def open_onnx(path: Path, names: Sequence[str]) -> Runner:

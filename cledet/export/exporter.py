@@ -59,12 +59,12 @@ def export(model: Checkpoint, folder: NewFolder, settings: ExportSettings) -> Ex
     """
     if settings.format == "safetensors":
         return export_weights(model, folder, settings)
-    post = _nms_options(model, settings)
+    options = _nms_options(model, settings)
     packages, suffixes, write, open_file = FORMATS[settings.format]
     require_packages(packages)
     short = settings.imgsz or model.imgsz
     height, width = (-(-side // 32) * 32 for side in (short, long_side(short)))
-    plan = Plan(model.network(), (height, width), post, file_metadata(model, (height, width), post))
+    plan = Plan(model.network(), (height, width), options, file_metadata(model, (height, width), options))
     with _temporary_folder() as temporary:
         path = temporary / f"model{suffixes[0]}"
         try:
@@ -73,14 +73,14 @@ def export(model: Checkpoint, folder: NewFolder, settings: ExportSettings) -> Ex
             reason = f"torch {torch.__version__} cannot write this network as ONNX with the onnxscript installed"
             raise UserError(f"{reason}: {str(error).strip().splitlines()[-1]}", "try a newer torch") from None
         parity = check_parity(plan, model, short, open_file, path)
-        report_parity(parity, settings.format, post)
+        report_parity(parity, settings.format, options)
         target = _copy([path.with_suffix(suffix) for suffix in suffixes], folder)
     return Export(
         path=target / path.name,
-        inputs=(1 if post else -1, 3, height, width),
+        inputs=(1 if options else -1, 3, height, width),
         max_box_error=parity.max_box_error,
         max_score_error=parity.max_score_error,
-        nms=post.method if post else "none",
+        nms=options.method if options else "none",
         detections=parity.detections,
     )
 
@@ -151,34 +151,34 @@ def require_packages(packages: tuple[str, ...]) -> None:
 
 def check_parity(plan: Plan, model: Checkpoint, short: int, open_file: Open, path: Path) -> Parity:
     """Compare the file with PyTorch: raw outputs, and with NMS also detections, and NMS alone on random boxes."""
-    if plan.post is None:
+    if plan.nms is None:
         return compare_raw(plan.network, open_file, path, plan.size)
     noise = synthetic_images(plan.size)[1:2]  # no grey image, whose scores are all equal
     images = [noise, *dataset_images(model, short, plan.size)]
-    parity = compare_detections(plan.network, open_file, path, images, plan.post)
+    parity = compare_detections(plan.network, open_file, path, images, plan.nms)
     nms_path = path.with_name("nms.onnx")
-    write_suppression(plan.post, nms_path)
-    return parity.merge(compare_nms(open_file, nms_path, plan.size, len(model.classes), plan.post))
+    write_suppression(plan.nms, nms_path)
+    return parity.merge(compare_nms(open_file, nms_path, plan.size, len(model.classes), plan.nms))
 
 
-def report_parity(parity: Parity, format: str, post: NMSOptions | None) -> None:
+def report_parity(parity: Parity, format: str, options: NMSOptions | None) -> None:
     """Print the parity of a file with PyTorch. Raises UserError if it is outside the tolerances."""
     box, score = parity.max_box_error, parity.max_score_error
     if box > MAX_BOX_ERROR or score > MAX_SCORE_ERROR:
         raise UserError(f"{format}'s outputs differ from PyTorch's by {box:g} px and {score:g} in score")
-    if parity.unmatched and post:
-        raise UserError(f"{format}'s NMS ({post.method}) differs from PyTorch's in {parity.unmatched} detections")
+    if parity.unmatched and options:
+        raise UserError(f"{format}'s NMS ({options.method}) differs from PyTorch's in {parity.unmatched} detections")
     say(f"{format} matches PyTorch within {box:.2g} px and {score:.2g} in score on {parity.images} images")
-    if post:
+    if options:
         counts = f"{parity.detections} in the images and {parity.random_detections} among random boxes"
-        say(f"its NMS ({post.method}) keeps the same detections as PyTorch's: {counts}")
+        say(f"its NMS ({options.method}) keeps the same detections as PyTorch's: {counts}")
         if not parity.detections:
             warn("the network detects nothing in these images, so NMS was compared on random boxes only")
 
 
-def file_metadata(model: Checkpoint, size: tuple[int, int], post: NMSOptions | None) -> dict[str, str]:
+def file_metadata(model: Checkpoint, size: tuple[int, int], options: NMSOptions | None) -> dict[str, str]:
     """Return the metadata of a file: classes, components, format of inputs and outputs, and options of NMS."""
-    count = "1" if post else "N"
+    count = "1" if options else "N"
     metadata = {
         "names": json.dumps(list(model.classes)),
         "category_ids": json.dumps(list(model.category_ids)),
@@ -186,11 +186,11 @@ def file_metadata(model: Checkpoint, size: tuple[int, int], post: NMSOptions | N
         "input": f"RGB, 0 to 255, [{count}, 3, {size[0]}, {size[1]}]; pad at the right and the bottom",
         "outputs": "boxes x1 y1 x2 y2 in input pixels, scores after the sigmoid; apply NMS",
     }
-    if post is None:
+    if options is None:
         return metadata
     metadata["outputs"] = "boxes [K, 4] x1 y1 x2 y2 in input pixels, scores [K], labels [K] from 0; best first"
-    used = {key: str(getattr(post, key)) for key in NMS_SETTINGS if key not in unused_settings(post.method)}
-    return metadata | {"nms": post.method} | used
+    used = {key: str(getattr(options, key)) for key in NMS_SETTINGS if key not in unused_settings(options.method)}
+    return metadata | {"nms": options.method} | used
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def compare_raw(network: RetinaNet, open_file: Open, path: Path, size: tuple[int
 
 @torch.inference_mode()
 def compare_detections(
-    network: RetinaNet, open_file: Open, path: Path, images: Sequence[Pixels], post: NMSOptions
+    network: RetinaNet, open_file: Open, path: Path, images: Sequence[Pixels], options: NMSOptions
 ) -> Parity:
     """Compare the raw outputs, the candidates and the detections of a file with NMS, on images [1, 3, H, W].
 
@@ -77,19 +77,19 @@ def compare_detections(
         exported = raw._replace(logits=logits, deltas=deltas)
         errors.append(raw_errors(raw, exported.boxes(), logits.sigmoid()))
         errors.append(candidate_errors(exported, size, candidates))
-        pairs.append((as_detected(final(image)), _suppress(post, candidates)))
+        pairs.append((as_detected(final(image)), _suppress(options, candidates)))
     unmatched, *differences = match_detections(pairs)
     box_error, score_error = (max(values) for values in zip(*errors, differences))
     count = sum(len(expected.scores) for _, expected in pairs)
     return Parity(box_error, score_error, images=len(images), detections=count, unmatched=unmatched)
 
 
-def compare_nms(open_file: Open, path: Path, size: tuple[int, int], classes: int, post: NMSOptions) -> Parity:
+def compare_nms(open_file: Open, path: Path, size: tuple[int, int], classes: int, options: NMSOptions) -> Parity:
     """Compare the detections of a file with NMS alone, on random clusters of boxes."""
     run, pairs = open_file(path, Detected._fields), []
     for seed in range(3):
         candidates = random_candidates(seed, size, classes)
-        pairs.append((as_detected(run(*(part.numpy() for part in candidates))), _suppress(post, candidates)))
+        pairs.append((as_detected(run(*(part.numpy() for part in candidates))), _suppress(options, candidates)))
     unmatched, box_error, score_error = match_detections(pairs)
     count = sum(len(expected.scores) for _, expected in pairs)
     return Parity(box_error, score_error, images=0, random_detections=count, unmatched=unmatched)
@@ -115,10 +115,10 @@ def candidate_errors(raw: RawOutputs, size: tuple[int, int], candidates: Detecte
     return float(errors.max()) if errors.numel() else 0.0, float((candidates.scores - scores).abs().max())
 
 
-def _suppress(post: NMSOptions, candidates: Detected) -> Detected:
+def _suppress(options: NMSOptions, candidates: Detected) -> Detected:
     """Filter candidates by score and area, and apply PyTorch's NMS."""
-    valid = (candidates.scores > post.conf) & (area(candidates.boxes) > 0)
-    return suppress_candidates(Detected(*(part[valid] for part in candidates)), post)
+    valid = (candidates.scores > options.conf) & (area(candidates.boxes) > 0)
+    return suppress_candidates(Detected(*(part[valid] for part in candidates)), options)
 
 
 def match_detections(pairs: Sequence[tuple[Detected, Detected]]) -> tuple[int, float, float]:

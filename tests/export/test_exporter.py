@@ -215,7 +215,7 @@ def test_openvino_returns_an_empty_result(tmp_path):
 
 def test_a_file_whose_nms_differs_is_not_kept(decisive, tmp_path, monkeypatch):
     onnx_nms = pytest.importorskip("cledet.export.onnx_nms")
-    monkeypatch.setattr(onnx_nms, "bound_of", lambda post: 0.55)
+    monkeypatch.setattr(onnx_nms, "bound_of", lambda options: 0.55)
     with pytest.raises(UserError, match=r"onnx's NMS \(standard\) differs from PyTorch's in \d+ detections"):
         decisive.export(nms="standard", project=tmp_path)
     assert not list(tmp_path.rglob("*"))
@@ -238,10 +238,10 @@ def test_a_flag_without_effect_is_refused(tiny_run, tmp_path, given, message):
 
 
 def test_a_parity_check_without_detections_warns(capsys):
-    post = NMSOptions(method="soft")
-    exporter.report_parity(Parity(0.0, 0.0, images=4, detections=0, random_detections=300), "onnx", post)
+    options = NMSOptions(method="soft")
+    exporter.report_parity(Parity(0.0, 0.0, images=4, detections=0, random_detections=300), "onnx", options)
     assert "detects nothing in these images, so NMS was compared on random boxes only" in capsys.readouterr().err
-    exporter.report_parity(Parity(0.0, 0.0, images=4, detections=7, random_detections=300), "onnx", post)
+    exporter.report_parity(Parity(0.0, 0.0, images=4, detections=7, random_detections=300), "onnx", options)
     assert "detects nothing" not in capsys.readouterr().err
 
 

@@ -17,7 +17,7 @@ from cledet.models.postprocess import Detected, suppress_candidates
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx_nms = pytest.importorskip("cledet.export.onnx_nms")
 
-POSTS = [
+OPTIONS = [
     *(NMSOptions(method=method) for method in NMS_METHODS),
     *(NMSOptions(method=method, iou=0.6, max_det=7, conf=0.3) for method in NMS_METHODS),
     NMSOptions(method="cl-balanced", cl_norm="diagonal"),
@@ -29,11 +29,11 @@ POSTS = [
 ]
 
 
-def opened(post):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    proto = onnx_nms.suppression(post).SerializeToString()
-    session = onnxruntime.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
+def opened(options):
+    single = onnxruntime.SessionOptions()
+    single.intra_op_num_threads = 1
+    proto = onnx_nms.suppression(options).SerializeToString()
+    session = onnxruntime.InferenceSession(proto, single, providers=["CPUExecutionProvider"])
 
     def run(found):
         return as_detected(session.run(None, dict(zip(CANDIDATES, (part.numpy() for part in found)))))
@@ -50,18 +50,20 @@ def edge_cases(seed):
     return Detected(boxes, scores, labels)
 
 
-def wanted(post, found):
+def wanted(options, found):
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
-    real = (found.scores > post.conf) & (sides > 0).all(1)
-    return suppress_candidates(Detected(*(part[real] for part in found)), post)
+    real = (found.scores > options.conf) & (sides > 0).all(1)
+    return suppress_candidates(Detected(*(part[real] for part in found)), options)
 
 
-@pytest.mark.parametrize("post", POSTS, ids=lambda p: f"{p.method}-{p.iou}-{p.cl_norm}-{p.localization}-{p.cl_score}")
-def test_the_same_boxes_scores_and_order(post):
-    run = opened(post)
+@pytest.mark.parametrize(
+    "options", OPTIONS, ids=lambda p: f"{p.method}-{p.iou}-{p.cl_norm}-{p.localization}-{p.cl_score}"
+)
+def test_the_same_boxes_scores_and_order(options):
+    run = opened(options)
     for seed in range(2):
-        found, right = run(edge_cases(seed)), wanted(post, edge_cases(seed))
-        assert 0 < len(right.scores) <= post.max_det
+        found, right = run(edge_cases(seed)), wanted(options, edge_cases(seed))
+        assert 0 < len(right.scores) <= options.max_det
         torch.testing.assert_close(found.scores, right.scores, atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(found.boxes, right.boxes, atol=1e-3, rtol=0)
         assert torch.equal(found.labels, right.labels)

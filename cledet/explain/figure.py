@@ -80,7 +80,7 @@ def _weights(axes: Axes, explanation: Explanation) -> None:
         order = weight.log().abs().argsort()  # weights farthest from 1 on top
         _boxes(axes, explanation.positives.boxes[order], scale.to_rgba(weight[order].numpy(), alpha=0.8), 0.9)
         ticks = [1 / limit, limit**-0.5, 1, limit**0.5, limit]
-        _bar(axes, scale, "weight of the class loss", ticks, [f"{tick:.2f}" for tick in ticks])
+        _bar(axes, scale, "weight of the classification loss", ticks, [f"{tick:.2f}" for tick in ticks])
         span = f"{float(weight.min()):.2f} to {float(weight.max()):.2f}"
     _objects(axes, explanation)
     _title(axes, f"2  Coefficient of each positive: {span}")
@@ -119,17 +119,15 @@ def _clusters(axes: Axes, explanation: Explanation) -> None:
 def _classified(axes: Axes, explanation: Explanation) -> None:
     """Draw the map of the highest probability."""
     handles = _heat(axes, explanation, explanation.peaks.probability, "probability")
-    _title(axes, "4  Where the classifier is best")
-    _caption(axes, "The highest probability of the true class over the anchors at a position, of any level and shape.",
-             handles)  # fmt: skip
+    _title(axes, "4  Highest probability of the true class")
+    _caption(axes, "The maximum over all anchors at a position, of any level and shape.", handles)
 
 
 def _localized(axes: Axes, explanation: Explanation) -> None:
     """Draw the map of the highest IoU."""
     handles = _heat(axes, explanation, explanation.peaks.iou, "IoU")
-    _title(axes, "5  Where the localizer is best")
-    _caption(axes, "The highest IoU with the object over the boxes predicted at a position, from any level and shape.",
-             handles)  # fmt: skip
+    _title(axes, "5  Highest IoU with the object")
+    _caption(axes, "The maximum over all boxes predicted at a position, of any level and shape.", handles)
 
 
 def _heat(axes: Axes, explanation: Explanation, values: Tensor, name: str) -> list[Any]:
@@ -149,8 +147,8 @@ def _heat(axes: Axes, explanation: Explanation, values: Tensor, name: str) -> li
     ends = torch.stack([peaks.classified_at, peaks.localized_at], 1)[overlapped].numpy()
     axes.add_collection(LineCollection(list(ends), colors="white", linewidths=1))
     return [
-        _marks(axes, ends[:, 0], "o", VERMILLION, "an object is classified best", size=8),
-        _marks(axes, ends[:, 1], "D", "white", "localized best", size=4),
+        _marks(axes, ends[:, 0], "o", VERMILLION, "best classified position", size=8),
+        _marks(axes, ends[:, 1], "D", "white", "best localized position", size=4),
     ]
 
 
@@ -167,7 +165,7 @@ def _note(axes: Axes, explanation: Explanation) -> None:
     lines = [
         source,
         f"Components on in training: {ablation_name(explanation.components).replace(',', ', ')}",
-        "IAC: " + (", ".join(value[name] for name in IAC_OPTIONS if name in value) or "no part in this assignment"),
+        "IAC: " + (", ".join(value[name] for name in IAC_OPTIONS if name in value) or "not used with this assignment"),
         "DC: " + value["center_unit"],
         "NMS: " + ", ".join(value[name] for name in ("conf", "iou")),
         "CL-B: " + ", ".join(value[name] for name in ("localization", "cl_norm")),

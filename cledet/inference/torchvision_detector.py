@@ -108,7 +108,8 @@ class TorchvisionDetector:
         images, rows = DetectionDataset(index, short=32, long=32), [np.zeros((0, 7))]  # read without resizing
         for i in track(range(len(index)), f"evaluating {index.name}", len(index)):
             boxes, scores, labels = self.detect(images.read(i).image, device)
-            rows.append(everything(Candidates(int(index.image_ids[i]), boxes, scores, labels, torch.ones(4), ids)))
+            found = Candidates(int(index.image_ids[i]), boxes, scores, labels, torch.ones(4), ids)
+            rows.append(everything(found))
         results = np.concatenate(rows)
         return results[results[:, 6] >= 0]
 

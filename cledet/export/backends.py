@@ -31,7 +31,7 @@ CANDIDATES = ("candidate_boxes", "candidate_scores", "candidate_labels")
 
 Runner = Callable[..., list[Any]]
 Open = Callable[[Path, Sequence[str]], Runner]
-"""Opens a file, given the names of values in it, as a function from input arrays to these values."""
+"""Opens a file and the named values in it as a function from input arrays to these values."""
 
 
 @dataclass(frozen=True)

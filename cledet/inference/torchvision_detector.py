@@ -104,7 +104,8 @@ class TorchvisionDetector:
         """Detect objects on a split; detections of classes that the split lacks are dropped."""
         ids = category_ids(self, index)
         device = self.prepare(settings)
-        say(f"{index.name}: {len(index)} images on {describe(device)}, NMS {_nms(settings)}")
+        nms = "its own" if settings.nms == "auto" else ", ".join(settings.nms_methods(()))
+        say(f"{index.name}: {len(index)} images on {describe(device)}, NMS {nms}")
         images, rows = DetectionDataset(index, short=32, long=32), [np.zeros((0, 7))]  # read without resizing
         for i in track(range(len(index)), f"evaluating {index.name}", len(index)):
             boxes, scores, labels = self.detect(images.read(i).image, device)
@@ -200,7 +201,3 @@ def category_ids(detector: TorchvisionDetector, index: DetectionIndex) -> Ints:
     if others:
         say(f"detections of {len(others)} classes that {index.name} lacks are dropped")
     return np.array([ids.get(name, -1) for name in detector.names], dtype=np.int64)
-
-
-def _nms(settings: ValSettings) -> str:
-    return "its own" if settings.nms == "auto" else ", ".join(settings.nms_methods(()))

@@ -1,4 +1,4 @@
-"""Detector: the Python API. The command line does the same things through it."""
+"""The Python API, on which the command line is built."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ __all__ = ["Detections", "Detector", "known_backbones"]
 class Detector:
     """A detector: trained weights, or the name of a backbone to train from.
 
-        det = Detector("runs/train/shapes/weights/best.pt")  # or a run's folder, another project's RetinaNet, or "r50"
+        det = Detector("runs/train/shapes/weights/best.pt")  # or a run folder, another project's RetinaNet, or "r50"
         for result in det.predict("images/", nms="cl-balanced", conf=0.3):
             print(result.boxes, result.scores, result.labels)
 
-    Settings are those of the command line with underscores; a wrong one raises UserError.
+    Settings are the flags of the command line, with underscores. An invalid one raises UserError.
     """
 
     def __init__(self, weights: str | Path | None = None, *, backbone: str | None = None) -> None:
@@ -60,7 +60,7 @@ class Detector:
             self.load(weights)
 
     def load(self, weights: str | Path) -> Detector:
-        """Take the weights of a checkpoint, a run's folder or another project's detector; or torchvision:NAME."""
+        """Load the weights of a checkpoint, a run folder, another project's detector, or torchvision:NAME."""
         self.model = self.foreign = None
         if str(weights).startswith("torchvision:"):
             self.foreign = TorchvisionDetector(str(weights).partition(":")[2])
@@ -73,11 +73,11 @@ class Detector:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Those that the model was trained with."""
+        """The components that the model was trained with."""
         return self.model.components if self.model is not None else ()
 
     def save(self, path: str | Path) -> Path:
-        """Write the weights, with classes and components, as a checkpoint."""
+        """Write the weights, with classes and components, as a checkpoint, and return its path."""
         self._trained().save(Path(path))
         return Path(path)
 
@@ -94,7 +94,7 @@ class Detector:
         A grid of runs (several `ablation`s or `seeds`): returns the grid's folder and takes its last run's weights.
         """
         if self.foreign is not None:
-            raise self.foreign.cannot("be trained")
+            raise self.foreign.unsupported("be trained")
         if resume is not None:
             run = training_run.resume(Path(resume), given if settings is None else settings.explicit)
         else:
@@ -106,20 +106,20 @@ class Detector:
         return run
 
     def val(self, settings: ValSettings | None = None, **given: Any) -> Evaluation:
-        """Figures of the model, or of a file of predictions, on a split; `compare_nms` takes several NMS methods."""
+        """Evaluate the model, or a file of predictions, on a split with one NMS method."""
         settings = settings or resolve(ValSettings, given)
         if len(settings.nms_methods(())) > 1:
-            raise UserError(f"val gives the figures of one NMS method, not of {settings.nms}", "use compare_nms")
-        (found,) = self.compare_nms(settings).values()
-        return found
+            raise UserError(f"val takes one NMS method, not {settings.nms}", "use compare_nms")
+        (evaluation,) = self.compare_nms(settings).values()
+        return evaluation
 
     def compare_nms(self, settings: ValSettings | None = None, **given: Any) -> dict[str, Evaluation]:
-        """The same for each NMS method that the settings name, all on the same candidates."""
-        found = self.validate(settings or resolve(ValSettings, given))
-        return {name: one.evaluation for name, one in found.items()}
+        """Evaluate each NMS method of the settings on the same candidates."""
+        validations = self.validate(settings or resolve(ValSettings, given))
+        return {name: validation.evaluation for name, validation in validations.items()}
 
     def split(self, settings: ValSettings) -> DetectionIndex:
-        """The split that the settings name; the images may be missing where predictions are judged."""
+        """Load the split of the settings. The image files may be missing if predictions are evaluated."""
         if settings.predictions is not None:
             return predictions_split(settings)
         if self.foreign is not None and settings.data is None:
@@ -147,7 +147,7 @@ class Detector:
         settings: PredictSettings | None = None,
         **given: Any,
     ) -> Iterator[Detections]:
-        """Detections of a file, a folder, a glob, an array of uint8, or several of these, one by one.
+        """Yield the detections of each image of a file, a folder, a glob, an array of uint8, or several of these.
 
         An array is RGB [H, W, 3], gray [H, W], RGBA [H, W, 4], whose alpha is dropped, or a batch [N, H, W, 3].
         """
@@ -155,7 +155,7 @@ class Detector:
         return self.predictor(settings).stream(_images(source))
 
     def predictor(self, settings: PredictSettings) -> Predictor | TorchvisionPredictor:
-        """The network made ready for single images."""
+        """Prepare the network for prediction on single images."""
         if self.foreign is not None:
             return TorchvisionPredictor(self.foreign, settings, self.foreign.prepare(settings))
         model, device = self._trained(), pick_device(settings.device)
@@ -172,12 +172,12 @@ class Detector:
     def explain(
         self, image: str | Path | NDArray[np.uint8], settings: ExplainSettings | None = None, **given: Any
     ) -> Explanation:
-        """What the components do on one image: a file, or an RGB array [H, W, 3], whose objects are the detections."""
+        """Explain the effect of the components on one image: a file, or an RGB array [H, W, 3] without annotations."""
         settings = settings or resolve(ExplainSettings, given)
         return explain_image(self._trained(), Path(image) if isinstance(image, str) else image, settings)
 
     def export(self, format: str = "onnx", *, settings: ExportSettings | None = None, **given: Any) -> Export:
-        """Write the network for another runtime, and prove there that it computes the same."""
+        """Write the network for another runtime, and verify its outputs against PyTorch."""
         settings = settings or resolve(ExportSettings, {"format": format, **given})
         model = self._trained()
         name = settings.name or Path(model.data or model.architecture.backbone).stem
@@ -185,20 +185,21 @@ class Detector:
 
     def _trained(self) -> Checkpoint:
         if self.foreign is not None:
-            raise self.foreign.cannot("be saved, explained or exported")
+            raise self.foreign.unsupported("be saved, explained or exported")
         if self.model is None:
-            raise UserError("this detector has no weights yet", "train it, or make it with Detector(weights)")
+            raise UserError("this detector has no weights yet", "train it, or create it with Detector(weights)")
         return self.model
 
 
 def _images(source: Any) -> Iterator[Path | NDArray[np.uint8]]:
+    """Yield the image files and RGB arrays of a source. Raises UserError for other types."""
     if isinstance(source, np.ndarray):
         yield from rgb_arrays(source)
     elif isinstance(source, str | Path):
         yield from image_files(source)
     elif isinstance(source, Iterable) and not isinstance(source, torch.Tensor | bytes | Mapping):
-        for one in source:
-            yield from _images(one)
+        for item in source:
+            yield from _images(item)
     else:
-        hint = "numpy.asarray makes an array of a picture, tensor.permute(1, 2, 0).numpy() of a tensor [3, H, W]"
+        hint = "convert a Pillow image with numpy.asarray, a tensor [3, H, W] with tensor.permute(1, 2, 0).numpy()"
         raise UserError(f"predict takes files and RGB arrays [H, W, 3] of uint8, not {type(source).__name__}", hint)

@@ -23,7 +23,7 @@ def val_settings(**given):
     return resolve(ValSettings, {"device": "cpu", "amp": "off", "workers": 0, **given}, environ={})
 
 
-def test_val_repeats_the_figures_of_training(tiny_run, tiny):
+def test_val_repeats_the_metrics_of_training(tiny_run, tiny):
     metrics = load_checkpoint(tiny_run).metrics
     found = Detector(tiny_run).val(workers=0, device="cpu", amp="off", batch=2).to_dict()
     assert {key: found.pop(key) for key in ("nms_ms", "misalignment", "seconds")}["nms_ms"] > 0
@@ -43,7 +43,7 @@ def test_a_model_of_other_classes_is_refused_by_name(tiny_run, shared_data):
         Detector(tiny_run).val(data=str(shared_data / "bccd"), split="test")
 
 
-def test_splits_that_share_images_are_told(tiny, tmp_path, squares, capsys):
+def test_splits_that_share_images_are_warned_about(tiny, tmp_path, squares, capsys):
     data = squares / "annotations" / "instances_train.json"
     Detector().train(**{**tiny, "data": str(data), "iters": 1}, project=tmp_path)
     assert "shares images with" in capsys.readouterr().err
@@ -88,12 +88,12 @@ def test_the_newest_run_and_the_one_with_these_components(tiny, tmp_path):
         find_detector(val_settings(weights=str(tmp_path / "train" / "b"), ablation="dc"))
 
 
-def test_without_any_run_the_sentence_says_what_to_do(tmp_path):
+def test_without_a_run_the_error_says_what_to_do(tmp_path):
     with pytest.raises(UserError, match=r"there is no trained run in .*train \(run `cledet train`, or pass --weights"):
         find_detector(val_settings(project=tmp_path))
 
 
-def test_a_backbones_name_is_a_detector_to_train(tiny, tmp_path):
+def test_a_backbone_name_makes_a_detector_to_train(tiny, tmp_path):
     det = Detector("r18")
     with pytest.raises(UserError, match="has no weights yet"):
         det.val()

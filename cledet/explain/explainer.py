@@ -1,4 +1,4 @@
-"""From a checkpoint and an image to an explanation: its objects are annotated, or else those that the model finds."""
+"""Explanation of one image by a checkpoint, with annotated objects or else the model's own detections."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Annotated:
 
     index: DetectionIndex
     by_name: bool
-    """Whether it was found by the file's name, not by its path."""
+    """True if the image was matched by its file name, not by its path."""
 
 
 @torch.no_grad()
@@ -43,75 +43,83 @@ def explain_image(model: Checkpoint, image: Path | NDArray[np.uint8], settings: 
     """Explain one image: a file, or an array as `predict` takes it, which has no annotations."""
     path = image if isinstance(image, Path) else None
     trained, imgsz = as_trained(model, settings), settings.imgsz or model.imgsz
-    found, reason = _look_up(path, settings.data, model.data)
-    size_of = found.index.size(0) if found else None
-    pixels = _only(rgb_arrays(image)) if isinstance(image, np.ndarray) else read_image(image, size_of)
-    if found is not None and found.by_name and size_of not in (None, pixels.shape[1::-1]):
-        reason = f"the image of that name in {found.index.name} has another size"
-        found = None
+    annotated, reason = _look_up(path, settings.data, model.data)
+    annotated_size = annotated.index.size(0) if annotated else None
+    pixels = _one_image(image) if isinstance(image, np.ndarray) else read_image(image, annotated_size)
+    if annotated is not None and annotated.by_name and annotated_size not in (None, pixels.shape[1::-1]):
+        reason = f"the image of that name in {annotated.index.name} has another size"
+        annotated = None
 
     batch, size = preprocess(pixels, imgsz, long_side(imgsz))
     raw = _run(model, batch, settings.device)
-    if found is not None:
-        objects = annotated_objects(found, model, imgsz)
-        by_name = ", found by its file name" if found.by_name else ""
-        say(f"objects: the {len(objects.boxes)} annotated in {found.index.name}{by_name}")
+    if annotated is not None:
+        objects = annotated_objects(annotated, model, imgsz)
+        by_name = ", found by its file name" if annotated.by_name else ""
+        say(f"objects: the {len(objects.boxes)} annotated in {annotated.index.name}{by_name}")
     else:
         objects = detected_objects(raw, size, trained)
-        say(f"{reason}: the model's own detections, of score {SHOWN_SCORE:g} or more, stand in for the objects")
+        say(f"{reason}: the model's own detections, of score {SHOWN_SCORE:g} or more, are used as objects")
     return explain(raw, size, objects, trained, image=pixels, path=path, names=model.classes)
 
 
-def _only(images: list[Pixels]) -> Pixels:
+def _one_image(array: NDArray[np.uint8]) -> Pixels:
+    """Return an array as one RGB image [H, W, 3]. Raises UserError for a batch."""
+    images = rgb_arrays(array)
     if len(images) != 1:
         raise UserError(f"explain takes one image, not a batch of {len(images)}", "explain them one by one")
     return images[0]
 
 
 def as_trained(model: Checkpoint, settings: ExplainSettings) -> TrainSettings:
-    """The settings that the model was trained with, or the defaults, but for those that are given."""
-    kept = {key: value for key, value in model.settings.items() if key in TrainSettings.model_fields}
-    given = {key: getattr(settings, key) for key in OPTIONS if getattr(settings, key) is not None}
-    kept |= given | {"ablation": model.components, "head": model.architecture.head}
+    """Return the settings that the model was trained with, or the defaults, with the explanation's overrides.
+
+    Raises UserError for invalid settings in the checkpoint, and for options of IAC if the assignment excludes it.
+    """
+    trained_with = {key: value for key, value in model.settings.items() if key in TrainSettings.model_fields}
+    overrides = {key: getattr(settings, key) for key in OPTIONS if getattr(settings, key) is not None}
+    trained_with |= overrides | {"ablation": model.components, "head": model.architecture.head}
     try:
-        trained = TrainSettings(**kept)
+        trained = TrainSettings(**trained_with)
     except ValidationError as error:
         key, reason = error.errors()[0]["loc"], error.errors()[0]["msg"]
+        raise UserError(f"the model's settings are invalid: {'.'.join(map(str, key))}: {reason}") from None
+    unused = [key for key in overrides if key in IAC_OPTIONS] if "iac" not in trained.possible else []
+    if unused:
+        flag, assign = f"--{unused[0].replace('_', '-')}", trained.of_head("assign")
         raise UserError(
-            f"the model's settings are not as cledet wrote them: {'.'.join(map(str, key))}: {reason}"
-        ) from None
-    idle = [key for key in given if key in IAC_OPTIONS] if "iac" not in trained.possible else []
-    if idle:
-        flag, assign = f"--{idle[0].replace('_', '-')}", trained.of_head("assign")
-        raise UserError(f"{flag} is of IAC, which has no part in this model's assignment ({assign})", "leave it out")
+            f"{flag} is an option of IAC, which this model's assignment ({assign}) excludes", "leave it out"
+        )
     return trained
 
 
 def find_annotated(source: DataSource, path: Path) -> Annotated | None:
-    """The image's annotations in any split of a data set: by absolute path, else by a file name that is unique."""
+    """Find an image's annotations in any split of a data set: by absolute path, else by unique file name."""
     path = absolute(path)
     indices = []
     for split in source.splits:
         index = source.index(split, need_images=False)
-        at = np.flatnonzero(index.paths == str(path))
-        if len(at):
-            return Annotated(index.subset(at[:1]), by_name=False)
+        positions = np.flatnonzero(index.paths == str(path))
+        if len(positions):
+            return Annotated(index.subset(positions[:1]), by_name=False)
         indices.append(index)
-    named = {
+    same_name = {
         other: (index, i)
         for index in indices
         for i, other in enumerate(index.paths.tolist())
         if Path(other).name == path.name
     }
-    if len(named) != 1:
+    if len(same_name) != 1:
         return None
-    ((index, i),) = named.values()
+    ((index, i),) = same_name.values()
     return Annotated(replace(index.subset([i]), paths=np.array([str(path)])), by_name=True)
 
 
-def annotated_objects(found: Annotated, model: Checkpoint, imgsz: int) -> Objects:
-    """The annotated objects, in pixels of the network's input; UserError for classes that the model does not know."""
-    index = found.index
+def annotated_objects(annotated: Annotated, model: Checkpoint, imgsz: int) -> Objects:
+    """Return the annotated objects in pixels of the network's input.
+
+    Raises UserError for classes that the model was not trained on.
+    """
+    index = annotated.index
     category_ids_for(model, index)
     sample = DetectionDataset(index, short=imgsz, long=long_side(imgsz))[0]
     labels = torch.tensor([model.classes.index(name) for name in index.classes], dtype=torch.int64)
@@ -119,24 +127,24 @@ def annotated_objects(found: Annotated, model: Checkpoint, imgsz: int) -> Object
 
 
 def detected_objects(raw: RawOutputs, size: tuple[int, int], trained: TrainSettings) -> Objects:
-    """The model's own detections from SHOWN_SCORE on, to stand in for objects that nobody annotated."""
+    """Return the model's own detections that score at least SHOWN_SCORE, in pixels of the network's input."""
     boxes, scores, labels = detect(raw, torch.tensor([size]), nms_options(trained, trained.ablation))[0]
-    sure = scores >= SHOWN_SCORE
-    return Objects(boxes[sure], labels[sure], torch.zeros(0, 4), "")
+    shown = scores >= SHOWN_SCORE
+    return Objects(boxes[shown], labels[shown], torch.zeros(0, 4), "")
 
 
-def _look_up(path: Path | None, asked: str | None, trained_on: str) -> tuple[Annotated | None, str]:
-    """The image's annotations, or the reason why there are none; a data set that was asked for must be there."""
-    data = asked or trained_on
+def _look_up(path: Path | None, requested: str | None, trained_on: str) -> tuple[Annotated | None, str]:
+    """Return the image's annotations, or None and the reason. Raises UserError if the requested data set is missing."""
+    data = requested or trained_on
     if path is None or not data:
         return None, "no data set is known for this image"
     try:
-        found = find_annotated(open_source(data), path)
+        annotated = find_annotated(open_source(data), path)
     except UserError as error:
-        if asked is not None:
+        if requested is not None:
             raise
         return None, f"the data set that the model was trained on cannot be read ({error.message})"
-    return found, f"{data} has no annotations of {path.name}"
+    return annotated, f"{data} has no annotations of {path.name}"
 
 
 def _run(model: Checkpoint, batch: Tensor, device_name: str) -> RawOutputs:

@@ -1,4 +1,4 @@
-"""What is known of how a model sees one image, as tensors and as plain data."""
+"""The explanation of one image: positives, NMS clusters and the peaks of both branches, as tensors and plain data."""
 
 from __future__ import annotations
 
@@ -14,66 +14,68 @@ from cledet.config.train import TrainSettings
 from cledet.ops.boxes import area
 
 SHOWN_SCORE = 0.3
-"""A cluster is shown, and a detection may stand in for an object, from this score on."""
+"""Lowest score of a cluster that is shown, and of a detection that replaces a missing annotation."""
 
 IAC_OPTIONS = ("alpha", "score_threshold", "recall_min_iou")
 OPTIONS = (*IAC_OPTIONS, "center_unit", "conf", "iou", "localization", "cl_norm")
-"""The settings of training that can be changed for an explanation; the first are for models that IAC can be part of."""
+"""Training settings that an explanation may override; IAC_OPTIONS apply only where the assignment admits IAC."""
 
 
 class Objects(NamedTuple):
-    """What is on the image: boxes [G, 4], labels [G] int64 of the model, and regions of unknown content [K, 4]."""
+    """The G objects of one image, annotated or detected, and its K ignored regions."""
 
-    boxes: Tensor
-    labels: Tensor
-    ignored: Tensor
-    source: str  # the annotated split, "bccd/test"; empty where the model's own detections stand in
+    boxes: Tensor  # [G, 4]
+    labels: Tensor  # [G] int64, class indices of the model
+    ignored: Tensor  # [K, 4]
+    source: str  # the annotated split, such as "bccd/test"; empty if the objects are the model's own detections
 
 
 class Positives(NamedTuple):
-    """The anchors that answer for an object, P of them."""
+    """The P positive anchors."""
 
     anchors: Tensor  # [P, 4]
-    boxes: Tensor  # [P, 4] what the network makes of them
-    gt: Tensor  # [P] int64 the object
-    recalled: Tensor  # [P] bool: by IAC only, not by the assignment
+    boxes: Tensor  # [P, 4] decoded
+    gt: Tensor  # [P] int64 index of the assigned object
+    recalled: Tensor  # [P] bool: positive by IAC only
     weight: Tensor  # [P] DC's lambda' (Eq. 3)
 
 
 class Clusters(NamedTuple):
-    """The clusters of NMS over M candidates, K of them, that of the best box first."""
+    """The K clusters that NMS forms of M candidates, by descending highest score."""
 
     boxes: Tensor  # [M, 4]
     scores: Tensor  # [M]
     labels: Tensor  # [M] int64
-    cluster: Tensor  # [M] int64 whose member each candidate is
-    centers: Tensor  # [K, 2] the approximate centre (Eq. 8)
-    standard: Tensor  # [K] int64 the box that standard NMS keeps
-    balanced: Tensor  # [K] int64 the box that CL-B keeps (Eq. 9)
+    cluster_index: Tensor  # [M] int64 cluster of each candidate
+    centers: Tensor  # [K, 2] approximate centres (Eq. 8)
+    standard: Tensor  # [K] int64 candidate that standard NMS keeps
+    balanced: Tensor  # [K] int64 candidate that CL-B keeps (Eq. 9)
 
-    def members(self) -> list[int]:
-        """How many candidates each cluster has."""
-        return self.cluster.bincount(minlength=len(self.standard)).tolist()
+    def sizes(self) -> list[int]:
+        """Count the candidates of each cluster."""
+        return self.cluster_index.bincount(minlength=len(self.standard)).tolist()
 
-    def shown(self) -> int:
-        """How many clusters, from the first on, have a box that scores SHOWN_SCORE."""
+    def count_shown(self) -> int:
+        """Count the leading clusters whose best candidate scores at least SHOWN_SCORE."""
         return int((self.scores[self.standard] >= SHOWN_SCORE).sum())
 
 
-class Places(NamedTuple):
-    """Where classifier and localizer are best: over the image as maps [h, w], and for each of G objects."""
+class Peaks(NamedTuple):
+    """The best probability and IoU, over the image as maps and for each of G objects (the paper's Fig. 1)."""
 
-    probability: Tensor  # [h, w] highest probability of the true class
-    iou: Tensor  # [h, w] highest IoU of a decoded box with its object
-    classified_at: Tensor  # [G, 2] the position of the object's highest probability; not a number without anchors
-    localized_at: Tensor  # [G, 2] that of its highest IoU
+    probability: Tensor  # [h, w] highest probability of the matched object's class
+    iou: Tensor  # [h, w] highest IoU of a decoded box with its matched object
+    classified_at: (
+        Tensor  # [G, 2] centre of the anchor with the highest probability; NaN if no anchor overlaps the object
+    )
+    localized_at: Tensor  # [G, 2] centre of the anchor with the highest IoU
     best_probability: Tensor  # [G]
     best_iou: Tensor  # [G]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What the components do on one image, RGB [H, W, 3]; boxes and points in its pixels."""
+    """The effect of the components on one image, RGB [H, W, 3]; boxes and points in its pixels."""
 
     path: Path | None
     image: NDArray[np.uint8]
@@ -83,22 +85,22 @@ class Explanation:
     objects: Objects
     positives: Positives
     clusters: Clusters
-    places: Places
+    peaks: Peaks
 
     @property
     def assignment(self) -> str:
-        """What the model's anchors were assigned by: iou, atss, fcos, paa or tal."""
+        """The model's anchor assignment: iou, atss, fcos, paa or tal."""
         return str(self.settings.of_head("assign"))
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Those of OPTIONS that mean something for the model."""
+        """The OPTIONS that apply to the model."""
         return OPTIONS if "iac" in self.settings.possible else OPTIONS[len(IAC_OPTIONS) :]
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as plain data; boxes x1, y1, x2, y2 and points x, y."""
+        """Return all results as plain data; boxes x1, y1, x2, y2 and points x, y."""
         height, width = self.image.shape[:2]
-        recalled, members = int(self.positives.recalled.sum()), self.clusters.members()
+        recalled = int(self.positives.recalled.sum())
         return {
             "file": None if self.path is None else str(self.path),
             "width": width,
@@ -112,36 +114,36 @@ class Explanation:
                 "recalled": recalled,
                 "anchors": [_positive(self.positives, i) for i in range(len(self.positives.gt))],
             },
-            "clusters": [_cluster(self.clusters, self.names, k, count) for k, count in enumerate(members)],
+            "clusters": [_cluster(self.clusters, self.names, k, size) for k, size in enumerate(self.clusters.sizes())],
         }
 
     def peak_distances(self) -> Tensor:
-        """How far apart [G] classifier and localizer are best, in square roots of the object's area; may be nan."""
-        apart = (self.places.classified_at - self.places.localized_at).norm(dim=-1)
-        return apart / area(self.objects.boxes).sqrt().clamp(min=1e-6)
+        """Compute the distance [G] between the two peaks, in square roots of the object's area; NaN without anchors."""
+        distance = (self.peaks.classified_at - self.peaks.localized_at).norm(dim=-1)
+        return distance / area(self.objects.boxes).sqrt().clamp(min=1e-6)
 
 
-def _object(found: Explanation, i: int) -> dict[str, Any]:
-    """One object, what answers for it, and where each branch is best at it; null where no anchor overlaps it."""
-    positives, places = found.positives, found.places
-    mine = positives.gt == i
-    recalled = int(positives.recalled[mine].sum())
-    seen = not bool(places.classified_at[i].isnan().any())
+def _object(explanation: Explanation, i: int) -> dict[str, Any]:
+    """Return one object with its positives and peaks; peaks are None if no anchor overlaps it."""
+    positives, peaks = explanation.positives, explanation.peaks
+    assigned = positives.gt == i
+    recalled = int(positives.recalled[assigned].sum())
+    overlapped = not bool(peaks.classified_at[i].isnan().any())
     return {
-        "name": found.names[int(found.objects.labels[i])],
-        "box": _rounded(found.objects.boxes[i]),
-        f"by_{found.assignment}": int(mine.sum()) - recalled,
+        "name": explanation.names[int(explanation.objects.labels[i])],
+        "box": _rounded(explanation.objects.boxes[i]),
+        f"by_{explanation.assignment}": int(assigned.sum()) - recalled,
         "recalled": recalled,
-        "coefficient": round(float(positives.weight[mine].mean()), 4) if mine.any() else None,
+        "coefficient": round(float(positives.weight[assigned].mean()), 4) if assigned.any() else None,
         "best_classified": {
-            "at": _rounded(places.classified_at[i]) if seen else None,
-            "probability": round(float(places.best_probability[i]), 4),
+            "at": _rounded(peaks.classified_at[i]) if overlapped else None,
+            "probability": round(float(peaks.best_probability[i]), 4),
         },
         "best_localized": {
-            "at": _rounded(places.localized_at[i]) if seen else None,
-            "iou": round(float(places.best_iou[i]), 4),
+            "at": _rounded(peaks.localized_at[i]) if overlapped else None,
+            "iou": round(float(peaks.best_iou[i]), 4),
         },
-        "distance": round(float(found.peak_distances()[i]), 4) if seen else None,
+        "distance": round(float(explanation.peak_distances()[i]), 4) if overlapped else None,
     }
 
 
@@ -155,15 +157,15 @@ def _positive(positives: Positives, i: int) -> dict[str, Any]:
     }
 
 
-def _cluster(grouped: Clusters, names: tuple[str, ...], k: int, members: int) -> dict[str, Any]:
-    kept = {"standard": int(grouped.standard[k]), "cl_balanced": int(grouped.balanced[k])}
+def _cluster(clusters: Clusters, names: tuple[str, ...], k: int, size: int) -> dict[str, Any]:
+    kept = {"standard": int(clusters.standard[k]), "cl_balanced": int(clusters.balanced[k])}
     return {
-        "name": names[int(grouped.labels[kept["standard"]])],
-        "members": members,
-        "center": _rounded(grouped.centers[k]),
+        "name": names[int(clusters.labels[kept["standard"]])],
+        "members": size,
+        "center": _rounded(clusters.centers[k]),
         **{
-            method: {"score": round(float(grouped.scores[box]), 5), "box": _rounded(grouped.boxes[box])}
-            for method, box in kept.items()
+            method: {"score": round(float(clusters.scores[i]), 5), "box": _rounded(clusters.boxes[i])}
+            for method, i in kept.items()
         },
         "differ": kept["standard"] != kept["cl_balanced"],
     }

@@ -1,4 +1,4 @@
-"""The runtimes that a network is exported to: how their files are written, and opened to look at what they compute."""
+"""Export backends, ONNX and OpenVINO: functions that write their files, and that run them for the parity check."""
 
 from __future__ import annotations
 
@@ -23,77 +23,75 @@ from cledet.models.postprocess import best_of_levels
 from cledet.ops.boxes import clip_boxes
 
 OPSET, DEFORMABLE_OPSET = 18, 19
-"""Of the ONNX files; deformable convolutions are known from 19 on."""
+"""Opsets of ONNX files; deformable convolutions need 19."""
 RAW = ("logits", "deltas")
-"""Values inside a file with NMS: the logits of the scores [1, A, C], and the boxes' code [1, A, K]."""
+"""Inner values of a file with NMS: logits [1, A, C] and box deltas [1, A, K]."""
 CANDIDATES = ("candidate_boxes", "candidate_scores", "candidate_labels")
-"""And what its NMS takes: boxes [M, 4] inside the image, scores [M], labels [M] int64."""
+"""Inputs of its NMS: boxes [M, 4] clipped to the image, scores [M], labels [M] int64."""
 
 Runner = Callable[..., list[Any]]
 Open = Callable[[Path, Sequence[str]], Runner]
-"""A file and the names of values in it -> a function from arrays, its inputs, to arrays, these values."""
+"""Opens a file and the named values in it as a function from input arrays to these values."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be written: a network for images of a size (height, width), with NMS behind it or not."""
+    """A network to export for inputs of one size (height, width), with or without NMS, and the file's metadata."""
 
     network: RetinaNet
     size: tuple[int, int]
-    post: NMSOptions | None
-    facts: dict[str, str]
+    nms: NMSOptions | None
+    metadata: dict[str, str]
 
 
 class Exported(nn.Module):
-    """What the file computes: images to every anchor's box and class probabilities, NMS left to the caller."""
+    """The network of a file without NMS: images to boxes and class probabilities of all anchors."""
 
     def __init__(self, network: RetinaNet) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """RGB images [N, 3, H, W], 0 to 255 -> boxes [N, A, 4] in pixels, scores [N, A, C]."""
+        """Predict boxes [N, A, 4] in pixels and scores [N, A, C] of RGB images [N, 3, H, W], 0 to 255."""
         raw = self.network(images).scored()
         return raw.boxes(), raw.logits.sigmoid()
 
 
 class ExportedCandidates(nn.Module):
-    """The part before NMS of a file with NMS."""
+    """The network of a file with NMS, up to the candidates that enter NMS."""
 
     def __init__(self, network: RetinaNet) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """RGB image [1, 3, H, W] -> its candidates' boxes [M, 4], scores and labels [M], and the raw outputs."""
+        """Predict candidate boxes [M, 4], scores [M], labels [M] and the raw outputs of an RGB image [1, 3, H, W]."""
         raw = self.network(images).scored()
         boxes, scores, labels = best_of_levels(raw)
-        inside = clip_boxes(boxes[0], (images.shape[2], images.shape[3]))
-        return inside, scores[0], labels[0], raw.logits, raw.deltas
+        clipped = clip_boxes(boxes[0], (images.shape[2], images.shape[3]))
+        return clipped, scores[0], labels[0], raw.logits, raw.deltas
 
 
 def write_onnx(plan: Plan, path: Path) -> None:
-    """Write an ONNX file with classes, ids, input size and NMS in its metadata."""
+    """Write an ONNX file with the plan's metadata."""
     import onnx
 
-    if plan.post is None:
-        count = {"images": {0: torch.export.Dim("images", min=1, max=256)}}
-        _trace(Exported(plan.network), torch.zeros(2, 3, *plan.size), ["boxes", "scores"], count, path)
+    if plan.nms is None:
+        batch = {"images": {0: torch.export.Dim("images", min=1, max=256)}}
+        _trace(Exported(plan.network), torch.zeros(2, 3, *plan.size), ["boxes", "scores"], batch, path)
         proto = onnx.load(str(path))
     else:
         from cledet.export.onnx_nms import append_nms
 
         module = ExportedCandidates(plan.network)
         _trace(module, torch.zeros(1, 3, *plan.size), [*CANDIDATES, *RAW], None, path)
-        proto = append_nms(onnx.load(str(path)), plan.post, CANDIDATES)
-    for key, value in plan.facts.items():
-        entry = proto.metadata_props.add()
-        entry.key, entry.value = key, value
+        proto = append_nms(onnx.load(str(path)), plan.nms, CANDIDATES)
+    onnx.helper.set_model_props(proto, plan.metadata)
     onnx.save(proto, str(path))
 
 
 def _trace(module: nn.Module, images: Tensor, outputs: list[str], dynamic: Any, path: Path) -> None:
-    """Write what a module computes of images as ONNX, quietly."""
+    """Trace a module on images and write it as ONNX, without log messages and warnings."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -111,27 +109,30 @@ def _trace(module: nn.Module, images: Tensor, outputs: list[str], dynamic: Any, 
         )
 
 
-def write_suppression(post: NMSOptions, path: Path) -> None:
-    """Write NMS alone as an ONNX file, which OpenVINO also reads."""
+def write_suppression(options: NMSOptions, path: Path) -> None:
+    """Write NMS alone as an ONNX file, which OpenVINO reads too."""
     import onnx
 
     from cledet.export.onnx_nms import suppression
 
-    onnx.save(suppression(post), str(path))
+    onnx.save(suppression(options), str(path))
 
 
 def open_onnx(path: Path, names: Sequence[str]) -> Runner:
-    """Values as onnxruntime computes them on the CPU; of the graph's inner values those that have their type noted."""
+    """Run a file with onnxruntime on the CPU.
+
+    `names` are outputs, or inner values whose type the graph records. Raises UserError for an unsupported operator.
+    """
     import onnx
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as unable
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     proto = onnx.load(str(path))
-    there = {value.name for value in proto.graph.output}
-    proto.graph.output.extend(v for v in proto.graph.value_info if v.name in names and v.name not in there)
+    outputs = {value.name for value in proto.graph.output}
+    proto.graph.output.extend(v for v in proto.graph.value_info if v.name in names and v.name not in outputs)
     try:
         session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    except (unable.NotImplemented, unable.InvalidGraph) as error:  # of an operator, as for deformable convolutions
+    except (errors.NotImplemented, errors.InvalidGraph) as error:  # an operator, such as DeformConv, is not supported
         reason = str(error).strip().splitlines()[0].rpartition(" : ")[2].rpartition(" , Error ")[2]
         message = f"onnxruntime {onnxruntime.__version__} cannot run this network: {reason}"
         raise UserError(message, "try a newer onnxruntime") from None
@@ -140,44 +141,44 @@ def open_onnx(path: Path, names: Sequence[str]) -> Runner:
 
 
 def write_openvino(plan: Plan, path: Path) -> None:
-    """Write OpenVINO's .xml and .bin, by way of ONNX; weights stay float32.
+    """Write OpenVINO's .xml and .bin with float32 weights, converted from ONNX.
 
-    Raises UserError for deformable convolutions, which OpenVINO (2026.4) does not read from ONNX: it crashes on them;
-    OSError where it cannot write.
+    Raises UserError for deformable convolutions, on which OpenVINO's ONNX reader (2026.4) crashes, and OSError if
+    the file cannot be written.
     """
     import openvino
 
     if is_deformable(plan.network):
-        raise UserError("OpenVINO reads no deformable convolutions from ONNX", "--format onnx has them")
+        raise UserError("OpenVINO cannot read deformable convolutions from ONNX", "use --format onnx")
     onnx_path = path.with_suffix(".onnx")
     write_onnx(plan, onnx_path)
     converted = openvino.convert_model(str(onnx_path))
-    for key, value in plan.facts.items():
+    for key, value in plan.metadata.items():
         converted.set_rt_info(value, ["cledet", key])
     try:
         openvino.save_model(converted, str(path), compress_to_fp16=False)
-    except RuntimeError as error:  # its only one, for a full disk too, where it says "iostream error"
+    except RuntimeError as error:  # raised for every failure; "iostream error" for a full disk
         raise OSError(f"OpenVINO reports {str(error).strip().splitlines()[-1]}") from None
 
 
 def open_openvino(path: Path, names: Sequence[str]) -> Runner:
-    """Values as OpenVINO computes them on the CPU in float32.
+    """Run a file with OpenVINO on the CPU in float32.
 
-    In a thread of its own: to the thread that compiles, OpenVINO gives a signal stack without room to spare, so that
-    Ctrl-C would crash the process where the CPU's wide registers are in use.
+    OpenVINO gives the thread that compiles a small signal stack, on which Ctrl-C would crash the process if the CPU
+    uses wide registers. So a worker thread compiles and runs the model.
     """
     import openvino
 
     worker = ThreadPoolExecutor(1)
 
-    def compiled() -> Any:
+    def compile_model() -> Any:
         core = openvino.Core()
-        read = core.read_model(str(path))
-        there = {name for output in read.outputs for name in output.get_names()}
-        read.add_outputs([name for name in names if name not in there])
-        return core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        graph = core.read_model(str(path))
+        outputs = {name for output in graph.outputs for name in output.get_names()}
+        graph.add_outputs([name for name in names if name not in outputs])
+        return core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
-    model = worker.submit(compiled).result()
+    model = worker.submit(compile_model).result()
 
     def run(*arrays: Any) -> list[Any]:
         outputs = worker.submit(model, list(arrays)).result()
@@ -190,4 +191,4 @@ FORMATS: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[[Plan, Path]
     "onnx": (("onnxruntime", "onnxscript", "onnx"), (".onnx",), write_onnx, open_onnx),
     "openvino": (("onnx", "onnxscript", "openvino"), (".xml", ".bin"), write_openvino, open_openvino),
 }
-"""Packages needed, suffixes of the files written, how they are written, and how they are opened."""
+"""Per format: required packages, suffixes of its files, the function that writes them and the one that opens them."""

@@ -1,10 +1,11 @@
-"""NMS as ONNX: every method of `cledet.models.nms` as one greedy loop. It needs onnx and onnxscript.
+"""NMS as ONNX: every method of `cledet.models.nms` as one greedy loop. Requires onnx and onnxscript.
 
-A round takes the box of highest score that is left, the pick. A method says which box leaves in its place, with what
-score, where it is moved, and what scores the others are left with; -1 is no longer left. Scores fall from pick to
-pick, except for "cl-balanced", whose boxes may leave with a score of their own: it takes all its rounds.
+Each round picks the remaining box of highest score. The step of a method returns the index of the box to keep, its
+score and coordinates, and the updated scores of all boxes; removed boxes have score -1. The scores of kept boxes
+decrease from round to round, except for "cl-balanced", whose kept boxes may have their own score. So its rounds are
+not limited to `max_det`.
 
-The functions are compiled by onnxscript; what they take from outside becomes a constant of the file.
+The functions are compiled by onnxscript; outer variables become constants of the file.
 """
 
 # mypy: allow-untyped-defs
@@ -27,16 +28,16 @@ op: Any = onnxscript.opset18
 FLOAT: Any = onnxscript.FLOAT
 INT64: Any = onnxscript.INT64
 SIGMA, MIN_SCORE = 0.5, 0.001
-"""Of the soft methods, as `cledet.models.nms.suppress` has them by default."""
+"""Constants of the soft methods, the defaults of `cledet.models.nms.suppress`."""
 TINY = float(np.finfo(np.float32).tiny)
 OUTPUTS = ("boxes", "scores", "labels")
 
 Step = Callable[..., Any]
 
 
-def append_nms(network: onnx.ModelProto, post: NMSOptions, candidates: Sequence[str]) -> onnx.ModelProto:
-    """Append NMS to a network: its outputs `candidates` (boxes, scores, labels) become OUTPUTS."""
-    nms = suppression(post, network.ir_version)
+def append_nms(network: onnx.ModelProto, options: NMSOptions, candidates: Sequence[str]) -> onnx.ModelProto:
+    """Append NMS to a network, with its outputs `candidates` (boxes, scores, labels) as input and OUTPUTS as output."""
+    nms = suppression(options, network.ir_version)
     version = next(used.version for used in network.opset_import if not used.domain)
     if version != op.version:
         nms = onnx.version_converter.convert_version(nms, version)
@@ -44,44 +45,44 @@ def append_nms(network: onnx.ModelProto, post: NMSOptions, candidates: Sequence[
     joined = onnx.compose.merge_models(
         network, nms, io_map=[(name, name) for name in candidates], outputs=list(OUTPUTS)
     )
-    joined.graph.value_info.extend(network.graph.output)  # for who looks inside
+    joined.graph.value_info.extend(network.graph.output)  # the parity check reads them
     return joined
 
 
-def suppression(post: NMSOptions, ir_version: int = 10) -> onnx.ModelProto:
-    """Build the graph that filters candidates by score and area, suppresses and sorts them: outputs OUTPUTS."""
-    floor = MIN_SCORE if post.method in ("soft", "soft-linear", "soft-vote") else 0.0
-    rounds = np.iinfo(np.int64).max if post.method == "cl-balanced" else post.max_det
-    whole = detector(STEPS[post.method](post), post.conf, floor, int(rounds), post.max_det)
-    taken, given = ([FLOAT[count, 4], FLOAT[count], INT64[count]] for count in ("M", "K"))
-    proto = whole.to_model_proto(input_types=taken, output_types=given, ir_version=ir_version)
+def suppression(options: NMSOptions, ir_version: int = 10) -> onnx.ModelProto:
+    """Build a graph that filters candidates by score and area, applies NMS and sorts the detections into OUTPUTS."""
+    floor = MIN_SCORE if options.method in ("soft", "soft-linear", "soft-vote") else 0.0
+    rounds = np.iinfo(np.int64).max if options.method == "cl-balanced" else options.max_det
+    loop = build_loop(STEPS[options.method](options), options.conf, floor, int(rounds), options.max_det)
+    inputs, outputs = ([FLOAT[count, 4], FLOAT[count], INT64[count]] for count in ("M", "K"))
+    proto = loop.to_model_proto(input_types=inputs, output_types=outputs, ir_version=ir_version)
     return onnx.inliner.inline_local_functions(proto)
 
 
-def detector(step: Step, conf: float, floor: float, rounds: int, most: int) -> Any:
-    """The whole as an onnxscript function, by the method's step."""
+def build_loop(step: Step, conf: float, floor: float, rounds: int, most: int) -> Any:
+    """Compile the greedy loop over a method's step to an onnxscript function."""
 
     @script()
     def detect(candidate_boxes, candidate_scores, candidate_labels):
         real = op.And(op.Greater(candidate_scores, conf), op.Greater(areas(candidate_boxes), 0.0))
-        nothing = op.Constant(value_floats=[-1.0])  # one box that is never picked, so that there is a highest score
+        nothing = op.Constant(value_floats=[-1.0])  # one box that is never picked, so that ReduceMax has input
         place = op.Constant(value=onnx.helper.make_tensor("place", onnx.TensorProto.FLOAT, (1, 4), [0.0] * 4))
         all_boxes = op.Concat(op.Compress(candidate_boxes, real, axis=0), place, axis=0)
         all_scores = op.Concat(op.Compress(candidate_scores, real, axis=0), nothing, axis=0)
         all_labels = op.Concat(op.Compress(candidate_labels, real, axis=0), op.Constant(value_ints=[-1]), axis=0)
-        left = op.Identity(all_scores)
+        remaining = op.Identity(all_scores)
         final = op.Sub(op.Mul(all_scores, 0.0), 1.0)
         moved = op.Identity(all_boxes)
         count = op.Constant(value_int=0)
-        more = op.GreaterOrEqual(op.ReduceMax(left, keepdims=0), floor)
+        more = op.GreaterOrEqual(op.ReduceMax(remaining, keepdims=0), floor)
         while more:
-            pick = op.ArgMax(left, axis=0, keepdims=1)
-            chosen, score, box, left = step(all_boxes, all_scores, all_labels, left, pick)
+            pick = op.ArgMax(remaining, axis=0, keepdims=1)
+            chosen, score, box, remaining = step(all_boxes, all_scores, all_labels, remaining, pick)
             final = op.ScatterElements(final, chosen, score)
             moved = op.ScatterND(moved, op.Unsqueeze(chosen, [1]), box)
-            left = op.ScatterElements(left, pick, op.Constant(value_floats=[-1.0]))
+            remaining = op.ScatterElements(remaining, pick, op.Constant(value_floats=[-1.0]))
             count = op.Add(count, 1)
-            more = op.And(op.GreaterOrEqual(op.ReduceMax(left, keepdims=0), floor), op.Less(count, rounds))
+            more = op.And(op.GreaterOrEqual(op.ReduceMax(remaining, keepdims=0), floor), op.Less(count, rounds))
         kept = op.ReduceSum(op.Cast(op.Greater(final, 0.0), to=7), keepdims=1)
         count_out = op.Min(kept, op.Constant(value_ints=[most]))
         best, places = op.TopK(final, op.Max(count_out, op.Constant(value_ints=[1])), axis=0)  # OpenVINO takes no 0
@@ -96,20 +97,20 @@ def detector(step: Step, conf: float, floor: float, rounds: int, most: int) -> A
 
 @script()
 def areas(boxes):
-    """Areas [M] of boxes [M, 4], 0 where corners are swapped."""
+    """Compute the areas [M] of boxes [M, 4], 0 for swapped corners."""
     sides = op.Sub(op.Slice(boxes, [2], [4], [1]), op.Slice(boxes, [0], [2], [1]))
     return op.ReduceProd(op.Max(sides, 0.0), [1], keepdims=0)
 
 
 @script()
 def centers(boxes):
-    """Centre points [M, 2] of boxes [M, 4]."""
+    """Compute the centres [M, 2] of boxes [M, 4]."""
     return op.Div(op.Add(op.Slice(boxes, [0], [2], [1]), op.Slice(boxes, [2], [4], [1])), 2.0)
 
 
 @script()
 def ious(boxes, labels, pick):
-    """IoU [M] of boxes [M, 4] with the pick [1]; -1 for those of another class."""
+    """Compute the IoU [M] of boxes [M, 4] with the pick [1], -1 for boxes of another class."""
     one = op.Gather(boxes, pick)
     low = op.Max(op.Slice(boxes, [0], [2], [1]), op.Slice(one, [0], [2], [1]))
     high = op.Min(op.Slice(boxes, [2], [4], [1]), op.Slice(one, [2], [4], [1]))
@@ -120,137 +121,140 @@ def ious(boxes, labels, pick):
 
 @script()
 def dious(boxes, labels, pick):
-    """IoU less the squared distance of the centres over the enclosing box's squared diagonal, [M]; or -1 or less."""
+    """Compute the DIoU [M] of boxes [M, 4] with the pick [1], -1 or less for boxes of another class."""
     one = op.Gather(boxes, pick)
     low = op.Min(op.Slice(boxes, [0], [2], [1]), op.Slice(one, [0], [2], [1]))
     high = op.Max(op.Slice(boxes, [2], [4], [1]), op.Slice(one, [2], [4], [1]))
-    apart = op.ReduceSumSquare(op.Sub(centers(boxes), centers(one)), [1], keepdims=0)
-    diagonal = op.ReduceSumSquare(op.Sub(high, low), [1], keepdims=0)
-    return op.Sub(ious(boxes, labels, pick), op.Div(apart, op.Max(diagonal, TINY)))
+    squared_distance = op.ReduceSumSquare(op.Sub(centers(boxes), centers(one)), [1], keepdims=0)
+    squared_diagonal = op.ReduceSumSquare(op.Sub(high, low), [1], keepdims=0)
+    return op.Sub(ious(boxes, labels, pick), op.Div(squared_distance, op.Max(squared_diagonal, TINY)))
 
 
 @script()
 def weighted_mean(boxes, weights, pick):
-    """Mean box [1, 4] of boxes [M, 4] by weights [M], summed as shifts from the pick [1]."""
+    """Compute the mean [1, 4] of boxes [M, 4] weighted by [M], as a mean shift from the pick [1]."""
     one = op.Gather(boxes, pick)
     shift = op.ReduceSum(op.Mul(op.Sub(boxes, one), op.Unsqueeze(weights, [1])), [0], keepdims=1)
     return op.Add(one, op.Div(shift, op.ReduceSum(weights, keepdims=1)))
 
 
-def greedy(post: NMSOptions) -> Step:
-    """Who overlaps the pick too much goes: by IoU ("standard") or by DIoU ("diou")."""
-    overlap, bound = OVERLAP[post.method], bound_of(post)
+def greedy(options: NMSOptions) -> Step:
+    """Build the step that removes boxes by IoU ("standard") or DIoU ("diou") with the pick."""
+    overlap, bound = OVERLAP[options.method], bound_of(options)
 
     @script()
-    def step(boxes, scores, labels, left, pick):
-        gone = op.Greater(overlap(boxes, labels, pick), bound)
-        return pick, op.Gather(left, pick), op.Gather(boxes, pick), op.Where(gone, -1.0, left)
+    def step(boxes, scores, labels, remaining, pick):
+        removed = op.Greater(overlap(boxes, labels, pick), bound)
+        return pick, op.Gather(remaining, pick), op.Gather(boxes, pick), op.Where(removed, -1.0, remaining)
 
     return step
 
 
-def weighted(post: NMSOptions) -> Step:
-    """The same; the pick moves to the mean, weighted by score, of itself and those that go."""
-    bound = bound_of(post)
+def weighted(options: NMSOptions) -> Step:
+    """Build the step that moves the pick to the mean of itself and the removed boxes, weighted by score."""
+    bound = bound_of(options)
 
     @script()
-    def step(boxes, scores, labels, left, pick):
-        gone = op.Greater(ious(boxes, labels, pick), bound)
-        others = op.Where(op.And(gone, op.Greater(left, 0.0)), scores, 0.0)
+    def step(boxes, scores, labels, remaining, pick):
+        removed = op.Greater(ious(boxes, labels, pick), bound)
+        others = op.Where(op.And(removed, op.Greater(remaining, 0.0)), scores, 0.0)
         mean = weighted_mean(boxes, op.ScatterElements(others, pick, op.Gather(scores, pick)), pick)
-        return pick, op.Gather(left, pick), mean, op.Where(gone, -1.0, left)
+        return pick, op.Gather(remaining, pick), mean, op.Where(removed, -1.0, remaining)
 
     return step
 
 
-def soft(post: NMSOptions) -> Step:
-    """Scores decay by a gaussian of the IoU with the pick."""
+def soft(options: NMSOptions) -> Step:
+    """Build the step that decays scores by a Gaussian of the IoU with the pick."""
 
     @script()
-    def step(boxes, scores, labels, left, pick):
+    def step(boxes, scores, labels, remaining, pick):
         iou = op.Max(ious(boxes, labels, pick), 0.0)
         decay = op.Exp(op.Div(op.Neg(op.Mul(iou, iou)), SIGMA))
-        return pick, op.Gather(left, pick), op.Gather(boxes, pick), op.Mul(left, decay)
+        return pick, op.Gather(remaining, pick), op.Gather(boxes, pick), op.Mul(remaining, decay)
 
     return step
 
 
-def soft_vote(post: NMSOptions) -> Step:
-    """Scores decay by 1 - IoU; the pick moves to the mean, weighted by first score, of the boxes over it."""
+def soft_vote(options: NMSOptions) -> Step:
+    """Build the step that decays scores by 1 - IoU and moves the pick to the mean of overlapping boxes.
+
+    The mean is weighted by the scores before any decay.
+    """
 
     @script()
-    def step(boxes, scores, labels, left, pick):
+    def step(boxes, scores, labels, remaining, pick):
         iou = ious(boxes, labels, pick)
         decay = op.Where(op.Greater(iou, DECAY_IOU), op.Sub(1.0, iou), 1.0)
         mean = weighted_mean(boxes, op.Where(op.Greater(iou, VOTERS_IOU), scores, 0.0), pick)
-        return pick, op.Gather(left, pick), mean, op.Mul(left, decay)
+        return pick, op.Gather(remaining, pick), mean, op.Mul(remaining, decay)
 
     return step
 
 
-def soft_linear(post: NMSOptions) -> Step:
-    """Scores of boxes whose IoU with the pick is over the threshold decay by 1 - IoU."""
-    bound = post.iou
+def soft_linear(options: NMSOptions) -> Step:
+    """Build the step that decays scores by 1 - IoU for boxes whose IoU with the pick exceeds the threshold."""
+    bound = options.iou
 
     @script()
-    def step(boxes, scores, labels, left, pick):
+    def step(boxes, scores, labels, remaining, pick):
         iou = ious(boxes, labels, pick)
         decay = op.Where(op.Greater(iou, bound), op.Sub(1.0, iou), 1.0)
-        return pick, op.Gather(left, pick), op.Gather(boxes, pick), op.Mul(left, decay)
+        return pick, op.Gather(remaining, pick), op.Gather(boxes, pick), op.Mul(remaining, decay)
 
     return step
 
 
-def cl_balanced(post: NMSOptions) -> Step:
-    """The pick and those that go are a cluster; its box of highest score + localization leaves (Eq. 8-9)."""
-    bound, length = bound_of(post), CL_NORM[post.cl_norm]
-    constant, slope = LOCALIZATION[post.localization]
-    own = post.cl_score == "own"
+def cl_balanced(options: NMSOptions) -> Step:
+    """Build the step that keeps the box of highest score + localization from the cluster of the pick (Eq. 8-9)."""
+    bound, length = bound_of(options), CL_NORM[options.cl_norm]
+    constant, slope = LOCALIZATION[options.localization]
+    own = options.cl_score == "own"
 
     @script()
-    def step(boxes, scores, labels, left, pick):
-        gone = op.Greater(ious(boxes, labels, pick), bound)
+    def step(boxes, scores, labels, remaining, pick):
+        removed = op.Greater(ious(boxes, labels, pick), bound)
         index = op.Range(0, op.Squeeze(op.Shape(scores)), 1)
-        member = op.Or(op.And(gone, op.Greater(left, 0.0)), op.Equal(index, pick))
+        member = op.Or(op.And(removed, op.Greater(remaining, 0.0)), op.Equal(index, pick))
         box = op.Cast(op.Compress(boxes, member, axis=0), to=11)
         score = op.Cast(op.Compress(scores, member, axis=0), to=11)
         weight = op.Exp(op.Sub(score, op.ReduceMax(score)))
         center = centers(box)
-        agreed = op.Div(op.ReduceSum(op.Mul(op.Unsqueeze(weight, [1]), center), [0]), op.ReduceSum(weight))
-        distance = op.Sqrt(op.ReduceSumSquare(op.Sub(center, agreed), [1], keepdims=0))
+        cluster_center = op.Div(op.ReduceSum(op.Mul(op.Unsqueeze(weight, [1]), center), [0]), op.ReduceSum(weight))
+        distance = op.Sqrt(op.ReduceSumSquare(op.Sub(center, cluster_center), [1], keepdims=0))
         relative = op.Div(distance, op.Max(length(distance, box), TINY))
         value = op.Cast(op.Add(score, op.Add(op.Mul(relative, slope), constant)), to=1)
         chosen = op.Gather(op.Compress(index, member, axis=0), op.ArgMax(value, axis=0))
-        leaves = op.Where(own, op.Gather(scores, chosen), op.Gather(scores, pick))
-        return chosen, leaves, op.Gather(boxes, chosen), op.Where(gone, -1.0, left)
+        kept_score = op.Where(own, op.Gather(scores, chosen), op.Gather(scores, pick))
+        return chosen, kept_score, op.Gather(boxes, chosen), op.Where(removed, -1.0, remaining)
 
     return step
 
 
 @script()
 def farthest(distance, boxes):
-    """The largest distance."""
+    """Return the largest distance."""
     return op.ReduceMax(distance)
 
 
 @script()
 def enclosing_diagonal(distance, boxes):
-    """The diagonal of the box that encloses all."""
+    """Compute the diagonal of the box that encloses all boxes."""
     low = op.ReduceMin(op.Slice(boxes, [0], [2], [1]), [0])
     high = op.ReduceMax(op.Slice(boxes, [2], [4], [1]), [0])
     return op.Sqrt(op.ReduceSumSquare(op.Sub(high, low), keepdims=0))
 
 
-def bound_of(post: NMSOptions) -> float:
-    """The highest float32 that is not over the IoU threshold: what an IoU is over, is over the threshold."""
-    bound = np.float32(post.iou)
-    return float(bound if float(bound) <= post.iou else np.nextafter(bound, np.float32(-1)))
+def bound_of(options: NMSOptions) -> float:
+    """Return the largest float32 that does not exceed the IoU threshold, so that both bounds compare alike."""
+    bound = np.float32(options.iou)
+    return float(bound if float(bound) <= options.iou else np.nextafter(bound, np.float32(-1)))
 
 
 OVERLAP = {"standard": ious, "diou": dious}
 CL_NORM = {"max": farthest, "diagonal": enclosing_diagonal}
 LOCALIZATION = {"proximity": (1.0, -1.0), "as-printed": (0.0, 1.0)}
-"""Eq. 9's localization score of a relative distance d: constant + slope x d."""
+"""Constant and slope of Eq. 9's localization score, constant + slope x relative distance."""
 STEPS: dict[str, Callable[[NMSOptions], Step]] = {
     "standard": greedy,
     "soft": soft,

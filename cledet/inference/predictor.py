@@ -1,4 +1,4 @@
-"""Prediction: images from disk, one after the other, to detections, pictures and JSON."""
+"""Prediction on single images, with detections as tensors, pictures and JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cledet.visualization.draw import draw_detections
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in an image, best first: boxes [K, 4] in its pixels, scores [K], labels [K] and their names."""
+    """Detections of one image, best first: boxes [K, 4] in its pixels, scores [K], labels [K] and class names."""
 
     path: Path | None
     image: NDArray[np.uint8]
@@ -39,7 +39,7 @@ class Detections:
         return len(self.boxes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The detections as plain data, boxes as x1, y1, x2, y2."""
+        """Return the detections as plain data, boxes as x1, y1, x2, y2."""
         height, width = self.image.shape[:2]
         return {
             "file": None if self.path is None else str(self.path),
@@ -57,7 +57,7 @@ class Detections:
         }
 
     def draw(self) -> NDArray[np.uint8]:
-        """The image, RGB [H, W, 3], with boxes, names and scores."""
+        """Return the image, RGB [H, W, 3], with boxes, names and scores drawn."""
         labels = self.labels.tolist()
         captions = [f"{self.names[k]} {score:.2f}" for k, score in zip(labels, self.scores.tolist())]
         return draw_detections(self.image, self.boxes.float().cpu().numpy(), labels, captions)
@@ -65,7 +65,7 @@ class Detections:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """A network made ready for single images, in evaluation mode."""
+    """A network in evaluation mode, with the settings for prediction on single images."""
 
     network: RetinaNet
     post: NMSOptions
@@ -79,7 +79,7 @@ class Predictor:
         self.network.eval()
 
     def stream(self, images: Iterable[Path | NDArray[np.uint8]]) -> Iterator[Detections]:
-        """Detections of each image: a file, or an RGB array [H, W, 3] of uint8."""
+        """Yield the detections of each image: a file, or an RGB array [H, W, 3] of uint8."""
         for image in images:
             if isinstance(image, Path):
                 yield self.predict(read_image(image), image)
@@ -88,7 +88,7 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(self, image: NDArray[np.uint8], path: Path | None) -> Detections:
-        """Detections of one RGB image [H, W, 3]."""
+        """Detect objects in one RGB image [H, W, 3]."""
         batch, resized = preprocess(image, self.imgsz, long_side(self.imgsz))
         size, original = torch.tensor(resized), torch.tensor(image.shape[:2])
         with within_memory(self.device, "lower --imgsz"):
@@ -100,7 +100,7 @@ class Predictor:
 
 
 def picture_path(folder: Path, source: Path, taken: set[str]) -> Path:
-    """Where the annotated picture of `source` goes: its own name, numbered when two sources share it."""
+    """Return a path for the picture of `source` by its file name, numbered if the name is taken already."""
     name, number = f"{source.stem}.jpg", 2
     while name in taken:
         name, number = f"{source.stem}-{number}.jpg", number + 1

@@ -1,4 +1,4 @@
-"""Which objects an image is explained by, and by which settings."""
+"""The objects and the settings of an explanation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_annotated_objects_are_found_by_path_in_any_split(tiny_run, squares, cap
         assert found.objects.source.endswith(f"/{split}")
         assert "objects: the 2 annotated in" in capsys.readouterr().err
     assert found.image.shape == (80, 96, 3)
-    assert found.places.iou.shape == (64, 77)  # as the network saw it
+    assert found.peaks.iou.shape == (64, 77)  # height and width of the network's input
     assert found.positives.gt.unique().tolist() == [0, 1]
 
 
@@ -42,7 +42,7 @@ def test_labels_are_matched_by_name(tiny_run, squares):
     assert swapped.objects.labels.tolist() == [1 - k for k in plain.objects.labels.tolist()]
 
 
-def test_a_unique_file_name_is_enough_if_the_size_agrees(tiny_run, squares, tmp_path, capsys):
+def test_annotations_are_found_by_a_unique_file_name_if_the_size_agrees(tiny_run, squares, tmp_path, capsys):
     source = open_source(squares)
     for name in ("1.png", "5.png"):
         shutil.copy(squares / "train" / name, tmp_path / name)
@@ -62,7 +62,7 @@ def test_an_image_that_is_annotated_as_empty_has_no_objects(tiny_run, squares):
     assert len(found.objects.boxes) == len(found.positives.gt) == 0
 
 
-def test_without_annotations_the_detections_stand_in(tiny_run, squares, capsys, monkeypatch):
+def test_without_annotations_the_detections_are_used_as_objects(tiny_run, squares, capsys, monkeypatch):
     image = read_image(squares / "val" / "1.png")
     assert len(Detector(tiny_run).explain(image, device="cpu").objects.boxes) == 0  # four steps find nothing at 0.3
     detector = Detector(tiny_run)
@@ -77,7 +77,7 @@ def test_without_annotations_the_detections_stand_in(tiny_run, squares, capsys, 
     assert "no data set is known for this image: the model's own" in capsys.readouterr().err
 
 
-def test_a_data_set_that_is_gone_is_told_and_one_that_was_asked_for_must_be_there(tiny_run, squares, capsys):
+def test_a_missing_data_set_is_logged_and_is_an_error_if_it_was_requested(tiny_run, squares, capsys):
     detector = Detector(tiny_run)
     detector.model = replace(detector.model, data="/nowhere/data.yaml")
     assert detector.explain(squares / "val" / "1.png", device="cpu").objects.source == ""
@@ -87,7 +87,7 @@ def test_a_data_set_that_is_gone_is_told_and_one_that_was_asked_for_must_be_ther
         detector.explain(squares / "val" / "1.png", data="/elsewhere", device="cpu")
 
 
-def test_options_are_those_of_training_unless_given(tiny_run):
+def test_options_default_to_those_of_training(tiny_run):
     model = load_checkpoint(tiny_run)
     model.settings |= {"alpha": 0.6, "recall_min_iou": 0.1, "iou": 0.45}
     model.components = ("dc",)
@@ -103,7 +103,7 @@ def test_a_checkpoint_without_settings_has_the_defaults(tiny_run):
     assert (settings.alpha, settings.ablation) == (0.75, ())
 
 
-def test_a_run_folder_with_picture_and_figures(tiny_run, squares, tmp_path):
+def test_the_run_folder_holds_the_picture_and_the_numbers(tiny_run, squares, tmp_path):
     settings = ExplainSettings(project=tmp_path, device="cpu")
     run, document = explain_to_folder(Detector(tiny_run), str(squares / "val" / "2.png"), settings)
     assert run == tmp_path / "explain" / "2"
@@ -114,13 +114,13 @@ def test_a_run_folder_with_picture_and_figures(tiny_run, squares, tmp_path):
     assert [path.name for path in Path(tmp_path, "explain").iterdir()] == ["2"]
 
 
-def test_a_batch_is_not_explained(tiny_run):
+def test_a_batch_is_refused(tiny_run):
     with pytest.raises(UserError, match=r"explain takes one image, not a batch of 2 \(explain them one by one\)"):
         Detector(tiny_run).explain(np.zeros((2, 32, 32, 3), np.uint8), device="cpu")
 
 
-def test_settings_that_no_training_has_are_one_sentence(tiny_run):
+def test_invalid_settings_in_a_checkpoint_are_a_user_error(tiny_run):
     model = load_checkpoint(tiny_run)
     model.settings["alpha"] = "much"
-    with pytest.raises(UserError, match="the model's settings are not as cledet wrote them: alpha: Input should be a"):
+    with pytest.raises(UserError, match="the model's settings are invalid: alpha: Input should be a"):
         as_trained(model, ExplainSettings())

@@ -1,4 +1,4 @@
-"""The figures of an explanation, worked by hand."""
+"""The numbers and the figure of an explanation, against values computed by hand."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from cledet.components.iac import IACOptions
 from cledet.config.train import TrainSettings
 from cledet.explain.explanation import Objects
-from cledet.explain.figure import draw, picture
-from cledet.explain.finders import explain, find_clusters, find_places, find_positives, spread
+from cledet.explain.figure import draw, make_figure
+from cledet.explain.finders import explain, find_clusters, find_peaks, find_positives, interpolate_map
 from cledet.models.criterion import Criterion
 from cledet.models.network import RawOutputs
 from cledet.models.nms import batched_nms
@@ -73,14 +73,14 @@ def test_clusters_by_hand():
     found = find_clusters(Detected(boxes, torch.tensor([0.6, 0.59, 0.58, 0.9]), torch.tensor([0, 0, 0, 1])), 0.5)
     assert found.standard.tolist() == [3, 0]
     assert found.balanced.tolist() == [3, 1]
-    assert found.cluster.tolist() == [1, 1, 1, 0]
-    assert found.members() == [1, 3]
+    assert found.cluster_index.tolist() == [1, 1, 1, 0]
+    assert found.sizes() == [1, 3]
     weights = [math.exp(s) for s in (0.6, 0.59, 0.58)]
     x = sum(w * c for w, c in zip(weights, (5, 6, 7))) / sum(weights)
     assert found.centers.tolist() == [[6, 5], pytest.approx([x, 5], rel=1e-6)]
     literal = find_clusters(Detected(*found[:3]), 0.5, localization="as-printed")
     assert literal.balanced.tolist() == [3, 0]
-    assert found.shown() == 2
+    assert found.count_shown() == 2
 
 
 def test_clusters_are_those_of_nms():
@@ -92,19 +92,19 @@ def test_clusters_are_those_of_nms():
     assert torch.equal(found.standard, batched_nms(boxes, scores, labels, 0.4, method="standard")[0])
     kept = batched_nms(boxes, scores, labels, 0.4, method="cl-balanced", cl_norm="diagonal")[0]
     assert sorted(found.balanced.tolist()) == sorted(kept.tolist())
-    assert torch.equal(found.cluster[found.balanced], torch.arange(len(found.standard)))
+    assert torch.equal(found.cluster_index[found.balanced], torch.arange(len(found.standard)))
     for k in (0, 3, len(found.standard) - 1):
-        mine = (found.cluster == k).nonzero().squeeze(-1)
+        mine = (found.cluster_index == k).nonzero().squeeze(-1)
         assert (box_iou(boxes[mine], boxes[found.standard[k]][None]) > 0.4).all()
         weight = scores[mine].double().softmax(0)
         center = (weight[:, None] * (boxes[mine, :2] + boxes[mine, 2:]).double() / 2).sum(0)
         torch.testing.assert_close(found.centers[k].double(), center, atol=1e-4, rtol=0)
-    assert found.shown() == int((scores[found.standard] >= 0.3).sum())
+    assert found.count_shown() == int((scores[found.standard] >= 0.3).sum())
 
 
-def test_places_by_hand():
+def test_peaks_by_hand():
     """In an image 20 wide the second anchor's box is cut to 12x16: it shares 128 of 320 with the object, 0.4."""
-    found = find_places(LINE, (16, 20), ONE)
+    found = find_peaks(LINE, (16, 20), ONE)
     assert found.best_probability.tolist() == pytest.approx([0.9])
     assert found.classified_at.tolist() == [[16, 8]]
     assert found.best_iou.tolist() == pytest.approx([1])
@@ -115,28 +115,28 @@ def test_places_by_hand():
     assert float(found.probability[0, 2]) == pytest.approx(0.5, rel=1e-5)  # left of all positions: the first one's
 
 
-def test_an_anchor_that_overlaps_nothing_says_nothing():
-    wide = find_places(LINE, (16, 96), ONE)
+def test_an_anchor_that_overlaps_no_object_counts_as_0():
+    wide = find_peaks(LINE, (16, 96), ONE)
     assert float(wide.probability[5, 90]) == float(wide.iou[5, 90]) == 0
-    none = find_places(LINE, (16, 96), objects())
+    none = find_peaks(LINE, (16, 96), objects())
     assert not none.probability.any()
     assert none.classified_at.shape == (0, 2)
 
 
-def test_the_class_is_that_of_the_object_overlapped_most():
+def test_an_anchor_is_matched_to_the_object_that_it_overlaps_most():
     both = objects((0, 0, 16, 16, 1), (12, 0, 28, 16, 0))
-    found = find_places(LINE, (16, 96), both)  # (8..24) shares 128 with the first, 192 with the second
+    found = find_peaks(LINE, (16, 96), both)  # (8..24) shares 128 with the first, 192 with the second
     assert found.best_probability.tolist() == pytest.approx([0.5, 0.3])
     assert found.best_iou.tolist() == pytest.approx([1, 192 / 320])
 
 
-def test_a_map_is_the_highest_of_a_position_linear_between_and_the_highest_level():
+def test_maps_take_the_maximum_of_a_position_interpolate_and_take_the_maximum_over_levels():
     """Stride 8, 2x3 positions with two anchors each; stride 16, one position."""
     grid = torch.tensor([[1.0, 3, 2], [5, 4, 0]])
     fine = [[8.0 * x, 8.0 * y, side, 0.5] for y in range(2) for x in range(3) for side in (6, 10)]
     raw = outputs(*fine, [0, 0, 32, 0.5], classes=1)._replace(levels=[12, 1])
     values = torch.cat([torch.stack([grid.flatten() - 9, grid.flatten()], 1).flatten(), torch.tensor([2.5])])
-    found = spread(values, raw, (12, 24))
+    found = interpolate_map(values, raw, (12, 24))
     right, down = 4.5 / 8, 3.5 / 8  # of pixel (3, 4) from the first position to the next
     wanted = (1 - down) * ((1 - right) * 1 + right * 3) + down * ((1 - right) * 5 + right * 4)
     assert float(found[3, 4]) == pytest.approx(wanted)
@@ -144,21 +144,21 @@ def test_a_map_is_the_highest_of_a_position_linear_between_and_the_highest_level
     assert float(found[0, 23]) == 2.5  # 2 from the first level
 
 
-def test_boxes_and_points_end_in_the_images_pixels():
-    found = explained(shape=(64, 288, 3))  # twice as high, three times as wide as the network saw it
+def test_boxes_and_points_are_in_pixels_of_the_original_image():
+    found = explained(shape=(64, 288, 3))  # twice as high, three times as wide as the input of the network
     assert found.objects.boxes.tolist() == [[0, 0, 48, 32]]
     assert found.positives.anchors.tolist() == [[0, 0, 48, 32], [24, 0, 72, 32]]
-    assert found.places.classified_at.tolist() == [[48, 16]]
+    assert found.peaks.classified_at.tolist() == [[48, 16]]
     top = found.clusters.standard[0]  # the far anchor
     assert found.clusters.boxes[top].tolist() == [216, 0, 264, 32]
     assert found.clusters.centers[0].tolist() == pytest.approx([240, 16])
 
 
 @pytest.mark.parametrize("ablation", ["none", "iac,dc,clb"])
-def test_what_was_off_is_shown_too(ablation):
+def test_components_that_were_off_are_shown_too(ablation):
     found = explained(ablation=ablation)
     assert found.positives.recalled.tolist() == [False, True]
-    caption = picture(found).axes[0].get_xlabel()
+    caption = make_figure(found).axes[0].get_xlabel()
     assert ("IAC was off in training" in caption.replace("\n", " ")) == (ablation == "none")
 
 
@@ -182,7 +182,7 @@ def test_the_document():
     }  # fmt: skip
 
 
-def test_an_object_without_anchors_has_no_places():
+def test_an_object_without_anchors_has_no_peaks():
     document = explained(found=objects((40, 20, 44, 30, 0))).to_dict()
     (thing,) = document["objects"]
     assert thing["best_classified"]["at"] is thing["best_localized"]["at"] is thing["distance"] is None
@@ -191,14 +191,14 @@ def test_an_object_without_anchors_has_no_places():
 
 
 def segments(axes):
-    """How many boxes of each kind a panel shows."""
+    """Count the boxes of each kind in a panel."""
     return {c.get_label(): len(c.get_segments()) for c in axes.collections if hasattr(c, "get_segments")}
 
 
-def test_the_panels_show_the_figures():
+def test_the_panels_show_the_numbers():
     boxes = [(8, 8, 16, 0.2, 0.6), (9, 8, 16, 0.2, 0.59), (10, 8, 16, 0.2, 0.58), (60, 8, 16, 0.1, 0.4)]
     found = explained(raw=outputs(*boxes))
-    first, second, third, fourth, _, note, *_ = picture(found).axes
+    first, second, third, fourth, _, note, *_ = make_figure(found).axes
     assert first.get_title("left") == "1  Positive anchors: 3 by IoU, 0 by IAC"
     assert segments(first) == {"by IoU": 3, "recalled by IAC": 0, "object": 1}
     assert [text.get_text() for text in first.get_legend().get_texts()] == ["by IoU", "object"]
@@ -220,9 +220,9 @@ def test_the_picture_is_written(tmp_path, shape, found):
 
 
 def test_without_objects_and_candidates_the_panels_say_so():
-    panels = picture(explained(raw=outputs((8, 8, 16, 0.01, 0.01)), found=objects(source=""))).axes
+    panels = make_figure(explained(raw=outputs((8, 8, 16, 0.01, 0.01)), found=objects(source=""))).axes
     assert [[text.get_text() for text in axes.texts] for axes in panels[1:5]] == [
         [], ["no candidate"], ["no object"], ["no object"],
     ]  # fmt: skip
     assert panels[1].get_title("left") == "2  Coefficient of each positive: no positives"
-    assert "stand in for the objects (0)" in panels[5].texts[0].get_text().replace("\n", " ")
+    assert "are used as objects (0)" in panels[5].texts[0].get_text().replace("\n", " ")

@@ -1,4 +1,4 @@
-"""The exported file computes what PyTorch computes, on images that neither has seen."""
+"""Exported files match PyTorch on other images than those of the parity check."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ import torch
 from cledet import Detector
 from cledet.data.open import open_source
 from cledet.errors import UserError
-from cledet.export import backends as runtimes
-from cledet.export import exporter
-from cledet.export import parity as proof
+from cledet.export import backends, exporter, parity
 from cledet.export.backends import Exported
-from cledet.export.parity import Proof
+from cledet.export.parity import Parity
 from cledet.models.backbones.deform_conv import DeformConv2d
 from cledet.models.checkpoint import Checkpoint
 from cledet.models.network import Architecture, build_network
@@ -33,7 +31,7 @@ def exported(tiny_run, tmp_path_factory):
     return Detector(tiny_run).export(project=tmp_path_factory.mktemp("export"))
 
 
-def test_the_file_agrees_with_pytorch_for_any_number_of_images(exported, tiny_run):
+def test_the_file_matches_pytorch_for_any_number_of_images(exported, tiny_run):
     session = onnxruntime.InferenceSession(str(exported.path), providers=["CPUExecutionProvider"])
     module = Exported(Detector(tiny_run).model.network()).eval()
     for count in (1, 3):
@@ -46,18 +44,18 @@ def test_the_file_agrees_with_pytorch_for_any_number_of_images(exported, tiny_ru
         np.testing.assert_allclose(boxes, wanted_boxes.numpy(), atol=1e-2)
 
 
-def test_the_file_says_what_it_takes_and_gives(exported):
+def test_the_metadata_describe_classes_and_inputs(exported):
     session = onnxruntime.InferenceSession(str(exported.path), providers=["CPUExecutionProvider"])
-    facts = session.get_modelmeta().custom_metadata_map
-    assert json.loads(facts["names"]) == ["blue", "red"]
-    assert json.loads(facts["category_ids"]) == [3, 7]
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["names"]) == ["blue", "red"]
+    assert json.loads(metadata["category_ids"]) == [3, 7]
     assert session.get_inputs()[0].shape[1:] == [3, 64, 128]
     assert exported.inputs == (-1, 3, 64, 128)
     assert exported.max_score_error < 1e-4
     assert [path.name for path in exported.path.parent.iterdir()] == ["model.onnx"]
 
 
-def test_openvino_agrees_too(tiny_run, tmp_path):
+def test_openvino_matches_pytorch(tiny_run, tmp_path):
     openvino = pytest.importorskip("openvino")
     result = Detector(tiny_run).export("openvino", project=tmp_path)
     assert sorted(path.name for path in result.path.parent.iterdir()) == ["model.bin", "model.xml"]
@@ -67,7 +65,7 @@ def test_openvino_agrees_too(tiny_run, tmp_path):
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
-def test_a_file_that_computes_something_else_is_not_kept(tiny_run, tmp_path, monkeypatch, format):
+def test_a_file_that_differs_from_pytorch_is_not_kept(tiny_run, tmp_path, monkeypatch, format):
     packages, suffixes, write, run = exporter.FORMATS[format]
 
     def tampered(plan, path):
@@ -83,12 +81,12 @@ def test_a_file_that_computes_something_else_is_not_kept(tiny_run, tmp_path, mon
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino", "safetensors"])
-def test_a_full_disk_under_the_draft_is_one_sentence(tiny_run, tmp_path, monkeypatch, disk, format):
+def test_a_full_temporary_disk_is_a_user_error(tiny_run, tmp_path, monkeypatch, disk, format):
     monkeypatch.setattr(exporter.tempfile, "tempdir", str(disk("64k")))
-    monkeypatch.setattr(runtimes, "write_onnx", lambda plan, path: None)
+    monkeypatch.setattr(backends, "write_onnx", lambda plan, path: None)
     model = openvino_model() if format == "openvino" else None
     monkeypatch.setattr("openvino.convert_model", lambda path: model)
-    full = ((), (".onnx",), lambda _, path: path.write_bytes(bytes(10**6)), runtimes.open_onnx)
+    full = ((), (".onnx",), lambda _, path: path.write_bytes(bytes(10**6)), backends.open_onnx)
     monkeypatch.setitem(exporter.FORMATS, "onnx", full)
     with pytest.raises(UserError) as raised:
         Detector(tiny_run).export(format, project=tmp_path / "runs")
@@ -109,7 +107,7 @@ def openvino_model():
     return openvino.Model([opset13.matmul(given, matrix, False, False)], [given])
 
 
-def test_a_full_disk_under_the_run_leaves_no_half_of_one(tiny_run, disk):
+def test_a_full_disk_leaves_no_partial_run_folder(tiny_run, disk):
     project = disk("64k")
     with pytest.raises(UserError, match=r"model\.safetensors could not be written: No space left .*free some space"):
         Detector(tiny_run).export("safetensors", project=project)
@@ -117,14 +115,14 @@ def test_a_full_disk_under_the_run_leaves_no_half_of_one(tiny_run, disk):
     assert not list((project / "export").iterdir())
 
 
-def test_a_folder_that_takes_no_files_is_one_sentence(tiny_run, disk):
+def test_a_read_only_folder_is_a_user_error(tiny_run, disk):
     project = disk("64k,ro")
     with pytest.raises(UserError, match=r"the run folder .* could not be made: Read-only file system"):
         Detector(tiny_run).export("safetensors", project=project)
 
 
 def test_a_kill_leaves_nothing_beside_the_users_files(tiny_run, tmp_path, monkeypatch):
-    """While the file is written there is nothing of it in the working folder or the project."""
+    """Nothing is in the working folder or the project while the file is written."""
     seen = []
 
     def write(plan, path):
@@ -134,19 +132,19 @@ def test_a_kill_leaves_nothing_beside_the_users_files(tiny_run, tmp_path, monkey
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(exporter.tempfile, "tempdir", None)
-    monkeypatch.setitem(exporter.FORMATS, "onnx", ((), (".onnx",), write, runtimes.open_onnx))
+    monkeypatch.setitem(exporter.FORMATS, "onnx", ((), (".onnx",), write, backends.open_onnx))
     with pytest.raises(KeyboardInterrupt):
         Detector(tiny_run).export()
     assert seen == [True, []]
 
 
-def test_a_torch_that_cannot_write_onnx_is_one_sentence(tiny_run, tmp_path, monkeypatch):
-    """As torch 2.6 with onnxscript 0.7."""
+def test_a_failure_of_the_onnx_exporter_is_a_user_error(tiny_run, tmp_path, monkeypatch):
+    """As raised by torch 2.6 with onnxscript 0.7."""
 
     def refuse(*_):
         raise torch.onnx.errors.OnnxExporterError("Failed to convert\nthe last line")
 
-    monkeypatch.setitem(exporter.FORMATS, "onnx", (("onnx",), (".onnx",), refuse, runtimes.open_onnx))
+    monkeypatch.setitem(exporter.FORMATS, "onnx", (("onnx",), (".onnx",), refuse, backends.open_onnx))
     with pytest.raises(UserError, match=r"cannot write this network as ONNX .*: the last line \(try a newer torch\)"):
         Detector(tiny_run).export(project=tmp_path)
     assert not list(tmp_path.rglob("*"))
@@ -161,9 +159,9 @@ def test_a_missing_package_is_named(tiny_run, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def decisive(tiny_run):
-    """The tiny network with its logits spread out, as if it had learnt something: scores are far from equal."""
+    """The tiny network with its logits spread out, as after longer training: scores are far from equal."""
     detector = Detector(tiny_run)
-    images = torch.from_numpy(proof.unseen_images((64, 128)))
+    images = torch.from_numpy(parity.synthetic_images((64, 128)))
     with torch.inference_mode():
         spread = detector.model.network().eval()(images).logits.std()
     detector.model.model["head.classification.predict.weight"] *= 1.5 / spread
@@ -176,7 +174,7 @@ def with_nms(decisive, tmp_path_factory):
     return decisive.export(nms="cl-balanced", max_det=20, project=tmp_path_factory.mktemp("nms"))
 
 
-def test_a_file_with_nms_finds_what_pytorch_finds(with_nms, decisive):
+def test_a_file_with_nms_returns_the_detections_of_pytorch(with_nms, decisive):
     assert with_nms.inputs == (1, 3, 64, 128)
     assert with_nms.nms == "cl-balanced"
     assert with_nms.detections > 0
@@ -193,34 +191,34 @@ def test_a_file_with_nms_finds_what_pytorch_finds(with_nms, decisive):
     np.testing.assert_array_equal(labels, wanted.labels.numpy())
 
 
-def test_a_file_with_nms_says_how_it_suppresses(with_nms):
+def test_the_metadata_record_the_options_of_nms(with_nms):
     session = onnxruntime.InferenceSession(str(with_nms.path), providers=["CPUExecutionProvider"])
-    facts = session.get_modelmeta().custom_metadata_map
-    assert json.loads(facts["names"]) == ["blue", "red"]
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["names"]) == ["blue", "red"]
     wanted = {"nms": "cl-balanced", "conf": "0.05", "iou": "0.5", "max_det": "20", "cl_norm": "max"}
-    assert {key: facts[key] for key in wanted} == wanted
-    assert "apply NMS" not in facts["outputs"]
+    assert {key: metadata[key] for key in wanted} == wanted
+    assert "apply NMS" not in metadata["outputs"]
 
 
-def test_openvino_takes_the_nms_too(decisive, tmp_path):
+def test_openvino_runs_nms(decisive, tmp_path):
     pytest.importorskip("openvino")
     result = decisive.export("openvino", nms="soft-vote", project=tmp_path)
     assert sorted(path.name for path in result.path.parent.iterdir()) == ["model.bin", "model.xml"]
     assert result.detections > 0
 
 
-def test_openvino_takes_an_empty_result(tmp_path):
+def test_openvino_returns_an_empty_result(tmp_path):
     pytest.importorskip("openvino")
-    runtimes.write_suppression(NMSOptions(method="standard", conf=1.0), tmp_path / "nms.onnx")
-    run = runtimes.open_openvino(tmp_path / "nms.onnx", ("boxes", "scores", "labels"))
-    found = run(*(part.numpy() for part in proof.drawn_candidates(0, (64, 128), 2)))
+    backends.write_suppression(NMSOptions(method="standard", conf=1.0), tmp_path / "nms.onnx")
+    run = backends.open_openvino(tmp_path / "nms.onnx", ("boxes", "scores", "labels"))
+    found = run(*(part.numpy() for part in parity.random_candidates(0, (64, 128), 2)))
     assert [part.shape for part in found] == [(0, 4), (0,), (0,)]
 
 
-def test_a_file_with_another_nms_is_not_kept(decisive, tmp_path, monkeypatch):
+def test_a_file_whose_nms_differs_is_not_kept(decisive, tmp_path, monkeypatch):
     onnx_nms = pytest.importorskip("cledet.export.onnx_nms")
-    monkeypatch.setattr(onnx_nms, "bound_of", lambda post: 0.55)
-    with pytest.raises(UserError, match=r"onnx's NMS \(standard\) is not PyTorch's: only one of the two has \d+ of"):
+    monkeypatch.setattr(onnx_nms, "bound_of", lambda options: 0.55)
+    with pytest.raises(UserError, match=r"onnx's NMS \(standard\) differs from PyTorch's in \d+ detections"):
         decisive.export(nms="standard", project=tmp_path)
     assert not list(tmp_path.rglob("*"))
 
@@ -241,28 +239,28 @@ def test_a_flag_without_effect_is_refused(tiny_run, tmp_path, given, message):
     assert not list(tmp_path.rglob("*"))
 
 
-def test_no_detections_to_compare_is_said(capsys):
-    post = NMSOptions(method="soft")
-    exporter.judge(Proof(0.0, 0.0, images=4, detections=0, drawn=300), "onnx", post)
-    assert "finds nothing in these images, so NMS was compared on drawn boxes only" in capsys.readouterr().err
-    exporter.judge(Proof(0.0, 0.0, images=4, detections=7, drawn=300), "onnx", post)
-    assert "finds nothing" not in capsys.readouterr().err
+def test_a_parity_check_without_detections_warns(capsys):
+    options = NMSOptions(method="soft")
+    exporter.report_parity(Parity(0.0, 0.0, images=4, detections=0, random_detections=300), "onnx", options)
+    assert "detects nothing in these images, so NMS was compared on random boxes only" in capsys.readouterr().err
+    exporter.report_parity(Parity(0.0, 0.0, images=4, detections=7, random_detections=300), "onnx", options)
+    assert "detects nothing" not in capsys.readouterr().err
 
 
-def test_pictures_come_from_the_data_set_or_where_it_is_gone_from_shapes(tiny_run, squares, monkeypatch):
+def test_images_come_from_the_training_data_or_from_shapes_if_it_is_missing(tiny_run, squares, monkeypatch):
     model = Detector(tiny_run).model
-    found = proof.pictures(model, 64, (64, 128))
-    assert [picture.shape for picture in found] == [(1, 3, 64, 128)] * 3
-    assert all(picture[..., :77].std() > 5 and picture[..., 77:].std() < 20 for picture in found)
-    asked = []
+    images = parity.dataset_images(model, 64, (64, 128))
+    assert [image.shape for image in images] == [(1, 3, 64, 128)] * 3
+    assert all(image[..., :77].std() > 5 and image[..., 77:].std() < 20 for image in images)
+    requested = []
 
     def without(data):
-        asked.append(data)
+        requested.append(data)
         return open_source("gone" if data != "shapes" else squares)
 
-    monkeypatch.setattr(proof, "open_source", without)
-    assert len(proof.pictures(model, 64, (64, 128))) == 3
-    assert asked == [str(squares), "shapes"]
+    monkeypatch.setattr(parity, "open_source", without)
+    assert len(parity.dataset_images(model, 64, (64, 128))) == 3
+    assert requested == [str(squares), "shapes"]
 
 
 @pytest.fixture(scope="module")
@@ -290,19 +288,17 @@ def test_deformable_convolutions_run_in_onnx(deformable, tmp_path):
 
 def test_openvino_refuses_deformable_convolutions(deformable, tmp_path):
     pytest.importorskip("openvino")
-    with pytest.raises(
-        UserError, match=r"OpenVINO reads no deformable convolutions from ONNX \(--format onnx has them"
-    ):
+    with pytest.raises(UserError, match=r"OpenVINO cannot read deformable convolutions from ONNX \(use --format onnx"):
         deformable.export("openvino", project=tmp_path)
     assert not list(tmp_path.rglob("*"))
 
 
-def test_what_a_runtime_lacks_is_one_sentence(tmp_path):
-    """An operator that this version of ONNX's set has not; as deformable convolutions for an older onnxruntime."""
+def test_an_operator_that_the_runtime_lacks_is_a_user_error(tmp_path):
+    """An operator that this opset lacks, like deformable convolutions in an older onnxruntime."""
     make = onnx.helper.make_tensor_value_info
     x, y = (make(name, onnx.TensorProto.FLOAT, [1, 1, 3, 3]) for name in "xy")
     graph = onnx.helper.make_graph([onnx.helper.make_node("DeformConv", ["x", "x", "x"], ["y"])], "g", [x], [y])
     opsets = [onnx.helper.make_opsetid("", 18)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), str(tmp_path / "a.onnx"))
     with pytest.raises(UserError, match=r"onnxruntime \S+ cannot run this network: No Op registered for DeformConv"):
-        runtimes.open_onnx(tmp_path / "a.onnx", ("y",))
+        backends.open_onnx(tmp_path / "a.onnx", ("y",))

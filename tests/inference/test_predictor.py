@@ -1,4 +1,4 @@
-"""Prediction from files: the right pixels, the right names, pictures that can be read."""
+"""Prediction on files and arrays: boxes in the image's pixels, class names, and drawn pictures."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_a_predictor_is_in_evaluation_mode_from_the_start(tiny_run, squares, net
 
 
 @torch.inference_mode()
-def test_predict_finds_what_evaluation_finds(tiny_run, squares):
-    """A single image of predict passes the same pixels as a batch of val."""
+def test_predict_returns_the_detections_of_evaluation(tiny_run, squares):
+    """The pixels of a single image in predict equal those of a batch in val."""
     detector = Detector(tiny_run)
     index = open_source(squares).index("val")
     found = next(detector.predict(str(index.paths[1]), settings()))
@@ -82,7 +82,7 @@ def test_every_kind_of_source(tiny_run, squares):
 
 
 @pytest.mark.parametrize("kind", ["gray", "gray with channel", "RGBA", "batch", "list", "flipped twice"])
-def test_arrays_of_every_kind_are_seen_as_their_rgb(tiny_run, squares, kind):
+def test_arrays_of_every_kind_are_converted_to_rgb(tiny_run, squares, kind):
     rgb = read_image(squares / "val" / "1.png")
     gray = rgb[..., 1]
     if kind.startswith("gray"):
@@ -115,10 +115,10 @@ def test_arrays_of_every_kind_are_seen_as_their_rgb(tiny_run, squares, kind):
      (np.zeros((8,), np.uint8), r"not uint8 \[8\]"),
      (np.zeros((0, 8, 3), np.uint8), r"an image of uint8 \[0, 8, 3\] has no pixels"),
      (np.zeros((8, 0), np.uint8), r"an image of uint8 \[8, 0\] has no pixels"),
-     (torch.zeros(3, 8, 8), r"not Tensor \(numpy\.asarray"), (None, "not NoneType"),
+     (torch.zeros(3, 8, 8), r"not Tensor \(convert a Pillow image"), (None, "not NoneType"),
      (b"x.jpg", "not bytes"), ([5], "not int"), ({"image": 1}, "not dict")],
 )  # fmt: skip
-def test_what_is_no_image_is_one_sentence(tiny_run, source, sentence):
+def test_invalid_images_are_user_errors(tiny_run, source, sentence):
     with pytest.raises(UserError, match=sentence):
         list(Detector(tiny_run).predict(source, device="cpu"))
     if isinstance(source, np.ndarray):
@@ -127,7 +127,7 @@ def test_what_is_no_image_is_one_sentence(tiny_run, source, sentence):
 
 
 @pytest.mark.parametrize(("source", "sentence"), [("nowhere.jpg", "nowhere.jpg"), ("empty", "empty"), ("*.xyz", "xyz")])
-def test_sources_without_images_are_one_sentence(tiny_run, tmp_path, monkeypatch, source, sentence):
+def test_sources_without_images_are_user_errors(tiny_run, tmp_path, monkeypatch, source, sentence):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=sentence):
@@ -151,7 +151,7 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path):
     assert names == ["a.jpg", "a-2.jpg", "a-3.jpg", "a-2-2.jpg"]
 
 
-def test_a_box_is_drawn_where_it_is_and_the_image_stays():
+def test_a_box_is_drawn_on_a_copy_of_the_image():
     image = np.full((200, 300, 3), 90, dtype=np.uint8)
     picture = draw_detections(image, np.array([[50, 60, 250, 180]], dtype=np.float32), [4], ["bar 0.87"])
     assert (image == 90).all()
@@ -174,7 +174,7 @@ def test_captions_stay_inside_the_picture(box):
     assert (at == color).all(-1).sum() >= 0.95 * (middle == color).all(-1).sum()
 
 
-def test_nothing_found_is_an_unchanged_picture():
+def test_an_image_without_detections_is_unchanged():
     image = np.zeros((20, 30, 3), dtype=np.uint8)
     none = Detections(None, image, torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), ("a",), (1,))
     assert (none.draw() == image).all()

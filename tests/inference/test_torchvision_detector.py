@@ -1,4 +1,4 @@
-"""Torchvision's own detectors: what they find is what torchvision finds, to the last bit; whose classes count."""
+"""Torchvision's detectors: detections equal torchvision's bit by bit, and classes are matched by name."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ NAME = "ssdlite320_mobilenet_v3_large"
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """A folder as torch.hub keeps it, with random weights under the name of the published ones.
+    """A folder of torch.hub with random weights under the name of the published ones.
 
-    The batch norms are given the statistics of noise, or the signal would die out; persons and dogs are likeliest.
+    Batch norm gets the statistics of noise, so that the signal does not vanish; persons and dogs score highest.
     """
     home = tmp_path_factory.mktemp("hub")
     folder = home / "hub" / "checkpoints"
@@ -54,7 +54,7 @@ def only_this_hub(hub, monkeypatch):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Two pictures with an object each; of COCO's classes two, in another order and with other ids, and one of ours."""
+    """Two images with an object each; two classes of COCO, in another order and with other ids, and one other class."""
     root = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for i in range(2):
@@ -73,7 +73,7 @@ def photos(tmp_path_factory):
 
 
 def theirs(image, **own):
-    """Torchvision's documented way."""
+    """Detect as torchvision documents it."""
     weights = get_model_weights(NAME).DEFAULT
     network = get_model(NAME, weights=weights).eval()
     for key, value in own.items():
@@ -97,10 +97,10 @@ def test_detections_are_torchvisions_to_the_last_bit(photos):
     (fewer,) = detector.predict(image, conf=0.02, iou=0.3, max_det=7, device="cpu")
     assert same(fewer, theirs(image, score_thresh=0.02, nms_thresh=0.3, detections_per_img=7))
     (again,) = detector.predict(image, conf=0.001, device="cpu")
-    assert same(again, wanted)  # what one call set is not left behind
+    assert same(again, wanted)  # the thresholds of one call do not persist
 
 
-def test_with_a_method_of_ours_theirs_is_off(photos):
+def test_a_method_of_cledet_replaces_the_nms_of_torchvision(photos):
     image = photos / "0.png"
     (found,) = Detector(f"torchvision:{NAME}").predict(image, conf=0.2, iou=0.4, max_det=50, nms="standard")
     wanted = theirs(image, score_thresh=0.2, nms_thresh=0.4, detections_per_img=50)
@@ -109,12 +109,12 @@ def test_with_a_method_of_ours_theirs_is_off(photos):
     assert torch.equal(found.scores, wanted["scores"])
 
 
-def test_a_split_is_scored_by_the_names_that_both_know(photos, capsys):
+def test_a_split_is_evaluated_on_the_classes_of_both(photos, capsys):
     settings = resolve(ValSettings, {"data": str(photos / "instances_val.json"), "device": "cpu"}, environ={})
     (found,) = Detector(f"torchvision:{NAME}").validate(settings).values()
     said = " ".join(capsys.readouterr().err.split())
-    assert "does not know zeppelin, which count as not found" in said
-    assert "of 78 classes that" in said
+    assert "does not detect zeppelin, whose objects all count as missed" in said
+    assert "detections of 78 classes that" in said
     rows = found.results
     wanted = [theirs(photos / f"{i}.png") for i in range(2)]
     for image_id, one in zip((5, 6), wanted):
@@ -133,13 +133,13 @@ def test_a_split_is_scored_by_the_names_that_both_know(photos, capsys):
 def test_a_data_set_of_other_classes_is_refused(squares, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", pytest.fail)
-    with pytest.raises(UserError, match=f"torchvision:{NAME} knows no class of .*blue, red"):
+    with pytest.raises(UserError, match=f"torchvision:{NAME} detects no class of .*blue, red"):
         Detector(f"torchvision:{NAME}").val(data=str(squares), device="cpu")
     with pytest.raises(UserError, match="needs --data"):
         Detector(f"torchvision:{NAME}").val()
 
 
-def test_what_it_cannot_do_is_said_before_anything_is_fetched(photos, tmp_path, monkeypatch):
+def test_unsupported_actions_are_refused_before_any_download(photos, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", pytest.fail)
     detector = Detector(f"torchvision:{NAME}")
@@ -149,14 +149,14 @@ def test_what_it_cannot_do_is_said_before_anything_is_fetched(photos, tmp_path, 
         lambda: detector.explain(photos / "0.png"),
         lambda: detector.save("x"),
     ):
-        with pytest.raises(UserError, match=f"torchvision:{NAME} is as torchvision has it and cannot be"):
+        with pytest.raises(UserError, match=f"torchvision:{NAME} is used as published and cannot be"):
             call()
     for flags, flag in (({"imgsz": 640}, "--imgsz"), ({"amp": "bf16"}, "--amp"), ({"cl_norm": "max"}, "--cl-norm")):
         with pytest.raises(UserError, match=f"{flag} does nothing with torchvision:{NAME}"):
             detector.predict(photos / "0.png", **flags)
 
 
-def test_thresholds_are_its_own_unless_given():
+def test_thresholds_default_to_those_of_torchvision():
     own = Thresholds(0.2, 0.6, 300)
     assert thresholds(own, resolve(ValSettings, {}, environ={})) == own
     assert thresholds(own, resolve(ValSettings, {"conf": 0.1}, environ={})) == (0.1, 0.6, 300)
@@ -164,7 +164,7 @@ def test_thresholds_are_its_own_unless_given():
     assert thresholds(own, resolve(PredictSettings, {"iou": 0.5}, environ={})) == (0.3, 0.5, 300)
 
 
-def test_every_detector_of_torchvisions_has_these_thresholds_and_names():
+def test_every_detector_of_torchvision_has_these_thresholds_and_names():
     for name in list_models(module=detection):
         with torch.device("meta"):
             network = get_model(name, weights=None, weights_backbone=None)
@@ -173,7 +173,7 @@ def test_every_detector_of_torchvisions_has_these_thresholds_and_names():
         assert "person" in get_model_weights(name).DEFAULT.meta["categories"]
 
 
-def test_an_unknown_name_and_weights_that_are_not_there_are_said(hub, monkeypatch):
+def test_an_unknown_name_and_missing_weights_are_user_errors(hub, monkeypatch):
     with pytest.raises(UserError, match="did you mean ssd300_vgg16"):
         TorchvisionDetector("ssd300_vgg61")
     broken = get_model_weights("fcos_resnet50_fpn").DEFAULT
@@ -196,6 +196,6 @@ def test_an_unknown_name_and_weights_that_are_not_there_are_said(hub, monkeypatc
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(
-        UserError, match=r"https://.*fcos_.*could not be fetched: no route to host \(put that file into"
+        UserError, match=r"https://.*fcos_.*could not be downloaded: no route to host \(put that file into"
     ):
         load_network("fcos_resnet50_fpn")

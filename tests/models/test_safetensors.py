@@ -171,7 +171,7 @@ def test_a_file_that_holds_something_else_is_not_kept(tiny_run, tmp_path, monkey
         return pack(content | {"model": model, "classes": ("a", "b") if change == "classes" else content["classes"]})
 
     monkeypatch.setattr(exporter, "pack", tampered)
-    with pytest.raises(UserError, match="what safetensors gives back differs from the model"):
+    with pytest.raises(UserError, match="the weights read back from safetensors differ from the model"):
         Detector(tiny_run).export("safetensors", project=tmp_path)
     assert not list(tmp_path.rglob("*"))
 

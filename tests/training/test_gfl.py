@@ -11,7 +11,7 @@ from cledet.config.loading import resolve
 from cledet.config.train import GridSettings, TrainSettings
 from cledet.errors import UserError
 from cledet.explain.explainer import as_trained
-from cledet.explain.figure import picture
+from cledet.explain.figure import make_figure
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.models.network import Architecture
 from cledet.training import trainer
@@ -113,9 +113,9 @@ def test_an_explanation_shows_what_there_is(gfl_run, squares):
     assert "by_iou" not in document["positives"]
     assert document["objects"][0]["by_atss"] > 0
     assert "alpha" not in document["settings"]
-    titles = [axes.get_title(loc="left") for axes in picture(found).axes]
+    titles = [axes.get_title(loc="left") for axes in make_figure(found).axes]
     assert titles[0] == f"1  Positive anchors: {len(found.positives.gt)} by ATSS"
-    with pytest.raises(UserError, match="--alpha is of IAC, which has no part in this model's assignment"):
+    with pytest.raises(UserError, match="--alpha is an option of IAC, which this model's assignment"):
         as_trained(detector.model, ExplainSettings(alpha=0.5))
 
 

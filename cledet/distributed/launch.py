@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]  # public, but in no __all__
 
 from cledet.console import warn
 from cledet.distributed.devices import cores
@@ -59,7 +59,13 @@ class Nodes:
     def agree(self, start: int, processes: int) -> list[dict[str, str]]:
         """Return the environment variables of this machine's workers, once all machines are ready for the start."""
         self.store.set(f"{start}/processes/{self.rank}", str(processes))
-        counts = [int(self.store.get(f"{start}/processes/{node}")) for node in range(self.number)]
+        keys = [f"{start}/processes/{node}" for node in range(self.number)]
+        deadline = time.monotonic() + JOIN_TIMEOUT.total_seconds()
+        while not self.store.check(keys):
+            if self.failed() or time.monotonic() > deadline:
+                raise UserError(*OTHER_NODE)
+            time.sleep(0.1)
+        counts = [int(self.store.get(key)) for key in keys]
         if self.rank == 0:  # a store per start, at a free port: keys of an earlier start would mislead the workers
             self.worker_store = TCPStore(self.host, 0, is_master=True, wait_for_workers=False)
             self.store.set(f"{start}/port", str(self.worker_store.port))

@@ -48,7 +48,7 @@ def run_search(two: tuple[Results, ...], index: DetectionIndex, seed: int, other
     runner = RandomRunner(two, index, seed, settings)
     default = NMSOptions(iou=0)
     trials = [runner(NMSOptions(iou=number)) for number in range(others + 1)]
-    best = max(trials[1:], key=lambda trial: trial.figure)
+    best = max(trials[1:], key=lambda trial: trial.metric)
     return assess_gains(runner, default, {default.method: best})
 
 

@@ -52,8 +52,8 @@ def from_network(
             batch = batch.to(device)
             with autocast(device, dtype):
                 raw = network(batch.images)
-            found = candidates(raw, batch.sizes, conf)
-        for i, (boxes, scores, labels) in enumerate(found):
+            per_image = candidates(raw, batch.sizes, conf)
+        for i, (boxes, scores, labels) in enumerate(per_image):
             scale = original_scale(batch.sizes[i], batch.original_sizes[i])
             yield Candidates(int(batch.image_ids[i]), boxes, scores, labels, scale, ids)
 

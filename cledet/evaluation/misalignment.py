@@ -53,12 +53,12 @@ class Clusters(NamedTuple):
 def objects_of(index: DetectionIndex) -> dict[int, Objects]:
     """Collect the objects of every image by image id."""
     real = ~(index.ignore | index.degenerate())
-    found = {}
+    objects = {}
     for image, image_id in enumerate(index.image_ids.tolist()):
         rows = index.rows(image)
         labels = index.labels[rows][real[rows]]
-        found[image_id] = Objects(index.xywh[rows][real[rows]], index.category_ids[labels])
-    return found
+        objects[image_id] = Objects(index.xywh[rows][real[rows]], index.category_ids[labels])
+    return objects
 
 
 def overlaps(detections: Results, objects: Objects) -> Floats:

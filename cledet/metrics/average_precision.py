@@ -25,14 +25,15 @@ def ap_of_ranks(ranks: Ints, objects: int) -> float:
     return float(_envelope_of(ranks) @ _recalls_reached(objects)[: len(ranks)]) / len(RECALLS)
 
 
-def ap_of_columns(right: Bools, found: Ints, ranks: Ints, objects: int) -> Floats:
+def ap_of_columns(is_positive: Bools, true_positives: Ints, ranks: Ints, objects: int) -> Floats:
     """Compute AP [J] of columns [P, J], bit-identical to `ap_of_ranks`.
 
-    `right` marks the rows that are true positives; `found` counts those up to each row; `ranks` are their ranks.
+    `is_positive` marks the rows that are true positives; `true_positives` counts those up to each row; `ranks` are
+    their ranks.
     """
-    precision = envelope(np.where(right, found / (ranks + EPS), 0))
-    steps = np.where(right, _recalls_reached(objects)[found - 1], 0)
-    total: Floats = np.append(np.zeros((1, right.shape[1])), precision * steps, axis=0).cumsum(axis=0)[-1]
+    precision = envelope(np.where(is_positive, true_positives / (ranks + EPS), 0))
+    steps = np.where(is_positive, _recalls_reached(objects)[true_positives - 1], 0)
+    total: Floats = np.append(np.zeros((1, is_positive.shape[1])), precision * steps, axis=0).cumsum(axis=0)[-1]
     return total / len(RECALLS)
 
 

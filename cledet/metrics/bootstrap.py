@@ -88,7 +88,7 @@ def ap_samples(
     ValueError for images that the index does not have.
     """
     weights = resamples(len(index), repeats, seed)
-    return {name: weighted_ap(match(index, found), weights) for name, found in results.items()}
+    return {name: weighted_ap(match(index, detections), weights) for name, detections in results.items()}
 
 
 def interval(differences: Floats, level: float = 0.95) -> tuple[float, float]:
@@ -204,19 +204,19 @@ def copied_ap(matches: Matches, copies: NDArray[Any], objects: Ints) -> Floats:
     for correct, left_out in (map(np.flatnonzero, rows) for rows in zip(matches.correct, matches.ignored)):
         before = np.pad(copies[left_out].cumsum(axis=0, dtype=np.int32), ((1, 0), (0, 0)))
         count = seen[correct] - before[np.searchsorted(left_out, correct)]
-        found = copies[correct].cumsum(axis=0, dtype=np.int32)
-        total += _area(found, count, reached[column, found])
+        true_positives = copies[correct].cumsum(axis=0, dtype=np.int32)
+        total += _area(true_positives, count, reached[column, true_positives])
     return total / len(matches.correct)
 
 
-def _area(found: Weights, count: Weights, reached: Ints) -> Floats:
+def _area(true_positives: Weights, count: Weights, reached: Ints) -> Floats:
     """Compute the mean [R] of the interpolated precision at COCO's 101 recalls.
 
     The rows are the true positives, highest score first: the number of true positives so far [P, R], of detections
     [P, R], and of recalls reached [P, R]. Between true positives recall is constant and precision falls, so other
     detections need no row.
     """
-    precision = envelope(found / (count + np.spacing(1)))
+    precision = envelope(true_positives / (count + np.spacing(1)))
     area: Floats = (precision * np.diff(reached, axis=0, prepend=0)).sum(axis=0) / len(RECALLS)
     return area
 

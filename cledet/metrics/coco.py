@@ -94,8 +94,8 @@ def _of_part(part: Part, most: Sequence[int]) -> tuple[Floats, Floats]:
         for k in known.tolist():
             precision[t, :, k] = precision_at(by_class[k], int(count[k]))
         for m, limit in enumerate(most):
-            found = np.bincount(ranks.label[before[ranks.position] < limit], minlength=classes)
-            recall[t, known, m] = found[known] / count[known]
+            hits = np.bincount(ranks.label[before[ranks.position] < limit], minlength=classes)
+            recall[t, known, m] = hits[known] / count[known]
     return precision, recall
 
 

@@ -85,6 +85,6 @@ def _precision_at(correct: Bools, objects: int) -> Floats:
     if not objects:
         return np.full(len(RECALLS), np.nan)
     ranks = np.flatnonzero(correct) + 1
-    found = np.arange(1, len(ranks) + 1)
-    at = np.searchsorted(found / objects, RECALLS, side="left")
-    return np.append(envelope(found / ranks), 0.0)[at]
+    true_positives = np.arange(1, len(ranks) + 1)
+    at = np.searchsorted(true_positives / objects, RECALLS, side="left")
+    return np.append(envelope(true_positives / ranks), 0.0)[at]

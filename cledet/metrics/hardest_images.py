@@ -52,10 +52,10 @@ class _Class(NamedTuple):
         present = np.concatenate([first, self.images[self.hits] != images[:, None]], axis=1).T
         start = images[:, None] * len(self.images)
         gone = np.searchsorted(self.places, start + self.hits) - np.searchsorted(self.places, start)
-        found = present.cumsum(axis=0)
-        ranks = found.copy()
+        true_positives = present.cumsum(axis=0)
+        ranks = true_positives.copy()
         ranks[own.max() :] = (self.hits + 1 - gone + own[:, None]).T
-        return ap_of_columns(present, found, ranks, self.objects)
+        return ap_of_columns(present, true_positives, ranks, self.objects)
 
 
 def hardest_images(o: Overlaps, matches: Sequence[Match], most: int, shortlist: int = SHORTLIST) -> list[LostAP]:
@@ -103,6 +103,6 @@ def _estimate(one: _Class, own: Ints) -> Floats:
     rise = ((1 - precision) / ranks).sum()
     cost = below[np.searchsorted(one.hits, np.arange(len(one.images)))]
     cost[one.hits] = 1 - precision
-    found = np.bincount(one.images[one.hits], minlength=len(own))
-    by_image: Floats = np.bincount(one.images, weights=cost, minlength=len(own)) + (own - found) * (1 + rise)
+    true_positives = np.bincount(one.images[one.hits], minlength=len(own))
+    by_image: Floats = np.bincount(one.images, weights=cost, minlength=len(own)) + (own - true_positives) * (1 + rise)
     return by_image / one.objects

@@ -43,7 +43,7 @@ class Errors:
     """[D] target (box row) of a classification or localization error, else -1."""
     missed: Bools
     """[B] mask of missed ground truths."""
-    found: Bools
+    detected: Bools
     """[B] mask of detected ground truths."""
     ap50: Floats
     """[C] AP50 per class, nan without objects."""
@@ -80,22 +80,22 @@ class Errors:
 
 def find_errors(o: Overlaps, match: Match) -> Errors:
     """Classify the errors by kind and compute their cost; `match` is that at IoU 0.5."""
-    found = np.zeros(o.index.num_boxes, dtype=np.bool_)
-    found[match.gt[match.correct]] = True
+    detected = np.zeros(o.index.num_boxes, dtype=np.bool_)
+    detected[match.gt[match.correct]] = True
     kind, about = _kinds(o, match)
     open_about = about.copy()
     aimed = np.flatnonzero(about >= 0)
-    open_about[aimed[found[about[aimed]]]] = -1
-    missed = o.objects & ~found
+    open_about[aimed[detected[about[aimed]]]] = -1
+    missed = o.objects & ~detected
     missed[open_about[open_about >= 0]] = False
     objects = o.counts(o.objects)
     return Errors(
         kind=kind,
         about=about,
         missed=missed,
-        found=found,
+        detected=detected,
         ap50=class_ap(o.label, match.correct, match.ignored, objects),
-        fixed=_fixed(o, match, kind, open_about, missed, found),
+        fixed=_fixed(o, match, kind, open_about, missed, detected),
     )
 
 
@@ -118,7 +118,9 @@ def _kinds(o: Overlaps, match: Match) -> tuple[Ints, Ints]:
     return kind, about
 
 
-def _fixed(o: Overlaps, match: Match, kind: Ints, open_about: Ints, missed: Bools, found: Bools) -> dict[str, Floats]:
+def _fixed(
+    o: Overlaps, match: Match, kind: Ints, open_about: Ints, missed: Bools, detected: Bools
+) -> dict[str, Floats]:
     """Compute AP50 [C] with each kind corrected."""
     objects = o.counts(o.objects)
     candidates = np.flatnonzero(open_about >= 0)  # highest score first
@@ -132,7 +134,7 @@ def _fixed(o: Overlaps, match: Match, kind: Ints, open_about: Ints, missed: Bool
         fixed[name] = class_ap(label, correct, gone, objects)
     fixed["missed"] = _without(o, match, objects, missed)
     fixed["false positives"] = class_ap(o.label, match.correct, ~match.correct, objects)
-    fixed["false negatives"] = _without(o, match, objects, o.objects & ~found)
+    fixed["false negatives"] = _without(o, match, objects, o.objects & ~detected)
     return fixed
 
 

@@ -67,14 +67,14 @@ def eleven_point_ap(correct: Bools, objects: int) -> float:
     correct [D] marks true positives among the detections that count, highest score first. Recalls are compared as whole
     numbers, so that 3 of 10 objects reach 0.3.
     """
-    found = np.cumsum(correct)
-    precision = found / np.arange(1, len(found) + 1)
-    first = np.searchsorted(10 * found, np.arange(POINTS) * objects)
+    true_positives = np.cumsum(correct)
+    precision = true_positives / np.arange(1, len(true_positives) + 1)
+    first = np.searchsorted(10 * true_positives, np.arange(POINTS) * objects)
     return float(np.mean([precision[start:].max(initial=0) for start in first]))
 
 
 def area_ap(correct: Bools, objects: int) -> float:
     """Compute the area under the interpolated precision-recall curve."""
-    found = np.cumsum(correct)
-    precision = found / np.arange(1, len(found) + 1)
+    true_positives = np.cumsum(correct)
+    precision = true_positives / np.arange(1, len(true_positives) + 1)
     return float(envelope(precision)[correct].sum() / objects)

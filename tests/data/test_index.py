@@ -63,16 +63,6 @@ def test_subset_takes_images_in_the_order_asked() -> None:
     assert make_index().subset([]).num_boxes == 0
 
 
-def test_to_coco_keeps_ids_and_fractions() -> None:
-    coco = coco_annotations(make_index())
-    assert [image["id"] for image in coco["images"]] == [10, 9_999_999_999, 5]
-    assert coco["categories"] == [{"id": 3, "name": "cat"}, {"id": 17, "name": "dog"}]
-    first = {"id": 1, "image_id": 10, "category_id": 17, "bbox": [1.25, 2, 10, 20], "area": 150, "iscrowd": 0}
-    assert coco["annotations"][0] == first
-    assert [box["iscrowd"] for box in coco["annotations"]] == [0, 1, 0]
-    json.dumps(coco)
-
-
 def test_group_by_image_keeps_the_files_order_within_an_image() -> None:
     order, starts = group_by_image(np.array([2, 0, 2, 0]), 4)
     assert order.tolist() == [1, 3, 0, 2]

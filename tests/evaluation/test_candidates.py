@@ -31,7 +31,7 @@ def test_no_results_are_no_candidates():
     assert by_image(np.zeros((0, 7))) == []
 
 
-def test_what_is_kept_is_in_the_originals_pixels_with_its_new_score_and_place():
+def test_results_have_original_pixels_and_new_scores_and_boxes():
     ids = np.array([70, 3])
     scale = torch.tensor([2.0, 3.0, 2.0, 3.0])
     boxes = torch.tensor([[0.0, 0, 1, 1], [1, 1, 4, 2], [0, 0, 9, 9]])
@@ -42,7 +42,7 @@ def test_what_is_kept_is_in_the_originals_pixels_with_its_new_score_and_place():
     assert to_results(found, nothing).shape == (0, 7)
 
 
-def test_boxes_go_back_to_the_original_by_each_sides_own_scale():
+def test_boxes_are_rescaled_by_a_factor_per_side():
     """480x640 shrunk to 320x427: x by 640/427, y by 480/320."""
     box = to_original(torch.tensor([[42.7, 32.0, 427.0, 320.0]]), torch.tensor([320, 427]), torch.tensor([480, 640]))
     torch.testing.assert_close(box, torch.tensor([[64.0, 48.0, 640.0, 480.0]]))

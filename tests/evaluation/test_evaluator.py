@@ -33,12 +33,12 @@ def found(squares):
     return index, np.concatenate([good, good + np.array([0, 1, 0, 0, 0, -0.48, 0])])
 
 
-def test_all_methods_are_there_and_standard_is_first():
+def test_all_methods_are_evaluated_and_standard_is_first():
     assert set(NMS_METHODS) == set(NMS)
     assert NMS_METHODS[0] == "standard"
 
 
-def test_the_network_runs_once_and_each_method_finds_what_it_finds_alone(tiny_run, monkeypatch):
+def test_the_network_runs_once_and_each_method_has_the_detections_of_a_separate_run(tiny_run, monkeypatch):
     calls = []
     forward = RetinaNet.forward
     monkeypatch.setattr(RetinaNet, "forward", lambda self, images: calls.append(1) or forward(self, images))
@@ -55,7 +55,7 @@ def test_the_network_runs_once_and_each_method_finds_what_it_finds_alone(tiny_ru
         assert together[name].evaluation.misalignment == alone.evaluation.misalignment
 
 
-def test_a_file_is_scored_as_it_is_unless_a_method_is_named(found):
+def test_a_file_is_evaluated_without_nms_unless_a_method_is_named(found):
     index, results = found
     (name,) = whole = validate_results(results, index, settings())
     assert name == WITHOUT_NMS
@@ -68,7 +68,7 @@ def test_a_file_is_scored_as_it_is_unless_a_method_is_named(found):
 
 
 @pytest.mark.parametrize("nms", ["auto", "standard"])
-def test_conf_drops_detections_only_where_it_was_given(found, nms):
+def test_conf_drops_detections_only_if_it_was_set(found, nms):
     index, results = found
     apart = settings(nms=nms, iou=1.0)
     (kept,) = validate_results(results, index, apart).values()
@@ -77,7 +77,7 @@ def test_conf_drops_detections_only_where_it_was_given(found, nms):
     assert len(kept.results) == len(results) // 2
 
 
-def test_max_det_and_the_options_of_cl_b_are_heeded(found):
+def test_max_det_and_the_options_of_cl_b_take_effect(found):
     """Three boxes a cluster, the best score 4 px from the two others: near is one of these, far is the best score."""
     index, results = found
     kept = validate_results(results, index, settings(nms="standard", max_det=1))["standard"].results

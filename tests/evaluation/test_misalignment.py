@@ -129,7 +129,7 @@ def test_a_scene_by_hand(index):
     assert figures["oracle"] == pytest.approx({"AP": (3 + 7 * above) / 10, "AP50": 1.0, "AP75": above})
 
 
-def test_a_method_that_keeps_another_box_of_the_cluster_is_measured_in_that_cluster(index):
+def test_a_method_that_keeps_another_box_is_compared_within_its_cluster(index):
     meter = MisalignmentMeter(index, 0.5, 100)
     meter.start_image(FIRST)
     chosen = Kept(torch.tensor([1]), FIRST.scores[[1]], FIRST.boxes[[1]])
@@ -146,7 +146,7 @@ def test_boxes_that_were_moved_count_where_they_are_now(index):
     assert meter.metrics("moved")["kept_iou"] == pytest.approx(0.7)
 
 
-def test_where_nothing_is_matched_the_figures_are_none(index):
+def test_without_matches_the_metrics_are_none(index):
     """Nor does a cluster far from all objects change: its best box is the one that standard NMS keeps."""
     far = candidates(1, ([30, 30, 40, 41], 0.6, 0), ([30, 30, 40, 40], 0.7, 0))
     meter = MisalignmentMeter(index, 0.5, 100)

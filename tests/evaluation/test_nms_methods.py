@@ -1,4 +1,4 @@
-"""NMS methods on the same candidates: each one's figures are its own, and gains are the bootstrap's."""
+"""NMS methods on the same candidates: separate metrics, and gains by the bootstrap."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def detections(squares):
     return index, np.concatenate([good, shifted, strange])
 
 
-def test_each_method_gets_its_own_figures(detections):
+def test_each_method_has_its_own_metrics(detections):
     """Standard NMS drops the good boxes; with a threshold of 1 only what is of no class of the set is dropped."""
     index, results = detections
     methods = {"standard": NMSOptions(), "none": NMSOptions(iou=1.0)}

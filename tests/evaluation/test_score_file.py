@@ -1,4 +1,4 @@
-"""`val --predictions`: what it leaves in its folder, without torch; without annotations, the server's zip."""
+"""`val --predictions`: the run folder, without torch; without annotations, the zip for COCO's server."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def unlabelled(squares, tmp_path):
 
 
 def written(given):
-    """The run folder of a file's figures."""
+    """Evaluate a file and return its run folder."""
     found, index = score_file(given)
     run, _ = write_val(found, given, index)
     return run
 
 
-def test_the_folder_holds_the_figures_and_the_detections(squares, perfect, tmp_path):
+def test_the_folder_holds_metrics_and_detections(squares, perfect, tmp_path):
     index = open_source(squares).index("val", need_images=False)
     wanted = read_results(perfect, index)
     whole = settings(predictions=perfect, data=str(squares), project=tmp_path, name="whole")
@@ -97,7 +97,7 @@ def test_without_a_report_or_with_several_methods_there_is_none(squares, perfect
 
 
 @pytest.mark.parametrize("nms", ["auto", "standard,soft"])
-def test_a_folder_that_is_not_finished_is_taken_away(squares, perfect, tmp_path, monkeypatch, nms):
+def test_an_incomplete_folder_is_removed(squares, perfect, tmp_path, monkeypatch, nms):
     """Interrupted before the last file, which is metrics.json."""
 
     def interrupted(path, _):
@@ -150,17 +150,17 @@ def test_annotations_alone_are_enough(squares, perfect, tmp_path):
     assert not any(Path(path).exists() for path in index.paths.tolist())
 
 
-def test_a_file_is_not_scored_on_nothing(perfect):
+def test_a_file_needs_a_data_set(perfect):
     with pytest.raises(UserError, match="--predictions needs --data"):
         score_file(settings(predictions=perfect))
 
 
-def test_a_conf_that_was_not_given_is_none():
+def test_the_default_conf_is_not_explicit():
     assert explicit_conf(settings()) is explicit_conf(ValSettings()) is None
     assert explicit_conf(settings(conf=0.05)) == 0.05  # although that is the default
 
 
-def test_only_a_file_as_it_is_goes_without_torch(perfect):
+def test_a_file_without_nms_needs_no_torch(perfect):
     assert is_plain(settings(predictions=perfect))
     for more in ({"nms": "soft"}, {"ablation": "dc"}, {"weights": "x.pt"}):
         assert not is_plain(settings(predictions=perfect, **more))
@@ -181,6 +181,6 @@ def test_only_a_file_as_it_is_goes_without_torch(perfect):
         ({"areas": "32"}, "LOW,HIGH"),
     ],
 )
-def test_limits_that_make_no_sense_are_refused(given, sentence):
+def test_invalid_limits_are_refused(given, sentence):
     with pytest.raises(UserError, match=sentence):
         settings(**given)

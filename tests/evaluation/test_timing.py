@@ -1,4 +1,4 @@
-"""Where time goes, and what it is called."""
+"""Seconds per stage, and their summary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cledet.evaluation.timing import EVALUATION, NETWORK, StageTimer
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still but for what is added to it."""
+    """A clock that advances only when it is set forward."""
     now = [100.0]
     monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
     return now
@@ -28,7 +28,7 @@ def test_seconds_add_up_by_stage_in_the_order_they_came(clock):
     assert list(timer.seconds.items()) == [("network", 2.5), ("evaluation", 0.0)]
 
 
-def test_waiting_counts_what_values_take_and_not_what_is_done_with_them(clock):
+def test_iterate_measures_the_wait_and_not_the_use_of_values(clock):
     def slow():
         for i in range(3):
             clock[0] += 2
@@ -43,7 +43,7 @@ def test_waiting_counts_what_values_take_and_not_what_is_done_with_them(clock):
     assert list(timer.iterate("data", [7, None])) == [7, None]  # what is no iterator yet; None is a value
 
 
-def test_what_goes_wrong_within_is_counted_and_goes_on(clock):
+def test_time_before_an_error_is_counted_and_the_error_is_raised(clock):
     def broken():
         clock[0] += 3
         raise KeyError
@@ -54,7 +54,7 @@ def test_what_goes_wrong_within_is_counted_and_goes_on(clock):
     assert timer.seconds == {"data": 3}
 
 
-def test_a_stage_ends_when_its_device_has_done_what_it_was_told(clock, monkeypatch):
+def test_a_stage_ends_when_its_device_is_synchronized(clock, monkeypatch):
     """Which takes this one 4 s more; and the CPU is never waited for."""
     asked = []
 
@@ -72,7 +72,7 @@ def test_a_stage_ends_when_its_device_has_done_what_it_was_told(clock, monkeypat
     assert asked == [torch.device("meta")]
 
 
-def test_the_sentence_gives_milliseconds_an_image_but_for_the_figures():
+def test_the_summary_gives_milliseconds_per_image_except_for_the_evaluation():
     timer = StageTimer()
     timer.seconds = {"network": 3.0, "evaluation": 0.25}
     assert timer.summary(60) == "network 3.00 s (50.0 ms/image), evaluation 0.25 s"

@@ -1,4 +1,4 @@
-"""Random splits with all that makes matching hard, and what pycocotools makes of them."""
+"""Random splits with hard cases of matching, and their matching by pycocotools."""
 
 from __future__ import annotations
 

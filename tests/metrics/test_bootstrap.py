@@ -157,7 +157,7 @@ def test_only_the_best_100_detections_of_an_image_count():
     assert our_ap(index, np.array([*misses[1:], hit])) == pytest.approx(0.01)
 
 
-def test_the_other_figures_are_pycocotools_too(shared_data):
+def test_the_other_metrics_equal_pycocotools(shared_data):
     """On crowds and all sizes of objects."""
     folder = shared_data / "coco_val2014_100"
     index = open_source(folder / "instances_val2014_100.json").index("val", need_images=False)
@@ -187,7 +187,7 @@ def test_a_resample_draws_as_many_images_with_replacement():
     np.testing.assert_allclose((counts == 0).mean(axis=1), 0.75**4, atol=0.015)
 
 
-def test_all_sets_of_detections_are_seen_on_the_same_resamples():
+def test_all_sets_of_detections_use_the_same_resamples():
     index, results = random_case(1)
     fewer = results[::2]
     both = ap_samples(index, {"all": results, "half": fewer, "again": results}, repeats=30, seed=5)
@@ -207,7 +207,7 @@ def test_the_size_of_the_chunks_does_not_matter(monkeypatch, cells):
     np.testing.assert_array_equal(ap_samples(index, {"a": results}, 23)["a"], wanted)
 
 
-def test_one_image_has_one_figure():
+def test_one_image_has_constant_ap():
     index, results = random_case(3, images=1)
     np.testing.assert_allclose(ap_samples(index, {"a": results}, 5)["a"], plain_ap(index, results), atol=1e-12)
 
@@ -217,7 +217,7 @@ def test_no_detections_score_zero():
     np.testing.assert_array_equal(ap_samples(index, {"a": np.zeros((0, 7))}, 5)["a"], np.zeros(5))
 
 
-def test_without_objects_there_is_no_figure():
+def test_without_objects_ap_is_nan():
     index, results = random_case(4)
     crowds = replace(index, ignore=np.ones_like(index.ignore))
     for nothing in (crowds, make_index([], 6, index.category_ids, index.image_ids)):
@@ -250,7 +250,7 @@ def test_the_interval_cuts_the_same_share_off_both_ends():
             interval(samples, level)
 
 
-def test_intervals_that_hold_at_once_by_hand():
+def test_simultaneous_intervals_by_hand():
     """Four resamples of differences that deviate by 1 and the root of 5."""
     samples = np.array([[1.0, -1.0, 1.0, -1.0], [3.0, -1.0, -3.0, 1.0]]) + 7
     deviation = np.array([1, np.sqrt(5)])
@@ -260,7 +260,7 @@ def test_intervals_that_hold_at_once_by_hand():
     np.testing.assert_allclose(high, [0.5, 0.25] + np.median(farthest) * deviation)
 
 
-def test_differences_that_move_together_count_as_one():
+def test_correlated_differences_count_as_one():
     """And one that never moves does not count, however many there are."""
     one = np.random.default_rng(0).normal(size=(1, 2000))
     alone = simultaneous(np.array([0.3]), one)
@@ -271,7 +271,7 @@ def test_differences_that_move_together_count_as_one():
     np.testing.assert_allclose(low + high, [0.6, 1.2, -6, 0], atol=1e-9)
 
 
-def test_the_largest_of_many_accidents_leaves_its_interval_seldom():
+def test_the_largest_of_many_random_differences_rarely_excludes_zero():
     """Of 400 worlds of 20 differences that are 0 in truth, some 5 % hold one whose interval leaves 0 out."""
     rng = np.random.default_rng(1)
     found, apart = 0, 0
@@ -284,7 +284,7 @@ def test_the_largest_of_many_accidents_leaves_its_interval_seldom():
     assert found < 0.1 * 400 < apart
 
 
-def test_intervals_that_hold_at_once_without_samples():
+def test_simultaneous_intervals_without_samples():
     nan = np.full((2, 3), np.nan)
     assert np.isnan(simultaneous(np.zeros(2), nan)).all()
     with_one = np.concatenate([nan, [[1.0], [5.0]]], axis=1)

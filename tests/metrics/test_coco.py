@@ -1,4 +1,4 @@
-"""Figures are pycocotools' own, to the last digit, on the data set's own ids."""
+"""Metrics equal those of pycocotools to the last digit, on the ids of the data set."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from cledet.models.nms import NMSOptions
 
 
 def coco_stats(truth_file, results_file):
-    """The twelve figures as anybody would get them from pycocotools."""
+    """Compute the twelve metrics with pycocotools."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(truth_file))
         coco = COCOeval(truth, truth.loadRes(str(results_file)), "bbox")
@@ -51,7 +51,7 @@ def coco_stats(truth_file, results_file):
         ("coco_val2014_100/instances_val2014_100.json", "coco_val2014_100/instances_val2014_fakebbox100_results.json"),
     ],
 )
-def test_the_twelve_figures_equal_pycocotools(shared_data, truth, results):
+def test_the_twelve_metrics_equal_pycocotools(shared_data, truth, results):
     index = open_source(shared_data / truth).index("val", need_images=False)
     found = evaluate(index, read_results(shared_data / results, index))
     wanted = coco_stats(shared_data / truth, shared_data / results)
@@ -102,7 +102,7 @@ def files(draw):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=files())
-def test_the_twelve_figures_of_any_file_equal_pycocotools(tmp_path, case):
+def test_the_twelve_metrics_of_any_file_equal_pycocotools(tmp_path, case):
     truth, results = tmp_path / "truth.json", tmp_path / "results.json"
     truth.write_text(json.dumps(case[0]))
     results.write_text(json.dumps(case[1]))
@@ -140,7 +140,7 @@ def test_other_limits_are_pycocotools_with_its_parameters_set(shared_data):
     assert found.metrics["AP"] != evaluate(index, results).metrics["AP"]
 
 
-def test_a_class_has_the_figures_of_pycocotools_on_that_class_alone(shared_data):
+def test_a_class_has_the_metrics_of_pycocotools_on_that_class_alone(shared_data):
     folder = shared_data / "coco_val2014_100"
     index = open_source(folder / "instances_val2014_100.json").index("val", need_images=False)
     results = read_results(folder / "instances_val2014_fakebbox100_results.json", index)
@@ -159,7 +159,7 @@ def test_a_class_has_the_figures_of_pycocotools_on_that_class_alone(shared_data)
             assert [figures[name] for name in METRICS] == [None if v < 0 else v for v in coco.stats]
 
 
-def test_the_published_figures_of_the_coco_api(shared_data):
+def test_the_published_metrics_of_the_coco_api(shared_data):
     """cocodataset/cocoapi publishes these for its own example."""
     folder = shared_data / "coco_val2014_100"
     index = open_source(folder / "instances_val2014_100.json").index("val", need_images=False)
@@ -168,7 +168,7 @@ def test_the_published_figures_of_the_coco_api(shared_data):
     assert [round(metrics[name], 3) for name in METRICS] == published
 
 
-def test_what_is_found_on_an_image_does_not_depend_on_its_batch(tmp_path):
+def test_detections_do_not_depend_on_the_batch(tmp_path):
     """Images on end and on their side, in batches of one and of five."""
     draw_shapes(tmp_path, counts={"val": 8})
     index = open_source(tmp_path).index("val")
@@ -198,7 +198,7 @@ def test_perfect_and_empty_detections(squares):
     assert nothing.metrics["APl"] is None  # no large square
 
 
-def test_what_counts_detections_beyond_the_limit(make_index):
+def test_only_voc_counts_detections_beyond_the_limit(make_index):
     """The right one behind three wrong ones: VOC's rule counts all, the confidence of best F1 what AP counts."""
     index = make_index([(0, 0, 0, 20, 20)])
     wrong = [[0, 60, 50, 20, 20, 0.9 - k / 10, 1] for k in range(3)]
@@ -236,7 +236,7 @@ def sort_by(key, chosen):
     return chosen[np.argsort(key[chosen])]
 
 
-def test_a_split_without_boxes_has_no_figures(squares):
+def test_a_split_without_boxes_has_no_metrics(squares):
     index = open_source(squares).index("val").subset(np.array([0]))
     found = evaluate(index, np.zeros((0, 7)))
     assert set(found.metrics.values()) == set(found.per_class["red"].values()) == {None}
@@ -248,7 +248,7 @@ def test_a_split_without_boxes_has_no_figures(squares):
     assert set(found.best.values()) == {None}
 
 
-def test_figures_do_not_depend_on_the_order_of_the_classes(shared_data):
+def test_metrics_do_not_depend_on_the_order_of_the_classes(shared_data):
     """To the last digit: they are summed up in the order of the ids, as pycocotools does."""
     folder = shared_data / "coco2017_sub"
     index = open_source(folder).index("val", need_images=False).subset(range(60))
@@ -261,7 +261,7 @@ def test_figures_do_not_depend_on_the_order_of_the_classes(shared_data):
     assert found.per_class == other.per_class
 
 
-def test_an_object_on_the_bound_of_two_sizes_is_of_both(make_index):
+def test_an_object_on_a_bound_belongs_to_both_sizes(make_index):
     """As pycocotools has it; one of 32x32 px is small and medium, one of 96x96 medium and large."""
     for side, wanted in ((31, "APs"), (32, "APs APm"), (33, "APm"), (96, "APm APl"), (97, "APl")):
         index = make_index([(0, 1, 1, side, side)])
@@ -280,7 +280,7 @@ def test_an_object_on_the_bound_of_two_sizes_is_of_both(make_index):
         ('{"a": 1}', "not in COCO's results format"),
     ],
 )
-def test_results_that_do_not_fit_are_refused(squares, tmp_path, content, sentence):
+def test_invalid_results_are_refused(squares, tmp_path, content, sentence):
     (tmp_path / "r.json").write_text(content)
     with pytest.raises(UserError, match=sentence):
         read_results(tmp_path / "r.json", open_source(squares).index("val"))

@@ -35,7 +35,7 @@ def test_the_threshold_is_the_best_of_all(seed):
         assert (found["f1"], found["conf"], found["precision"], found["recall"]) == wanted
 
 
-def test_equal_scores_stand_together_and_of_equal_f1_the_highest_is_taken():
+def test_equal_scores_are_kept_together_and_of_equal_f1_the_highest_score_is_taken():
     scores, correct = np.array([0.9, 0.5, 0.5, 0.2]), np.array([True, False, True, False])
     assert best_confidence(scores, correct, 2) == {"conf": 0.5, "f1": 0.8, "precision": 2 / 3, "recall": 1.0}
     equal = best_confidence(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, False, False, True]), 2)

@@ -28,7 +28,7 @@ def test_by_hand(make_index):
     assert confusion(o, 0.4).matrix.tolist() == [[2, 0, 2], [1, 0, 0], [0, 1, 0]]
 
 
-def test_the_two_that_overlap_most_are_paired_first(make_index):
+def test_pairs_of_highest_iou_are_matched_first(make_index):
     """The first detection lies on both, better on the left; the second, of lower score, lies still better there."""
     index = make_index([(CAT, 0, 0, 20, 10), (DOG, 6, 0, 20, 10)])
     o = overlaps(index, np.array([[0, 2, 0, 20, 10, 0.9, 1], [0, 0, 0, 20, 10, 0.3, 1]]))

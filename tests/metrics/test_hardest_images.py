@@ -1,4 +1,4 @@
-"""What an image costs is what pycocotools' AP rises by when its detections are replaced by its objects."""
+"""The cost of an image is the gain of pycocotools' AP when its detections are replaced by its objects."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def test_as_pycocotools(random_split, seed):
     assert [one.ap for one in found] == sorted((one.ap for one in found), reverse=True)
 
 
-def test_the_estimate_finds_the_worst(random_split):
+def test_the_estimate_finds_the_hardest_images(random_split):
     """Of 60 images the 15 that are looked at exactly hold the 5 worst."""
     index, results = random_split(7, images=60)
     assert costs(index, results, 5, shortlist=15) == costs(index, results, 5, shortlist=60)
 
 
 @pytest.mark.parametrize("cells", [1, 250])
-def test_the_same_a_few_images_at_once(random_split, monkeypatch, cells):
+def test_the_chunk_size_does_not_matter(random_split, monkeypatch, cells):
     index, results = random_split(5, images=30)
     whole = costs(index, results)
     monkeypatch.setattr("cledet.metrics.hardest_images.CELLS", cells)
     assert costs(index, results) == whole
 
 
-def test_false_alarms_alone_cost(make_index):
+def test_false_positives_on_an_image_without_objects_cost(make_index):
     """An image without objects, whose detections stand before the only right one; a perfect image costs nothing."""
     index = make_index([(0, 0, 0, 20, 20)], [])
     found = costs(index, np.array([[0, 0, 0, 20, 20, 0.5, 1], [1, 0, 0, 20, 20, 0.9, 1]]))

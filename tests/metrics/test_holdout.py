@@ -1,4 +1,4 @@
-"""Halves and what was chosen on them, by hand."""
+"""Held-out gains by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cledet.metrics.holdout import halves, held_out
 
 
 @pytest.mark.parametrize("images", [0, 1, 7, 10])
-def test_each_half_stands_beside_the_other(images):
+def test_each_half_is_followed_by_its_complement(images):
     weights = halves(images, 4, seed=3)
     assert weights.shape == (images, 8)
     np.testing.assert_array_equal(weights[:, ::2] + weights[:, 1::2], 1)
@@ -21,7 +21,7 @@ def test_halves_differ():
     assert len(np.unique(halves(20, 5), axis=1).T) == 10
 
 
-def test_the_choice_is_measured_on_the_other_half():
+def test_the_choice_is_evaluated_on_the_other_half():
     """Halves a and b: on a the second setting leads and loses 2 on b, there the third leads and gains 1 on a."""
     figures = np.array([[1.0, 5.0], [9.0, 3.0], [2.0, 6.0]])
     found = held_out(figures)
@@ -39,7 +39,7 @@ def test_a_pair_with_a_half_without_objects_is_left_out():
     assert np.isnan(held_out(np.full((2, 2), np.nan)).gain)
 
 
-def test_the_best_of_many_that_differ_by_chance_gains_nothing_held_out():
+def test_the_best_of_many_random_settings_gains_nothing_held_out():
     """Two hundred settings of pure noise: the best has a lead of two and more, held out it is nothing."""
     noise = np.random.default_rng(0).normal(size=(200, 400))
     noise[0] = 0

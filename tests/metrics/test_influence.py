@@ -31,7 +31,7 @@ def test_it_is_pycocotools_on_the_other_images(scattered, seed):
     assert len(set(without.round(9))) > 3
 
 
-def test_a_class_goes_with_its_last_image(make_index):
+def test_a_class_without_other_images_is_left_out(make_index):
     """Dogs are on the first image alone, and never found; of the cats one is."""
     index = make_index([(1, 0, 0, 10, 10)], [(0, 0, 0, 10, 10)], [(0, 0, 0, 10, 10)], image_ids=np.array([5, 3, 9]))
     results = np.array([[3, 0, 0, 10, 10, 0.9, index.category_ids[0]]])

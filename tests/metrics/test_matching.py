@@ -1,4 +1,4 @@
-"""Matching all at once is pycocotools' matching one by one, to the last detection."""
+"""Vectorized matching equals the loop of pycocotools for every detection."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_ap_to_the_last_digit(random_split, seed):
     assert mean(aps[0]) == pytest.approx(theirs.metrics["AP50"], abs=1e-15)
 
 
-def test_a_refused_detection_takes_the_next_best(make_index):
+def test_a_rejected_detection_takes_the_next_best_object(make_index):
     """Both want the left object; the later one gets the right one, at IoU 0.6 instead of 0.67."""
     index = make_index([(0, 0, 0, 20, 10), (0, 7, 0, 20, 10)])
     results = np.array([[0, 1, 0, 20, 10, 0.9, 1], [0, 3, 0, 20, 10, 0.8, 1]])
@@ -127,7 +127,7 @@ def test_crowds_are_never_used_up_and_objects_come_first(make_index):
     assert found.ignored.tolist() == [False, True, True]
 
 
-def test_detections_know_where_they_came_from(random_split):
+def test_rows_of_the_results_are_kept(random_split):
     index, results = random_split(2)
     o = overlaps(index, results)
     np.testing.assert_array_equal(o.score, results[o.row, 5])

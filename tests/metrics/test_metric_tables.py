@@ -1,4 +1,4 @@
-"""Tables as text, and what `val` puts in them."""
+"""Tables of `val`, and their formats."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_several_methods_are_rows():
     assert as_document(methods)["methods"]["b"]["gain"]["high"] == 0.5
 
 
-def test_one_method_shows_all_its_figures():
+def test_one_method_has_all_its_metrics():
     whole, half, classes, misalignment = val_tables({"a": evaluation()})
     assert whole == (list(METRICS), [list(FIGURES.values())])
     assert half[0] == ["VOC07", "VOC12", "best confidence", "its F1", "precision", "recall"]
@@ -48,7 +48,7 @@ def test_one_method_shows_all_its_figures():
     assert (document["VOC12"], document["best_conf"], document["best_f1"]) == (0.25, 0.75, 0.5)
 
 
-def test_without_clusters_two_figures_are_left():
+def test_without_clusters_two_metrics_are_left():
     one = Evaluation(FIGURES, PER_CLASS, BEST, misalignment={"spearman": None, "kept_iou": 0.75})
     columns, rows = misalignment_table({"a": one})
     assert len(columns) == 3

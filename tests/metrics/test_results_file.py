@@ -1,4 +1,4 @@
-"""Results files are read as they were written, and refused with the first that is wrong."""
+"""Results files survive a round trip; malformed ones are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def index(make_index):
     return make_index([(0, 0, 0, 10, 10)], [])
 
 
-def test_what_is_written_is_read_back_the_same(index, tmp_path):
+def test_results_survive_a_round_trip(index, tmp_path):
     rng = np.random.default_rng(0)
     results = rng.uniform(-1, 1, (50, 7)) * 10.0 ** rng.integers(-9, 9, (50, 7))
     results[:, 0], results[:, 6] = rng.integers(0, 2, 50), rng.integers(1, 3, 50)
@@ -29,7 +29,7 @@ def test_what_is_written_is_read_back_the_same(index, tmp_path):
     assert encode_results(results[:0]) == b"[]"
 
 
-def test_what_json_takes_is_taken(index, tmp_path):
+def test_everything_that_json_accepts_is_accepted(index, tmp_path):
     """Other keys, whole numbers, and ids written as floats."""
     file = tmp_path / "results.json"
     file.write_text('[{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 1, "segmentation": [[1, 2]]}]')
@@ -63,7 +63,7 @@ def test_a_file_is_read_the_same_in_parts_of_any_size(index, tmp_path, monkeypat
     ["[{0},{0},]", "[{0},{0}", "[{0},{0}]]", "x[{0},{0}]", "[{0},,{0}]", "[{0}{0}]", "[{0},\f{0}]",
      '{{"a": [{0},{0}]}}', "[[{0},{0}]]", "[[{0}],{0}]", "[{0},{0}]{0}", "[{0},{0}],{0}]", ""],
 )  # fmt: skip
-def test_what_is_no_list_as_a_whole_is_none_in_parts(index, tmp_path, monkeypatch, text, part):
+def test_a_broken_list_is_refused_in_parts_too(index, tmp_path, monkeypatch, text, part):
     monkeypatch.setattr("cledet.metrics.results_file.PART", part)
     file = tmp_path / "results.json"
     file.write_text(text.format(ENTRY))
@@ -122,7 +122,7 @@ def test_numbers_that_are_not_finite_are_refused(index, tmp_path):
     ],
 )
 @pytest.mark.filterwarnings("error")
-def test_what_no_detection_is_made_of_is_refused(index, tmp_path, text, words):
+def test_malformed_entries_are_refused(index, tmp_path, text, words):
     file = tmp_path / "results.json"
     file.write_text(text)
     with pytest.raises(UserError, match=words) as refused:
@@ -130,6 +130,6 @@ def test_what_no_detection_is_made_of_is_refused(index, tmp_path, text, words):
     assert len(str(refused.value)) < 600
 
 
-def test_a_folder_is_no_results_file(index, tmp_path):
+def test_a_folder_is_refused(index, tmp_path):
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
         read_results(tmp_path, index)

@@ -42,7 +42,7 @@ def test_by_hand(make_index):
     assert found.class_cost()[1].tolist() == pytest.approx([22 / 101, 0])
 
 
-def test_what_stands_before_a_right_one_costs(make_index):
+def test_false_positives_before_a_true_positive_cost(make_index):
     """A duplicate between two right ones: recall 1 at precision 2/3, and 1 without it."""
     index = make_index([(0, *A), (0, *B)])
     o = overlaps(index, np.array([[0, *A, 0.9, 1], [0, *A, 0.8, 1], [0, *B, 0.7, 1]]))
@@ -52,7 +52,7 @@ def test_what_stands_before_a_right_one_costs(make_index):
     assert found.cost["missed"] == found.cost["background"] == 0
 
 
-def test_only_the_first_of_two_about_one_object_is_put_right(make_index):
+def test_only_the_first_of_two_errors_on_an_object_is_corrected(make_index):
     index = make_index([(0, *B)])
     o = overlaps(index, np.array([[0, 50, 0, 20, 20, 0.9, 1], [0, 49, 0, 20, 20, 0.8, 1], [0, 70, 70, 5, 5, 0.95, 1]]))
     found = find_errors(o, o.match())

@@ -71,7 +71,7 @@ def slow_aps(index, results, threshold=0.5):
     return eleven, areas
 
 
-def test_the_published_figures_of_a_small_example(make_index):
+def test_the_published_metrics_of_a_small_example(make_index):
     """24.56 % (cut off) and 26.84 % at IoU 0.3. Its boxes hold one pixel more than the width and height they are
     written with, each way, without which the detection of score 0.18 would find nothing.
     """
@@ -133,7 +133,7 @@ def test_the_second_detection_of_an_object_is_false_though_another_object_is_nea
     assert found.metrics["AP50"] == 1.0
 
 
-def test_of_objects_of_equal_iou_the_first_is_taken_and_a_difficult_one_is_nobodys(make_index):
+def test_of_objects_of_equal_iou_the_first_is_matched_and_difficult_ones_are_never_used_up(make_index):
     index = make_index([(0, 0, 0, 10, 10), (0, 2, 0, 10, 10)])
     results = np.array([(0, 1, 0, 10, 10, 0.9, 1), (0, 0, 0, 10, 10, 0.8, 1)], dtype=float)
     o = overlaps(index, results)

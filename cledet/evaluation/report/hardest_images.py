@@ -83,13 +83,13 @@ def _marks(analysis: Analysis, image: int) -> list[Mark]:
     shown = np.flatnonzero((o.image == image) & (o.score >= analysis.confidence))
     rows = index.rows(image)
     real = np.arange(rows.start, rows.stop)[o.objects[rows]]
-    found = np.isin(real, analysis.match.gt[shown])
-    marks = [Mark(index.xywh[gt], OBJECT, "") for gt in real[found]]
+    detected = np.isin(real, analysis.match.gt[shown])
+    marks = [Mark(index.xywh[gt], OBJECT, "") for gt in real[detected]]
     for i in shown[~analysis.match.ignored[shown]][::-1]:
         kind = RIGHT if analysis.match.correct[i] else KINDS[analysis.errors.kind[i]]
         marks.append(Mark(o.xywh[i], kind, f"{index.classes[o.label[i]]} {o.score[i]:.2f}"))
     marks = sorted(marks, key=lambda mark: mark.kind != RIGHT and mark.kind != OBJECT)
-    return marks + [Mark(index.xywh[gt], MISSED, index.classes[index.labels[gt]]) for gt in real[~found]]
+    return marks + [Mark(index.xywh[gt], MISSED, index.classes[index.labels[gt]]) for gt in real[~detected]]
 
 
 def _picture(index: DetectionIndex, image: int, marks: list[Mark]) -> bytes | None:

@@ -55,10 +55,10 @@ def errors(analysis: Analysis) -> Figure:
     for place, name, value in zip(places, names, values):
         many = f"  ({counts[name]:,})" if name in counts else ""
         axes.text(value, place, f" {value:.3f}{many}", va="center", fontsize=10.5)
-    axes.set_yticks(places, [*KINDS, "all false positives", "all not found"])
+    axes.set_yticks(places, [*KINDS, "all false positives", "all false negatives"])
     axes.invert_yaxis()
     axes.set_xlim(0, max(1.32 * max(values), 0.01))
-    axes.set_xlabel("AP50 gained if all errors of the kind were put right (how many there are)")
+    axes.set_xlabel("AP50 gained if all errors of the kind were corrected (number of errors)")
     return _titled(figure, axes, "What AP50 is lost to")
 
 
@@ -81,7 +81,7 @@ def errors_by_class(analysis: Analysis) -> Figure:
     axes.tick_params(length=0)
     few = f", the {len(shown)} of {len(known)} of lowest AP50" if len(known) > len(shown) else ""
     axes.set_xlabel(f"AP50 of the class gained{few}")
-    return _titled(figure, axes, "Class and its AP50: what it loses to")
+    return _titled(figure, axes, "Classes with their AP50, and what it is lost to")
 
 
 def precision_recall(analysis: Analysis) -> Figure:
@@ -110,10 +110,10 @@ def f1(analysis: Analysis) -> Figure:
         )
     axes.plot(curves.confidence, curves.f1[-1], color="k", linewidth=2.4, label=f"F1, all together  {best[-1]:.3f}")
     axes.axvline(curves.confidence[step], color=GREY, linewidth=1)
-    _unit(axes, f"confidence from which detections are shown; best {curves.confidence[step]:.3g}", "F1")
+    _unit(axes, f"confidence threshold; best {curves.confidence[step]:.3g}", "F1")
     axes.set_xlim(curves.confidence[0], curves.confidence[-1])
     _legend(axes, "best F1")
-    return _titled(figure, axes, "F1 at IoU 0.5: where to cut")
+    return _titled(figure, axes, "F1 at IoU 0.5")
 
 
 def size(analysis: Analysis) -> Figure:
@@ -123,7 +123,7 @@ def size(analysis: Analysis) -> Figure:
 
 def shape(analysis: Analysis) -> Figure:
     """Plot AP by aspect ratio."""
-    return _slices(analysis.shapes, "the object's width to its height", "AP by shape")
+    return _slices(analysis.shapes, "width over height of the object", "AP by shape")
 
 
 def reliability(analysis: Analysis) -> Figure:
@@ -160,7 +160,7 @@ def confusion(analysis: Analysis) -> Figure:
     font = 11 if count <= FEW + 1 else 9 if numbers else max(60 * (side - 2.2) / count, 3.5)
     axes.set_xticks(range(count), names, fontsize=min(font, 10), rotation=90 if count > FEW else 20)
     axes.set_yticks(range(count), names, fontsize=min(font, 10))
-    axes.set_xlabel("true class (background: nothing is there); colour: share of the column")
+    axes.set_xlabel("true class (background: no object); colour: share of the column")
     axes.set_ylabel("predicted class (background: missed)")
     if numbers:
         _numbers(axes, matrix, shares, font)

@@ -16,22 +16,22 @@ from cledet.metrics.tide import KINDS
 from cledet.visualization.html import render
 
 NOTES = {
-    "errors": "Each bar is the AP50 gained were all errors of that kind put right, and only these; they do not add up. "
-    "Localization: the right class, the box at IoU 0.1 to 0.5. Classification: the box at IoU 0.5 or more, another "
-    "class. Both: another class, and IoU 0.1 to 0.5. Duplicate: the object has a better detection. Background: nothing "
-    "is there. Missed: an object with no detection near.",
-    "errors_by_class": "The same for each class by itself.",
+    "errors": "Each bar is the AP50 gained if all errors of that kind alone were corrected; bars do not add up. "
+    "Localization: the right class at IoU 0.1 to 0.5. Classification: another class at IoU 0.5 or more. Both: another "
+    "class at IoU 0.1 to 0.5. Duplicate: the object has a better detection. Background: no object is near. Missed: an "
+    "object without a detection near.",
+    "errors_by_class": "The same for each class.",
     "size": "Objects of other sizes are ignored, as in COCO's APs, APm and APl. COCO's bounds are 32 and 96.",
-    "shape": "Objects of other shapes are ignored in the same way.",
-    "precision_recall": "The area under a class's curve is its AP50.",
-    "f1": "Detections below the confidence are left out. All together: the classes' detections and objects in one pot.",
-    "reliability": "Of detections with confidence 0.7, seven of ten should be right. Bars over the dashed line: scores "
-    "promise too little; under it: too much.",
-    "confusion": "Boxes are matched at IoU 0.5 whatever their class; the diagonal is right. Bottom row: missed; last "
-    "column: false alarms.",
+    "shape": "Objects of other aspect ratios are ignored in the same way.",
+    "precision_recall": "The area under the curve of a class is its AP50.",
+    "f1": "Detections below the confidence are left out. All together: over the detections and objects of all classes.",
+    "reliability": "Of detections with confidence 0.7, seven of ten should be correct. Bars above the dashed line: "
+    "underconfident scores; below it: overconfident.",
+    "confusion": "Boxes are matched at IoU 0.5 regardless of class; the diagonal is correct. Bottom row: missed; "
+    "last column: false positives on background.",
 }
 CLASS_COLUMNS = (
-    "class", "objects", "AP", "AP50", "best F1", "from confidence", "found from there", "AP50 lost most to"
+    "class", "objects", "AP", "AP50", "best F1", "confidence", "recall", "AP50 lost most to"
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from cledet.metrics.submission import submission_name, zip_submission
 
 
 def write_val(
-    found: dict[str, EvaluatedDetections], settings: ValSettings, index: DetectionIndex
+    evaluated: dict[str, EvaluatedDetections], settings: ValSettings, index: DetectionIndex
 ) -> tuple[Path, dict[str, EvaluatedDetections]]:
     """Write a new run folder with config.yaml and metrics.json.
 
@@ -29,23 +29,23 @@ def write_val(
     """
     with whole_run(settings.project, "val", settings.name or settings.split) as run:
         write_whole(run / "config.yaml", from_anywhere(settings).to_yaml())
-        if files := submissions(found, settings):
+        if files := submissions(evaluated, settings):
             for name, file in files.items():
-                write_whole(run / file, zip_submission(found[name].results, Path(file).stem))
-            return run, found
-        if settings.report and len(found) == 1:
+                write_whole(run / file, zip_submission(evaluated[name].results, Path(file).stem))
+            return run, evaluated
+        if settings.report and len(evaluated) == 1:
             from cledet.evaluation.report.write_report import write_report
 
-            found = {name: write_report(one, index, run) for name, one in found.items()}
-        _write_metrics(found, run)
-    return run, found
+            evaluated = {name: write_report(one, index, run) for name, one in evaluated.items()}
+        _write_metrics(evaluated, run)
+    return run, evaluated
 
 
-def _write_metrics(found: Mapping[str, EvaluatedDetections], run: Path) -> None:
+def _write_metrics(evaluated: Mapping[str, EvaluatedDetections], run: Path) -> None:
     """Write the detections or the table, and metrics.json last, so that it marks a complete folder."""
-    evaluations = {name: one.evaluation for name, one in found.items()}
-    if len(found) == 1:
-        (one,) = found.values()
+    evaluations = {name: one.evaluation for name, one in evaluated.items()}
+    if len(evaluated) == 1:
+        (one,) = evaluated.values()
         _write_detections(run / "detections.json", one)
     else:
         columns, rows = nms_table(evaluations)
@@ -63,14 +63,14 @@ def _write_detections(path: Path, one: EvaluatedDetections) -> None:
         write_file(path, lambda file: shutil.copyfile(source, file.name), sync=False)  # by the kernel, where it can
 
 
-def submissions(found: Mapping[str, EvaluatedDetections], settings: ValSettings) -> dict[str, str]:
+def submissions(evaluated: Mapping[str, EvaluatedDetections], settings: ValSettings) -> dict[str, str]:
     """Return the name of the zip of each NMS method for COCO's server, for a split without annotations.
 
     The algorithm is called `--name`, or cledet, followed by the method if there are several.
     """
     algorithm = settings.name or "cledet"
     return {
-        name: submission_name(one.unlabelled, f"{algorithm}-{name}" if len(found) > 1 else algorithm) + ".zip"
-        for name, one in found.items()
+        name: submission_name(one.unlabelled, f"{algorithm}-{name}" if len(evaluated) > 1 else algorithm) + ".zip"
+        for name, one in evaluated.items()
         if one.unlabelled is not None
     }

@@ -40,7 +40,7 @@ class Trial:
     """Metrics of one setting."""
 
     post: NMSOptions
-    figure: float
+    metric: float
     """The metric to maximize, on all images."""
     halves: Floats
     """[2 * repeats] the metric on halves of the images."""
@@ -59,7 +59,7 @@ class TrialRunner:
         self,
         candidates: Iterable[Candidates],
         index: DetectionIndex,
-        figure: str,
+        metric: str,
         halves: Weights,
         resamples: Weights,
         step: Callable[[], object] = lambda: None,
@@ -69,7 +69,7 @@ class TrialRunner:
         The weights come from `cledet.metrics.holdout` and `cledet.metrics.bootstrap`. `step` is called before each new
         trial.
         """
-        self.candidates, self.index, self.figure, self.step = candidates, index, figure, step
+        self.candidates, self.index, self.metric, self.step = candidates, index, metric, step
         self.weights = np.concatenate([np.ones((len(index), 1), dtype=np.int32), halves, resamples], axis=1)
         self.halves = halves.shape[1]
         self.tried: dict[NMSOptions, Trial] = {}
@@ -79,7 +79,7 @@ class TrialRunner:
         if post not in self.tried:
             self.step()
             results, seconds = self.detections(post)
-            metrics = weighted_ap(match(self.index, results, self.figure), self.weights)
+            metrics = weighted_ap(match(self.index, results, self.metric), self.weights)
             halves, samples = np.split(metrics[1:], [self.halves])
             images = max(1, len(self.index))
             trial = Trial(post, float(metrics[0]), halves, samples, len(results) / images, 1000 * seconds / images)
@@ -139,7 +139,7 @@ def _climb(runner: TrialRunner, best: Trial, step: float) -> Trial:
     """Step from the best IoU threshold in one direction while that improves it."""
     while BOUNDS[0] <= (iou := round(best.post.iou + step, 3)) <= BOUNDS[1]:
         trial = runner(replace(best.post, iou=iou))
-        if trial.figure <= best.figure:
+        if trial.metric <= best.metric:
             break
         best = trial
     return best
@@ -156,9 +156,9 @@ def raise_conf(runner: TrialRunner, chosen: Trial, tolerance: float) -> list[Tri
 
 def within(trials: Sequence[Trial], tolerance: float) -> list[Trial]:
     """Select the trials whose metric is at most the tolerance below the best."""
-    best = max(trial.figure for trial in trials)
-    return [trial for trial in trials if trial.figure >= best - tolerance]
+    best = max(trial.metric for trial in trials)
+    return [trial for trial in trials if trial.metric >= best - tolerance]
 
 
 def _best(trials: Sequence[Trial]) -> Trial:
-    return max(trials, key=lambda trial: trial.figure)
+    return max(trials, key=lambda trial: trial.metric)

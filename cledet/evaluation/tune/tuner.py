@@ -57,7 +57,7 @@ class TuningResult:
     @property
     def best(self) -> Trial:
         """Return the best setting of all; the default if none is better."""
-        return max([self.default, *self.methods.values()], key=lambda trial: trial.figure)
+        return max([self.default, *self.methods.values()], key=lambda trial: trial.metric)
 
     @property
     def gain(self) -> PairedDifference:
@@ -68,7 +68,7 @@ class TuningResult:
     def significant(self) -> Trial | None:
         """Return the best setting whose interval lies above 0."""
         above = [trial for name, trial in self.methods.items() if self.gains[name].conclusion == "better"]
-        return max(above, key=lambda trial: trial.figure, default=None)
+        return max(above, key=lambda trial: trial.metric, default=None)
 
     @property
     def within_noise(self) -> bool:
@@ -147,7 +147,7 @@ def tune(
     if default not in runner.tried:
         assert caught.number is not None
         raise Interrupted(caught.number)
-    if np.isnan(runner(default).figure):
+    if np.isnan(runner(default).metric):
         raise UserError(f"{index.name} has no objects that count for {settings.metric}", "tune on another split")
     tuned = assess_gains(runner, default, best_of)
     tuned = replace(tuned, seconds=time.perf_counter() - began, stopped=caught.number)
@@ -161,7 +161,7 @@ def weights(index: DetectionIndex, settings: TuneSettings) -> tuple[Weights, Wei
 
 def _line(trial: Trial, metric: str, runner: TrialRunner) -> str:
     count = sum(post.method == trial.post.method for post in runner.tried)
-    return f"{trial.post.method}: best {metric} {trial.figure:.4f} of {count} settings"
+    return f"{trial.post.method}: best {metric} {trial.metric:.4f} of {count} settings"
 
 
 def assess_gains(runner: TrialRunner, default: NMSOptions, best_of: dict[str, Trial]) -> TuningResult:
@@ -172,10 +172,10 @@ def assess_gains(runner: TrialRunner, default: NMSOptions, best_of: dict[str, Tr
     """
     trials, base = list(runner.tried.values()), runner.tried[default]
     interrupted = [trial for trial in trials if trial.post.method not in best_of]
-    for trial in sorted(interrupted, key=lambda trial: trial.figure):
+    for trial in sorted(interrupted, key=lambda trial: trial.metric):
         best_of[trial.post.method] = trial
     samples = np.stack([trial.samples for trial in trials])
-    gains = paired_differences([trial.figure for trial in trials], base.figure, samples, base.samples, joint=True)
+    gains = paired_differences([trial.metric for trial in trials], base.metric, samples, base.samples, joint=True)
     gain_of = {trial.post: gain for trial, gain in zip(trials, gains)}
     by_method = {name: gain_of[trial.post] for name, trial in best_of.items()}
     tuned = TuningResult(base, best_of, by_method, held_out(np.stack([trial.halves for trial in trials])), trials)

@@ -31,19 +31,19 @@ def methods_table(tuned: TuningResult, metric: str) -> Table:
     columns = ["best setting", metric, "gain", "95 % from", "to", "boxes per image", "ms per image", "settings tried"]
     rows: list[list[Any]] = []
     if tuned.default not in tuned.methods.values():
-        rows.append([f"{default} (the default)", tuned.default.figure, None, None, None, *_cost(tuned.default), None])
+        rows.append([f"{default} (the default)", tuned.default.metric, None, None, None, *_cost(tuned.default), None])
     for name, one in tuned.methods.items():
         tried = sum(trial.post.method == name for trial in tuned.searched)
         is_default = one is tuned.default
         gain = (None, None, None) if is_default else tuned.gains[name][:3]
         label = command_line(flags(one.post)) + (" (the default)" if is_default else "")
-        rows.append([label, one.figure, *gain, *_cost(one), tried])
+        rows.append([label, one.metric, *gain, *_cost(one), tried])
     return columns, rows
 
 
 def conf_table(tuned: TuningResult, metric: str) -> Table:
     """Build the table of the recommended setting at increasing conf."""
-    return ["conf", metric, "boxes per image"], [[f"{t.post.conf:g}", t.figure, f"{t.boxes:.1f}"] for t in tuned.confs]
+    return ["conf", metric, "boxes per image"], [[f"{t.post.conf:g}", t.metric, f"{t.boxes:.1f}"] for t in tuned.confs]
 
 
 def _cost(trial: Trial) -> list[str]:
@@ -93,10 +93,10 @@ def _interval(gain: PairedDifference) -> str:
 def _conf_sentences(tuned: TuningResult, settings: TuneSettings) -> list[str]:
     lines = []
     if len(tuned.confs) > 1:
-        last, most = within(tuned.confs, settings.tolerance)[-1], max(trial.figure for trial in tuned.confs)
+        last, most = within(tuned.confs, settings.tolerance)[-1], max(trial.metric for trial in tuned.confs)
         lines.append(
             f"--conf {last.post.conf:g} is the highest tried that costs at most {settings.tolerance:g} "
-            f"{settings.metric}: it costs {most - last.figure:.4f} and leaves {last.boxes:.1f} boxes per image"
+            f"{settings.metric}: it costs {most - last.metric:.4f} and leaves {last.boxes:.1f} boxes per image"
         )
     if (at := tuned.operating_point) is not None:
         lines.append(
@@ -156,7 +156,7 @@ def to_document(tuned: TuningResult, settings: TuneSettings, lines: list[str]) -
 def _plain(trial: Trial) -> dict[str, Any]:
     post = trial.post
     chosen = {"nms": post.method, **{name: getattr(post, name) for name in (*PARAMETERS[post.method], "conf")}}
-    return {**chosen, "figure": trial.figure, "boxes": trial.boxes, "nms_ms": trial.nms_ms}
+    return {**chosen, "figure": trial.metric, "boxes": trial.boxes, "nms_ms": trial.nms_ms}
 
 
 def _gain(gain: PairedDifference) -> dict[str, float | None]:

@@ -100,7 +100,7 @@ def test_few_images_have_no_interval(two):
     assert f"an interval needs objects on at least {MIN_IMAGES} images" in notes(found)
 
 
-def test_a_class_on_few_images_does_not_touch_the_intervals_of_others(make_index):
+def test_a_class_on_few_images_does_not_affect_the_intervals_of_others(make_index):
     # the rare one is missing in some resamples, where it has no AP
     truths = [[(0, 0, 0, 20, 20)] for _ in range(20)]
     truths[3].append((1, 30, 30, 50, 50))

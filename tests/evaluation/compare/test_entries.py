@@ -1,4 +1,4 @@
-"""What compare is given: runs, files and models, of one split or refused by name."""
+"""Arguments of compare: runs, files and models of one split; others are refused."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_models_are_validated_on_the_data_of_the_others(run_of_val, tmp_path):
     assert entries[0].path == tmp_path / "net.pt"
 
 
-def test_a_model_alone_brings_its_own_data(run_of_val, tmp_path):
+def test_a_model_alone_is_evaluated_on_its_own_data(run_of_val, tmp_path):
     for name in ("x.pt", "y.safetensors"):
         (tmp_path / name).write_bytes(b"")
     asked = []
@@ -95,7 +95,7 @@ def test_a_model_alone_brings_its_own_data(run_of_val, tmp_path):
     assert asked == [None, "/sets/birds"]
 
 
-def test_what_is_nothing_to_compare_is_said(run_of_val, tmp_path):
+def test_paths_that_cannot_be_compared_are_refused(run_of_val, tmp_path):
     a = run_of_val("a")
     with pytest.raises(UserError, match=r"not found: .*val/aa \(did you mean a"):
         opened(a, a.parent / "aa")
@@ -118,7 +118,7 @@ def test_what_is_nothing_to_compare_is_said(run_of_val, tmp_path):
         opened(a)
 
 
-def test_entries_that_end_alike_are_called_by_their_paths(run_of_val, tmp_path):
+def test_entries_of_equal_name_are_called_by_their_paths(run_of_val, tmp_path):
     a = run_of_val("a")
     (tmp_path / "a.json").write_text("[]")
     entries = open_entries([a, tmp_path / "a.json"], None, None, no_model)

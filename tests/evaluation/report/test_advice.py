@@ -41,7 +41,7 @@ def costing(kind, cost=0.2, **changed):
     return figures(errors=errors, **changed)
 
 
-def test_nothing_to_say_but_where_to_cut():
+def test_without_errors_only_the_confidence_is_recommended():
     assert advice(figures()) == [
         "No single kind of error costs 0.01 AP50 or more.",
         "From confidence 0.4 on 80 % of the detections are correct and 60 % of the objects are detected "
@@ -67,7 +67,7 @@ def test_the_largest_error(kind, words):
     assert words in sentence
 
 
-def test_missed_small_objects_ask_for_larger_images():
+def test_missed_small_objects_lead_to_a_larger_imgsz():
     few, many = ({"objects": 100, "AP": 0.1, "AP50": 0.2, "found": found} for found in (0.3, 0.9))
     sizes = [few, few, many, many, many, many]
     found = costing("missed", by_size=sizes, APs=0.1)
@@ -76,7 +76,7 @@ def test_missed_small_objects_ask_for_larger_images():
     assert "--imgsz" not in largest_error(costing("missed", by_size=[{**few, "objects": 3}] * 2 + sizes[2:]))
 
 
-def test_boxes_that_another_choice_would_better():
+def test_a_better_oracle_leads_to_other_nms_methods():
     gain = {"oracle": {"AP": 0.56}}
     assert "would give AP 0.560 instead of 0.500: try `--nms all`" in largest_error(
         costing("localization", misalignment=gain)
@@ -115,7 +115,7 @@ def test_weak_class():
     assert weak_class(figures()) is None
 
 
-def test_where_to_cut_and_what_scores_promise():
+def test_confidence_threshold_and_miscalibration():
     assert threshold(figures(best=NOWHERE)) is None
     assert "`--conf" not in threshold(figures(best={"conf": 7.5, "f1": 1, "precision": 1, "recall": 1}))
     over = {"bias": 0.15, "bins": {"count": [50]}}

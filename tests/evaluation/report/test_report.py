@@ -1,4 +1,4 @@
-"""The report: plots that open, a page that needs nothing else, pictures of the worst images, and the figures."""
+"""The report: plots, a self-contained page, pictures of the hardest images, and metrics."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Reader(HTMLParser):
 
 
 def written(index, results, folder):
-    """The report's figures and its page."""
+    """Write a report; returns its metrics and its page."""
     validation = write_report(EvaluatedDetections(evaluate(index, results), results), index, folder)
     return validation.evaluation.to_dict(), Reader((folder / "report.html").read_text(encoding="utf-8"))
 
@@ -86,7 +86,7 @@ def test_plots_page_pictures_and_figures(report):
     json.dumps(document, allow_nan=False)
 
 
-def test_nothing_comes_from_elsewhere(report):
+def test_the_page_is_self_contained(report):
     folder, _, read = report
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert {tag for tag, _ in read.tags}.isdisjoint({"script", "link", "iframe", "object"})
@@ -95,13 +95,13 @@ def test_nothing_comes_from_elsewhere(report):
 
 
 @pytest.mark.parametrize("classes", [1, 3, 30])
-def test_names_cannot_break_it_and_pictures_may_be_missing(random_split_of, classes, tmp_path):
+def test_names_are_escaped_and_pictures_may_be_missing(random_split_of, classes, tmp_path):
     """Names like tags and formulas; no file is there."""
     index, results = random_split_of(classes)
     figures, read = written(index, results, tmp_path)
     assert "b" in {tag for tag, _ in read.tags}
     assert f"{NASTY} 0" in read.text
-    assert "their files are not there" in read.text
+    assert "their files are missing" in read.text
     assert not any(src.startswith("data:image/jpeg") for src in (a.get("src", "") for t, a in read.tags if t == "img"))
     assert (tmp_path / "plots" / "errors_by_class.png").exists() == (classes > 1)
     assert len(figures["analysis"]["worst_images"]) > 0
@@ -144,7 +144,7 @@ def test_nothing_found_and_nothing_to_find(make_index, tmp_path):
         assert (folder / "plots" / "reliability.png").exists() == (number == 1)
 
 
-def test_right_wrong_and_missed_differ_in_more_than_colour(found):
+def test_kinds_of_boxes_differ_in_line_style(found):
     """A whole line, long dashes, dots; a found object is a thin line; each where its box is."""
     ground = np.full((200, 200, 3), 120, dtype=np.uint8)
     shares, ends = {}, {}
@@ -161,7 +161,7 @@ def test_right_wrong_and_missed_differ_in_more_than_colour(found):
     assert (scaled[70, 10:70] == STYLES["right"].color).all()
 
 
-def test_what_is_said_of_a_picture_is_what_is_there(make_index, tmp_path):
+def test_the_text_of_a_picture_counts_its_boxes(make_index, tmp_path):
     path = tmp_path / "a.png"
     cv2.imwrite(str(path), np.full((80, 100, 3), 99, dtype=np.uint8))
     index = make_index([(0, 0, 0, 20, 20), (0, 40, 0, 20, 20), (1, 70, 50, 20, 20)], paths=[path])
@@ -181,7 +181,7 @@ def test_every_plot_is_a_png_of_some_size(report):
         assert picture.min() < 50, path  # there is ink
 
 
-def test_val_writes_it_unless_told_not_to(squares, found, tmp_path):
+def test_val_writes_the_report_by_default(squares, found, tmp_path):
     file = tmp_path / "found.json"
     file.write_bytes(encode_results(found[1]))
     given = {"data": str(squares), "predictions": str(file), "project": str(tmp_path)}

@@ -1,4 +1,4 @@
-"""Candidates come back from the disk as they were, and only for what they are of."""
+"""Cached candidates are unchanged, and opened only for the same weights, images and options."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def made(image_id, count):
     return Candidates(image_id, boxes, torch.rand(count, generator=generator), labels, scale, np.array([9, 4, 7]))
 
 
-def test_they_come_back_as_they_were_again_and_again():
+def test_stored_candidates_are_unchanged_and_can_be_iterated_repeatedly():
     """Images without any are there too."""
     wanted = [made(12, 5), made(3, 0), made(2**40, 2)]
     found = store({"of": "a"}, iter(wanted))
@@ -62,7 +62,7 @@ def test_no_images_and_no_candidates():
     assert [len(one.boxes) for one in store({"of": "empty"}, iter([made(1, 0)]))] == [0]
 
 
-def test_only_whole_ones_of_the_same_origin_are_found():
+def test_only_complete_candidates_of_the_same_origin_are_opened():
     assert find({"of": "a"}) is None
     folder = store({"of": "a"}, iter([made(1, 4)])).folder
     assert find({"of": "a"}) is not None
@@ -85,7 +85,7 @@ def test_only_whole_ones_of_the_same_origin_are_found():
     assert len(next(iter(store({"of": "a"}, iter([made(1, 4)])))).boxes) == 4  # in the damaged one's place
 
 
-def test_of_two_processes_one_finds_what_the_other_stored(monkeypatch):
+def test_candidates_of_a_concurrent_process_are_used(monkeypatch):
     """The other was as far between the moments at which this one cleared the place and took it."""
     first = store({"of": "a"}, iter([made(1, 4)]))
     remove = shutil.rmtree
@@ -106,7 +106,7 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch):
         store({"of": "a"}, iter([made(1, 1)]))
 
 
-def test_a_pass_that_breaks_off_leaves_nothing():
+def test_an_interrupted_pass_leaves_nothing():
     def broken():
         yield made(1, 4)
         raise KeyboardInterrupt
@@ -116,7 +116,7 @@ def test_a_pass_that_breaks_off_leaves_nothing():
     assert list(cache_path({}).parent.iterdir()) == []
 
 
-def test_the_one_not_used_for_longest_goes_first(monkeypatch):
+def test_the_least_recently_used_set_is_evicted(monkeypatch):
     monkeypatch.setattr(candidate_cache, "KEPT", 3)
     names = sorted("abcd", key=lambda name: cache_path({"of": name}))
     for time, name in enumerate((names[3], names[0], names[1])):  # the last by name is the oldest
@@ -130,7 +130,7 @@ def test_the_one_not_used_for_longest_goes_first(monkeypatch):
     assert [find({"of": name}) is None for name in names] == [False, True, False, False]
 
 
-def test_the_origin_tells_weights_images_and_ways_apart(tiny_run, squares, tmp_path):
+def test_the_origin_depends_on_weights_images_and_options(tiny_run, squares, tmp_path):
     model, index = Detector(tiny_run).model, open_source(squares).index("val")
     plain = origin(model, index, imgsz=64)
     assert plain == origin(Detector(tiny_run).model, index, imgsz=64)

@@ -1,4 +1,4 @@
-"""The search, on figures that are made up; and trials, on detections."""
+"""The search on synthetic metrics, and trials on detections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def weights(images):
 
 
 class Mountain:
-    """A runner whose figures are a function of the setting."""
+    """A runner whose metric is a function of the setting."""
 
     def __init__(self, height):
         self.height, self.tried = height, []
@@ -59,12 +59,12 @@ def test_the_best_iou_is_found_from_coarse_to_fine(top):
 
 @pytest.mark.parametrize("top", [0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
 def test_a_lone_peak_of_the_coarse_grid_is_found(top):
-    """Beside which there is no slope to climb."""
+    """Without a slope that leads to it."""
     mountain = Mountain(lambda post: float(post.iou == top))
     assert search_method(mountain, NMSOptions(iou=0.55)).post.iou == top
 
 
-def test_the_search_leaps_over_what_only_the_small_step_meets():
+def test_large_steps_skip_small_dips():
     """Between the grid's best, 0.6, and the top, 0.55, lies a trough."""
     heights = {0.6: 1.0, 0.575: 0.0, 0.55: 2.0}
     assert search_method(Mountain(lambda post: heights.get(post.iou, 0.0)), NMSOptions(iou=0.6)).post.iou == 0.55
@@ -102,7 +102,7 @@ def test_methods_without_parameters_are_tried_once_and_the_start_first():
 
 
 def test_conf_rises_until_it_costs_too_much():
-    """A figure that falls by 0.01 a tenth of conf: with 0.0125 to spend, 0.1 is the last."""
+    """The metric falls by 0.01 per 0.1 of conf: with a tolerance of 0.0125, 0.1 is the last."""
     mountain = Mountain(lambda post: 0.5 - post.conf / 10)
     trials = raise_conf(mountain, mountain(NMSOptions(conf=0.0)), 0.0125)
     assert [trial.post.conf for trial in trials] == [0.0, 0.02, 0.03, 0.05, 0.1, 0.15]
@@ -127,7 +127,7 @@ def test_a_trial_is_pycocotools_on_the_split_and_on_its_halves(scattered):
     post = NMSOptions(conf=0.3, iou=0.4, nms="diou")
     trial = runner(post)
     left = runner.detections(post)[0]
-    assert trial.figure == pytest.approx(evaluate(index, left).metrics["AP"], abs=1e-12)
+    assert trial.metric == pytest.approx(evaluate(index, left).metrics["AP"], abs=1e-12)
     assert trial.boxes == len(left) / 9
     assert left[:, 5].min() > 0.3
     for half, figure in zip(parts.T, trial.halves, strict=True):
@@ -161,7 +161,7 @@ def test_a_trial_counts_nms_and_nothing_else(scattered, make_index, monkeypatch)
     assert (trial.nms_ms, trial.boxes) == (3000, len(candidates[0].boxes))
     nothing = TrialRunner([], make_index(), "AP", *weights(0))(NMSOptions())
     assert (nothing.nms_ms, nothing.boxes) == (0, 0)
-    assert np.isnan(nothing.figure)
+    assert np.isnan(nothing.metric)
 
 
 def test_conf_leaves_out_candidates_before_nms(scattered):

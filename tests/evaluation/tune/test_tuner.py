@@ -1,4 +1,4 @@
-"""Tuning says what is to be gained where something is, and that nothing is where nothing is."""
+"""Tuning recommends a setting with a significant gain, and else the default."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tuned(index, results, default=NMSOptions(conf=0.0), **given):  # noqa: B008
 
 @pytest.fixture(scope="module")
 def doubled(make_index):
-    """Each object is found well, and again 8 px beside it, at an IoU of 0.43, with a score that is hardly lower."""
+    """Each object has an accurate detection, and a duplicate 8 px beside it at IoU 0.43 with a slightly lower score."""
     rng = np.random.default_rng(0)
     index = make_index(*([(0, *rng.uniform(0, 20, 2), SIDE, SIDE), (0, 60, 50, SIDE, SIDE)] for _ in range(40)))
     ids = index.image_ids[index.image_of_boxes()]
@@ -77,7 +77,7 @@ def test_where_duplicates_are_left_a_lower_iou_gains(doubled, capsys):
     found = tuned(*doubled, nms="standard,soft-vote")
     assert found.best.post.method == "standard"
     assert found.best.post.iou <= 0.425
-    assert found.best.figure == pytest.approx(1)
+    assert found.best.metric == pytest.approx(1)
     assert found.gain.low > 0.1
     assert found.gain.low <= found.gain.value <= found.gain.high
     assert (found.held_out.better, found.held_out.halves) == (20, 20)
@@ -95,10 +95,10 @@ def test_where_duplicates_are_left_a_lower_iou_gains(doubled, capsys):
     assert line == f"cledet val --predictions raw.json --data set --nms standard --iou {iou} --conf {found.conf:g}"
 
 
-def test_where_the_lead_is_chance_it_says_so(chancy):
-    """Some threshold is ahead on these images, as some of many always is."""
+def test_a_gain_due_to_chance_is_within_the_noise(chancy):
+    """Some threshold is better on these images by chance."""
     found = tuned(*chancy, nms="standard,diou")
-    assert found.best.figure > found.default.figure
+    assert found.best.metric > found.default.metric
     assert found.gain.low < 0 < found.gain.high
     assert found.held_out.gain < 0
     assert found.within_noise
@@ -107,11 +107,11 @@ def test_where_the_lead_is_chance_it_says_so(chancy):
     assert "--nms standard --iou 0.5" in commands(found, settings(), None)[0]
 
 
-def test_a_smaller_gain_may_be_the_surer_one(doubled):
-    """Then it is what is recommended, unless other halves show nothing."""
+def test_a_smaller_significant_gain_is_recommended(doubled):
+    """Unless there is no gain on held-out halves."""
     found = tuned(*doubled, nms="standard,soft")
     best, other = found.methods["standard"], found.methods["soft"]
-    assert best.figure > other.figure > found.default.figure
+    assert best.metric > other.metric > found.default.metric
     unsure = replace(found, gains={**found.gains, "standard": PairedDifference(0.2, -0.1, 0.5)})
     nowhere_else = replace(unsure, held_out=found.held_out._replace(gain=0))
     assert (found.significant, unsure.significant) == (best, other)
@@ -133,8 +133,8 @@ class Made:
         return self.results, 0.0
 
 
-def test_intervals_are_of_differences_and_the_surest_is_recommended(doubled):
-    """All settings move by 0.2 with the images, which says nothing; of what is left soft has little, weighted much."""
+def test_intervals_are_those_of_differences_and_the_best_significant_setting_is_recommended(doubled):
+    """A deviation of 0.2 over images is common to all and cancels; that of weighted alone is large."""
     rng = np.random.default_rng(0)
     easy, other = 0.2 * rng.normal(size=(2, 500))
     half = np.tile([0.5, 0.6, 0.7], (4, 1)).T
@@ -165,7 +165,7 @@ def test_where_all_settings_are_equal_the_default_is_best(doubled):
 def test_the_same_search_finds_the_same(chancy):
     one, other = (tuned(*chancy, nms="standard") for _ in range(2))
     assert [t.post for t in one.searched] == [t.post for t in other.searched]
-    assert [t.figure for t in one.searched] == [t.figure for t in other.searched]
+    assert [t.metric for t in one.searched] == [t.metric for t in other.searched]
     assert (one.gains, one.held_out, one.conf) == (other.gains, other.held_out, other.conf)
 
 
@@ -176,7 +176,7 @@ def test_the_tables_recipe_and_document_agree(doubled, tmp_path):
     assert [row[0].split()[1] for row in rows] == ["standard", "soft", "cl-balanced", "standard"]
     assert rows[0][0] == "--nms standard --iou 0.5 (the default)"
     assert sum(row[-1] or 0 for row in rows) == len(found.searched)
-    assert conf_table(found, "AP")[1][0][:2] == ["0", found.recommended.figure]
+    assert conf_table(found, "AP")[1][0][:2] == ["0", found.recommended.metric]
     (tmp_path / "tuned.yaml").write_text(to_recipe(found, ["a", "b --data 'c\niou: 0.99'"]))
     assert (tmp_path / "tuned.yaml").read_text().startswith("# a\n# b --data 'c\\niou: 0.99'\nnms: ")
     for kind in (ValSettings, PredictSettings):
@@ -191,7 +191,7 @@ def test_the_tables_recipe_and_document_agree(doubled, tmp_path):
     assert document["methods"]["soft"]["low"] == found.gains["soft"].low
 
 
-def test_the_models_own_commands(doubled):
+def test_commands_of_a_model(doubled):
     found = tuned(*doubled, nms="standard")
     own = resolve(TuneSettings, {"imgsz": 96, "split": "test"}, environ={})
     val, predict = commands(found, own, "runs/a b")
@@ -218,15 +218,15 @@ def test_by_default_the_method_of_the_model_is_searched(doubled):
     }
 
 
-def test_another_figure(doubled):
+def test_other_metrics(doubled):
     """AP75 of the second boxes is 0, so at AP75 too they are in the way."""
     found = tuned(*doubled, nms="standard", metric="AP75")
-    assert found.best.figure == pytest.approx(1)
+    assert found.best.metric == pytest.approx(1)
     with pytest.raises(UserError, match="no objects that count for APl"):
         tuned(*doubled, nms="standard", metric="APl")
 
 
-def test_a_signal_keeps_what_was_found(doubled, monkeypatch):
+def test_a_signal_keeps_the_trials_so_far(doubled, monkeypatch):
     """After four settings; diou was not begun."""
     call = TrialRunner.__call__
 
@@ -241,11 +241,11 @@ def test_a_signal_keeps_what_was_found(doubled, monkeypatch):
     assert (found.conf, found.confs) == (0.25, [found.recommended])  # no conf is searched any more
     assert len(found.searched) == 4
     assert set(found.methods) == {"standard"}
-    assert found.best.figure == max(trial.figure for trial in found.searched)
+    assert found.best.metric == max(trial.metric for trial in found.searched)
     assert sentences(found, settings())[-1] == "the search was interrupted"
 
 
-def test_a_signal_before_anything_was_found(doubled, monkeypatch):
+def test_a_signal_before_the_first_trial(doubled, monkeypatch):
     monkeypatch.setattr(TrialRunner, "__call__", lambda self, post: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted, match="SIGTERM"):
         tuned(*doubled)

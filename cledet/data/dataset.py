@@ -147,7 +147,7 @@ class DetectionDataset(torch.utils.data.Dataset[Sample]):
         An image without an annotated size has a number of its own.
         """
         known = (self.index.sizes > 0).all(axis=1)
-        sizes = resized_sizes(np.where(known[:, None], self.index.sizes, 1), self.short, self.long)
+        sizes = resized_sizes(np.maximum(self.index.sizes, 1), self.short, self.long)
         padded = -(-sizes // multiple)
         return np.where(known, padded[:, 0] << 20 | padded[:, 1], -1 - np.arange(len(sizes)))
 

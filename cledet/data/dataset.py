@@ -13,7 +13,7 @@ from torch import Tensor
 from cledet.data.augment import Augment, Scene, augment_scene, fit
 from cledet.data.images import Pixels, read_image
 from cledet.data.index import DetectionIndex
-from cledet.data.transforms import clip_boxes, has_extent, resize_short
+from cledet.data.transforms import clip_boxes, has_extent, resize_short, resized_sizes
 from cledet.errors import UserError
 
 Key = tuple[int, int]
@@ -146,12 +146,10 @@ class DetectionDataset(torch.utils.data.Dataset[Sample]):
 
         An image without an annotated size has a number of its own.
         """
-        sides = self.index.sizes.astype(np.float64)
-        known = (sides > 0).all(axis=1)
-        sides[~known] = 1
-        scale = np.minimum(self.short / sides.min(axis=1), self.long / sides.max(axis=1))
-        padded = np.ceil(np.maximum(np.round(sides * scale[:, None]), 1) / multiple).astype(np.int64)
-        return np.where(known, padded[:, 0] << 20 | padded[:, 1], -1 - np.arange(len(sides)))
+        known = (self.index.sizes > 0).all(axis=1)
+        sizes = resized_sizes(np.maximum(self.index.sizes, 1), self.short, self.long)
+        padded = -(-sizes // multiple)
+        return np.where(known, padded[:, 0] << 20 | padded[:, 1], -1 - np.arange(len(sizes)))
 
     def _read_image(self, position: int) -> Pixels:
         """Read an image. Raises UserError if it has not the annotated size, since its boxes would be misplaced."""

@@ -29,6 +29,13 @@ def fit_scale(image: Pixels, short: int, long: int) -> float:
     return min(short / min(height, width), long / max(height, width))
 
 
+def resized_sizes(sizes: npt.NDArray[np.int32], short: int, long: int) -> npt.NDArray[np.int64]:
+    """Compute the sizes of images of these positive sizes [I, 2] after `resize_short`."""
+    sides = sizes.astype(np.float64)
+    scale = np.minimum(short / sides.min(axis=1), long / sides.max(axis=1))
+    return np.maximum(np.round(sides * scale[:, None]), 1).astype(np.int64)
+
+
 def scaled_size(image: Pixels, scale: float) -> tuple[int, int]:
     """Return height and width of the image times a factor, rounded, at least 1."""
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])

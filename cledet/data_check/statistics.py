@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cledet.config.base import long_side
 from cledet.data.index import DetectionIndex, Floats, Ints
-from cledet.data.transforms import Boxes, has_extent
+from cledet.data.transforms import Boxes, has_extent, resized_sizes
 
 SIDES = (8, 16, 32, 64, 128, 256, 512, 1024)
 """Bounds of the histogram of sides (square roots of areas) in pixels."""
@@ -31,10 +31,8 @@ class Objects(NamedTuple):
 
     def resized(self, imgsz: int) -> Objects:
         """Resize the objects exactly as `cledet train --imgsz` resizes the images."""
-        sides = self.sizes.astype(np.float64)
-        scale = np.minimum(imgsz / sides.min(axis=1), long_side(imgsz) / sides.max(axis=1))
-        new = np.maximum(np.round(sides * scale[:, None]), 1).astype(np.int32)
-        ratio = np.tile(new / sides, 2).astype(np.float32)
+        new = resized_sizes(self.sizes, imgsz, long_side(imgsz)).astype(np.int32)
+        ratio = np.tile(new / self.sizes, 2).astype(np.float32)
         edge = np.tile(new, 2).astype(np.float32)
         return Objects(self.rows, np.clip(self.boxes * ratio, 0, edge), new)
 

@@ -6,7 +6,7 @@ import colorsys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cledet.data.augment import (
@@ -78,6 +78,7 @@ SINGLE = {
 
 
 @pytest.mark.parametrize("name", SINGLE)
+@settings(deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_augmentations_of_the_whole_image_keep_every_box(name: str, seed: int) -> None:
     before = scene(seed, ignore=(1,))
@@ -96,6 +97,7 @@ PARTIAL = {
 
 
 @pytest.mark.parametrize("name", PARTIAL)
+@settings(deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_cropping_augmentations_keep_boxes_on_their_objects(name: str, seed: int) -> None:
     before = scene(seed, ignore=(1,))
@@ -142,6 +144,7 @@ def test_a_crop_ignores_objects_without_their_centre_and_drops_objects_outside()
     assert crop_scene(whole, (0, 0, 10, 10), min_inside=0.7).ignore.tolist() == [False, True, True]  # 6 of 10 are there
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_a_random_crop_holds_a_whole_object(seed: int) -> None:
     before = scene(seed, ignore=(0,))
@@ -160,6 +163,7 @@ def test_a_random_crop_may_be_anywhere_where_there_is_no_object() -> None:
     assert len({part.image.shape for part in parts}) > 20
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_a_mosaic_keeps_boxes_on_their_objects(seed: int) -> None:
     parts = [scene(seed, ignore=(0,)), *(others(k) for k in range(3))]
@@ -191,6 +195,7 @@ def test_a_mosaic_is_as_large_as_its_image_alone() -> None:
         assert after.image.shape == fit(before, LIMITS).image.shape
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 10_000), most=st.integers(1, 4))
 def test_pasted_objects_bring_their_boxes_and_cover_little(seed: int, most: int) -> None:
     before = fit(scene(seed), LIMITS)
@@ -278,6 +283,7 @@ def test_an_ignored_region_is_dropped_only_if_fully_covered() -> None:
     assert kept.ignore.tolist() == [True, False]
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_crowds_stay_ignored_through_everything(seed: int) -> None:
     def crowds(position: int) -> Scene:

@@ -237,7 +237,7 @@ def test_an_exception_while_loading_an_image_is_passed_on_unchanged(dataset: Det
 
 
 class Failing(DetectionDataset):
-    """Has a fault."""
+    """Raises an exception while an image is loaded."""
 
     def __getitem__(self, key):  # type: ignore[no-untyped-def]
         raise RuntimeError("seven times six")

@@ -6,12 +6,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cledet.data.sampler import EpochBatches, sequential_batches
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 20), batch=st.integers(1, 30), start=st.integers(0, 12))
 def test_every_epoch_has_every_image_once_and_a_start_in_the_middle_changes_nothing(
     n: int, batch: int, start: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cledet.data.transforms import (
@@ -65,6 +65,7 @@ def test_flips() -> None:
         assert np.array_equal(back, box)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 1000), rows=st.integers(0, 25), columns=st.integers(0, 45))
 def test_a_crop_keeps_the_box_on_the_object(seed: int, rows: int, columns: int) -> None:
     window = random_window(20, 40, rows, columns, np.random.default_rng(seed))
@@ -86,6 +87,7 @@ def test_a_crop_tells_which_centres_are_inside() -> None:
     assert len(crop(picture(), NONE, (0, 0, 10, 20))[2]) == 0
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 1000),
     rows=st.integers(0, 25),

@@ -68,6 +68,10 @@ class DataFile(BaseModel):
     archives: list[dict[str, Any]] = []
     """Archives for `cledet data download`."""
 
+    def splits(self) -> dict[str, Any]:
+        """Return the splits in the file by name; their type depends on the format."""
+        return {name: split for name in SPLITS if (split := getattr(self, name))}
+
 
 class CocoFile(DataFile):
     """The keys of a COCO data set's YAML file."""
@@ -79,8 +83,7 @@ class CocoFile(DataFile):
 
     def reader(self, root: Path) -> CocoFiles:
         """Return the reader of the data set, with paths relative to `root`."""
-        named = (("train", self.train), ("val", self.val), ("test", self.test))
-        splits = {name: split.files(root) for name, split in named if split is not None}
+        splits = {name: split.files(root) for name, split in self.splits().items()}
         return CocoFiles(splits, self.names, None if self.outside else root)
 
 
@@ -94,9 +97,7 @@ class VocFile(DataFile):
 
     def reader(self, root: Path) -> VocFolder:
         """Return the reader of the data set in the folder `root`; without splits in the YAML, those of its lists."""
-        named = (("train", self.train), ("val", self.val), ("test", self.test))
-        splits = {name: lists for name, lists in named if lists}
-        return VocFolder(root, splits or find_voc(root), self.names)
+        return VocFolder(root, self.splits() or find_voc(root), self.names)
 
 
 class YoloFile(DataFile):
@@ -118,8 +119,7 @@ class YoloFile(DataFile):
 
     def reader(self, root: Path) -> YoloFolder:
         """Return the reader of the data set, with paths relative to `root`."""
-        named = (("train", self.train), ("val", self.val), ("test", self.test))
-        splits = {name: tuple(_split_path(root, entry) for entry in entries) for name, entries in named if entries}
+        splits = {name: tuple(_split_path(root, entry) for entry in entries) for name, entries in self.splits().items()}
         names = self.names or tuple(str(number) for number in range(self.nc or 0))
         return YoloFolder(splits, names, None if self.outside else root, self.kpt_shape is not None)
 

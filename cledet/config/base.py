@@ -28,6 +28,11 @@ from cledet.config.types import (
 
 DEVICE = "Device: cpu, mps, cuda:1, or a GPU's number. auto: the idlest CUDA GPU, else MPS, else the CPU."
 
+METHODS = (
+    "standard, soft (Gaussian), soft-linear, soft-vote (linear Soft-NMS with box voting: Bodla et al. 2017; Gidaris "
+    "and Komodakis 2015), diou, weighted, or cl-balanced (the paper's)"
+)
+
 
 def long_side(short: int) -> int:
     """Return the limit of the long side in pixels, in RetinaNet's ratio of 800 to 1333."""
@@ -86,9 +91,7 @@ class SuppressionSettings(RunSettings):
 
     nms: Literal["auto", NMSName] = Field(
         "auto",
-        description="NMS method: standard, soft (Gaussian), soft-linear, soft-vote (linear Soft-NMS with box voting: "
-        "Bodla et al. 2017; Gidaris and Komodakis 2015), diou, weighted, or cl-balanced (the paper's). "
-        "auto: cl-balanced for models with clb, else standard.",
+        description=f"NMS method: {METHODS}. auto: cl-balanced for models with clb, else standard.",
     )
     conf: Unit = Field(0.05, description="Discard detections with a lower score.")
     iou: Unit = Field(0.5, description="IoU threshold of NMS.")
@@ -174,8 +177,8 @@ class ExportSettings(SuppressionSettings, ModelSettings):
 
     nms: Literal["none", "auto", NMSName] = Field(  # type: ignore[assignment]
         "none",
-        description="NMS in the file: none (raw outputs), standard, soft, soft-linear, soft-vote, diou, weighted or "
-        "cl-balanced. auto: cl-balanced for models with clb, else standard.",
+        description=f"NMS in the file: none (raw outputs), {METHODS}. auto: cl-balanced for models with clb, else "
+        "standard.",
     )
     format: Literal["onnx", "openvino", "safetensors"] = Field(
         "onnx", description="File format. safetensors holds the weights only, for --weights."

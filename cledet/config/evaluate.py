@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cledet.config.base import DetectionSettings, ModelSettings, RunSettings
+from cledet.config.base import METHODS, DetectionSettings, ModelSettings, RunSettings
 from cledet.config.types import (
     COCO_MAX_DETS,
     NMS_METHODS,
@@ -29,7 +29,7 @@ class ValSettings(DetectionSettings, ModelSettings):
     amp: AmpName = Field("off", description="Mixed precision. off: float32; auto: bf16 if the device supports it.")
     nms: MethodList = Field(  # type: ignore[assignment]
         "auto",
-        description=f"NMS methods, separated by commas: {', '.join(NMS_METHODS)}, or all. auto: the model's own; "
+        description=f"NMS methods: {METHODS}; all, or several separated by commas. auto: the model's own; "
         "--predictions are taken as they are.",
     )
     data: str | None = Field(
@@ -101,7 +101,7 @@ class TuneSettings(DetectionSettings, ModelSettings):
     amp: AmpName = Field("off", description="Mixed precision. off: float32; auto: bf16 if the device supports it.")
     nms: MethodList = Field(  # type: ignore[assignment]
         "all",
-        description=f"NMS methods to search, by commas: {', '.join(NMS_METHODS)}, or all. auto: the model's own.",
+        description=f"NMS methods to search: {METHODS}; all, or several separated by commas. auto: the model's own.",
     )
     conf: Unit = Field(
         0.01, description="Lowest score threshold to search. A file's detections are all used unless this is given."

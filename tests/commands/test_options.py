@@ -152,6 +152,12 @@ def test_no_help_text_is_cut_off(command, columns):
     assert max(map(len, text.splitlines())) <= columns
 
 
+@pytest.mark.parametrize("command", ["train", "val", "tune", "predict", "export"])
+def test_soft_vote_names_its_sources(command):
+    text = " ".join(invoke(command, "--help").stdout.replace("│", " ").split())
+    assert "soft-vote (linear Soft-NMS with box voting: Bodla et al. 2017; Gidaris and Komodakis 2015)" in text
+
+
 def test_the_panels_of_train_come_in_order_and_examples_at_the_end():
     lines = invoke("train", "--help").stdout.splitlines()
     titles = [line.strip("╭─╮ ") for line in lines if line.startswith("╭")]

@@ -33,7 +33,7 @@ def check_opcodes(file: IO[bytes]) -> None:
     for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         name = opcode.name
         if name in GET:
-            stack.append(memo[int(argument)])
+            stack.append(memo[int(argument or 0)])
         elif name in PUT or name == "MEMOIZE":
             place = len(memo) if argument is None else int(argument)
             memo[place] = stack[-1]

@@ -30,7 +30,7 @@ from cledet.export import exporter
 from cledet.export.exporter import Export
 from cledet.inference.predictor import Detections, Predictor
 from cledet.inference.torchvision_detector import TorchvisionDetector, TorchvisionPredictor
-from cledet.io.run_folders import newest_run, whole_run
+from cledet.io.run_folders import name_from, newest_run, whole_run
 from cledet.metrics.evaluation import EvaluatedDetections, Evaluation
 from cledet.metrics.results_file import read_results
 from cledet.models.backbones.build import BACKBONES, known_backbones
@@ -180,7 +180,7 @@ class Detector:
         """Write the network for another runtime, and verify its outputs against PyTorch."""
         settings = settings or resolve(ExportSettings, {"format": format, **given})
         model = self._trained()
-        name = settings.name or Path(model.data or model.architecture.backbone).stem
+        name = settings.name or name_from(Path(model.data or model.architecture.backbone).stem, "model")
         return exporter.export(model, lambda: whole_run(settings.project, "export", name), settings)
 
     def _trained(self) -> Checkpoint:

@@ -35,11 +35,11 @@ def explain_to_folder(detector: Detector, image: str, settings: ExplainSettings)
     """Write explain.png and explain.json of one image into a new run folder."""
     from cledet.explain.figure import draw
     from cledet.io.atomic import write_json
-    from cledet.io.run_folders import whole_run
+    from cledet.io.run_folders import name_from, whole_run
 
     explanation = detector.explain(image, settings)
     document = explanation.to_dict()
-    with whole_run(settings.project, "explain", settings.name or Path(image).stem) as run:
+    with whole_run(settings.project, "explain", settings.name or name_from(Path(image).stem, "image")) as run:
         draw(explanation, run / "explain.png")
         write_json(run / "explain.json", document)
     return run, document

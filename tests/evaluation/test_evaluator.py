@@ -98,7 +98,7 @@ def test_compare_and_val(squares, tmp_path, found):
     given = {"predictions": tmp_path / "r.json", "data": str(squares)}
     assert list(Detector().compare_nms(nms=["soft", "diou"], **given)) == ["soft", "diou"]
     assert Detector().val(nms="soft", **given).metrics["AP"] == 0.0
-    with pytest.raises(UserError, match="figures of one NMS method, not of soft,diou"):
+    with pytest.raises(UserError, match="val takes one NMS method, not soft,diou"):
         Detector().val(nms="soft,diou", **given)
 
 

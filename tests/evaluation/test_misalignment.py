@@ -18,7 +18,7 @@ from cledet.evaluation.candidates import Candidates, by_image, to_results
 from cledet.evaluation.misalignment import MisalignmentMeter, match, matches, objects_of, overlaps
 from cledet.evaluation.pycocotools_evaluator import coco_annotations
 from cledet.metrics.results_file import read_results
-from cledet.models.nms import Kept, NMSOptions
+from cledet.models.nms import Kept, NMSOptions, apply_nms
 
 CLASSES = np.array([7, 3])
 
@@ -109,7 +109,7 @@ SECOND = candidates(2, ([0, 0, 10, 6.25], 0.95, 0))  # IoU 0.625
 def measured(index: DetectionIndex, post: NMSOptions) -> dict[str, object]:
     meter = MisalignmentMeter(index, 0.5, 100)
     for found in (FIRST, SECOND):
-        kept = post.keep(found.boxes, found.scores, found.labels)
+        kept = apply_nms(found.boxes, found.scores, found.labels, post)
         meter.start_image(found)
         meter.add("method", to_results(found, kept), kept.keep.numpy())
     return meter.metrics("method")

@@ -39,7 +39,7 @@ from cledet.evaluation.score_file import score_file
 from cledet.io.run_folders import new_run
 from cledet.io.weight_files import read_weights
 from cledet.models.checkpoint import load_checkpoint
-from cledet.training.loggers import callback
+from cledet.training.loggers import load_callback
 
 KINDS = {"train": GridSettings, "val": ValSettings, "predict": PredictSettings, "export": ExportSettings,
          "check": CheckSettings, "tune": TuneSettings}  # fmt: skip
@@ -81,7 +81,7 @@ def use_recipe(folder: Path, rng: random.Random) -> None:
     if name := getattr(settings, "name", None):
         new_run(folder / OUT, "train", name)
     if isinstance(settings, GridSettings):
-        callback(settings.callback)
+        load_callback(settings.callback)
         settings.runs()
 
 

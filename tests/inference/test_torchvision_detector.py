@@ -182,7 +182,7 @@ def test_an_unknown_name_and_missing_weights_are_user_errors(hub, monkeypatch):
     with pytest.raises(UserError, match=f"{file.name} is damaged or no checkpoint"):
         load_network("fcos_resnet50_fpn")
     torch.save({"a": torch.ones(2), "b": print}, file)
-    with pytest.raises(UserError, match=f"{file.name} holds code"):
+    with pytest.raises(UserError, match=f"{file.name} contains code"):
         load_network("fcos_resnet50_fpn")
     torch.save({"a": torch.ones(2)}, file)
     with pytest.raises(

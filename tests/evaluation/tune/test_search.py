@@ -24,7 +24,7 @@ from cledet.evaluation.tune.search import (
 from cledet.metrics.bootstrap import match, resamples, weighted_ap
 from cledet.metrics.coco import evaluate
 from cledet.metrics.holdout import halves
-from cledet.models.nms import NMSOptions
+from cledet.models.nms import NMSOptions, apply_nms
 
 
 def weights(images):
@@ -124,7 +124,7 @@ def test_a_trial_is_pycocotools_on_the_split_and_on_its_halves(scattered):
     parts, drawn = halves(9, 2), resamples(9, 3, seed=0)
     steps = []
     runner = TrialRunner(list(from_results(results)), index, "AP", parts, drawn, lambda: steps.append(1))
-    post = NMSOptions(conf=0.3, iou=0.4, nms="diou")
+    post = NMSOptions(conf=0.3, iou=0.4, method="diou")
     trial = runner(post)
     left = runner.detections(post)[0]
     assert trial.metric == pytest.approx(evaluate(index, left).metrics["AP"], abs=1e-12)
@@ -152,7 +152,7 @@ def test_a_trial_counts_nms_and_nothing_else(scattered, make_index, monkeypatch)
 
         return call
 
-    monkeypatch.setattr(NMSOptions, "keep", slow(3, NMSOptions.keep))
+    monkeypatch.setattr("cledet.evaluation.tune.search.apply_nms", slow(3, apply_nms))
     monkeypatch.setattr("cledet.evaluation.tune.search.above_conf", slow(50, above_conf))
     candidates = list(from_results(results))
     assert len(candidates) == 4

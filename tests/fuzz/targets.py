@@ -35,6 +35,7 @@ from cledet.data.images import image_files, image_size, read_image
 from cledet.data.open import open_source
 from cledet.data_check.check import check
 from cledet.errors import UserError
+from cledet.evaluation.pycocotools_evaluator import coco_annotations
 from cledet.evaluation.score_file import score_file
 from cledet.io.run_folders import new_run
 from cledet.io.weight_files import read_weights
@@ -58,7 +59,7 @@ def use_data(folder: Path, rng: random.Random) -> None:
     json.dumps(report.to_dict(), default=str, allow_nan=False)
     for split in source.splits:
         index = source.index(split)
-        json.dumps(index.to_coco())
+        json.dumps(coco_annotations(index))
         data = DetectionDataset(index, short=64, long=96, augment=Augment(crop=0.5, mosaic=0.5, copy_paste=1))
         collate([data[0, i] for i in range(min(len(data), 3))])
 

@@ -100,10 +100,8 @@ def foreign_state(project: str) -> dict[str, Tensor]:
         backbone="r18", classes=2, fpn_channels=256 if gfl else 8, p6_from=from_c5, head="gfl" if gfl else "retinanet"
     )
     with torch.device("meta"):
-        state = {
-            key: torch.zeros((), device="cpu").expand(value.shape)
-            for key, value in build_network(arch).state_dict().items()
-        }
+        own = build_network(arch).state_dict()
+    state = {key: torch.zeros(value.shape, dtype=value.dtype) for key, value in own.items()}
     if gfl:
         del state["head.scales"]
         state |= {f"bbox_head.scales.{i}.scale": torch.tensor(1.0) for i in range(5)}

@@ -185,12 +185,12 @@ def _to_rgb(image: Image.Image) -> Pixels:
     if image.mode == "F":
         raise ValueError("it holds floating-point numbers; save it with 8 or 16 bits per channel")
     if image.mode.startswith("I"):  # 16 bits, or 32 bits with values of 16
-        values = np.asarray(image, dtype=np.int64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("it holds 32-bit numbers; save it with 8 or 16 bits per channel")
-        gray = ((values + 128) // 257).astype(np.uint8)
+        gray = np.stack([((row.astype(np.int64) + 128) // 257).astype(np.uint8) for row in values])
         return np.repeat(gray[:, :, None], 3, axis=2)
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
 
 
 def _orientation(header: Image.Image) -> int:

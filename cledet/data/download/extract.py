@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from cledet.data.download.fetch import CHUNK, Phase, format_bytes
+from cledet.data.formats.paths import open_regular_file
 from cledet.errors import UserError
 
 DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, ValueError)
@@ -70,19 +71,20 @@ def refuse_full_disk(folder: Path, needed: int, purpose: str, hint: str = "make 
 @contextmanager
 def _open(file: Path) -> Iterator[list[Member]]:
     """Open an archive and list its members, which can be read until it is closed."""
-    if file.suffix == ".zip":
-        with zipfile.ZipFile(file) as archive:
-            yield [_zip_member(archive, info) for info in archive.infolist()]
-    else:
-        with tarfile.open(file) as archive_:
-            yield [_tar_member(archive_, info) for info in archive_.getmembers()]
+    with open(file, "rb", opener=open_regular_file) as content:
+        if file.suffix == ".zip":
+            with zipfile.ZipFile(content) as archive:
+                yield [_zip_member(archive, info) for info in archive.infolist()]
+        else:
+            with tarfile.open(fileobj=content) as archive_:
+                yield [_tar_member(archive_, info) for info in archive_.getmembers()]
 
 
 def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     kind = stat.S_IFMT(info.external_attr >> 16)  # 0 unless the archive was made on Unix
     problem = "" if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "is a link or a device"
     problem = "is encrypted" if info.flag_bits & 1 else problem
-    return Member(info.filename, info.file_size, info.is_dir(), problem, lambda: archive.open(info))
+    return Member(info.filename, info.file_size, info.filename.endswith("/"), problem, lambda: archive.open(info))
 
 
 def _tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
@@ -92,7 +94,7 @@ def _tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
 
 def _name_problem(name: str) -> str:
     """Return why a member's name is unsafe, or ""."""
-    if name.startswith("/") or re.match("[A-Za-z]:", name) or "\\" in name or "\0" in name:
+    if not name or name.startswith("/") or re.match("[A-Za-z]:", name) or "\\" in name or "\0" in name:
         return "is not a relative path"
     return "leads out of the folder" if ".." in name.split("/") else ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 import tarfile
 import zipfile
@@ -203,3 +204,19 @@ def test_progress_ends_at_the_declared_total(tmp_path):
     steps = SimpleNamespace(set=lambda done, total: seen.append((done, total)))
     unpack(zipped(tmp_path / "a.zip", GOOD), tmp_path / "out", lambda title, total: nullcontext(steps))
     assert seen == [(5000, 5001), (5001, 5001), (5001, 5001)]
+
+
+def test_a_named_pipe_is_refused_at_once(tmp_path):
+    for name in ("set.zip", "set.tar"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(UserError, match="it is a named pipe, not a file"):
+            unpack(tmp_path / name, tmp_path / "out", quiet)
+
+
+def test_a_member_without_a_name_refuses_the_archive(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("x", b"1")
+    whole = (tmp_path / "set.zip").read_bytes()
+    (tmp_path / "set.zip").write_bytes(whole.replace(b"x", b"\0"))
+    with pytest.raises(UserError, match="is not a relative path"):
+        unpack(tmp_path / "set.zip", tmp_path / "out", quiet)

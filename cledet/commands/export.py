@@ -9,7 +9,7 @@ from cledet.console import show, show_json
 
 
 def export(settings: ExportSettings, json: Json = False) -> None:
-    """Export a model to another runtime, and prove that it computes the same detections there.
+    """Export a model to another runtime, and verify that it computes the same detections there.
 
     Examples:
         cledet export --format onnx --nms cl-balanced

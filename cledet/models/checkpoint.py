@@ -33,7 +33,7 @@ UNKNOWN = ("extra_forbidden", "literal_error", "value_error")
 
 
 class Facts(BaseModel):
-    """What a checkpoint says beside its tensors, as it is read; of any size that data have."""
+    """Metadata of a checkpoint, with limits that real data never reaches."""
 
     architecture: Architecture
     classes: tuple[Annotated[str, Field(max_length=1000)], ...]

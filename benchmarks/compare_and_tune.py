@@ -23,7 +23,7 @@ from cledet.metrics.bootstrap import match, resamples, weighted_ap
 from cledet.metrics.coco import evaluate
 from cledet.metrics.holdout import halves
 from cledet.metrics.influence import leave_one_out
-from cledet.metrics.results_file import Results, read_results
+from cledet.metrics.results_file import DetectionRows, read_results
 from cledet.models.nms import NMS, NMSOptions
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco2017_sub"
 
 def synthetic_split(
     images: int, classes: int = 80, objects: int = 7, detections: int = 100
-) -> tuple[DetectionIndex, Results]:
+) -> tuple[DetectionIndex, DetectionRows]:
     """Draw objects, and detections that are nearer to an object the higher their score; class frequency is 1/rank."""
     rng = np.random.default_rng(0)
     share = 1 / np.arange(1, classes + 1)

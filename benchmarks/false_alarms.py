@@ -19,7 +19,7 @@ from cledet.evaluation.candidates import from_results
 from cledet.evaluation.tune.search import TrialRunner
 from cledet.evaluation.tune.tuner import TuningResult, assess_gains, weights
 from cledet.metrics.bootstrap import interval
-from cledet.metrics.results_file import Results, read_results
+from cledet.metrics.results_file import DetectionRows, read_results
 from cledet.models.nms import NMSOptions
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco2017_sub"
@@ -29,11 +29,13 @@ TWO = (NMSOptions(method="standard", conf=0), NMSOptions(method="weighted", conf
 class RandomRunner(TrialRunner):
     """Runner of random settings, numbered by their IoU threshold."""
 
-    def __init__(self, two: tuple[Results, ...], index: DetectionIndex, seed: int, settings: TuneSettings) -> None:
+    def __init__(
+        self, two: tuple[DetectionRows, ...], index: DetectionIndex, seed: int, settings: TuneSettings
+    ) -> None:
         super().__init__([], index, settings.metric, *weights(index, settings))
         self.two, self.seed = two, seed
 
-    def detections(self, post: NMSOptions) -> tuple[Results, float]:
+    def detections(self, post: NMSOptions) -> tuple[DetectionRows, float]:
         of_first = np.random.default_rng((self.seed, int(post.iou))).random(len(self.index)) < 0.5
         parts = [
             results[np.isin(results[:, 0], self.index.image_ids[chosen])]
@@ -42,7 +44,7 @@ class RandomRunner(TrialRunner):
         return np.concatenate(parts), 0.0
 
 
-def run_search(two: tuple[Results, ...], index: DetectionIndex, seed: int, others: int) -> TuningResult:
+def run_search(two: tuple[DetectionRows, ...], index: DetectionIndex, seed: int, others: int) -> TuningResult:
     """Compare a default with a number of other settings as `cledet tune` does."""
     settings = TuneSettings()
     runner = RandomRunner(two, index, seed, settings)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cledet.detector import Detections, Detector
+    from cledet.detector import Detector
     from cledet.errors import UserError
+    from cledet.inference.results import Results
 
 __version__ = "0.1.0"
-__all__ = ["Detections", "Detector", "UserError", "__version__"]
+__all__ = ["Detector", "Results", "UserError", "__version__"]
 
-_HOME = {"Detector": "cledet.detector", "Detections": "cledet.detector", "UserError": "cledet.errors"}
+_HOME = {"Detector": "cledet.detector", "Results": "cledet.inference.results", "UserError": "cledet.errors"}
 
 
 def __getattr__(name: str) -> Any:

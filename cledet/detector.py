@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cledet.config.base import ExplainSettings, ExportSettings, PredictSettings
@@ -15,7 +14,6 @@ from cledet.config.evaluate import ValSettings
 from cledet.config.loading import resolve
 from cledet.config.train import GridSettings
 from cledet.console import say
-from cledet.data.images import image_files, rgb_arrays
 from cledet.data.index import DetectionIndex
 from cledet.data.open import open_source
 from cledet.distributed.devices import amp_dtype, describe, pick_device
@@ -28,7 +26,9 @@ from cledet.explain.explainer import explain_image
 from cledet.explain.explanation import Explanation
 from cledet.export import exporter
 from cledet.export.exporter import Export
-from cledet.inference.predictor import Detections, Predictor
+from cledet.inference.predictor import Predictor
+from cledet.inference.results import Results
+from cledet.inference.sources import images_of
 from cledet.inference.torchvision_detector import TorchvisionDetector, TorchvisionPredictor
 from cledet.io.run_folders import name_from, newest_run, whole_run
 from cledet.metrics.evaluation import EvaluatedDetections, Evaluation
@@ -37,7 +37,7 @@ from cledet.models.backbones.build import BACKBONES, known_backbones
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.training import run as training_run
 
-__all__ = ["Detections", "Detector", "known_backbones"]
+__all__ = ["Detector", "Results", "known_backbones"]
 
 
 class Detector:
@@ -146,13 +146,13 @@ class Detector:
         source: str | Path | NDArray[np.uint8] | Iterable[Any],
         settings: PredictSettings | None = None,
         **given: Any,
-    ) -> Iterator[Detections]:
+    ) -> Iterator[Results]:
         """Yield the detections of each image of a file, a folder, a glob, an array of uint8, or several of these.
 
         An array is RGB [H, W, 3], gray [H, W], RGBA [H, W, 4], whose alpha is dropped, or a batch [N, H, W, 3].
         """
         settings = settings or resolve(PredictSettings, given)
-        return self.predictor(settings).stream(_images(source))
+        return self.predictor(settings).stream(images_of(source))
 
     def predictor(self, settings: PredictSettings) -> Predictor | TorchvisionPredictor:
         """Prepare the network for prediction on single images."""
@@ -189,17 +189,3 @@ class Detector:
         if self.model is None:
             raise UserError("this detector has no weights yet", "train it, or create it with Detector(weights)")
         return self.model
-
-
-def _images(source: Any) -> Iterator[Path | NDArray[np.uint8]]:
-    """Yield the image files and RGB arrays of a source. Raises UserError for other types."""
-    if isinstance(source, np.ndarray):
-        yield from rgb_arrays(source)
-    elif isinstance(source, str | Path):
-        yield from image_files(source)
-    elif isinstance(source, Iterable) and not isinstance(source, torch.Tensor | bytes | Mapping):
-        for item in source:
-            yield from _images(item)
-    else:
-        hint = "convert a Pillow image with numpy.asarray, a tensor [3, H, W] with tensor.permute(1, 2, 0).numpy()"
-        raise UserError(f"predict takes files and RGB arrays [H, W, 3] of uint8, not {type(source).__name__}", hint)

@@ -115,6 +115,6 @@ def test_save_and_load(tiny_run, tmp_path):
 
 def test_the_package_exports_its_names_lazily():
     assert cledet.Detector is Detector
-    assert set(cledet.__all__) <= set(dir(cledet)) | {"Detector", "Detections", "UserError"}
+    assert set(cledet.__all__) <= set(dir(cledet)) | {"Detector", "Results", "UserError"}
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         cledet.Nothing  # noqa: B018

@@ -53,7 +53,7 @@ def predict_to_folder(detector: Detector, source: str, settings: PredictSettings
     documents = []
     for result in track(predictor.stream(files), "predicting", len(files)):
         assert result.path is not None
-        write_picture(picture_path(run, result.path, taken), result.draw())
+        write_picture(picture_path(run, result.path, taken), result.plot())
         documents.append(result.to_dict())
     write_json(run / "predictions.json", documents)
     return run, documents

@@ -25,6 +25,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """The decoded formats, whatever a file's suffix; among Pillow's others, EPS would start Ghostscript."""
 MAX_PIXELS = 178_956_970
 """Limit on pixels per image, Pillow's own; a larger image is refused before it fills the memory."""
+_STRIP = 256
+"""Rows that are converted at a time."""
 _ORIENTATION_TAG = 274
 _UNREADABLE = (
     OSError, ValueError, SyntaxError, TypeError, LookupError, EOFError, ArithmeticError, struct.error, MemoryError,
@@ -181,16 +183,28 @@ def _decode_jpeg(data: bytes, header: Image.Image) -> Pixels:
 
 
 def _to_rgb(image: Image.Image) -> Pixels:
-    """Convert an image of any Pillow mode, or the first frame of an animation, to 8 bits per channel."""
+    """Convert an image of any Pillow mode, or the first frame of an animation, to 8 bits per channel.
+
+    The conversion goes by strips of rows: a large image never has more copies than Pillow's and the result.
+    """
     if image.mode == "F":
         raise ValueError("it holds floating-point numbers; save it with 8 or 16 bits per channel")
-    if image.mode.startswith("I"):  # 16 bits, or 32 bits with values of 16
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("it holds 32-bit numbers; save it with 8 or 16 bits per channel")
-        gray = np.stack([((row.astype(np.int64) + 128) // 257).astype(np.uint8) for row in values])
-        return np.repeat(gray[:, :, None], 3, axis=2)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
+    image.load()
+    pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for top in range(0, image.height, _STRIP):
+        strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
+        if image.mode.startswith("I"):  # 16 bits, or 32 bits with values of 16
+            pixels[top : top + _STRIP] = _to_8_bits(np.asarray(strip))[:, :, None]
+        else:
+            pixels[top : top + _STRIP] = np.asarray(strip.convert("RGB"))
+    return pixels
+
+
+def _to_8_bits(values: npt.NDArray[np.integer]) -> Pixels:
+    """Scale 16-bit values to 8 bits, rounded. Raises ValueError for values outside 16 bits."""
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("it holds 32-bit numbers; save it with 8 or 16 bits per channel")
+    return ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
 
 
 def _orientation(header: Image.Image) -> int:

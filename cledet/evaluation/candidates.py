@@ -13,7 +13,7 @@ from cledet.data.dataset import Batch
 from cledet.data.index import Ints
 from cledet.distributed.devices import autocast, within_memory
 from cledet.evaluation.timing import DATA, NETWORK, StageTimer
-from cledet.metrics.results_file import Results
+from cledet.metrics.results_file import DetectionRows
 from cledet.models.network import RetinaNet
 from cledet.models.nms import Kept
 from cledet.models.postprocess import candidates
@@ -58,7 +58,7 @@ def from_network(
             yield Candidates(int(batch.image_ids[i]), boxes, scores, labels, scale, ids)
 
 
-def from_results(results: Results) -> Iterator[Candidates]:
+def from_results(results: DetectionRows) -> Iterator[Candidates]:
     """Yield the detections of each image of a results array, in pixels of the original images."""
     ids, labels = np.unique(results[:, 6].astype(np.int64), return_inverse=True)
     for rows in by_image(results):
@@ -67,14 +67,14 @@ def from_results(results: Results) -> Iterator[Candidates]:
         yield Candidates(int(own[0, 0]), boxes, own[:, 5], torch.from_numpy(labels[rows]), own.new_ones(4), ids)
 
 
-def by_image(results: Results) -> list[Ints]:
+def by_image(results: DetectionRows) -> list[Ints]:
     """Group the rows by image, in order within each image."""
     order = np.argsort(results[:, 0], kind="stable")
     starts = np.flatnonzero(np.diff(results[order, 0])) + 1
     return [rows for rows in np.split(order, starts) if len(rows)]
 
 
-def to_results(image: Candidates, kept: Kept) -> Results:
+def to_results(image: Candidates, kept: Kept) -> DetectionRows:
     """Convert the boxes that NMS kept to results [K, 7], in pixels of the original image."""
     rows = np.empty((len(kept.keep), 7))
     rows[:, 0] = image.image_id
@@ -85,7 +85,7 @@ def to_results(image: Candidates, kept: Kept) -> Results:
     return rows
 
 
-def all_candidates(image: Candidates) -> Results:
+def all_candidates(image: Candidates) -> DetectionRows:
     """Convert all candidates to results [M, 7], in pixels of the original image."""
     every = torch.arange(len(image.boxes), device=image.boxes.device)
     return to_results(image, Kept(every, image.scores, image.boxes))

@@ -25,7 +25,7 @@ from cledet.evaluation.pycocotools_evaluator import apply_evaluator
 from cledet.evaluation.score_file import WITHOUT_NMS, above_conf, limits_of, score
 from cledet.evaluation.timing import StageTimer
 from cledet.metrics.evaluation import EvaluatedDetections
-from cledet.metrics.results_file import Results
+from cledet.metrics.results_file import DetectionRows
 from cledet.models.checkpoint import Checkpoint
 from cledet.models.network import RetinaNet
 from cledet.models.nms import NMSOptions
@@ -78,7 +78,9 @@ def network_stream(
     return from_network(network, batches, settings.conf, category_ids_for(model, index), device, dtype, timer)
 
 
-def validate_results(results: Results, index: DetectionIndex, settings: ValSettings) -> dict[str, EvaluatedDetections]:
+def validate_results(
+    results: DetectionRows, index: DetectionIndex, settings: ValSettings
+) -> dict[str, EvaluatedDetections]:
     """Evaluate the results of any detector: without NMS, or after each NMS method of the settings."""
     if settings.nms == "auto":
         return {WITHOUT_NMS: score(index, results, settings)}

@@ -26,7 +26,7 @@ from cledet.data.index import DetectionIndex, Floats, Ints
 from cledet.evaluation.candidates import Candidates, all_candidates
 from cledet.metrics.average_precision import mean
 from cledet.metrics.coco import evaluate
-from cledet.metrics.results_file import Results
+from cledet.metrics.results_file import DetectionRows
 from cledet.metrics.score_iou import score_iou_correlation
 from cledet.ops.boxes import box_iou
 from cledet.ops.nms_clusters import index_clusters
@@ -45,7 +45,7 @@ class Objects(NamedTuple):
 class Clusters(NamedTuple):
     """The clusters of standard NMS in the candidates of one image, and their IoU with its objects."""
 
-    candidates: Results  # [M, 7]
+    candidates: DetectionRows  # [M, 7]
     cluster_index: Ints  # [M] index of the kept candidate of each one's cluster
     overlap: Floats  # [M, G] as from `overlaps`
 
@@ -61,7 +61,7 @@ def objects_of(index: DetectionIndex) -> dict[int, Objects]:
     return objects
 
 
-def overlaps(detections: Results, objects: Objects) -> Floats:
+def overlaps(detections: DetectionRows, objects: Objects) -> Floats:
     """Compute IoU [N, G] of detections [N, 7] of an image and its objects; 0 for different classes."""
     iou = box_iou(_corners(detections[:, 1:5]), _corners(objects.xywh)).numpy()
     return np.where(detections[:, 6, None] == objects.category_ids, iou, 0.0)
@@ -89,7 +89,7 @@ def match(overlap: Floats) -> Ints:
     return matched
 
 
-def matches(detections: Results, overlap: Floats) -> tuple[Ints, Ints, Floats]:
+def matches(detections: DetectionRows, overlap: Floats) -> tuple[Ints, Ints, Floats]:
     """Match the detections [K, 7] of an image, highest score first; overlap [K, G] as from `overlaps`.
 
     Returns the rows [n] of the true positives, their objects [n], and score and IoU [n, 2].
@@ -106,7 +106,7 @@ def best_available(image: Clusters, kept: Ints, gt: Ints) -> Floats:
     return best
 
 
-def best_boxes(image: Clusters, max_det: int) -> Results:
+def best_boxes(image: Clusters, max_det: int) -> DetectionRows:
     """Choose the box of highest IoU of each cluster, with the highest score of the cluster; keep the best `max_det`."""
     quality = image.overlap.max(axis=1, initial=0)
     order = np.lexsort((-image.candidates[:, 5], -quality, image.cluster_index))
@@ -123,7 +123,7 @@ class MisalignmentMeter:
         self.index, self.objects = index, objects_of(index)
         self.iou, self.max_det = iou, max_det
         self.rows: dict[str, list[Floats]] = {}
-        self.best: list[Results] = [np.zeros((0, 7))]
+        self.best: list[DetectionRows] = [np.zeros((0, 7))]
 
     def start_image(self, image: Candidates) -> None:
         """Set the current image."""
@@ -131,7 +131,7 @@ class MisalignmentMeter:
         self.clusters = cluster(image, self.current, self.iou)
         self.best.append(best_boxes(self.clusters, self.max_det))
 
-    def add(self, method: str, detections: Results, keep: Ints) -> None:
+    def add(self, method: str, detections: DetectionRows, keep: Ints) -> None:
         """Add the detections [K, 7] of a method on this image, highest score first, and their candidate indices [K]."""
         row, gt, score_iou = matches(detections, overlaps(detections, self.current))
         best = best_available(self.clusters, keep[row], gt)

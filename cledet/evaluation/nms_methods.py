@@ -17,7 +17,7 @@ from cledet.evaluation.timing import EVALUATION, POST, StageTimer, synchronize
 from cledet.metrics.bootstrap import ap_samples, paired_differences
 from cledet.metrics.coco import evaluate
 from cledet.metrics.evaluation import EvaluatedDetections, Limits
-from cledet.metrics.results_file import Results
+from cledet.metrics.results_file import DetectionRows
 from cledet.models.nms import Kept, NMSOptions, apply_nms
 
 
@@ -38,7 +38,7 @@ def evaluate_methods(
     index is in the stream of some process.
     """
     image_ids: list[int] = []
-    kept: dict[str, list[Results]] = {name: [np.zeros((0, 7))] for name in methods}
+    kept: dict[str, list[DetectionRows]] = {name: [np.zeros((0, 7))] for name in methods}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     timer = timer or StageTimer()
     for image in stream:
@@ -65,7 +65,7 @@ def _suppress(
     methods: Mapping[str, NMSOptions],
     meter: MisalignmentMeter | None,
     timer: StageTimer,
-) -> Iterator[tuple[str, Results, float]]:
+) -> Iterator[tuple[str, DetectionRows, float]]:
     """Apply each method to an image: yield its name, its detections and its seconds, and add them to the meter."""
     if meter is not None:
         with timer(EVALUATION):
@@ -81,8 +81,8 @@ def _suppress(
 
 
 def gather_results(
-    image_ids: list[int], kept: dict[str, Results], index: DetectionIndex, complete: bool
-) -> dict[str, Results]:
+    image_ids: list[int], kept: dict[str, DetectionRows], index: DetectionIndex, complete: bool
+) -> dict[str, DetectionRows]:
     """Gather the detections of all processes in the order of the index's images, for any number of processes.
 
     image_ids are the images of this process. Raises AssertionError if an image was evaluated twice or, with `complete`,

@@ -12,7 +12,7 @@ from cledet.config.evaluate import ValSettings
 from cledet.console import say
 from cledet.data.index import DetectionIndex, Floats
 from cledet.metrics.evaluation import EvaluatedDetections, Limits, Metrics
-from cledet.metrics.results_file import Results
+from cledet.metrics.results_file import DetectionRows
 
 
 def coco_annotations(index: DetectionIndex) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def coco_annotations(index: DetectionIndex) -> dict[str, Any]:
     }
 
 
-def evaluate_with_pycocotools(index: DetectionIndex, results: Results, limits: Limits = Limits()) -> Metrics:  # noqa: B008
+def evaluate_with_pycocotools(index: DetectionIndex, results: DetectionRows, limits: Limits = Limits()) -> Metrics:  # noqa: B008
     """Compute the twelve metrics with COCOeval; a metric without objects to measure is None.
 
     `COCOeval.summarize` measures AP at 100 detections only, so the means over its precision [T, R, K, A, M] and recall
@@ -90,7 +90,7 @@ def _gap(reference: float | None, fast: float | None) -> str:
     return "" if reference is None or fast is None else f", difference {reference - fast:+.1e}"
 
 
-def _detection_entries(results: Results) -> list[dict[str, Any]]:
+def _detection_entries(results: DetectionRows) -> list[dict[str, Any]]:
     keys = ("id", "image_id", "category_id", "bbox", "area", "score", "iscrowd")
     return [
         dict(zip(keys, (row, int(image), int(category), [x, y, w, h], w * h, score, 0)))

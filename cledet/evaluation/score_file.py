@@ -10,7 +10,7 @@ from cledet.evaluation.pycocotools_evaluator import apply_evaluator
 from cledet.evaluation.splits import load_index
 from cledet.metrics.coco import evaluate_with_correlation
 from cledet.metrics.evaluation import EvaluatedDetections, Limits
-from cledet.metrics.results_file import Results, read_results
+from cledet.metrics.results_file import DetectionRows, read_results
 
 WITHOUT_NMS = "without NMS"
 """Name in place of an NMS method for results that are evaluated without NMS."""
@@ -29,7 +29,7 @@ def score_file(settings: ValSettings) -> tuple[dict[str, EvaluatedDetections], D
     return {WITHOUT_NMS: score(index, read_results(settings.predictions, index), settings)}, index
 
 
-def score(index: DetectionIndex, results: Results, settings: ValSettings) -> EvaluatedDetections:
+def score(index: DetectionIndex, results: DetectionRows, settings: ValSettings) -> EvaluatedDetections:
     """Evaluate the detections of a file, those above `conf` if it was set."""
     kept = above_conf(results, settings)
     evaluation = evaluate_with_correlation(index, kept, limits_of(settings))
@@ -50,7 +50,7 @@ def explicit_conf(settings: ValSettings | TuneSettings) -> float | None:
     return settings.conf if settings.origins.get("conf", "default") != "default" else None
 
 
-def above_conf(results: Results, settings: ValSettings | TuneSettings) -> Results:
+def above_conf(results: DetectionRows, settings: ValSettings | TuneSettings) -> DetectionRows:
     """Return the detections that score above `conf`, or all if it was not set."""
     conf = explicit_conf(settings)
     return results if conf is None else results[results[:, 5] > conf]

@@ -26,9 +26,9 @@ from cledet.distributed.devices import describe, pick_device
 from cledet.errors import UserError, nearest
 from cledet.evaluation.candidates import Candidates, all_candidates
 from cledet.evaluation.evaluator import nms_options
-from cledet.inference.predictor import Detections
+from cledet.inference.results import Results
 from cledet.io.weight_files import read_file
-from cledet.metrics.results_file import Results
+from cledet.metrics.results_file import DetectionRows
 from cledet.models.postprocess import Detected, suppress_candidates
 
 UNUSED = ("imgsz", "batch", "workers", "amp")
@@ -100,7 +100,7 @@ class TorchvisionDetector:
         (outputs,) = self.network([pixels])
         return Detected(*(outputs[key].cpu() for key in Detected._fields))
 
-    def results(self, index: DetectionIndex, settings: ValSettings) -> Results:
+    def results(self, index: DetectionIndex, settings: ValSettings) -> DetectionRows:
         """Detect objects on a split; detections of classes that the split lacks are dropped."""
         ids = category_ids(self, index)
         device = self.prepare(settings)
@@ -123,7 +123,7 @@ class TorchvisionPredictor:
     settings: PredictSettings
     device: torch.device
 
-    def stream(self, images: Iterable[Path | NDArray[np.uint8]]) -> Iterator[Detections]:
+    def stream(self, images: Iterable[Path | NDArray[np.uint8]]) -> Iterator[Results]:
         """Yield the detections of each image: a file, or an RGB array [H, W, 3] of uint8."""
         names = self.detector.names
         for image in images:
@@ -132,7 +132,7 @@ class TorchvisionPredictor:
             detected = self.detector.detect(pixels, self.device)
             if self.settings.nms != "auto":
                 detected = suppress_candidates(detected, nms_options(self.settings, ()))
-            yield Detections(path, pixels, *detected, names, tuple(range(len(names))))
+            yield Results(path, pixels, *detected, names, tuple(range(len(names))))
 
 
 def load_network(name: str) -> nn.Module:

@@ -11,7 +11,7 @@ from cledet.metrics.confusion import Confusion, confusion
 from cledet.metrics.curves import Curves, curves
 from cledet.metrics.hardest_images import LostAP, hardest_images
 from cledet.metrics.matching import THRESHOLDS, Match, Overlaps, overlaps
-from cledet.metrics.results_file import Results
+from cledet.metrics.results_file import DetectionRows
 from cledet.metrics.slices import Slice, by_shape, by_size
 from cledet.metrics.tide import Errors, find_errors
 
@@ -59,7 +59,7 @@ class Analysis:
         }
 
 
-def analyse(index: DetectionIndex, results: Results) -> Analysis:
+def analyse(index: DetectionIndex, results: DetectionRows) -> Analysis:
     """Analyse the errors of the detections of a split."""
     o = overlaps(index, results)
     matches = [o.match(threshold) for threshold in THRESHOLDS]

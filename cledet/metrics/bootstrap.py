@@ -29,7 +29,7 @@ from cledet.data.index import Bools, DetectionIndex, Floats, Ints
 from cledet.metrics.average_precision import RECALLS, envelope
 from cledet.metrics.evaluation import Limits
 from cledet.metrics.matching import THRESHOLDS, by_class, overlaps
-from cledet.metrics.results_file import Results
+from cledet.metrics.results_file import DetectionRows
 
 Weights = NDArray[np.int32]
 """[I, R] multiplicity of image i in resample r."""
@@ -78,7 +78,7 @@ class Matches(NamedTuple):
 
 
 def ap_samples(
-    index: DetectionIndex, results: Mapping[str, Results], repeats: int = 1000, seed: int = 0
+    index: DetectionIndex, results: Mapping[str, DetectionRows], repeats: int = 1000, seed: int = 0
 ) -> dict[str, Floats]:
     """Compute AP [repeats] of each named set of detections on the same resamples of the images.
 
@@ -221,7 +221,7 @@ def _area(true_positives: Weights, count: Weights, reached: Ints) -> Floats:
     return area
 
 
-def match(index: DetectionIndex, results: Results, metric: str = "AP") -> list[Matches]:
+def match(index: DetectionIndex, results: DetectionRows, metric: str = "AP") -> list[Matches]:
     """Match detections with ground truths for one of AP_METRICS, for each class with objects, by category id.
 
     Detections of unknown classes are dropped. Raises ValueError for images that the index does not have.

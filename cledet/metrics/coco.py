@@ -12,13 +12,13 @@ from cledet.metrics.average_precision import RECALLS, mean, precision_at
 from cledet.metrics.confidence import NOWHERE, best_confidences
 from cledet.metrics.evaluation import Evaluation, Limits, Metrics
 from cledet.metrics.matching import THRESHOLDS, Overlaps, overlaps
-from cledet.metrics.results_file import Results
+from cledet.metrics.results_file import DetectionRows
 from cledet.metrics.score_iou import score_iou_correlation
 from cledet.metrics.tp_ranks import Part, matchable_detections
 from cledet.metrics.voc import voc_aps
 
 
-def evaluate(index: DetectionIndex, results: Results, limits: Limits = Limits()) -> Evaluation:  # noqa: B008
+def evaluate(index: DetectionIndex, results: DetectionRows, limits: Limits = Limits()) -> Evaluation:  # noqa: B008
     """Compute COCO's metrics as pycocotools does, VOC's, and the confidence of highest F1.
 
     All metrics of a split without boxes are None.
@@ -26,13 +26,13 @@ def evaluate(index: DetectionIndex, results: Results, limits: Limits = Limits())
     return _evaluate(index, results, limits)[0]
 
 
-def evaluate_with_correlation(index: DetectionIndex, results: Results, limits: Limits) -> Evaluation:
+def evaluate_with_correlation(index: DetectionIndex, results: DetectionRows, limits: Limits) -> Evaluation:
     """Compute these metrics and the `misalignment` of detections whose candidates are unknown."""
     evaluation, matched = _evaluate(index, results, limits)
     return replace(evaluation, misalignment=score_iou_correlation(matched))
 
 
-def _evaluate(index: DetectionIndex, results: Results, limits: Limits) -> tuple[Evaluation, Floats]:
+def _evaluate(index: DetectionIndex, results: DetectionRows, limits: Limits) -> tuple[Evaluation, Floats]:
     """Compute the metrics, and score and IoU [n, 2] of the true positives in the order of the results."""
     if not index.num_boxes:
         nothing = dict.fromkeys((*limits.names, "VOC07", "VOC12"))

@@ -8,7 +8,7 @@ import numpy as np
 
 from cledet.data.index import Bools, DetectionIndex, Floats
 from cledet.metrics.matching import Match, Overlaps, by_class, overlaps
-from cledet.metrics.results_file import Results
+from cledet.metrics.results_file import DetectionRows
 
 Operating = dict[str, float | None]
 """`conf`, and the `f1`, `precision` and `recall` of the detections that score at least this; None where F1 is 0."""
@@ -39,7 +39,7 @@ def best_confidences(o: Overlaps, match: Match) -> tuple[Operating, list[Operati
     ]
 
 
-def operating_point(index: DetectionIndex, results: Results) -> OperatingPoint | None:
+def operating_point(index: DetectionIndex, results: DetectionRows) -> OperatingPoint | None:
     """Find the confidence of the highest F1 over all classes at IoU 0.5; None without true positives.
 
     It lies midway to the next lower score, so that rounding drops no detection.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cledet.metrics.results_file import Results
+from cledet.metrics.results_file import DetectionRows
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCO's twelve metrics, in pycocotools' order."""
@@ -69,7 +69,7 @@ class EvaluatedDetections:
     """Detections of a split with their metrics."""
 
     evaluation: Evaluation
-    results: Results
+    results: DetectionRows
     unlabelled: str | None = None
     """Name of the split if it has no annotations, and therefore no metrics."""
     source: Path | None = None

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cledet.data.index import Bools, DetectionIndex, Floats, Ints
 from cledet.metrics.evaluation import LARGEST
-from cledet.metrics.results_file import Results
+from cledet.metrics.results_file import DetectionRows
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """COCO's IoU thresholds."""
@@ -174,7 +174,7 @@ class Overlaps:
         return pairs.where(ordered)
 
 
-def overlaps(index: DetectionIndex, results: Results, most: int | None = MAX_DETECTIONS) -> Overlaps:
+def overlaps(index: DetectionIndex, results: DetectionRows, most: int | None = MAX_DETECTIONS) -> Overlaps:
     """Pair the best `most` detections per image and class of a split, None for all, with its ground truths.
 
     Detections of classes that the split lacks are dropped. Raises ValueError for an image that it lacks.

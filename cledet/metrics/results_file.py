@@ -19,7 +19,7 @@ from cledet.data.formats.paths import open_regular_file
 from cledet.data.index import DetectionIndex
 from cledet.errors import UserError
 
-Results = NDArray[np.float64]
+DetectionRows = NDArray[np.float64]
 """Detections [D, 7] as pycocotools takes them: image id, x, y, w, h, score, category id."""
 
 
@@ -39,7 +39,7 @@ PART = 2**16
 OPENED, CUT = re.compile(rb"[ \t\r\n]*\["), re.compile(rb"},[ \t\r\n]*{")
 
 
-def read_results(path: Path, index: DetectionIndex) -> Results:
+def read_results(path: Path, index: DetectionIndex) -> DetectionRows:
     """Read detections from a file in COCO's results format.
 
     Raises UserError for another format, for numbers that are not finite, and for ids that the split does not have.
@@ -69,7 +69,7 @@ def read_results(path: Path, index: DetectionIndex) -> Results:
     return results
 
 
-def _decode(content: bytes) -> Results:
+def _decode(content: bytes) -> DetectionRows:
     """Decode the content of a file."""
     try:
         parts = _without_collector(lambda: [_columns(DECODER.decode(part)) for part in _parts(content)])
@@ -113,7 +113,7 @@ def _parts(content: bytes) -> Iterator[bytes]:
     yield b"[" + content[start:]
 
 
-def _columns(detections: Sequence[Detection]) -> Results:
+def _columns(detections: Sequence[Detection]) -> DetectionRows:
     """Convert detections to an array."""
     results = np.empty((len(detections), 7))
     for column, name in ((0, "image_id"), (5, "score"), (6, "category_id")):
@@ -123,7 +123,7 @@ def _columns(detections: Sequence[Detection]) -> Results:
     return results
 
 
-def encode_results(results: Results) -> bytes:
+def encode_results(results: DetectionRows) -> bytes:
     """Encode detections in COCO's results format, unrounded, so that `read_results` restores them exactly."""
     images, categories = (results[:, column].astype(np.int64).tolist() for column in (0, 6))
     boxes, scores = results[:, 1:5].tolist(), results[:, 5].tolist()

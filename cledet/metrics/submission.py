@@ -6,7 +6,7 @@ import io
 import re
 import zipfile
 
-from cledet.metrics.results_file import Results, encode_results
+from cledet.metrics.results_file import DetectionRows, encode_results
 
 
 def submission_name(split: str, algorithm: str) -> str:
@@ -18,7 +18,7 @@ def submission_name(split: str, algorithm: str) -> str:
     return f"detections_{testset}_{re.sub('[^A-Za-z0-9.-]+', '-', algorithm).strip('-') or 'cledet'}_results"
 
 
-def zip_submission(results: Results, name: str) -> bytes:
+def zip_submission(results: DetectionRows, name: str) -> bytes:
     """Zip the detections as name.json in COCO's results format, unrounded."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -18,7 +18,8 @@ from cledet.data.dataset import Batch
 from cledet.data.images import read_image
 from cledet.data.index import DetectionIndex
 from cledet.evaluation.evaluator import nms_options
-from cledet.inference.predictor import Detections, Predictor
+from cledet.inference.predictor import Predictor
+from cledet.inference.results import Results
 from cledet.models.checkpoint import load_checkpoint
 from cledet.visualization.draw import draw_detections, hatch, resized, write_picture
 
@@ -45,7 +46,7 @@ def save_val_previews(run: Path, val: DetectionIndex, settings: TrainSettings, d
 def save_detections(predictor: Predictor, index: DetectionIndex, path: Path, count: int = 12, columns: int = 4) -> None:
     """Write a sheet of `count` evenly spaced images of the split with their detections."""
     positions = np.unique(np.linspace(0, len(index) - 1, count).round().astype(int))
-    pictures = [fit_to_cell(predictor.predict(_image(index, i), None)).draw() for i in positions]
+    pictures = [fit_to_cell(predictor.predict(_image(index, i), None)).plot() for i in positions]
     write_picture(path, sheet(pictures, min(columns, len(pictures))))
 
 
@@ -65,7 +66,7 @@ def save_batch(batch: Batch, names: Sequence[str], path: Path, most: int = 16, c
     write_picture(path, sheet(pictures, min(columns, len(pictures))))
 
 
-def fit_to_cell(detections: Detections) -> Detections:
+def fit_to_cell(detections: Results) -> Results:
     """Resize an image and its detections to a cell of the sheet, so that captions stay legible."""
     image, scale = _fit_image(detections.image)
     return replace(detections, image=image, boxes=detections.boxes * scale)

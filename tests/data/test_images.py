@@ -388,3 +388,18 @@ def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path: Path, soon, 
         image_files(tmp_path / "pipe.jpg")
     with pytest.raises(UserError, match="no images"):
         image_files(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16"])
+def test_a_tall_image_is_converted_as_a_whole(tmp_path: Path, mode: str) -> None:
+    rng = np.random.default_rng(0)
+    if mode == "I;16":
+        image = Image.fromarray(rng.integers(0, 65536, (700, 5), dtype=np.uint16))
+        whole = np.repeat(np.round(np.asarray(image) / 257).astype(np.uint8)[:, :, None], 3, axis=2)
+    else:
+        image = Image.fromarray(rng.integers(0, 256, (700, 5, 3), dtype=np.uint8))
+        image = Image.merge("LAB", image.split()) if mode == "LAB" else image.convert(mode)
+        whole = np.asarray(image.convert("RGB"))
+    name = tmp_path / ("a.tif" if mode not in ("P", "1") else "a.png")
+    image.save(name)
+    assert np.array_equal(read_image(name), whole)

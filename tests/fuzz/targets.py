@@ -100,7 +100,7 @@ def use_checkpoint(folder: Path, rng: random.Random) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     for found in detector.predict(pixels, imgsz=64, conf=0.001, device="cpu"):
         json.dumps(found.to_dict())
-        found.draw()
+        found.plot()
 
 
 def use_foreign(folder: Path, rng: random.Random) -> None:

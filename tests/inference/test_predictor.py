@@ -19,7 +19,8 @@ from cledet.data.images import read_image
 from cledet.data.open import open_source
 from cledet.errors import UserError
 from cledet.evaluation.evaluator import nms_options
-from cledet.inference.predictor import Detections, picture_path
+from cledet.inference.predictor import picture_path
+from cledet.inference.results import Results
 from cledet.models.postprocess import detect
 from cledet.visualization.draw import class_color, draw_detections
 
@@ -102,7 +103,7 @@ def test_arrays_of_every_kind_are_converted_to_rgb(tiny_run, squares, kind):
         assert len(one) == 100
         assert torch.equal(one.boxes, other.boxes)
         assert torch.equal(one.scores, other.scores)
-        assert one.draw().shape == (80, 96, 3)
+        assert one.plot().shape == (80, 96, 3)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +177,6 @@ def test_captions_stay_inside_the_picture(box):
 
 def test_an_image_without_detections_is_unchanged():
     image = np.zeros((20, 30, 3), dtype=np.uint8)
-    none = Detections(None, image, torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), ("a",), (1,))
-    assert (none.draw() == image).all()
+    none = Results(None, image, torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), ("a",), (1,))
+    assert (none.plot() == image).all()
     assert none.to_dict()["detections"] == []

@@ -13,14 +13,16 @@ from pycocotools.cocoeval import COCOeval
 
 from cledet.data.index import DetectionIndex
 from cledet.evaluation.pycocotools_evaluator import coco_annotations
-from cledet.metrics.results_file import Results
+from cledet.metrics.results_file import DetectionRows
 
 
 @pytest.fixture(scope="session")
-def random_split() -> Callable[..., tuple[DetectionIndex, Results]]:
+def random_split() -> Callable[..., tuple[DetectionIndex, DetectionRows]]:
     """Makes a split and detections of it from a seed: crowds, equal boxes and scores, empty images, ids in disorder."""
 
-    def make(seed: int, images: int = 12, classes: int = 3, crowds: float = 0.15) -> tuple[DetectionIndex, Results]:
+    def make(
+        seed: int, images: int = 12, classes: int = 3, crowds: float = 0.15
+    ) -> tuple[DetectionIndex, DetectionRows]:
         rng = np.random.default_rng(seed)
         counts = rng.integers(0, 7, images)
         total = int(counts.sum())
@@ -53,7 +55,7 @@ def random_split() -> Callable[..., tuple[DetectionIndex, Results]]:
 def coco_matches() -> Callable[..., dict[int, tuple[np.ndarray, ...]]]:
     """pycocotools' own notes by label, of each class with objects: image ids [D], correct and ignored [T, D]."""
 
-    def matches(index: DetectionIndex, results: Results, area: str = "all", most: int = 100):
+    def matches(index: DetectionIndex, results: DetectionRows, area: str = "all", most: int = 100):
         truth, found = COCO(), COCO()
         truth.dataset = coco_annotations(index)
         keys = ("image_id", "category_id", "bbox", "score", "area")

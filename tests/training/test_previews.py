@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from cledet.data.dataset import Sample, collate
-from cledet.inference.predictor import Detections
+from cledet.inference.results import Results
 from cledet.training.previews import CELL, fit_to_cell, save_batch, sheet
 from cledet.visualization.draw import class_color, hatch
 
@@ -15,7 +15,7 @@ from cledet.visualization.draw import class_color, hatch
 def test_detections_move_with_their_image():
     """A 96x80 image fills a place of 480x400, less a margin of 8: by 4.9 = 392 / 80."""
     boxes = torch.tensor([[10.0, 20.0, 30.0, 40.0]])
-    found = Detections(None, np.zeros((80, 96, 3), np.uint8), boxes, torch.ones(1), torch.zeros(1, dtype=torch.int64),
+    found = Results(None, np.zeros((80, 96, 3), np.uint8), boxes, torch.ones(1), torch.zeros(1, dtype=torch.int64),
                        ("a",), (1,))  # fmt: skip
     placed = fit_to_cell(found)
     assert placed.image.shape == (392, 470, 3)

@@ -22,7 +22,7 @@ from cledet.metrics.bootstrap import (
 from cledet.metrics.coco import evaluate
 from cledet.metrics.evaluation import Evaluation
 from cledet.metrics.influence import leave_one_out
-from cledet.metrics.results_file import Results
+from cledet.metrics.results_file import DetectionRows
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class _Measured(NamedTuple):
     without: Floats  # [I] AP without each image
 
 
-def compare_runs(index: DetectionIndex, entries: Mapping[str, Results], repeats: int) -> RunComparison:
+def compare_runs(index: DetectionIndex, entries: Mapping[str, DetectionRows], repeats: int) -> RunComparison:
     """Compare sets of detections on the same resamples of the images. Raises ValueError for images the index lacks."""
     with Steps("comparing", len(entries) * len(index.classes)) as steps:
         measured = {name: _measure(index, results, repeats, steps) for name, results in entries.items()}
@@ -60,7 +60,7 @@ def compare_runs(index: DetectionIndex, entries: Mapping[str, Results], repeats:
     return RunComparison({name: one.evaluation for name, one in measured.items()}, differences)
 
 
-def _measure(index: DetectionIndex, results: Results, repeats: int, steps: Steps) -> _Measured:
+def _measure(index: DetectionIndex, results: DetectionRows, repeats: int, steps: Steps) -> _Measured:
     classes = match(index, results)
     weights = resamples(len(index), repeats, seed=0)
     samples = {matches.label: class_ap(matches, weights) for matches in classes}

@@ -11,7 +11,7 @@ import numpy as np
 from cledet.data.images import read_image
 from cledet.data.index import DetectionIndex
 from cledet.io.atomic import write_whole
-from cledet.metrics.results_file import Results
+from cledet.metrics.results_file import DetectionRows
 from cledet.visualization.draw import Image, draw_detections, hatch, resized
 
 HEIGHT = 420
@@ -21,7 +21,7 @@ HEAD = 28
 
 
 def save_side_by_side(
-    folder: Path, index: DetectionIndex, positions: list[int], entries: Mapping[str, Results], conf: float
+    folder: Path, index: DetectionIndex, positions: list[int], entries: Mapping[str, DetectionRows], conf: float
 ) -> int:
     """Write a PNG for each image that has a file, ground truth first, and return their number.
 
@@ -36,7 +36,7 @@ def save_side_by_side(
     return written
 
 
-def _panels(index: DetectionIndex, i: int, entries: Mapping[str, Results], conf: float) -> Image:
+def _panels(index: DetectionIndex, i: int, entries: Mapping[str, DetectionRows], conf: float) -> Image:
     image = read_image(str(index.paths[i]), index.size(i))
     scale = HEIGHT / image.shape[0]
     small = resized(image, scale)
@@ -58,7 +58,7 @@ def _draw_truth(image: Image, index: DetectionIndex, i: int, scale: float) -> Im
     return draw_detections(image, boxes[real], labels, [index.classes[label] for label in labels])
 
 
-def _draw_detections(image: Image, index: DetectionIndex, rows: Results, scale: float) -> Image:
+def _draw_detections(image: Image, index: DetectionIndex, rows: DetectionRows, scale: float) -> Image:
     rows = rows[np.argsort(-rows[:, 5], kind="stable")]
     boxes = np.concatenate([rows[:, 1:3], rows[:, 1:3] + rows[:, 3:5]], axis=1) * scale
     label_of = {category: label for label, category in enumerate(index.category_ids.tolist())}

@@ -13,7 +13,7 @@ import torch
 from cledet.data.index import DetectionIndex, Floats
 from cledet.evaluation.candidates import Candidates, to_results
 from cledet.metrics.bootstrap import Weights, match, weighted_ap
-from cledet.metrics.results_file import Results
+from cledet.metrics.results_file import DetectionRows
 from cledet.models.nms import NMSOptions, apply_nms
 
 PARAMETERS: dict[str, tuple[str, ...]] = {
@@ -87,7 +87,7 @@ class TrialRunner:
         return self.tried[post]
 
     @torch.inference_mode()
-    def detections(self, post: NMSOptions) -> tuple[Results, float]:
+    def detections(self, post: NMSOptions) -> tuple[DetectionRows, float]:
         """Apply a setting to all candidates; returns detections of the classes of the split, and seconds of NMS."""
         rows, seconds = [np.zeros((0, 7))], 0.0
         for image in self.candidates:

@@ -153,12 +153,14 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _images_below(folder: Path) -> list[str]:
-    """Find the images in a folder and its subfolders, sorted."""
-    if folder == folder.parent:
+    """Find the images in a folder and its subfolders, sorted; hidden subfolders are left out."""
+    real = folder.resolve()
+    if real == real.parent:
         raise UserError(f"a split is the whole file system, {folder}", "name the folder of its images")
     images, entries = [], 0
     for parent, folders, names in os.walk(folder):
         entries += len(folders) + len(names)
+        folders[:] = [name for name in folders if not name.startswith(".")]
         if entries > MAX_ENTRIES:
             message = f"the folder of a split, {folder}, holds more than {MAX_ENTRIES:,} files and folders"
             raise UserError(message, "name the folder of its images")

@@ -272,8 +272,9 @@ def test_lists_and_class_names_that_are_not_utf_8(yolo: Path) -> None:
     assert (error.kind, error.count) == ("entry", 2)
 
 
-def test_the_root_of_the_file_system_is_refused_as_a_split(yolo: Path) -> None:
-    (yolo / "data.yaml").write_text("train: /\nnames: [a, b]")
+@pytest.mark.parametrize("root", ["/", "/../", "../" * 40])
+def test_the_root_of_the_file_system_is_refused_as_a_split(yolo: Path, root: str) -> None:
+    (yolo / "data.yaml").write_text(f"train: {root}\nnames: [a, b]")
     with pytest.raises(UserError, match="a split is the whole file system, /"):
         open_source(yolo).index("train")
 
@@ -286,3 +287,11 @@ def test_a_folder_of_too_many_files_is_refused(yolo: Path, monkeypatch: pytest.M
     (yolo / "images/train/deep/notes.txt").touch()
     with pytest.raises(UserError, match=r"images/train, holds more than 3 files and folders \(name the folder"):
         open_source(yolo).index("train")
+
+
+def test_hidden_folders_are_left_out(yolo: Path) -> None:
+    before = len(open_source(yolo).index("train"))
+    image = next((yolo / "images" / "train").rglob("*.png"))
+    (image.parent / ".thumbnails").mkdir()
+    (image.parent / ".thumbnails" / "small.png").write_bytes(image.read_bytes())
+    assert len(open_source(yolo).index("train")) == before

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import torch
 
 from cledet.config.base import long_side
@@ -13,7 +14,8 @@ from cledet.config.train import TrainSettings
 from cledet.data.augment import Augment
 from cledet.data.dataset import DetectionDataset
 from cledet.data.index import DetectionIndex
-from cledet.data.loader import train_loader
+from cledet.data.loader import Loader
+from cledet.data.sampler import EpochBatches
 from cledet.distributed import collectives
 from cledet.distributed.devices import default_workers
 
@@ -32,15 +34,17 @@ def build_loader(
         augment=Augment(**{field.name: getattr(settings, field.name) for field in fields(Augment)}),
         seed=settings.seed,
     )
-    return train_loader(
-        dataset,
-        batch=settings.batch,
+    width, height = index.sizes.T
+    batches = EpochBatches(
+        len(index),
+        settings.batch,
+        seed=settings.seed,
         total_steps=total_steps,
         start_step=start_step,
-        seed=settings.seed,
-        workers=default_workers(settings.workers),
+        groups=(height > width).astype(np.int64),
         rank=collectives.rank(),
         world=collectives.world_size(),
         parts=settings.accumulate,
-        pin_memory=device.type == "cuda",
     )
+    workers = default_workers(settings.workers)
+    return Loader(dataset, batches, workers=workers, pin_memory=device.type == "cuda")

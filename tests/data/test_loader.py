@@ -21,8 +21,9 @@ import torch
 from cledet.data import loader as loader_module
 from cledet.data.augment import Augment
 from cledet.data.dataset import Batch, DetectionDataset
-from cledet.data.loader import eval_loader, train_loader
+from cledet.data.loader import Loader, eval_loader
 from cledet.data.open import open_source
+from cledet.data.sampler import EpochBatches
 from cledet.errors import ProcessFailed, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +36,22 @@ ALL = Augment(
 @pytest.fixture(scope="module")
 def dataset(squares: Path) -> DetectionDataset:
     return DetectionDataset(open_source(squares).index("train"), short=64, long=96, augment=ALL, seed=5)
+
+
+def train_loader(
+    dataset: DetectionDataset,
+    *,
+    batch: int,
+    total_steps: int,
+    start_step: int = 0,
+    seed: int = 0,
+    workers: int = 0,
+    **shares: int,
+) -> Loader:
+    batches = EpochBatches(
+        len(dataset), batch, seed=seed, total_steps=total_steps, start_step=start_step, **shares  # type: ignore[arg-type]
+    )  # fmt: skip
+    return Loader(dataset, batches, workers=workers)
 
 
 def load(dataset: DetectionDataset, **options: int) -> list[Batch]:
@@ -275,12 +292,13 @@ exec "$@"
 PROGRAM = """
 import sys
 from cledet.data.dataset import DetectionDataset
-from cledet.data.loader import train_loader
+from cledet.data.loader import Loader
 from cledet.data.open import open_source
+from cledet.data.sampler import EpochBatches
 from cledet.errors import UserError
 dataset = DetectionDataset(open_source(sys.argv[1]).index("train"), short=320, long=400)
 try:
-    list(train_loader(dataset, batch=4, total_steps=3, workers=2))
+    list(Loader(dataset, EpochBatches(len(dataset), 4, seed=0, total_steps=3), workers=2))
 except UserError as error:
     sys.exit(str(error))
 """

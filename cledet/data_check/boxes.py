@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cledet.data.formats.annotation_errors import ERROR_KINDS
-from cledet.data.index import Bools, DetectionIndex, Floats, Ints
+from cledet.data.index import Bools, DetectionIndex, Ints
 from cledet.data_check.findings import (
     Example,
     Finding,
@@ -15,6 +15,7 @@ from cledet.data_check.findings import (
     describe_box,
     image_example,
 )
+from cledet.metrics.matching import box_iou
 
 SLACK = 1.0
 """Pixels by which a box may reach over the edge of its image."""
@@ -80,7 +81,7 @@ def near_duplicates(index: DetectionIndex, threshold: float = NEAR) -> tuple[Int
         close = xywh[second, 0] - xywh[first, 0] < (1 - threshold) * xywh[first, 2]
         close &= (images[first] == images[second]) & (labels[first] == labels[second])
         first, second = first[close], second[close]
-        same = _iou(xywh[first], xywh[second]) > threshold
+        same = box_iou(xywh[first], xywh[second]) > threshold
         pairs.append(np.sort(rows[np.stack([first[same], second[same]])], axis=0))
     earlier, later = np.concatenate(pairs, axis=1)
     order = np.lexsort((later, earlier))
@@ -107,11 +108,3 @@ def _unlabelled(split: str, index: DetectionIndex) -> list[Finding]:
     severity: Severity = "warning" if 2 * len(empty) > len(index) else "note"
     words = ("image has no box: background only", "images have no box: background only")
     return collect(severity, "unlabelled", split, empty, words, lambda image: image_example(index, image))
-
-
-def _iou(a: Floats, b: Floats) -> Floats:
-    """Compute the IoU [n] of boxes xywh [n, 4] row by row; areas must be positive."""
-    low = np.maximum(a[:, :2], b[:, :2])
-    high = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
-    intersection = np.clip(high - low, 0, None).prod(axis=1)
-    return np.asarray(intersection / (a[:, 2:].prod(axis=1) + b[:, 2:].prod(axis=1) - intersection))

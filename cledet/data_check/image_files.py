@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,7 @@ BATCH = 1000
 Digests = npt.NDArray[np.bytes_]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ImageFiles:
+class ImageFiles(NamedTuple):
     """Results of reading F files, in columns."""
 
     paths: npt.NDArray[np.str_]

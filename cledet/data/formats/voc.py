@@ -63,22 +63,18 @@ def is_voc(folder: Path) -> bool:
 def find_voc(folder: Path) -> dict[str, tuple[str, ...]]:
     """Find the lists of each split in a VOC folder, or in a folder of VOC2007, VOC2012 ...; empty if it is neither.
 
-    With several years, a split combines the lists of the same name.
+    A folder's splits are its lists except those of a single class, else one undivided split. With several years, a
+    split combines the lists of the same name.
     """
-    if is_voc(folder):
-        return find_lists(folder)
+    parts = [folder] if is_voc(folder) else sorted(entry for entry in folder.glob("VOC[0-9]*") if is_voc(entry))
     splits: dict[str, tuple[str, ...]] = {}
-    for part in sorted(entry for entry in folder.glob("VOC[0-9]*") if is_voc(entry)):
-        for split, lists in find_lists(part).items():
-            splits[split] = (*splits.get(split, ()), *(f"{part.name}/{name}" for name in lists))
+    for part in parts:
+        year = "" if part == folder else f"{part.name}/"
+        stems = {file.stem for file in (part / "ImageSets" / "Main").glob("*.txt") if file.is_file()}
+        names = sorted(stem for stem in stems if "_" not in stem or stem.rpartition("_")[2] not in stems)
+        for split in names or [UNDIVIDED_SPLIT]:
+            splits[split] = (*splits.get(split, ()), f"{year}{split}")
     return splits
-
-
-def find_lists(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Find the splits of one VOC folder: its lists except those of a single class, else one undivided split."""
-    stems = {file.stem for file in (folder / "ImageSets" / "Main").glob("*.txt") if file.is_file()}
-    splits = sorted(stem for stem in stems if "_" not in stem or stem.rpartition("_")[2] not in stems)
-    return {stem: (stem,) for stem in splits} or {UNDIVIDED_SPLIT: (UNDIVIDED_SPLIT,)}
 
 
 def read_xml(file: Path, classes: Sequence[str], errors: ErrorLog) -> tuple[tuple[int, int], Floats] | None:

@@ -84,12 +84,7 @@ class Scene:
 
 
 def augment_scene(
-    scene: Scene,
-    read: Callable[[int], Scene],
-    images: int,
-    limits: Limits,
-    augment: Augment,
-    rng: np.random.Generator,
+    scene: Scene, read: Callable[[int], Scene], images: int, limits: Limits, augment: Augment, rng: np.random.Generator
 ) -> Scene:
     """Augment a scene and resize it to the network's resolution.
 

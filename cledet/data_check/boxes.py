@@ -6,15 +6,7 @@ import numpy as np
 
 from cledet.data.formats.annotation_errors import ERROR_KINDS
 from cledet.data.index import Bools, DetectionIndex, Ints
-from cledet.data_check.findings import (
-    Example,
-    Finding,
-    Severity,
-    box_example,
-    collect,
-    describe_box,
-    image_example,
-)
+from cledet.data_check.findings import Example, Finding, Severity, box_example, collect, describe_box, image_example
 from cledet.metrics.matching import box_iou
 
 SLACK = 1.0

@@ -34,10 +34,7 @@ class ImageFiles(NamedTuple):
 
 
 def read_files(
-    indices: Sequence[DetectionIndex],
-    *,
-    threads: int,
-    progress: Callable[[int, int], None] | None = None,
+    indices: Sequence[DetectionIndex], *, threads: int, progress: Callable[[int, int], None] | None = None
 ) -> tuple[ImageFiles, list[Ints]]:
     """Read and decode every image file of these splits once.
 

@@ -98,11 +98,7 @@ def find_coco(folder: Path) -> dict[str, tuple[Path, Path | None]]:
 
 
 def read_coco(
-    file: Path,
-    images: Path | None = None,
-    names: Sequence[str] = (),
-    split: str = "",
-    root: Path | None = None,
+    file: Path, images: Path | None = None, names: Sequence[str] = (), split: str = "", root: Path | None = None
 ) -> DetectionIndex:
     """Read one annotation file; without `images`, its image folder is searched for.
 
@@ -201,11 +197,7 @@ def _load_entrywise(file: Path, data: bytes, errors: ErrorLog) -> Content:
 
 
 def _convert(
-    entries: list[Any],
-    kind: type[Record],
-    key: str,
-    errors: ErrorLog,
-    sizes: dict[Any, tuple[Any, Any]] | None = None,
+    entries: list[Any], kind: type[Record], key: str, errors: ErrorLog, sizes: dict[Any, tuple[Any, Any]] | None = None
 ) -> list[Record]:
     """Convert the well-formed entries of the list `key` to records, and log the others.
 

@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -65,6 +65,7 @@ class DataFile(BaseModel, Generic[Split]):
     train: Split | None = None
     val: Split | None = None
     test: Split | None = None
+    format: str = ""
     path: str = "."
     names: Names = ()
     outside: bool = False
@@ -80,8 +81,6 @@ class DataFile(BaseModel, Generic[Split]):
 class CocoFile(DataFile[Annotated[CocoSplit, BeforeValidator(_split)]]):
     """The keys of a COCO data set's YAML file."""
 
-    format: Literal["coco"] = "coco"
-
     def reader(self, root: Path) -> CocoFiles:
         """Return the reader of the data set, with paths relative to `root`."""
         splits = {name: split.files(root) for name, split in self.splits().items()}
@@ -90,8 +89,6 @@ class CocoFile(DataFile[Annotated[CocoSplit, BeforeValidator(_split)]]):
 
 class VocFile(DataFile[Names]):
     """The keys of a VOC data set's YAML file; a split is one list of ImageSets/Main, or several."""
-
-    format: Literal["voc"] = "voc"
 
     def reader(self, root: Path) -> VocFolder:
         """Return the reader of the data set in the folder `root`; without splits in the YAML, those of its lists."""
@@ -102,7 +99,6 @@ class YoloFile(DataFile[Names]):
     """The keys of an Ultralytics data.yaml; a split is a folder of images, a list of images, or several of them."""
 
     model_config = ConfigDict(extra="ignore")
-    format: Literal["yolo"] = "yolo"
     nc: Annotated[int, Field(ge=0, le=MOST_CLASSES)] | None = None
     kpt_shape: list[int] | None = None
 
@@ -119,11 +115,7 @@ class YoloFile(DataFile[Names]):
         return YoloFolder(splits, names, None if self.outside else root, self.kpt_shape is not None)
 
 
-FORMATS: dict[str, type[CocoFile] | type[VocFile] | type[YoloFile]] = {
-    "coco": CocoFile,
-    "voc": VocFile,
-    "yolo": YoloFile,
-}
+FORMATS: dict[str, type[CocoFile | VocFile | YoloFile]] = {"coco": CocoFile, "voc": VocFile, "yolo": YoloFile}
 
 
 def read_datafile(file: Path, home: Path | None = None) -> tuple[Reader, tuple[str, ...]]:

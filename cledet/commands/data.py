@@ -48,9 +48,9 @@ def download(
 
 def list_sets(json: Json = False) -> None:
     """List the data sets that come with the package, and whether each is downloaded."""
-    from cledet.data.download.download import listing
+    from cledet.data.download.archives import SHIPPED, open_set
 
-    sets = listing()
+    sets = [open_set(name).to_dict() for name in SHIPPED]
     if json:
         show_json(sets)
         return

@@ -36,11 +36,6 @@ class DataSource:
         """Return the names of the splits."""
         return tuple(self.reader.splits)
 
-    @property
-    def summary(self) -> str:
-        """Return name, format and splits in one line."""
-        return f"{self.name}: {self.reader.format}, {', '.join(self.splits)}"
-
     def find(self, split: str) -> str | None:
         """Match a split name to an existing split ("val" also matches "valid" and "val2017"); None without a match.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,18 +84,7 @@ def _classes(splits: Sequence[Statistics], complete: bool) -> Table:
         half = SHOWN_CLASSES // 2
         omitted = [f"... {len(rows) - 2 * half} more", *[None] * 2 * len(splits)]
         rows = [*rows[:half], omitted, *rows[-half:]]
-    return Table(_imbalance(names, total), columns, rows)
-
-
-def _imbalance(names: Sequence[str], total: Mapping[str, int]) -> str:
-    """Format the number of classes, and the ratio of the largest class to the smallest non-empty one."""
-    used = [name for name in names if total[name]]
-    title = "1 class" if len(names) == 1 else f"{len(names)} classes"
-    if len(used) < 2:
-        return title
-    ratio = total[used[0]] / total[used[-1]]
-    times = f"{ratio:,.{0 if ratio >= 100 else 1}f}".removesuffix(".0")
-    return f"{title}: {used[0]} has {times} times the boxes of {used[-1]}"
+    return Table("1 class" if len(names) == 1 else f"{len(names)} classes", columns, rows)
 
 
 def _sizes(splits: Sequence[Statistics], imgsz: int) -> Table:

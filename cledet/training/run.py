@@ -201,7 +201,7 @@ def load_task(settings: TrainSettings) -> Task:
 
 def _load_task(settings: TrainSettings) -> Task:
     source = open_source(settings.data)
-    say(source.summary)
+    say(f"{source.name}: {source.reader.format}, {', '.join(source.splits)}")
     train = load_index(source, settings.split)
     if settings.val_split == "none":
         return Task(train=train, val=None)

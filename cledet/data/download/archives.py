@@ -99,8 +99,14 @@ class DataSet:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the data set as plain values, for JSON."""
-        archives = [archive.model_dump(exclude_none=True) for archive in self.archives]
-        return {"name": self.name, "folder": str(self.root), "archives": archives, "yaml": str(self.copy or self.file)}
+        return {
+            "name": self.name,
+            "folder": str(self.root),
+            "bytes": sum(archive.bytes for archive in self.archives),
+            "state": "begun" if self.work.exists() else "there" if self.complete else "not there",
+            "archives": [archive.model_dump(exclude_none=True) for archive in self.archives],
+            "yaml": str(self.copy or self.file),
+        }
 
     def target(self, archive: Archive) -> Path:
         """Return the folder an archive is extracted to."""

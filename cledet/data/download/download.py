@@ -7,9 +7,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from cledet.data.download.archives import SHIPPED, Archive, DataSet, open_set
+from cledet.data.download.archives import Archive, DataSet
 from cledet.data.download.extract import refuse_full_disk, unpack
 from cledet.data.download.fetch import Phase, fetch, partial_file, verify
 from cledet.data.shapes.dataset import shapes_folder
@@ -43,20 +42,6 @@ def download(chosen: DataSet, phase: Phase, *, keep: bool = False) -> bool:
         where = error.filename2 or error.filename or chosen.top
         raise UserError(f"{where} could not be written: {error.strerror or error}", ELSEWHERE) from error
     return done
-
-
-def listing() -> list[dict[str, Any]]:
-    """Return name, folder, archive bytes and state of each shipped data set."""
-    return [
-        {
-            "name": shipped.name,
-            "folder": str(shipped.root),
-            "bytes": sum(archive.bytes for archive in shipped.archives),
-            "state": "begun" if shipped.work.exists() else "there" if shipped.complete else "not there",
-            "yaml": str(shipped.file),
-        }
-        for shipped in map(open_set, SHIPPED)
-    ]
 
 
 def _fetch_all(chosen: DataSet, phase: Phase, keep: bool) -> bool:

@@ -71,7 +71,8 @@ download: https://example.org/x.zip
 def test_a_data_yaml(yolo: Path, name: str) -> None:
     (yolo / name).write_text(DATA)
     source = open_source(yolo / name)
-    assert source.summary == f"{'set' if name == 'data.yaml' else 'other'}: YOLO, train, val"
+    assert (source.name, source.reader.format) == ("set" if name == "data.yaml" else "other", "YOLO")
+    assert source.splits == ("train", "val")
     assert source.index("train").classes == ("cat", "dog")
     assert len(source.index("train")) == 2
 

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from functools import partial
@@ -66,6 +67,9 @@ class Loader(DataLoader[Sample]):
             if isinstance(error.__cause__, UserError | ProcessFailed):  # raised by the signal handler below
                 raise error.__cause__ from None
             raise _readable(error) from None
+        except (EOFError, ConnectionError):  # a worker ended between announcing a batch and sending it
+            time.sleep(5)  # until the signal of its end raises the reason
+            raise
 
 
 def _watch_workers() -> None:

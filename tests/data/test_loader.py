@@ -220,6 +220,21 @@ def test_a_killed_worker_is_a_readable_error(dataset: DetectionDataset) -> None:
     assert it.value.__cause__ is None
 
 
+def test_a_worker_killed_while_it_sends_a_batch_is_a_readable_error(dataset: DetectionDataset, monkeypatch) -> None:
+    loader = train_loader(dataset, batch=2, total_steps=1000, workers=1)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = loader._iterator._workers  # type: ignore[union-attr]
+
+    def broken(*_: object, **__: object) -> None:
+        threading.Timer(0.5, os.kill, (worker.pid, signal.SIGKILL)).start()
+        raise ConnectionResetError
+
+    monkeypatch.setattr(loader._iterator._data_queue, "get", broken)  # type: ignore[union-attr]
+    with pytest.raises(ProcessFailed, match=r"failed: pid \d+ is killed by signal: Killed"):
+        list(batches)
+
+
 def test_a_worker_that_exits_is_a_readable_error(dataset: DetectionDataset) -> None:
     loader = train_loader(Ending(dataset.index, short=64, long=96), batch=2, total_steps=3, workers=1)
     with pytest.raises(ProcessFailed, match="exited unexpectedly with exit code 3"):

@@ -9,7 +9,7 @@ import numpy as np
 
 from cledet.data.index import DetectionIndex, Floats
 from cledet.metrics.average_precision import RECALLS, mean, precision_at
-from cledet.metrics.confidence import NOWHERE, best_confidences
+from cledet.metrics.confidence import best_confidences
 from cledet.metrics.evaluation import Evaluation, Limits, Metrics
 from cledet.metrics.matching import THRESHOLDS, Overlaps, overlaps
 from cledet.metrics.results_file import DetectionRows
@@ -29,20 +29,16 @@ def evaluate(
     With `correlation`, for detections whose candidates are unknown, `misalignment` is computed too. All metrics of a
     split without boxes are None.
     """
-    if not index.num_boxes:
-        nothing = dict.fromkeys((*limits.names, "VOC07", "VOC12"))
-        unknown = score_iou_correlation(np.zeros((0, 2))) if correlation else None
-        return Evaluation(nothing, dict.fromkeys(index.classes, nothing | NOWHERE), NOWHERE, misalignment=unknown)
     o = overlaps(index, results, most=None)
     voc = dict(zip(("VOC07", "VOC12"), voc_aps(o, o.same)))
     o = o.best(limits.max_dets[-1])
     coco = coco_metrics(o, limits)
     match = o.match()
     overall, best = best_confidences(o, match)
-    per_class: dict[str, Metrics] = {}
-    for k, name in enumerate(index.classes):
-        own = {key: values[k] for key, values in voc.items()}
-        per_class[name] = {**coco[name], **own, **best[k]}
+    per_class = {
+        name: {**coco[name], **{key: values[k] for key, values in voc.items()}, **best[k]}
+        for k, name in enumerate(index.classes)
+    }
     means = {key: mean(np.array(values, dtype=np.float64)) for key, values in voc.items()}
     positives = np.flatnonzero(match.correct)
     positives = positives[np.argsort(o.row[positives])]  # in the order of the results

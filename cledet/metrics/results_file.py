@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -34,7 +32,6 @@ class Detection(msgspec.Struct, gc=False):
     score: float
 
 
-T = TypeVar("T")
 DECODER, ENCODER = msgspec.json.Decoder(list[Detection]), msgspec.json.Encoder()
 PART = 2**16
 """Bytes per chunk of the decoder."""
@@ -49,8 +46,6 @@ def read_results(path: Path, index: DetectionIndex) -> DetectionRows:
     try:
         with open(path, "rb", opener=open_regular_file) as file:
             results = _decode(file.read())
-    except FileNotFoundError:
-        raise UserError(f"there is no predictions file {path}", "check the path") from None
     except OSError as error:
         raise UserError(f"the predictions file {path} cannot be read: {error.strerror}", "check the path") from None
     except (ValueError, RecursionError) as error:
@@ -74,10 +69,9 @@ def read_results(path: Path, index: DetectionIndex) -> DetectionRows:
 def _decode(content: bytes) -> DetectionRows:
     """Decode the content of a file."""
     try:
-        parts = _without_collector(lambda: [_columns(DECODER.decode(part)) for part in _parts(content)])
+        return np.concatenate([_columns(DECODER.decode(part)) for part in _parts(content)])
     except (msgspec.DecodeError, RecursionError):  # json also accepts NaN, and its errors name the place in the file
         return _columns(msgspec.convert(json.loads(content), list[Detection]))
-    return np.concatenate(parts)
 
 
 def _parts(content: bytes) -> Iterator[bytes]:
@@ -110,7 +104,7 @@ def encode_results(results: DetectionRows) -> bytes:
     """Encode detections in COCO's results format, unrounded, so that `read_results` restores them exactly."""
     images, categories = (results[:, column].astype(np.int64).tolist() for column in (0, 6))
     boxes, scores = results[:, 1:5].tolist(), results[:, 5].tolist()
-    return _without_collector(lambda: ENCODER.encode(list(map(Detection, images, categories, boxes, scores))))
+    return ENCODER.encode(list(map(Detection, images, categories, boxes, scores)))
 
 
 def submission_name(split: str, algorithm: str) -> str:
@@ -128,14 +122,3 @@ def zip_submission(results: DetectionRows, name: str) -> bytes:
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(f"{name}.json", encode_results(results))
     return content.getvalue()
-
-
-def _without_collector(work: Callable[[], T]) -> T:
-    """Call `work` with the garbage collector off, which would traverse half a million new tuples repeatedly."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        return work()
-    finally:
-        if was_on:
-            gc.enable()

@@ -38,7 +38,7 @@ def plots(analysis: Analysis) -> Iterator[tuple[str, bytes]]:
 
 def errors(analysis: Analysis) -> Figure:
     """Plot the cost of each kind of error."""
-    figure, axes = _figure()
+    figure, axes = _figure("What AP50 is lost to")
     costs, counts = analysis.errors.cost, analysis.errors.counts
     names = [*KINDS, *SPECIAL]
     places = [*range(len(KINDS)), *(len(KINDS) + 0.6 + i for i in range(len(SPECIAL)))]
@@ -51,12 +51,12 @@ def errors(analysis: Analysis) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(0, max(1.32 * max(values), 0.01))
     axes.set_xlabel("AP50 gained if all errors of the kind were corrected (number of errors)")
-    return _titled(figure, axes, "What AP50 is lost to")
+    return figure
 
 
 def precision_recall(analysis: Analysis) -> Figure:
     """Plot precision over recall at IoU 0.5."""
-    figure, axes = _figure(TALL)
+    figure, axes = _figure("Precision and recall at IoU 0.5", TALL)
     precision = analysis.curves.precision_at[:-1]
     known = precision[analysis.curves.objects[:-1] > 0]
     average = known.mean(axis=0) if len(known) else np.zeros(len(RECALLS))
@@ -65,12 +65,12 @@ def precision_recall(analysis: Analysis) -> Figure:
     axes.plot(RECALLS, average, color="k", linewidth=2.4, label=f"mean of classes  {ap50:.3f}")
     _unit(axes, "recall", "precision at that recall or more")
     _legend(axes, "AP50")
-    return _titled(figure, axes, "Precision and recall at IoU 0.5")
+    return figure
 
 
 def f1(analysis: Analysis) -> Figure:
     """Plot F1 over confidence; for all classes together also precision and recall."""
-    figure, axes = _figure(TALL)
+    figure, axes = _figure("F1 at IoU 0.5", TALL)
     curves = analysis.curves
     best = curves.f1.max(axis=1)
     _classes(axes, analysis, curves.confidence, curves.f1[:-1], best[:-1])
@@ -83,7 +83,7 @@ def f1(analysis: Analysis) -> Figure:
     _unit(axes, f"confidence threshold; best {analysis.confidence:.3g}", "F1")
     axes.set_xlim(curves.confidence[0], curves.confidence[-1])
     _legend(axes, "best F1")
-    return _titled(figure, axes, "F1 at IoU 0.5")
+    return figure
 
 
 def size(analysis: Analysis) -> Figure:
@@ -100,7 +100,7 @@ def reliability(analysis: Analysis) -> Figure:
     """Plot precision over confidence, and the number of detections."""
     data = analysis.calibration
     assert data is not None
-    figure, axes = _figure()
+    figure, axes = _figure(f"Reliability: expected calibration error {data.ece:.3f}")
     middles, known = (np.arange(BINS) + 0.5) / BINS, np.flatnonzero(data.count)
     low, high = np.sort([data.precision[known], data.confidence[known]], axis=0)
     axes.bar(middles[known], data.precision[known], width=0.9 / BINS, color=BLUE, label="precision")
@@ -113,7 +113,7 @@ def reliability(analysis: Analysis) -> Figure:
     axes.set_xticks(middles, names, fontsize=9.5)
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="precision at IoU 0.5", xlabel="confidence, in ten bins; detections")
     axes.legend(fontsize=9.5, loc="upper left", frameon=False)
-    return _titled(figure, axes, f"Reliability: expected calibration error {data.ece:.3f}")
+    return figure
 
 
 def confusion(analysis: Analysis) -> Figure:
@@ -121,7 +121,8 @@ def confusion(analysis: Analysis) -> Figure:
     matrix, names = analysis.confusion.matrix, [*map(_plain, analysis.index.classes), "background"]
     count, few, numbers = len(names), len(names) <= FEW + 1, len(names) <= MOST + 1
     side = 5.4 if few else 8.6 if numbers else min(9.5 + 0.03 * max(count - 81, 0), 16)
-    figure, axes = _figure(side * 0.95, side * (1.1 if few else 0.96))
+    title = f"Confusion from confidence {analysis.confidence:.3g} on"
+    figure, axes = _figure(title, side * 0.95, side * (1.1 if few else 0.96))
     shares = matrix / np.maximum(matrix.sum(axis=0), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     font = 11 if few else 9 if numbers else max(60 * (side - 2.2) / count, 3.5)
@@ -133,12 +134,12 @@ def confusion(analysis: Analysis) -> Figure:
         color = "w" if shares[row, column] > 0.6 else "k"
         text = axes.text(column, row, _short(matrix[row, column]), ha="center", va="center", fontsize=font - 1)
         text.set(color=color, in_layout=False)  # it is inside the axes, so layout can skip it
-    return _titled(figure, axes, f"Confusion from confidence {analysis.confidence:.3g} on")
+    return figure
 
 
 def _slices(slices: Sequence[Slice], label: str, title: str) -> Figure:
     """Plot bars of AP and AP50 for each bin, with its number of objects."""
-    figure, axes = _figure(3.8)
+    figure, axes = _figure(title, 3.8)
     places = np.arange(len(slices))
     for shift, name, color, hatch in ((-0.2, "AP", BLUE, ""), (0.2, "AP50", LIGHT, "//")):
         values = [getattr(one, name) for one in slices]
@@ -153,7 +154,7 @@ def _slices(slices: Sequence[Slice], label: str, title: str) -> Figure:
     axes.set_ylim(0, min(1.12, max([one.AP50 or 0 for one in slices]) * 1.25 + 0.05))
     axes.set_xlabel(label)
     axes.legend(fontsize=10, frameon=False, ncols=2, loc="upper left")
-    return _titled(figure, axes, title)
+    return figure
 
 
 def _classes(axes: Axes, analysis: Analysis, x: Floats, rows: Floats, metric: Floats) -> None:
@@ -175,14 +176,11 @@ def _classes(axes: Axes, analysis: Analysis, x: Floats, rows: Floats, metric: Fl
         axes.plot([], [], color=LIGHT, linewidth=0.7, label=f"{len(order) - len(named)} other classes")
 
 
-def _figure(height: float = HEIGHT, width: float = WIDTH) -> tuple[Figure, Axes]:
+def _figure(title: str, height: float = HEIGHT, width: float = WIDTH) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _titled(figure: Figure, axes: Axes, text: str) -> Figure:
-    axes.set_title(text, fontsize=12, fontweight="bold", loc="left")
-    return figure
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=12, fontweight="bold", loc="left")
+    return figure, axes
 
 
 def _unit(axes: Axes, x: str, y: str) -> None:

@@ -137,29 +137,16 @@ def _heat(axes: Axes, explanation: Explanation, name: str, title: str) -> tuple[
 
 
 def _note(axes: Axes, explanation: Explanation) -> None:
-    """Write the source of the objects, the settings and the mean distance of the peaks."""
+    """Write the name of the image, the source of the objects and the components in the place of a sixth panel."""
     axes.axis("off")
-    objects, settings = explanation.objects, explanation.settings
-    source = f"{len(objects.boxes)} object{'' if len(objects.boxes) == 1 else 's'} annotated in {objects.source}"
-    if not objects.source:
-        source = f"No annotations: the model's own detections of score {SHOWN_SCORE:g} or more are used as objects"
-        source += f" ({len(objects.boxes)})"
-    lines = [
-        source,
-        f"Components on in training: {ablation_name(explanation.components).replace(',', ', ')}",
-        *(f"{name.replace('_', ' ')}: {getattr(settings, name)}" for name in explanation.options),
-    ]
-    distances = explanation.peak_distances()
-    distances = distances[~distances.isnan()]
-    if len(distances):
-        lines.append(
-            "The mean distance between the best classified and the best localized position of an object (4, 5) is "
-            f"{float(distances.mean()):.2f} times the object's size (the square root of its area)."
-        )
-    text = "\n\n".join(textwrap.fill(printable(line), 62) for line in lines)
-    axes.text(0, 1, text, va="top", fontsize=11, linespacing=1.3, parse_math=False, transform=axes.transAxes)
-    title = explanation.path.name if explanation.path is not None else "The image"
-    axes.set_title(textwrap.fill(printable(title), 50), fontsize=12, fontweight="bold", loc="left", parse_math=False)
+    count, source = len(explanation.objects.boxes), explanation.objects.source
+    objects = f"{count} object{'' if count == 1 else 's'} annotated in {source}"
+    if not source:
+        objects = f"the model's own detections of score {SHOWN_SCORE:g} or more are used as objects ({count})"
+    name = explanation.path.name if explanation.path is not None else "The image"
+    components = ablation_name(explanation.components).replace(",", ", ")
+    text = printable(f"{name}: {objects}. Components on in training: {components}.")
+    axes.text(0, 1, textwrap.fill(text, 62), va="top", fontsize=11, parse_math=False, transform=axes.transAxes)
 
 
 def _empty(axes: Axes, text: str) -> None:

@@ -140,52 +140,56 @@ def weighted_mean(boxes, weights, pick):
 
 
 @script()
-def removed(remaining, iou, bound):
-    """Remove the boxes whose IoU exceeds the bound."""
-    return op.Where(op.Greater(iou, bound), -1.0, remaining)
+def removed(remaining, iou, near):
+    """Remove the boxes that are near the pick."""
+    return op.Where(near, -1.0, remaining)
 
 
 @script()
-def gaussian(remaining, iou, bound):
+def gaussian(remaining, iou, near):
     """Decay scores by a Gaussian of the IoU."""
     own = op.Max(iou, 0.0)
     return op.Mul(remaining, op.Exp(op.Div(op.Neg(op.Mul(own, own)), SIGMA)))
 
 
 @script()
-def linear(remaining, iou, bound):
-    """Decay scores by 1 - IoU where the IoU exceeds the bound."""
-    return op.Mul(remaining, op.Where(op.Greater(iou, bound), op.Sub(1.0, iou), 1.0))
+def linear(remaining, iou, near):
+    """Decay the scores of the boxes that are near the pick by 1 - IoU."""
+    return op.Mul(remaining, op.Where(near, op.Sub(1.0, iou), 1.0))
 
 
 @script()
-def unmoved(boxes, scores, remaining, iou, pick, bound):
+def unmoved(boxes, scores, remaining, iou, near, pick):
     """Return the box [1, 4] of the pick."""
     return op.Gather(boxes, pick)
 
 
 @script()
-def cluster_mean(boxes, scores, remaining, iou, pick, bound):
-    """Compute the mean [1, 4] of the pick and the boxes that it removes, weighted by score."""
-    others = op.Where(op.And(op.Greater(iou, bound), op.Greater(remaining, 0.0)), scores, 0.0)
+def cluster_mean(boxes, scores, remaining, iou, near, pick):
+    """Compute the mean [1, 4] of the pick and the remaining boxes near it, weighted by score."""
+    others = op.Where(op.And(near, op.Greater(remaining, 0.0)), scores, 0.0)
     return weighted_mean(boxes, op.ScatterElements(others, pick, op.Gather(scores, pick)), pick)
 
 
 @script()
-def vote(boxes, scores, remaining, iou, pick, bound):
+def vote(boxes, scores, remaining, iou, near, pick):
     """Compute the mean [1, 4] of the boxes whose IoU exceeds VOTERS_IOU, weighted by the scores before any decay."""
     return weighted_mean(boxes, op.Where(op.Greater(iou, VOTERS_IOU), scores, 0.0), pick)
 
 
 def greedy(overlap: Any, options: NMSOptions, *, decay: Any = removed, move: Any = unmoved) -> Step:
-    """Build the step that keeps the pick, moved by `move`, and updates the scores by `decay` of the `overlap`."""
+    """Build the step that keeps the pick, moved by `move`, and updates the scores by `decay`.
+
+    Boxes are near the pick if their `overlap` with it exceeds the threshold of the method.
+    """
     bound = {"soft-linear": options.iou, "soft-vote": DECAY_IOU}.get(options.method, bound_of(options))
 
     @script()
     def step(boxes, scores, labels, remaining, pick):
         iou = overlap(boxes, labels, pick)
-        box = move(boxes, scores, remaining, iou, pick, bound)
-        return pick, op.Gather(remaining, pick), box, decay(remaining, iou, bound)
+        near = op.Greater(iou, bound)
+        box = move(boxes, scores, remaining, iou, near, pick)
+        return pick, op.Gather(remaining, pick), box, decay(remaining, iou, near)
 
     return step
 
@@ -198,9 +202,9 @@ def cl_balanced(options: NMSOptions) -> Step:
 
     @script()
     def step(boxes, scores, labels, remaining, pick):
-        removed = op.Greater(ious(boxes, labels, pick), bound)
+        near = op.Greater(ious(boxes, labels, pick), bound)
         index = op.Range(0, op.Squeeze(op.Shape(scores)), 1)
-        member = op.Or(op.And(removed, op.Greater(remaining, 0.0)), op.Equal(index, pick))
+        member = op.Or(op.And(near, op.Greater(remaining, 0.0)), op.Equal(index, pick))
         box = op.Cast(op.Compress(boxes, member, axis=0), to=11)
         score = op.Cast(op.Compress(scores, member, axis=0), to=11)
         weight = op.Exp(op.Sub(score, op.ReduceMax(score)))
@@ -211,7 +215,7 @@ def cl_balanced(options: NMSOptions) -> Step:
         value = op.Cast(op.Add(score, op.Add(op.Mul(relative, slope), constant)), to=1)
         chosen = op.Gather(op.Compress(index, member, axis=0), op.ArgMax(value, axis=0))
         kept_score = op.Where(own, op.Gather(scores, chosen), op.Gather(scores, pick))
-        return chosen, kept_score, op.Gather(boxes, chosen), op.Where(removed, -1.0, remaining)
+        return chosen, kept_score, op.Gather(boxes, chosen), op.Where(near, -1.0, remaining)
 
     return step
 

@@ -29,7 +29,6 @@ class Mistaken(NamedTuple):
 class Confusion:
     """Confusion matrix of the detections above a confidence."""
 
-    confidence: float
     matrix: Ints
     """[C + 1, C + 1] row: predicted class, column: true class; the last of each is background."""
 
@@ -60,4 +59,4 @@ def confusion(o: Overlaps, confidence: float) -> Confusion:
     predicted = np.concatenate([o.label[chosen.detection], o.label[unmatched], np.full(missed.sum(), none)])
     true = np.concatenate([o.index.labels[chosen.gt], np.full(unmatched.sum(), none), o.index.labels[missed]])
     matrix = np.bincount(predicted * (none + 1) + true, minlength=(none + 1) ** 2).reshape(none + 1, none + 1)
-    return Confusion(confidence, matrix)
+    return Confusion(matrix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -38,15 +39,51 @@ def suppress_candidates(candidates: Detected, options: NMSOptions) -> Detected:
 def candidates(raw: RawOutputs, sizes: Tensor, conf: float) -> list[Detected]:
     """Decode and clip the best CANDIDATES pairs of anchor and class of each level that score over `conf`.
 
-    Returns per image boxes [M, 4], scores [M] and labels [M], level by level and by score within a level. Boxes that
-    lie in the padding are dropped.
+    Returns per image boxes [M, 4], scores [M] and labels [M], level by level and by score within a level, ties by the
+    lower index. Boxes that lie in the padding are dropped. The threshold comes first, because few pairs pass it.
     """
+    raw = raw.scored()
+    image, anchor, label, logits = _pairs_above(raw.logits, _logit_below(conf))
+    ends = torch.tensor(raw.levels, device=anchor.device).cumsum(0)
+    groups = image * len(raw.levels) + torch.bucketize(anchor, ends, right=True)  # ascending
+    counts = groups.bincount(minlength=len(raw.logits) * len(raw.levels)).tolist()
+    first, best = 0, []
+    for count in counts:
+        best.append(first + _best(logits[first : first + count]))
+        first += count
+    chosen = torch.cat(best)
+    image, anchor, label = image[chosen], anchor[chosen], label[chosen]
+    boxes, scores = raw.boxes(image, anchor), logits[chosen].float().sigmoid()
     result = []
-    for boxes, scores, labels, (height, width) in zip(*best_of_levels(raw), sizes.tolist()):
-        clipped = clip_boxes(boxes, (height, width))
-        kept = (scores > conf) & (area(clipped) > 0)
-        result.append(Detected(clipped[kept], scores[kept], labels[kept]))
+    for number, size in enumerate(sizes.tolist()):
+        clipped = clip_boxes(boxes, size)
+        kept = (image == number) & (scores > conf) & (area(clipped) > 0)
+        result.append(Detected(clipped[kept], scores[kept], label[kept]))
     return result
+
+
+def _logit_below(conf: float) -> float:
+    """Return a logit slightly below that of a score, by more than bfloat16 rounds."""
+    if conf <= 0:
+        return -math.inf
+    exact = math.log(conf / (1 - conf)) if conf < 1 else math.inf
+    return exact - 0.01 * abs(exact) - 0.01 if math.isfinite(exact) else exact
+
+
+def _pairs_above(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return image, anchor, class and logit [P] of the logits [N, A, C] above a threshold, in this order."""
+    image, anchor = (logits.amax(2) > threshold).nonzero(as_tuple=True)  # few anchors have any such class
+    rows = logits[image, anchor]
+    row, label = (rows > threshold).nonzero(as_tuple=True)
+    return image[row], anchor[row], label, rows[row, label]
+
+
+def _best(logits: Tensor) -> Tensor:
+    """Return the indices of the highest CANDIDATES of the logits [P], best first, ties by the lower index."""
+    index = torch.arange(len(logits), device=logits.device)
+    if len(logits) > CANDIDATES:
+        index = (logits >= logits.topk(CANDIDATES, sorted=False).values.min()).nonzero()[:, 0]
+    return index[logits[index].argsort(descending=True, stable=True)[:CANDIDATES]]
 
 
 def best_of_levels(raw: RawOutputs) -> Detected:

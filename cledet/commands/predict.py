@@ -27,7 +27,7 @@ def predict(
         cledet predict images/ --nms cl-balanced
         cledet predict 'photos/*.jpg' --weights runs/train/photos --conf 0.5
     """
-    run, documents = predict_to_folder(find_detector(settings), source, settings)
+    run, documents = predict_to_folder(find_detector(settings, published="coco"), source, settings)
     if json:
         show_json(documents)
         return

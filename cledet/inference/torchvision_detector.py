@@ -79,11 +79,6 @@ class TorchvisionDetector:
         """The class name of each label; label 0 is the background."""
         return tuple(get_model_weights(self.name).DEFAULT.meta["categories"])
 
-    def unsupported(self, action: str) -> UserError:
-        """Return the error for an action that only cledet's models support."""
-        hint = "use val or predict; train a model of the same kind with --head fcos or retinanet"
-        return UserError(f"torchvision:{self.name} is used as published and cannot {action}", hint)
-
     def prepare(self, settings: ValSettings | PredictSettings) -> torch.device:
         """Move the network to its device, set its thresholds, and return the device."""
         refuse_unused(self.name, settings)

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
-from cledet.config.types import Component
+from cledet.config.types import Component, Unit
 from cledet.console import say, warn
 from cledet.errors import UserError
 from cledet.io.atomic import is_there, previous, write_file
@@ -43,6 +43,8 @@ class Facts(BaseModel):
     data: str = ""
     step: int = Field(0, ge=0, le=2**53)
     metrics: dict[str, Any] = {}
+    best_conf: Unit | None = None
+    class_confs: tuple[Unit | None, ...] = ()
     settings: dict[str, Any] = {}
     training: dict[str, Any] = {}
     versions: dict[str, str | None] = {}
@@ -62,6 +64,8 @@ class Checkpoint:
     data: str = ""
     step: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
+    best_conf: float | None = None  # confidence of highest F1 in training's evaluation
+    class_confs: tuple[float | None, ...] = ()  # that of each class; None without a true positive
     settings: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str | None] = field(default_factory=dict)  # packages, Python and git commit that wrote it
@@ -181,6 +185,7 @@ def _ours(path: Path, content: Mapping[str, Any]) -> Checkpoint:
             f"{path} is not as cledet wrote it: {place}: {first['msg']}"[:500], "pass another file"
         ) from None
     model, counts = known["model"], {len(facts.classes), len(facts.category_ids), facts.architecture.classes}
+    counts |= {len(facts.class_confs)} if facts.class_confs else set()
     if len(counts) > 1:
         raise UserError(f"{path} is not as cledet wrote it: its classes, their ids and outputs differ in number")
     if not isinstance(model, dict) or not all(isinstance(value, Tensor) for value in model.values()):

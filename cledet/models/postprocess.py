@@ -25,7 +25,8 @@ class Detected(NamedTuple):
 
 def detect(raw: RawOutputs, sizes: Tensor, options: NMSOptions) -> list[Detected]:
     """Return the detections of each image, given raw outputs and unpadded image sizes [N, 2] (height, width)."""
-    return [suppress_candidates(one, options) for one in candidates(raw, sizes, options.conf)]
+    conf = torch.tensor(options.class_confs) if options.class_confs else options.conf
+    return [suppress_candidates(one, options) for one in candidates(raw, sizes, conf)]
 
 
 def suppress_candidates(candidates: Detected, options: NMSOptions) -> Detected:
@@ -35,16 +36,18 @@ def suppress_candidates(candidates: Detected, options: NMSOptions) -> Detected:
 
 
 @torch.no_grad()
-def candidates(raw: RawOutputs, sizes: Tensor, conf: float) -> list[Detected]:
+def candidates(raw: RawOutputs, sizes: Tensor, conf: float | Tensor) -> list[Detected]:
     """Decode and clip the best CANDIDATES pairs of anchor and class of each level that score over `conf`.
 
+    A tensor [C] holds the threshold of each class.
     Returns per image boxes [M, 4], scores [M] and labels [M], level by level and by score within a level. Boxes that
     lie in the padding are dropped.
     """
     result = []
     for boxes, scores, labels, (height, width) in zip(*best_of_levels(raw), sizes.tolist()):
         clipped = clip_boxes(boxes, (height, width))
-        kept = (scores > conf) & (area(clipped) > 0)
+        least = conf.to(labels.device)[labels] if isinstance(conf, Tensor) else conf
+        kept = (scores > least) & (area(clipped) > 0)
         result.append(Detected(clipped[kept], scores[kept], labels[kept]))
     return result
 

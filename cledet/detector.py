@@ -126,9 +126,10 @@ class Detector:
         """Load the split of the settings. The image files may be missing if predictions are evaluated."""
         if settings.predictions is not None:
             return predictions_split(settings)
-        if self.foreign is not None and settings.data is None:
-            raise UserError(f"torchvision:{self.foreign.name} needs --data", "name the data set to evaluate it on")
-        return load_index(open_source(settings.data or self._trained().data), settings.split)
+        data = settings.data or ("" if self.foreign is not None else self._trained().data)
+        if not data:
+            raise UserError("a detector of another project needs --data", "name the data set to evaluate it on")
+        return load_index(open_source(data), settings.split)
 
     def validate(self, settings: ValSettings, index: DetectionIndex | None = None) -> dict[str, EvaluatedDetections]:
         """The same with the detections that the figures are of; `index` is the split if it is open already."""

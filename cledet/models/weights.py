@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -43,16 +44,16 @@ def load_weights(source: str | Path, others: Iterable[str] = ()) -> Checkpoint:
     name, path = str(source), Path(source)
     if name.startswith(PREFIX):
         return load_checkpoint(fetch_from_hub(name))
-    if path.is_file() or (path / "weights").is_dir():
+    if os.path.isfile(path) or os.path.isdir(path / "weights"):
         return load_checkpoint(path)
     if name in NAMES:
         return _load_published(NAMES[name])
     if name.startswith(TORCHVISION) and name.removeprefix(TORCHVISION) in list_models(module=detection):
         message = f"{name} is used as published, and cannot be trained, saved, explained or exported"
         raise UserError(message, f"{', '.join(CONVERTIBLE)} can; val and predict take it")
-    if not path.exists() and path.suffix == "" and path.parent == Path():
-        message = f"{name!r} is neither a file nor a name of weights{' or a backbone' if others else ''}"
-        raise UserError(message, nearest(name, [*NAMES, *others]))
+    if not os.path.exists(path) and path.suffix == "" and path.parent == Path():
+        kinds = "a file, a name of weights nor a backbone" if others else "a file nor a name of weights"
+        raise UserError(f"{name!r} is neither {kinds}", nearest(name, [*NAMES, *others]))
     return load_checkpoint(path)
 
 

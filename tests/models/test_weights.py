@@ -126,7 +126,7 @@ def test_the_announcement_holds_size_and_licence():
 def test_a_name_that_does_not_exist_is_one_sentence(name, sentence):
     with pytest.raises(UserError, match=sentence):
         load_weights(name)
-    with pytest.raises(UserError, match=r"neither a file nor a name of weights or a backbone \(did you mean coco\?\)"):
+    with pytest.raises(UserError, match=r"neither a file, a name of weights nor a backbone \(did you mean coco\?\)"):
         Detector("cocoo")
 
 

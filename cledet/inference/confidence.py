@@ -24,8 +24,8 @@ def resolve_conf(settings: PredictSettings, model: Checkpoint | None) -> tuple[f
         if settings.conf == "per-class":
             message = "--conf per-class needs weights that training evaluated, and these hold no confidence per class"
             raise UserError(message, "give a number, or leave --conf out")
-        return UNKNOWN, f"confidence {UNKNOWN:g}, as these weights hold no confidence of best F1 (--conf NUMBER)"
-    origin = "best F1 in training's evaluation (--conf NUMBER)"
+        return UNKNOWN, f"confidence {UNKNOWN:g}: the weights hold none of best F1"
+    origin = "best F1 in training's evaluation"
     if settings.conf == "auto":
         return best, f"confidence {best:.3g}: {origin}"
     confs = tuple(best if conf is None else conf for conf in model.class_confs)

@@ -9,11 +9,9 @@ import torch
 
 from cledet import Detector
 from cledet.config.base import PredictSettings
-from cledet.config.evaluate import ValSettings
 from cledet.config.loading import resolve
 from cledet.errors import UserError
 from cledet.inference.confidence import resolve_conf
-from cledet.metrics.confidence import operating_points
 from cledet.models.checkpoint import load_checkpoint
 
 
@@ -29,7 +27,7 @@ def test_a_number_is_taken_as_it_is(small):
 def test_auto_is_the_confidence_of_best_f1_and_says_so(small):
     conf, origin = resolve_conf(settings(), replace(small(0), best_conf=0.0581, class_confs=(0.2, None)))
     assert conf == 0.0581
-    assert origin == "confidence 0.0581: best F1 in training's evaluation (--conf NUMBER)"
+    assert origin == "confidence 0.0581: best F1 in training's evaluation"
 
 
 def test_per_class_falls_back_on_that_of_all_classes(small):
@@ -40,9 +38,7 @@ def test_per_class_falls_back_on_that_of_all_classes(small):
 
 def test_weights_without_an_evaluation_have_a_fixed_threshold(small):
     for model in (small(0), None):
-        assert resolve_conf(settings(), model) == (
-            0.3, "confidence 0.3, as these weights hold no confidence of best F1 (--conf NUMBER)"
-        )  # fmt: skip
+        assert resolve_conf(settings(), model) == (0.3, "confidence 0.3: the weights hold none of best F1")
         with pytest.raises(UserError, match="--conf per-class needs weights that training evaluated"):
             resolve_conf(settings("per-class"), model)
 
@@ -51,20 +47,6 @@ def test_weights_without_an_evaluation_have_a_fixed_threshold(small):
 def test_what_is_no_confidence_is_refused(conf):
     with pytest.raises(UserError, match=rf"--conf {conf} \(from the flag\): give a number from 0 to 1, auto or per-c"):
         settings(conf)
-
-
-@pytest.mark.slow
-def test_training_stores_the_confidences_of_its_evaluation(tiny_run, squares):
-    model = load_checkpoint(tiny_run)
-    settings = resolve(ValSettings, {"workers": 0, "device": "cpu", "batch": 2}, environ={})
-    detector = Detector(tiny_run)
-    index = detector.split(settings)
-    (found,) = detector.validate(settings, index).values()
-    overall, each = operating_points(index, found.results)
-    assert overall is not None
-    assert model.best_conf == overall.confidence < model.metrics["best_conf"]
-    assert model.class_confs == tuple(point and point.confidence for point in each)
-    assert load_checkpoint(tiny_run / "weights" / "last.pt").step >= model.step
 
 
 @pytest.mark.slow

@@ -97,5 +97,5 @@ def test_a_detector_comes_back_as_it_was_pushed(hub, tiny_run):
     assert all(torch.equal(back.model[name], value) for name, value in model.model.items())
     assert (back.classes, back.best_conf, back.class_confs) == (model.classes, model.best_conf, model.class_confs)
     hub.writable = False
-    with pytest.raises(UserError, match=r"me/squares does not allow this \(log in with `hf auth login`\)"):
-        Detector(tiny_run).push_to_hub("me/squares")
+    with pytest.raises(UserError, match=r"you/squares does not allow this \(log in with `hf auth login`\)"):
+        Detector(tiny_run).push_to_hub("you/squares")

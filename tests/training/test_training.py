@@ -44,7 +44,7 @@ def test_a_run_writes_the_files_that_the_readme_lists(tiny_run):
     names = {str(path.relative_to(tiny_run)) for path in tiny_run.rglob("*") if path.is_file()}
     batches = {f"batches/{step:06d}.jpg" for step in (0, 1, 2)}
     saved = {f"weights/{name}.pt" for name in ("best", "last", "last.previous")}
-    assert names == {"config.yaml", "results.csv", "results.png", "val.jpg"} | saved | batches
+    assert names == {"config.yaml", "results.csv", "results.png", "status", "val.jpg"} | saved | batches
     with (tiny_run / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [3, 4]  # 6 images in twos: an epoch is 3 steps

@@ -140,7 +140,7 @@ def test_tables_are_plain_in_a_pipe(project):
         (("val", "--ablation", "iac,cd"), "unknown component 'cd'"),
         (("val", "--nms", "soft,standart"), "unknown NMS method 'standart' (did you mean standard?)"),
         (("val", "--nms", "soft", "--bootstrap", "100"), "name several with --nms, or all"),
-        (("predict", "nowhere/"), "there is no trained run"),
+        (("predict", "nowhere/"), "nowhere"),
         (("check", "nowhere"), "nowhere"),
         (("check", "."), "holds neither"),
         (("check", "shapes", "--anchor-scale", "inf"), "--anchor-scale inf (from the flag)"),

@@ -162,7 +162,7 @@ def _default(name: str, field: FieldInfo) -> list[str]:
 def _value_name(annotation: Any, choices: tuple[str, ...]) -> str:
     """Name a flag's value by its type."""
     if choices:
-        listed = "|".join(choices)
+        listed = "|".join([*choices, *(["FLOAT"] if float in _alternatives(annotation) else [])])
         return listed if len(listed) <= LONGEST_CHOICES else "NAME"
     names = {bool: SWITCH, int: "INT", float: "FLOAT", Path: "PATH"}
     return next((names[kind] for kind in _alternatives(annotation) if kind in names), "TEXT")

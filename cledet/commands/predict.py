@@ -27,7 +27,10 @@ def predict(
         cledet predict images/ --nms cl-balanced
         cledet predict 'photos/*.jpg' --weights runs/train/photos --conf 0.5
     """
-    run, documents = predict_to_folder(find_detector(settings), source, settings)
+    from cledet.data.images import image_files
+
+    image_files(source)  # raises for a wrong path before any weights are fetched
+    run, documents = predict_to_folder(find_detector(settings, published="coco"), source, settings)
     if json:
         show_json(documents)
         return

@@ -49,8 +49,8 @@ def tune_to_folder(settings: TuneSettings) -> tuple[Path, TuningResult, list[str
 
     model, weights = None, None
     if settings.predictions is None:
-        model = find_detector(settings).model
         weights = str(find_weights(settings.project, settings.weights, settings.ablation))
+        model = find_detector(settings.model_copy(update={"weights": weights})).model
     tuned = tune(*open_candidates(model, settings), settings)
     lines = commands(tuned, settings, weights)
     with whole_run(settings.project, "tune", settings.name or settings.split) as run:

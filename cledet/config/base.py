@@ -16,6 +16,7 @@ from cledet.config.types import (
     Ablations,
     AmpName,
     AnchorScale,
+    Confidence,
     NMSName,
     Positive,
     Project,
@@ -130,8 +131,9 @@ class ModelSettings(RunSettings):
 
     weights: str | None = Field(
         None,
-        description="Checkpoint (.pt, .safetensors), run folder, RetinaNet or GFL of torchvision, Detectron2 or "
-        "MMDetection, or torchvision:NAME (val and predict only). Default: best.pt of the newest run.",
+        description="Checkpoint (.pt, .safetensors), run folder, detector of torchvision, Detectron2 or MMDetection, "
+        "coco or coco-v1 (published), hf:OWNER/REPO[@REVISION], or torchvision:NAME. Default: best.pt of the newest "
+        "run.",
     )
     ablation: Ablations | None = Field(
         None,
@@ -146,7 +148,11 @@ class PredictSettings(DetectionSettings, ModelSettings):
     """`cledet predict`."""
 
     amp: AmpName = Field("off", description="Mixed precision. off: float32; auto: bf16 if the device supports it.")
-    conf: Unit = Field(0.3, description="Discard detections with a lower score.")
+    conf: Confidence = Field(  # type: ignore[assignment]
+        "auto",
+        description="Discard detections with a lower score. auto: the confidence of best F1 in training's evaluation; "
+        "per-class: that of each class; 0.3 for weights without it.",
+    )
 
 
 class ExplainSettings(ModelSettings):

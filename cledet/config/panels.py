@@ -52,7 +52,7 @@ VALUE_NAMES = {
     "scale_jitter": "LOW,HIGH",
     "split": "NAME",
     "val_split": "NAME",
-    "weights": "PATH",
+    "weights": "PATH|NAME",
 }
 """Names of values in `--help`, for fields whose type does not tell."""
 

@@ -44,7 +44,9 @@ class TrainingSettings(DetectionSettings):
     val_split: str = Field("val", description="Split to evaluate during training, or none.")
     val_every: Positive = Field(1, description="Epochs between evaluations.")
     weights: str | None = Field(
-        None, description="Initial weights: a checkpoint, or a detector of torchvision, Detectron2 or MMDetection."
+        None,
+        description="Initial weights: checkpoint, run folder, detector of torchvision, Detectron2 or MMDetection, "
+        "coco, coco-v1, torchvision:NAME (RetinaNet, FCOS), or hf:OWNER/REPO[@REVISION].",
     )
     backbone: str = Field(
         "r50",
@@ -222,12 +224,6 @@ class TrainingSettings(DetectionSettings):
             raise ValueError(f"--batch {self.batch} cannot be divided into {self.accumulate} parts (--accumulate)")
         if self.iters is not None and any(isinstance(at, str) for at in self.lr_steps):
             raise ValueError("--lr-steps counts epochs, but the run's length is given by --iters; give --epochs")
-        return self
-
-    @model_validator(mode="after")
-    def _check_weights(self) -> TrainingSettings:
-        if self.weights is not None and self.weights.startswith("torchvision:"):
-            raise ValueError(f"--weights {self.weights} cannot be trained further; only val and predict take it")
         return self
 
     @model_validator(mode="after")

@@ -98,6 +98,14 @@ def parse_batch(value: Any, check: ValidatorFunctionWrapHandler) -> int:
         raise ValueError(f"give a number from 1 to {LARGEST_BATCH}, or auto") from None
 
 
+def parse_confidence(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Parse a number, `auto` or `per-class`."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError("give a number from 0 to 1, auto or per-class") from None
+
+
 def _pair(value: Any) -> Any:
     """Split LOW,HIGH into a pair."""
     value = _split(value)
@@ -174,6 +182,7 @@ Areas = Annotated[tuple[float, float], BeforeValidator(_pair), AfterValidator(_c
 RunName = Annotated[str, AfterValidator(check_name)]
 Project = Annotated[Path, AfterValidator(_check_folder)]
 Unit = Annotated[float, Field(ge=0, le=1)]
+Confidence = Annotated[Unit | Literal["auto", "per-class"], WrapValidator(parse_confidence)]
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Resamples = Annotated[int, Field(ge=0, le=100_000)]

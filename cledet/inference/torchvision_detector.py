@@ -79,11 +79,6 @@ class TorchvisionDetector:
         """The class name of each label; label 0 is the background."""
         return tuple(get_model_weights(self.name).DEFAULT.meta["categories"])
 
-    def unsupported(self, action: str) -> UserError:
-        """Return the error for an action that only cledet's models support."""
-        hint = "use val or predict; train a model of the same kind with --head fcos or retinanet"
-        return UserError(f"torchvision:{self.name} is used as published and cannot {action}", hint)
-
     def prepare(self, settings: ValSettings | PredictSettings) -> torch.device:
         """Move the network to its device, set its thresholds, and return the device."""
         refuse_unused(self.name, settings)
@@ -164,11 +159,12 @@ def thresholds(default: Thresholds, settings: ValSettings | PredictSettings) -> 
     If an NMS method of cledet is chosen, torchvision's suppresses nothing.
     """
     explicit = {key for key, origin in settings.origins.items() if origin != "default"}
+    least = float(settings.conf)  # that of predict is resolved
     if settings.nms != "auto":
-        return Thresholds(settings.conf, 2.0, sys.maxsize)  # no IoU exceeds 2
+        return Thresholds(least, 2.0, sys.maxsize)  # no IoU exceeds 2
     conf = "conf" in explicit or isinstance(settings, PredictSettings)
     return Thresholds(
-        settings.conf if conf else default.score_thresh,
+        least if conf else default.score_thresh,
         settings.iou if "iou" in explicit else default.nms_thresh,
         settings.max_det if "max_det" in explicit else default.detections_per_img,
     )

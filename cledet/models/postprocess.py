@@ -26,7 +26,8 @@ class Detected(NamedTuple):
 
 def detect(raw: RawOutputs, sizes: Tensor, options: NMSOptions) -> list[Detected]:
     """Return the detections of each image, given raw outputs and unpadded image sizes [N, 2] (height, width)."""
-    return [suppress_candidates(one, options) for one in candidates(raw, sizes, options.conf)]
+    conf = torch.tensor(options.class_confs) if options.class_confs else options.conf
+    return [suppress_candidates(one, options) for one in candidates(raw, sizes, conf)]
 
 
 def suppress_candidates(candidates: Detected, options: NMSOptions) -> Detected:
@@ -36,14 +37,15 @@ def suppress_candidates(candidates: Detected, options: NMSOptions) -> Detected:
 
 
 @torch.no_grad()
-def candidates(raw: RawOutputs, sizes: Tensor, conf: float) -> list[Detected]:
+def candidates(raw: RawOutputs, sizes: Tensor, conf: float | Tensor) -> list[Detected]:
     """Decode and clip the best CANDIDATES pairs of anchor and class of each level that score over `conf`.
 
+    A tensor [C] holds the threshold of each class.
     Returns per image boxes [M, 4], scores [M] and labels [M], level by level and by score within a level, ties by the
     lower index. Boxes that lie in the padding are dropped. The threshold comes first, because few pairs pass it.
     """
     raw = raw.scored()
-    image, anchor, label, logits = _pairs_above(raw.logits, _logit_below(conf))
+    image, anchor, label, logits = _pairs_above(raw.logits, _logit_below(float(conf.min()) if isinstance(conf, Tensor) else conf))
     ends = torch.tensor(raw.levels, device=anchor.device).cumsum(0)
     groups = image * len(raw.levels) + torch.bucketize(anchor, ends, right=True)  # ascending
     counts = groups.bincount(minlength=len(raw.logits) * len(raw.levels)).tolist()
@@ -54,10 +56,11 @@ def candidates(raw: RawOutputs, sizes: Tensor, conf: float) -> list[Detected]:
     chosen = torch.cat(best)
     image, anchor, label = image[chosen], anchor[chosen], label[chosen]
     boxes, scores = raw.boxes(image, anchor), logits[chosen].float().sigmoid()
+    least = conf.to(label.device)[label] if isinstance(conf, Tensor) else conf
     result = []
     for number, size in enumerate(sizes.tolist()):
         clipped = clip_boxes(boxes, size)
-        kept = (image == number) & (scores > conf) & (area(clipped) > 0)
+        kept = (image == number) & (scores > least) & (area(clipped) > 0)
         result.append(Detected(clipped[kept], scores[kept], label[kept]))
     return result
 

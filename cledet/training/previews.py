@@ -18,6 +18,7 @@ from cledet.data.dataset import Batch
 from cledet.data.images import read_image
 from cledet.data.index import DetectionIndex
 from cledet.evaluation.evaluator import nms_options
+from cledet.inference.confidence import resolve_conf
 from cledet.inference.predictor import Predictor
 from cledet.inference.results import Results
 from cledet.models.checkpoint import load_checkpoint
@@ -30,9 +31,10 @@ CELL = (480, 400)
 def save_val_previews(run: Path, val: DetectionIndex, settings: TrainSettings, device: torch.device) -> None:
     """Write val.jpg into the run folder: detections of best.pt on images of the evaluation split."""
     best = load_checkpoint(run / "weights" / "best.pt")
+    conf, origin = resolve_conf(PredictSettings(), best)
     predictor = Predictor(
         network=best.network().to(device),
-        post=replace(nms_options(settings, best.components), conf=PredictSettings().conf),
+        post=nms_options(settings, best.components, conf),
         imgsz=settings.imgsz,
         device=device,
         dtype=None,
@@ -40,7 +42,7 @@ def save_val_previews(run: Path, val: DetectionIndex, settings: TrainSettings, d
         category_ids=best.category_ids,
     )
     save_detections(predictor, val, run / "val.jpg")
-    say(f"previews: {run / 'val.jpg'}")
+    say(f"previews: {run / 'val.jpg'}; {origin}")
 
 
 def save_detections(predictor: Predictor, index: DetectionIndex, path: Path, count: int = 12, columns: int = 4) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,16 @@ from cledet.distributed import collectives
 from cledet.distributed.devices import amp_dtype, pick_devices
 from cledet.distributed.environment import in_group
 from cledet.distributed.launch import launch
-from cledet.errors import UserError
+from cledet.errors import Interrupted, UserError
 from cledet.evaluation.splits import load_index
 from cledet.io.atomic import is_there, write_whole
-from cledet.io.run_folders import from_anywhere, name_from, new_run
+from cledet.io.run_folders import STATUS, from_anywhere, name_from, new_run, status_of
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.models.network import Architecture, RetinaNet
 from cledet.training.ablation import GRID, train_grid
 from cledet.training.auto_batch import find_largest_batch
 from cledet.training.init_model import init_model
-from cledet.training.trainer import Task, Trainer
+from cledet.training.trainer import Diverged, Task, Trainer
 
 CONFIG = "config.yaml"
 LAST = Path("weights") / "last.pt"
@@ -114,7 +116,7 @@ def _start(settings: TrainSettings, task: Task, model: Checkpoint, network: Reti
     if launches(settings):
         _launch(settings, run)
     else:
-        Trainer(settings, task, model, network, run).fit()
+        _fit(Trainer(settings, task, model, network, run))
 
 
 def _train_or_resume(settings: TrainSettings, task: Task, run: Path, given: Checkpoint | None) -> None:
@@ -127,7 +129,35 @@ def _train_or_resume(settings: TrainSettings, task: Task, run: Path, given: Chec
     elif launches(settings):
         _launch(settings, run)
     else:
-        Trainer(settings, task, model, model.network(), run).fit()
+        _fit(Trainer(settings, task, model, model.network(), run))
+
+
+def _fit(trainer: Trainer) -> None:
+    """Train to the end, with the run's status in its folder."""
+    with _recorded_status(trainer.run):
+        trainer.fit()
+
+
+@contextmanager
+def _recorded_status(run: Path) -> Iterator[None]:
+    """Write the status of a run into its folder before and after the block: unfinished, then finished or how it failed.
+
+    An interrupted run stays unfinished.
+    """
+    if not collectives.is_main_process():
+        yield
+        return
+    write_whole(run / STATUS, "unfinished\n")
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        with suppress(UserError):  # a full disk, which may be the error itself
+            if status_of(run) == "unfinished":  # else a worker has told more
+                write_whole(run / STATUS, "diverged\n" if isinstance(error, Diverged) else "failed\n")
+        raise
+    write_whole(run / STATUS, "finished\n")
 
 
 def _launch(settings: TrainingSettings, run: Path) -> None:
@@ -136,15 +166,16 @@ def _launch(settings: TrainingSettings, run: Path) -> None:
     if picked.reason:
         say(picked.reason)
     callback = [] if settings.callback is None else ["--callback", settings.callback]
-    launch(
-        ["train", "--resume", str(run), "--device", str(picked), "--workers", str(settings.workers), *callback],
-        len(picked.devices),
-        nnodes=settings.nnodes,
-        node_rank=settings.node_rank,
-        rdzv_endpoint=settings.rdzv_endpoint,
-        max_restarts=settings.max_restarts,
-        log_folder=run / "logs" if settings.node_rank == 0 else None,
-    )
+    with _recorded_status(run) if settings.node_rank == 0 else nullcontext():
+        launch(
+            ["train", "--resume", str(run), "--device", str(picked), "--workers", str(settings.workers), *callback],
+            len(picked.devices),
+            nnodes=settings.nnodes,
+            node_rank=settings.node_rank,
+            rdzv_endpoint=settings.rdzv_endpoint,
+            max_restarts=settings.max_restarts,
+            log_folder=run / "logs" if settings.node_rank == 0 else None,
+        )
 
 
 def _launch_other_node(settings: GridSettings) -> Path:

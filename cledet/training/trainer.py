@@ -23,6 +23,7 @@ from cledet.distributed import collectives
 from cledet.distributed.devices import memory_used, own_device, pick_devices, within_memory
 from cledet.errors import Interrupted, ProcessFailed, UserError
 from cledet.evaluation.evaluator import validate
+from cledet.metrics.confidence import operating_points
 from cledet.models.checkpoint import Checkpoint
 from cledet.models.network import RetinaNet
 from cledet.signals import Interrupts, Stop, interrupts
@@ -40,6 +41,10 @@ PREVIEW_STEPS = 3
 MAX_BAD_STEPS = 5
 """Consecutive steps without a finite loss that end a run."""
 MEMORY_HINT = "--batch auto measures how many images fit, --accumulate N computes a batch in parts; or lower --imgsz"
+
+
+class Diverged(UserError):
+    """End of a run whose loss stays infinite or NaN."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +76,7 @@ class Trainer:
         self.callback = load_callback(settings.callback)
         self.meter = Meter()
         self.state = TrainState()
+        self.confs: tuple[float | None, tuple[float | None, ...]] = None, ()
         self.last_save = time.monotonic()
         self.wait_seconds = 0.0
         if model.training:
@@ -79,7 +85,7 @@ class Trainer:
     def fit(self) -> Path:
         """Train to the end, evaluate and save after each epoch; return the run folder.
 
-        Raises Interrupted, after saving, if a signal arrives, and UserError if the loss stays infinite or NaN.
+        Raises Interrupted, after saving, if a signal arrives, and Diverged if the loss stays infinite or NaN.
         """
         say(*startup_summary(self.settings, self.task.train, self.model, self.train_step, self.run))
         with interrupts() as stop:
@@ -153,7 +159,7 @@ class Trainer:
             return
         self._save("last.pt")
         hint = f"lower --lr, or look at these images; {self.run / 'weights' / 'last.pt'} is from before them"
-        raise UserError(f"{message}; the last {MAX_BAD_STEPS} steps had no finite loss", hint)
+        raise Diverged(f"{message}; the last {MAX_BAD_STEPS} steps had no finite loss", hint)
 
     def _end_epoch(self, stop: Interrupts) -> None:
         """Evaluate, log the metrics and save; the weights are saved before evaluation too, as it takes long."""
@@ -182,6 +188,10 @@ class Trainer:
     def _validate(self, val: DetectionIndex) -> dict[str, Any]:
         network = self.train_step.inference_network()  # in float32, as `cledet val` does
         (result,) = validate(network, val, self.model, self.settings, self.device, None).values()
+        if collectives.is_main_process():
+            overall, each = operating_points(val, result.results)
+            confs = dict(zip(val.classes, (point and point.confidence for point in each)))
+            self.confs = overall and overall.confidence, tuple(confs.get(name) for name in self.model.classes)
         return result.evaluation.to_dict()
 
     def _report_dropped_boxes(self) -> None:
@@ -229,6 +239,7 @@ class Trainer:
             return
         self.model.model = self.train_step.inference_network().state_dict()
         self.model.step, self.model.metrics = self.state.step, metrics or {}
+        self.model.best_conf, self.model.class_confs = self.confs if metrics else (None, ())
         self.model.training = self._training_state() if name == "last.pt" else {}
         self.model.save(self.run / "weights" / name)
         self.last_save = time.monotonic()

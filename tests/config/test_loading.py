@@ -232,7 +232,7 @@ def test_steps_cover_every_epoch_whole():
 
 
 def test_commands_differ_where_users_expect_it():
-    assert PredictSettings().conf == 0.3
+    assert PredictSettings().conf == "auto"
     assert TrainSettings().conf == 0.05
     assert long_side(800) == 1333
 

@@ -16,6 +16,8 @@ from cledet.config.types import (
     Ablations,
     AmpName,
     AnchorScale,
+    ClassNames,
+    Images,
     NMSName,
     Positive,
     Project,
@@ -147,6 +149,26 @@ class PredictSettings(DetectionSettings, ModelSettings):
 
     amp: AmpName = Field("off", description="Mixed precision. off: float32; auto: bf16 if the device supports it.")
     conf: Unit = Field(0.3, description="Discard detections with a lower score.")
+    classes: ClassNames | None = Field(None, description="Detect these classes only, as person,dog. Default: all.")
+    agnostic: bool = Field(False, description="Let boxes of different classes suppress each other.")
+    batch: Images = Field(1, description="Images per forward pass; only those of one resized shape share it.")
+    slice: Side | None = Field(
+        None,
+        description="Also detect in slices of this side in pixels, for small objects in large images. Each is resized "
+        "like an image; NMS merges their detections with those of the whole image. Default: off.",
+    )
+    overlap: Annotated[float, Field(ge=0, le=0.9)] = Field(0.2, description="--slice: overlap as a share of the side.")
+    tta: bool = Field(
+        False,
+        description="Test-time augmentation: also detect in mirrored images at 0.8, 1 and 1.25 times the size, and "
+        "merge all detections by NMS.",
+    )
+
+    @model_validator(mode="after")
+    def _check_overlap(self) -> PredictSettings:
+        if self.slice is None and self.overlap != PredictSettings.model_fields["overlap"].default:
+            raise ValueError(f"--overlap {self.overlap:g} needs --slice, the side of the slices in pixels")
+        return self
 
 
 class ExplainSettings(ModelSettings):

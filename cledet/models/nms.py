@@ -31,6 +31,8 @@ class NMSOptions:
     method: str = "standard"
     iou: float = 0.5
     conf: float = 0.05
+    class_confs: tuple[float, ...] = ()
+    """A threshold for each class, in place of conf."""
     max_det: int = 100
     localization: str = "proximity"
     cl_norm: str = "max"

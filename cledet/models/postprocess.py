@@ -28,9 +28,13 @@ def detect(raw: RawOutputs, sizes: Tensor, options: NMSOptions) -> list[Detected
     return [suppress_candidates(one, options) for one in candidates(raw, sizes, options.conf)]
 
 
-def suppress_candidates(candidates: Detected, options: NMSOptions) -> Detected:
-    """Apply NMS to the candidates of one image and keep the best `max_det`."""
-    kept = apply_nms(*candidates, options)
+def suppress_candidates(candidates: Detected, options: NMSOptions, agnostic: bool = False) -> Detected:
+    """Apply NMS to the candidates of one image and keep the best `max_det`.
+
+    If `agnostic`, boxes of different classes suppress each other too.
+    """
+    boxes, scores, labels = candidates
+    kept = apply_nms(boxes, scores, torch.zeros_like(labels) if agnostic else labels, options)
     return Detected(kept.boxes, kept.scores, candidates.labels[kept.keep])
 
 

@@ -58,9 +58,8 @@ class OurModel(DetectionModel):
         self, shift_amount_list: Any = ((0, 0),), full_shape_list: Any = None
     ) -> None:
         rows = zip(*(values.tolist() for values in self._original_predictions))
-        self._object_prediction_list_per_image = [
-            [as_prediction(row, shift_amount_list[0], full_shape_list and full_shape_list[0]) for row in rows]
-        ]
+        shift, shape = (np.reshape(pairs, (-1, 2))[0].tolist() for pairs in (shift_amount_list, full_shape_list))
+        self._object_prediction_list_per_image = [[as_prediction(row, shift, shape) for row in rows]]
 
 
 def as_prediction(row: tuple[Any, float, int], shift: Any = (0, 0), shape: Any = None) -> ObjectPrediction:

@@ -143,7 +143,7 @@ class Detector:
             raise self.foreign.unsupported("be trained")
         self._networks = {}  # leaves the device's memory to training
         if resume is not None:
-            run = training_run.resume(Path(resume), given if settings is None else settings.explicit)
+            run = training_run.resume(Path(resume), {**given} if settings is None else settings.explicit)
         else:
             if self.backbone is not None:
                 given.setdefault("backbone", self.backbone)

@@ -125,7 +125,7 @@ class PreparedDetector:
     @torch.inference_mode()
     def detect(self, image: Pixels) -> Detected:
         """Detect objects in one RGB image [H, W, 3], in its pixels; tensors on the CPU."""
-        pixels = torch.from_numpy(image).permute(2, 0, 1).to(self.device).float() / 255
+        pixels = torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1).to(self.device).float() / 255
         (outputs,) = self.network([pixels])
         return Detected(*(outputs[key].cpu() for key in Detected._fields))
 

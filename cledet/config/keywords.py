@@ -170,7 +170,12 @@ class _Signature(inspect.Signature):
     """A signature that is shown on several lines."""
 
     def __str__(self) -> str:
-        return textwrap.fill(super().__str__(), WIDTH, subsequent_indent="    ", break_long_words=False)
+        return _wrapped(super().__str__())
+
+
+def _wrapped(text: str) -> str:
+    """Wrap a text, with its further lines indented."""
+    return textwrap.fill(text, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def takes(keywords: type[Any], settings: type[Settings], describe: bool = True) -> Callable[[F], F]:
@@ -192,9 +197,10 @@ def takes(keywords: type[Any], settings: type[Settings], describe: bool = True) 
         result = signature.return_annotation
         function.__signature__ = _Signature([*own, *shown], return_annotation=result)  # type: ignore[attr-defined]
         if describe:
-            lines = [f"{name}: {field.description}" for name, field in fields.items()]
-            wrapped = [textwrap.fill(line, WIDTH, subsequent_indent="    ") for line in lines]
-            text = "\n".join(["Keywords:", *(textwrap.indent(line, "    ") for line in wrapped)])
+            lines = [
+                textwrap.indent(_wrapped(f"{name}: {field.description}"), "    ") for name, field in fields.items()
+            ]
+            text = "\n".join(["Keywords:", *lines])
             function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n{text}"
         return function
 

@@ -54,12 +54,13 @@ class Arrays(NamedTuple):
 Selection = slice | Tensor | NDArray[Any] | Sequence[int] | Sequence[bool] | str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Results:
     """Detections of one image, best first.
 
     >>> import numpy as np, torch
     >>> result = Results(
+    ...     path=None,
     ...     image=np.zeros((480, 640, 3), np.uint8),
     ...     name="street.jpg",
     ...     boxes=torch.tensor([[10.0, 20, 110, 220], [300, 100, 400, 300], [50, 200, 90, 240]]),
@@ -79,6 +80,8 @@ class Results:
     dog 0.4 (50.0, 200.0, 90.0, 240.0)
     """
 
+    path: Path | None
+    """The image file; None for other sources."""
     image: NDArray[np.uint8]
     """RGB [H, W, 3]."""
     boxes: Tensor
@@ -91,8 +94,6 @@ class Results:
     """The class names of the model."""
     category_ids: tuple[int, ...]
     """The data set's category id of each class."""
-    path: Path | None = None
-    """The image file, if it is one."""
     name: str = ""
     """The source as it is shown: a path, a URL, "-", or a video."""
     number: int | None = None

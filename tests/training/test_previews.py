@@ -15,14 +15,8 @@ from cledet.visualization.draw import class_color, hatch
 def test_detections_move_with_their_image():
     """A 96x80 image fills a place of 480x400, less a margin of 8: by 4.9 = 392 / 80."""
     boxes = torch.tensor([[10.0, 20.0, 30.0, 40.0]])
-    found = Results(
-        image=np.zeros((80, 96, 3), np.uint8),
-        boxes=boxes,
-        scores=torch.ones(1),
-        labels=torch.zeros(1, dtype=torch.int64),
-        names=("a",),
-        category_ids=(1,),
-    )
+    found = Results(None, np.zeros((80, 96, 3), np.uint8), boxes, torch.ones(1), torch.zeros(1, dtype=torch.int64),
+                       ("a",), (1,))  # fmt: skip
     placed = fit_to_cell(found)
     assert placed.image.shape == (392, 470, 3)
     torch.testing.assert_close(placed.boxes, boxes * 4.9)

@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cledet.detector import Detector
     from cledet.errors import UserError
-    from cledet.inference.results import Results
+    from cledet.inference.results import Detection, Results
 
 __version__ = "0.1.0"
-__all__ = ["Detector", "Results", "UserError", "__version__"]
+__all__ = ["Detection", "Detector", "Results", "UserError", "__version__"]
 
-_HOME = {"Detector": "cledet.detector", "Results": "cledet.inference.results", "UserError": "cledet.errors"}
+_HOME = {
+    "Detection": "cledet.inference.results",
+    "Detector": "cledet.detector",
+    "Results": "cledet.inference.results",
+    "UserError": "cledet.errors",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -22,3 +27,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

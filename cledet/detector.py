@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
 from cledet.config.base import ExplainSettings, ExportSettings, PredictSettings
 from cledet.config.evaluate import ValSettings
+from cledet.config.keywords import (
+    ExplainKeywords,
+    ExportKeywords,
+    PredictKeywords,
+    TrainKeywords,
+    ValKeywords,
+    takes,
+)
 from cledet.config.loading import resolve
 from cledet.config.train import GridSettings
 from cledet.console import say
@@ -28,41 +40,68 @@ from cledet.export import exporter
 from cledet.export.exporter import Export
 from cledet.export.model_card import model_card
 from cledet.inference.confidence import resolve_conf
-from cledet.inference.predictor import Predictor
+from cledet.inference.predictor import Predictor, labels_of
 from cledet.inference.results import Results
-from cledet.inference.sources import images_of
+from cledet.inference.sources import read_frames
 from cledet.inference.torchvision_detector import TorchvisionDetector, TorchvisionPredictor
+from cledet.inference.views import ViewOptions
 from cledet.io.run_folders import name_from, newest_run, whole_run
 from cledet.metrics.evaluation import EvaluatedDetections, Evaluation
 from cledet.metrics.results_file import read_results
 from cledet.models import hub
 from cledet.models.backbones.build import BACKBONES, known_backbones
 from cledet.models.checkpoint import Checkpoint
+from cledet.models.network import RetinaNet
 from cledet.models.safetensors import pack
 from cledet.models.weights import TORCHVISION, load_weights
 from cledet.training import run as training_run
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 __all__ = ["Detector", "Results", "known_backbones"]
+
+Source: TypeAlias = "str | Path | NDArray[np.generic] | Tensor | Image.Image | Iterable[Any]"
+_BUILDING = Lock()
+"""Held while a network is built, which threads may ask for at the same time."""
 
 
 class Detector:
-    """A detector: trained weights, or the name of a backbone to train from.
+    """An object detector: trained weights, or the name of a backbone to train from.
 
-        det = Detector("runs/train/shapes/weights/best.pt")  # or a run folder, another project's RetinaNet, or "r50"
-        for result in det.predict("images/", nms="cl-balanced", conf=0.3):
-            print(result.boxes, result.scores, result.labels)
+    >>> from cledet import Detector
+    >>> det = Detector("runs/train/shapes")  # or best.pt, another project's RetinaNet, or "r50" to train
+    >>> det
+    Detector(retinanet r18, 4 classes: star, crescent, ring, bar)
+    >>> for result in det.predict("photos/", conf=0.3, max_det=5):
+    ...     print(result.name, len(result), result.boxes.shape)
+    photos/1.jpg 5 torch.Size([5, 4])
+    photos/2.jpg 5 torch.Size([5, 4])
 
-    Settings are the flags of the command line, with underscores. An invalid one raises UserError.
+    Keywords are the flags of the command line, with underscores. An invalid one raises UserError. The network is
+    built at the first call and kept. Threads may share a detector for everything but `train` and `load`.
     """
 
     def __init__(self, weights: str | Path | None = None, *, backbone: str | None = None) -> None:
         self.backbone = backbone
         self.model: Checkpoint | None = None
         self.foreign: TorchvisionDetector | None = None
+        self._networks: dict[torch.device, RetinaNet] = {}
+        self._devices: dict[str, torch.device] = {}
         if weights is not None and str(weights) in BACKBONES and not Path(weights).exists():
             self.backbone = str(weights)
         elif weights is not None:
             self.load(weights)
+
+    def __repr__(self) -> str:
+        if self.foreign is not None:
+            return f"Detector(torchvision:{self.foreign.name}, {len(self.names)} classes)"
+        if self.model is None:
+            return f"Detector({self.backbone or 'r50'}, not trained)"
+        arch, names = self.model.architecture, self.names
+        listed = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+        components = f"; trained with {', '.join(self.components)}" if self.components else ""
+        return f"Detector({arch.head} {arch.backbone}, {len(names)} classes: {listed}{components})"
 
     def load(self, weights: str | Path) -> Detector:
         """Load weights by path (checkpoint, run folder, another project's detector) or name.
@@ -70,6 +109,7 @@ class Detector:
         Names are coco, coco-v1, torchvision:NAME and hf:OWNER/REPO[@REVISION].
         """
         self.model = self.foreign = None
+        self._networks = {}
         if str(weights).startswith(TORCHVISION):
             self.foreign = TorchvisionDetector(str(weights).removeprefix(TORCHVISION))
         else:
@@ -81,25 +121,32 @@ class Detector:
         """The components that the model was trained with."""
         return self.model.components if self.model is not None else ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class names; `Results.labels` are their indices."""
+        return self.foreign.names if self.foreign is not None else self._trained().classes
+
     def save(self, path: str | Path) -> Path:
         """Write the weights, with classes and components, as a checkpoint, and return its path."""
         self._trained().save(Path(path))
         return Path(path)
 
+    @takes(TrainKeywords, GridSettings)
     def train(
         self,
         settings: GridSettings | None = None,
         *,
         recipe: str | Path | None = None,
         resume: str | Path | None = None,
-        **given: Any,
+        **given: Unpack[TrainKeywords],
     ) -> Path:
         """Train by the settings, or go on with a run; returns the run's folder and takes its best weights.
 
         A grid of runs (several `ablation`s or `seeds`): returns the grid's folder and takes its last run's weights.
         """
+        self._networks = {}  # leaves the device's memory to training
         if resume is not None:
-            run = training_run.resume(Path(resume), given if settings is None else settings.explicit)
+            run = training_run.resume(Path(resume), {**given} if settings is None else settings.explicit)
         else:
             if self.backbone is not None:
                 given.setdefault("backbone", self.backbone)
@@ -109,7 +156,8 @@ class Detector:
             self.load(newest_run(run))
         return run
 
-    def val(self, settings: ValSettings | None = None, **given: Any) -> Evaluation:
+    @takes(ValKeywords, ValSettings)
+    def val(self, settings: ValSettings | None = None, **given: Unpack[ValKeywords]) -> Evaluation:
         """Evaluate the model, or a file of predictions, on a split with one NMS method."""
         settings = settings or resolve(ValSettings, given)
         if len(settings.nms_methods(())) > 1:
@@ -117,8 +165,9 @@ class Detector:
         (evaluation,) = self.compare_nms(settings).values()
         return evaluation
 
-    def compare_nms(self, settings: ValSettings | None = None, **given: Any) -> dict[str, Evaluation]:
-        """Evaluate each NMS method of the settings on the same candidates."""
+    @takes(ValKeywords, ValSettings, describe=False)
+    def compare_nms(self, settings: ValSettings | None = None, **given: Unpack[ValKeywords]) -> dict[str, Evaluation]:
+        """Evaluate each NMS method of the settings on the same candidates; the keywords are those of `val`."""
         validations = self.validate(settings or resolve(ValSettings, given))
         return {name: validation.evaluation for name, validation in validations.items()}
 
@@ -139,53 +188,91 @@ class Detector:
         elif self.foreign is not None:
             found = validate_results(self.foreign.results(index, settings), index, settings)
         else:
-            model, device = self._trained(), pick_device(settings.device)
+            model, device = self._trained(), self._device(settings.device)
             methods = ", ".join(settings.nms_methods(model.components))
             say(f"{index.name}: {len(index)} images on {describe(device)}, NMS {methods}")
             dtype = amp_dtype(device, settings.amp)
-            found = validate(model.network().to(device), index, model, settings, device, dtype)
+            found = validate(self.network(device), index, model, settings, device, dtype)
         return add_gains(found, index, settings.bootstrap) if settings.bootstrap else found
 
+    @takes(PredictKeywords, PredictSettings)
     def predict(
-        self,
-        source: str | Path | NDArray[np.uint8] | Iterable[Any],
-        settings: PredictSettings | None = None,
-        **given: Any,
+        self, source: Source, settings: PredictSettings | None = None, **given: Unpack[PredictKeywords]
     ) -> Iterator[Results]:
-        """Yield the detections of each image of a file, a folder, a glob, an array of uint8, or several of these.
+        """Yield the results of each image of a file, a folder, a glob, an array of uint8, or several of these.
 
         An array is RGB [H, W, 3], gray [H, W], RGBA [H, W, 4], whose alpha is dropped, or a batch [N, H, W, 3].
+        Images are read when their results are asked for.
         """
         settings = settings or resolve(PredictSettings, given)
-        return self.predictor(settings).stream(images_of(source))
+        return self.predictor(settings).stream(read_frames(source), settings.batch)
+
+    @takes(PredictKeywords, PredictSettings, describe=False)
+    def predict_one(
+        self, source: Source, settings: PredictSettings | None = None, **given: Unpack[PredictKeywords]
+    ) -> Results:
+        """Return the results of one image; the keywords are those of `predict`.
+
+        Raises UserError if the source holds several images or none.
+        """
+        settings = settings or resolve(PredictSettings, given)
+        frames = read_frames(source)
+        first, second = next(frames, None), next(frames, None)
+        if first is None or second is not None:
+            count = "no image" if first is None else "several images"
+            raise UserError(f"predict_one takes one image, and this source holds {count}", "use predict")
+        return next(self.predictor(settings).stream([first]))
 
     def predictor(self, settings: PredictSettings) -> Predictor | TorchvisionPredictor:
-        """Prepare the network for prediction on single images, and print the confidence threshold and its origin."""
+        """Prepare the network for prediction, and print the confidence threshold and its origin.
+
+        Raises UserError for classes that the model does not have.
+        """
+        classes = labels_of(settings.classes or (), self.names)
         conf, origin = resolve_conf(settings, None if self.foreign is not None else self._trained())
         if origin:
             say(origin)
         if self.foreign is not None:
-            settings = settings.model_copy(update={"conf": conf})
-            return TorchvisionPredictor(self.foreign, settings, self.foreign.prepare(settings))
-        model, device = self._trained(), pick_device(settings.device)
+            return TorchvisionPredictor(self.foreign, settings.model_copy(update={"conf": conf}), classes)
+        model, device = self._trained(), self._device(settings.device)
         return Predictor(
-            network=model.network().to(device),
+            network=self.network(device),
             post=nms_options(settings, model.components, conf),
             imgsz=settings.imgsz or model.imgsz,
             device=device,
             dtype=amp_dtype(device, settings.amp),
             names=model.classes,
             category_ids=model.category_ids,
+            classes=classes,
+            agnostic=settings.agnostic,
+            view_options=ViewOptions(side=settings.slice, overlap=settings.overlap, tta=settings.tta),
         )
 
+    def network(self, device: str | torch.device = "auto") -> RetinaNet:
+        """Return the network on a device, in evaluation mode; it is built at the first call and kept."""
+        model, device = self._trained(), self._device(device) if isinstance(device, str) else device
+        with _BUILDING:
+            if device not in self._networks:
+                with torch.device("cpu"):  # whatever torch's default device is
+                    network = model.network()
+                self._networks[device] = network.to(device)
+            return self._networks[device]
+
+    @takes(ExplainKeywords, ExplainSettings)
     def explain(
-        self, image: str | Path | NDArray[np.uint8], settings: ExplainSettings | None = None, **given: Any
+        self,
+        image: str | Path | NDArray[np.uint8],
+        settings: ExplainSettings | None = None,
+        **given: Unpack[ExplainKeywords],
     ) -> Explanation:
         """Explain the effect of the components on one image: a file, or an RGB array [H, W, 3] without annotations."""
         settings = settings or resolve(ExplainSettings, given)
         return explain_image(self._trained(), Path(image) if isinstance(image, str) else image, settings)
 
-    def export(self, format: str = "onnx", *, settings: ExportSettings | None = None, **given: Any) -> Export:
+    @takes(ExportKeywords, ExportSettings)
+    def export(
+        self, format: str = "onnx", *, settings: ExportSettings | None = None, **given: Unpack[ExportKeywords]
+    ) -> Export:
         """Write the network for another runtime, and verify its outputs against PyTorch."""
         settings = settings or resolve(ExportSettings, {"format": format, **given})
         model = self._trained()
@@ -201,6 +288,12 @@ class Detector:
         model = self._trained()
         card = model_card(model, repo, license)
         return hub.push(repo, {hub.FILE: pack(model.content()), "README.md": card.encode()}, private)
+
+    def _device(self, wanted: str) -> torch.device:
+        """Select a device once, so that `auto` does not change between calls."""
+        if wanted not in self._devices:
+            self._devices[wanted] = pick_device(wanted)
+        return self._devices[wanted]
 
     def _trained(self) -> Checkpoint:
         if self.foreign is not None:

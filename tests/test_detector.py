@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
+from untrained import untrained
 
 import cledet
 from cledet import Detector
@@ -116,7 +119,34 @@ def test_save_and_load(tiny_run, tmp_path):
 
 
 def test_the_package_exports_its_names_lazily():
+    code = "import sys, cledet; print(*dir(cledet)); print('torch' in sys.modules, 'cledet.detector' in sys.modules)"
+    names, imported = subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()
+    assert set(cledet.__all__) <= set(names.split())
+    assert imported == "False False"
     assert cledet.Detector is Detector
-    assert set(cledet.__all__) <= set(dir(cledet)) | {"Detector", "Results", "UserError"}
+    assert set(cledet._HOME) == set(cledet.__all__) - {"__version__"}
+    for name in cledet.__all__:
+        assert getattr(cledet, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         cledet.Nothing  # noqa: B018
+
+
+def test_a_detector_says_what_it_is(tiny_run, tmp_path):
+    assert repr(Detector()) == "Detector(r50, not trained)"
+    assert repr(Detector("r18")) == "Detector(r18, not trained)"
+    assert repr(Detector(tiny_run)) == "Detector(retinanet r18, 2 classes: blue, red; trained with iac, dc, clb)"
+    assert Detector(tiny_run).names == ("blue", "red")
+    untrained(tuple("abcdefg"), head="fcos").save(tmp_path / "m.pt")
+    assert repr(Detector(tmp_path / "m.pt")) == "Detector(fcos r18, 7 classes: a, b, c, d, e ...)"
+    foreign = Detector("torchvision:ssd300_vgg16")
+    assert repr(foreign) == "Detector(torchvision:ssd300_vgg16, 91 classes)"
+    assert foreign.names[1] == "person"
+
+
+def test_val_and_predict_share_the_network(tiny_run, squares):
+    detector = Detector(tiny_run)
+    detector.val(workers=0, device="cpu", batch=2)
+    network = detector.network("cpu")
+    list(detector.predict(squares / "val", device="cpu"))
+    assert detector._networks == {torch.device("cpu"): network}
+    assert not network.training

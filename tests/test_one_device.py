@@ -15,7 +15,9 @@ from cledet.config.train import TrainSettings
 from cledet.data.dataset import Batch
 from cledet.distributed import collectives
 from cledet.evaluation.candidates import all_candidates, from_network, to_results
+from cledet.inference.frame import Frame
 from cledet.inference.predictor import Predictor
+from cledet.inference.views import ViewOptions
 from cledet.models import criterion as criterion_module
 from cledet.models.criterion import Criterion, Losses
 from cledet.models.network import Architecture, build_network
@@ -254,8 +256,10 @@ def test_prediction_stays_on_the_gpu(gpu, head, method):
         assert len(all_candidates(found)) == len(found.boxes)
 
 
-def test_an_image_is_predicted_on_the_gpu(gpu, monkeypatch):
-    monkeypatch.setattr(Predictor, "predict", torch.no_grad()(Predictor.predict.__wrapped__))
+@pytest.mark.parametrize("views", [ViewOptions(), ViewOptions(side=48), ViewOptions(side=48, tta=True)])
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_images_are_predicted_on_the_gpu(gpu, monkeypatch, views, agnostic):
+    monkeypatch.setattr(Predictor, "_run", torch.no_grad()(Predictor._run.__wrapped__))
     predictor = Predictor(
         network=learner().network,
         post=NMSOptions(conf=0.0),
@@ -264,8 +268,12 @@ def test_an_image_is_predicted_on_the_gpu(gpu, monkeypatch):
         dtype=None,
         names=("a", "b"),
         category_ids=(3, 7),
+        agnostic=agnostic,
+        classes=(1,),
+        view_options=views,
     )
-    (found,) = predictor.stream([np.full((70, 90, 3), 99, np.uint8)])
-    assert len(found) == 100
-    assert len(found.to_dict()["detections"]) == 100
-    assert type(found.boxes) is torch.Tensor
+    frames = [Frame(image=np.full((70, 90, 3), value, np.uint8), path=None, name="x") for value in (99, 30)]
+    for found in predictor.stream(frames, 2):
+        assert len(found) > 20
+        assert {one.category_id for one in found} == {7}
+        assert type(found.boxes) is torch.Tensor

@@ -45,6 +45,7 @@ def predict_to_folder(detector: Detector, source: str, settings: PredictSettings
     """Write annotated pictures and predictions.json of a source's images into a new run folder."""
     from cledet.data.images import image_files
     from cledet.inference.predictor import picture_path
+    from cledet.inference.sources import read_frames
     from cledet.io.atomic import write_json
     from cledet.io.run_folders import name_from, new_run
     from cledet.visualization.draw import write_picture
@@ -54,7 +55,7 @@ def predict_to_folder(detector: Detector, source: str, settings: PredictSettings
     run = new_run(settings.project, "predict", settings.name or name_from(Path(source).stem.strip("*?[]"), "images"))
     taken: set[str] = set()
     documents = []
-    for result in track(predictor.stream(files), "predicting", len(files)):
+    for result in track(predictor.stream(read_frames(files), settings.batch), "predicting", len(files)):
         assert result.path is not None
         write_picture(picture_path(run, result.path, taken), result.plot())
         documents.append(result.to_dict())

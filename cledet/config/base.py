@@ -16,7 +16,9 @@ from cledet.config.types import (
     Ablations,
     AmpName,
     AnchorScale,
+    ClassNames,
     Confidence,
+    Images,
     NMSName,
     Positive,
     Project,
@@ -153,6 +155,26 @@ class PredictSettings(DetectionSettings, ModelSettings):
         description="Discard detections with a lower score. auto: the confidence of best F1 in training's evaluation; "
         "per-class: that of each class; 0.3 for weights without it.",
     )
+    classes: ClassNames | None = Field(None, description="Detect these classes only, as person,dog. Default: all.")
+    agnostic: bool = Field(False, description="Let boxes of different classes suppress each other.")
+    batch: Images = Field(1, description="Images per forward pass; only those of one resized shape share it.")
+    slice: Side | None = Field(
+        None,
+        description="Also detect in slices of this side in pixels, for small objects in large images. Each is resized "
+        "like an image; NMS merges their detections with those of the whole image. Default: off.",
+    )
+    overlap: Annotated[float, Field(ge=0, le=0.9)] = Field(0.2, description="--slice: overlap as a share of the side.")
+    tta: bool = Field(
+        False,
+        description="Test-time augmentation: also detect in mirrored images at 0.8, 1 and 1.25 times the size, and "
+        "merge all detections by NMS.",
+    )
+
+    @model_validator(mode="after")
+    def _check_overlap(self) -> PredictSettings:
+        if self.slice is None and self.overlap != PredictSettings.model_fields["overlap"].default:
+            raise ValueError(f"--overlap {self.overlap:g} needs --slice, the side of the slices in pixels")
+        return self
 
 
 class ExplainSettings(ModelSettings):

@@ -22,7 +22,8 @@ PANELS: dict[str, tuple[str, ...]] = {
         *("warmup", "clip", "ema", "val_every", "patience", "seed", "seeds", "deterministic"),
     ),
     "Augmentation": (*("flip", "vflip", "scale_jitter", "multi_scale", "crop", "mosaic", "copy_paste", "photometric"),),
-    "NMS": ("nms", "conf", "iou", "max_det", "localization", "cl_norm", "cl_score"),
+    "NMS": ("nms", "conf", "iou", "max_det", "classes", "agnostic", "localization", "cl_norm", "cl_score"),
+    "Views of an image": ("slice", "overlap", "tta"),
     "Statistics": ("metric", "tolerance", "bootstrap", "repeats", "gpu_tflops", "utilization"),
     "Devices and processes": (
         *("device", "amp", "workers", "compile", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts"),
@@ -40,6 +41,7 @@ VALUE_NAMES = {
     "backbone": "NAME",
     "backbone_weights": "auto|none|FILE",
     "callback": "MODULE:FUNCTION",
+    "classes": "NAME,...",
     "data": "DATA",
     "device": "auto|cpu|mps|GPU",
     "eval_max_dets": "INT,INT,INT",

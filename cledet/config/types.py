@@ -244,3 +244,4 @@ def parse_loggers(value: Any) -> Any:
 
 LoggerList = Annotated[str, BeforeValidator(parse_loggers)]
 MethodList = Annotated[str, BeforeValidator(parse_methods)]
+ClassNames = Annotated[tuple[str, ...], BeforeValidator(_split), Field(min_length=1)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cledet.data.images import image_files, rgb_arrays
+from cledet.data.images import image_files, read_image, rgb_arrays
 from cledet.errors import UserError
+from cledet.inference.frame import Frame
+
+__all__ = ["Frame", "images_of", "read_frames"]
+
+
+def read_frames(
+    source: Any, *, recursive: bool = False, on_error: Callable[[str, UserError], None] | None = None
+) -> Iterator[Frame]:
+    """Yield the images of a source one by one."""
+    for item in images_of(source):
+        if isinstance(item, Path):
+            yield Frame(image=read_image(item), path=item, name=str(item))
+        else:
+            yield Frame(image=item, path=None, name="array")
 
 
 def images_of(source: Any) -> Iterator[Path | NDArray[np.uint8]]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torchvision.models import detection as published
 from torchvision.models import get_model, get_model_weights, list_models
@@ -20,13 +20,16 @@ from cledet.config.base import PredictSettings
 from cledet.config.evaluate import ValSettings
 from cledet.console import say, track, warn
 from cledet.data.dataset import DetectionDataset
-from cledet.data.images import read_image
+from cledet.data.images import Pixels
 from cledet.data.index import DetectionIndex, Ints
 from cledet.distributed.devices import describe, pick_device
 from cledet.errors import UserError, nearest
 from cledet.evaluation.candidates import Candidates, all_candidates
 from cledet.evaluation.evaluator import nms_options
+from cledet.inference.frame import Frame
+from cledet.inference.predictor import class_thresholds, over_threshold, results_of
 from cledet.inference.results import Results
+from cledet.inference.views import ViewOptions, unite
 from cledet.io.weight_files import read_file
 from cledet.metrics.results_file import DetectionRows
 from cledet.models.postprocess import Detected, suppress_candidates
@@ -35,6 +38,10 @@ UNUSED = ("imgsz", "batch", "workers", "amp")
 """Settings without effect: images are processed one by one, in torchvision's size and in float32."""
 UNUSED_WITHOUT_NMS = (*UNUSED, "localization", "cl_norm", "cl_score")
 """Settings without effect if torchvision's own NMS is used."""
+OFF = 2.0
+"""IoU threshold with which torchvision's NMS suppresses nothing."""
+_LOADING = Lock()
+"""Held while weights are loaded, which threads may ask for at the same time."""
 
 
 class Thresholds(NamedTuple):
@@ -53,57 +60,50 @@ class TorchvisionDetector:
     """
 
     name: str
+    _networks: dict[torch.device, nn.Module] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         known = list_models(module=published)
         if self.name not in known:
             raise UserError(f"torchvision has no detector {self.name!r}", nearest(self.name, known))
 
-    @cached_property
-    def network(self) -> nn.Module:
-        """The network, from images [3, H, W], 0 to 1, to detections in their pixels."""
-        return load_network(self.name)
-
-    @cached_property
-    def default_thresholds(self) -> Thresholds:
-        """The thresholds of the published network."""
-        return Thresholds(*(getattr(self.part, key) for key in Thresholds._fields))
-
-    @property
-    def part(self) -> nn.Module:
-        """The submodule that holds the thresholds."""
-        return self.network.roi_heads if hasattr(self.network, "roi_heads") else self.network  # type: ignore[return-value]
+    def network(self, device: torch.device) -> nn.Module:
+        """The network on a device, from images [3, H, W], 0 to 1, to detections in their pixels; loaded once."""
+        with _LOADING:
+            if device not in self._networks:
+                self._networks[device] = load_network(self.name).to(device)
+            return self._networks[device]
 
     @property
     def names(self) -> tuple[str, ...]:
         """The class name of each label; label 0 is the background."""
         return tuple(get_model_weights(self.name).DEFAULT.meta["categories"])
 
-    def prepare(self, settings: ValSettings | PredictSettings) -> torch.device:
-        """Move the network to its device, set its thresholds, and return the device."""
-        refuse_unused(self.name, settings)
-        for key, value in thresholds(self.default_thresholds, settings)._asdict().items():
-            setattr(self.part, key, value)
-        device = pick_device(settings.device)
-        self.network.to(device).eval()
-        return device
+    def prepare(self, settings: ValSettings | PredictSettings, with_nms: bool = True) -> PreparedDetector:
+        """Give the network the thresholds of the settings; without its own NMS, it returns all candidates.
 
-    @torch.inference_mode()
-    def detect(self, image: NDArray[np.uint8], device: torch.device) -> Detected:
-        """Detect objects in one RGB image [H, W, 3], in its pixels; tensors on the CPU."""
-        pixels = torch.from_numpy(image).permute(2, 0, 1).to(device).float() / 255
-        (outputs,) = self.network([pixels])
-        return Detected(*(outputs[key].cpu() for key in Detected._fields))
+        For `predict`, the minimum score is at most the published one, so that the highest score is known.
+        """
+        refuse_unused(self.name, settings)
+        device = pick_device(settings.device)
+        network = self.network(device)
+        default = default_thresholds(network)
+        chosen = thresholds(default, settings)
+        if isinstance(settings, PredictSettings):
+            chosen = chosen._replace(score_thresh=min(chosen.score_thresh, default.score_thresh))
+        if not with_nms:
+            chosen = chosen._replace(nms_thresh=OFF, detections_per_img=sys.maxsize)
+        return PreparedDetector(with_thresholds(network, chosen), device)
 
     def results(self, index: DetectionIndex, settings: ValSettings) -> DetectionRows:
         """Detect objects on a split; detections of classes that the split lacks are dropped."""
         ids = category_ids(self, index)
-        device = self.prepare(settings)
+        prepared = self.prepare(settings)
         nms = "its own" if settings.nms == "auto" else ", ".join(settings.nms_methods(()))
-        say(f"{index.name}: {len(index)} images on {describe(device)}, NMS {nms}")
+        say(f"{index.name}: {len(index)} images on {describe(prepared.device)}, NMS {nms}")
         images, rows = DetectionDataset(index, short=32, long=32), [np.zeros((0, 7))]  # read without resizing
         for i in track(range(len(index)), f"evaluating {index.name}", len(index)):
-            boxes, scores, labels = self.detect(images.read(i).image, device)
+            boxes, scores, labels = prepared.detect(images.read(i).image)
             found = Candidates(int(index.image_ids[i]), boxes, scores, labels, torch.ones(4), ids)
             rows.append(all_candidates(found))
         results = np.concatenate(rows)
@@ -111,23 +111,73 @@ class TorchvisionDetector:
 
 
 @dataclass(frozen=True)
-class TorchvisionPredictor:
-    """A prepared torchvision detector, with the settings for prediction on single images."""
+class PreparedDetector:
+    """A torchvision network with its thresholds, on its device."""
 
-    detector: TorchvisionDetector
-    settings: PredictSettings
+    network: nn.Module
     device: torch.device
 
-    def stream(self, images: Iterable[Path | NDArray[np.uint8]]) -> Iterator[Results]:
-        """Yield the detections of each image: a file, or an RGB array [H, W, 3] of uint8."""
-        names = self.detector.names
-        for image in images:
-            path = image if isinstance(image, Path) else None
-            pixels = read_image(image) if isinstance(image, Path) else image
-            detected = self.detector.detect(pixels, self.device)
-            if self.settings.nms != "auto":
-                detected = suppress_candidates(detected, nms_options(self.settings, ()))
-            yield Results(path, pixels, *detected, names, tuple(range(len(names))))
+    @torch.inference_mode()
+    def detect(self, image: Pixels) -> Detected:
+        """Detect objects in one RGB image [H, W, 3], in its pixels; tensors on the CPU."""
+        pixels = torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1).to(self.device).float() / 255
+        (outputs,) = self.network([pixels])
+        return Detected(*(outputs[key].cpu() for key in Detected._fields))
+
+
+class TorchvisionPredictor:
+    """A torchvision detector with the settings for prediction; several threads may use it.
+
+    Its own NMS is used unless one was chosen, or classes, slices, mirrored images or `agnostic` need another. As the
+    network resizes images itself, test-time augmentation mirrors them only.
+    """
+
+    def __init__(self, detector: TorchvisionDetector, settings: PredictSettings, classes: tuple[int, ...] = ()) -> None:
+        self.view_options = ViewOptions(side=settings.slice, overlap=settings.overlap, tta=settings.tta, scales=(1.0,))
+        self.agnostic = settings.agnostic
+        merges = bool(classes) or settings.agnostic or settings.tta or settings.slice is not None
+        self.own_nms = settings.nms == "auto" and not merges
+        self.post = nms_options(settings, ())
+        self.names = detector.names
+        self.thresholds = class_thresholds((self.post.conf,) * len(self.names), classes)
+        self.prepared = detector.prepare(settings, with_nms=self.own_nms)
+
+    def stream(self, frames: Iterable[Frame], batch: int = 1) -> Iterator[Results]:
+        """Yield the results of each frame, in order; `batch` is 1, as these networks process images one by one."""
+        for frame in frames:
+            views = self.view_options.views(*frame.image.shape[:2])
+            found = [self._detect(view.pixels(frame.image)) for view in views]
+            highest = max((score for _, score in found if score is not None), default=None)
+            detected = found[0][0]
+            if len(views) > 1:
+                detected = unite(views, [candidates for candidates, _ in found], self.agnostic)
+            if not self.own_nms:
+                detected = suppress_candidates(detected, self.post, self.agnostic)
+            yield results_of(frame, detected, self.names, tuple(range(len(self.names))), highest)
+
+    def _detect(self, image: Pixels) -> tuple[Detected, float | None]:
+        return over_threshold(self.prepared.detect(image), self.thresholds)
+
+
+def default_thresholds(network: nn.Module) -> Thresholds:
+    """Return the thresholds of the published network."""
+    return Thresholds(*(getattr(_part(network), key) for key in Thresholds._fields))
+
+
+def with_thresholds(network: nn.Module, values: Thresholds) -> nn.Module:
+    """Return the network with other thresholds; it shares its weights with the given one, which stays as it is."""
+    network = copy.copy(network)
+    network._modules = dict(network._modules)
+    if _part(network) is not network:
+        network.roi_heads = copy.copy(network.roi_heads)
+    for key, value in values._asdict().items():
+        setattr(_part(network), key, value)
+    return network
+
+
+def _part(network: nn.Module) -> nn.Module:
+    """Return the submodule that holds the thresholds."""
+    return network.roi_heads if hasattr(network, "roi_heads") else network  # type: ignore[return-value]
 
 
 def load_network(name: str) -> nn.Module:
@@ -161,7 +211,7 @@ def thresholds(default: Thresholds, settings: ValSettings | PredictSettings) -> 
     explicit = {key for key, origin in settings.origins.items() if origin != "default"}
     least = float(settings.conf)  # that of predict is resolved
     if settings.nms != "auto":
-        return Thresholds(least, 2.0, sys.maxsize)  # no IoU exceeds 2
+        return Thresholds(least, OFF, sys.maxsize)
     conf = "conf" in explicit or isinstance(settings, PredictSettings)
     return Thresholds(
         least if conf else default.score_thresh,

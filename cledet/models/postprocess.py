@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -26,13 +25,17 @@ class Detected(NamedTuple):
 
 def detect(raw: RawOutputs, sizes: Tensor, options: NMSOptions) -> list[Detected]:
     """Return the detections of each image, given raw outputs and unpadded image sizes [N, 2] (height, width)."""
-    conf = torch.tensor(options.class_confs) if options.class_confs else options.conf
+    conf = torch.tensor(options.class_confs, device="cpu") if options.class_confs else options.conf
     return [suppress_candidates(one, options) for one in candidates(raw, sizes, conf)]
 
 
-def suppress_candidates(candidates: Detected, options: NMSOptions) -> Detected:
-    """Apply NMS to the candidates of one image and keep the best `max_det`."""
-    kept = apply_nms(*candidates, options)
+def suppress_candidates(candidates: Detected, options: NMSOptions, agnostic: bool = False) -> Detected:
+    """Apply NMS to the candidates of one image and keep the best `max_det`.
+
+    If `agnostic`, boxes of different classes suppress each other too.
+    """
+    boxes, scores, labels = candidates
+    kept = apply_nms(boxes, scores, torch.zeros_like(labels) if agnostic else labels, options)
     return Detected(kept.boxes, kept.scores, candidates.labels[kept.keep])
 
 
@@ -40,12 +43,13 @@ def suppress_candidates(candidates: Detected, options: NMSOptions) -> Detected:
 def candidates(raw: RawOutputs, sizes: Tensor, conf: float | Tensor) -> list[Detected]:
     """Decode and clip the best CANDIDATES pairs of anchor and class of each level that score over `conf`.
 
-    A tensor [C] holds the threshold of each class.
+    A tensor [C] holds the threshold of each class; infinity leaves a class out.
     Returns per image boxes [M, 4], scores [M] and labels [M], level by level and by score within a level, ties by the
     lower index. Boxes that lie in the padding are dropped. The threshold comes first, because few pairs pass it.
     """
     raw = raw.scored()
-    image, anchor, label, logits = _pairs_above(raw.logits, _logit_below(float(conf.min()) if isinstance(conf, Tensor) else conf))
+    thresholds = torch.as_tensor(conf, dtype=torch.float32, device="cpu")
+    image, anchor, label, logits = _pairs_above(raw.logits, _logits_below(thresholds))
     ends = torch.tensor(raw.levels, device=anchor.device).cumsum(0)
     groups = image * len(raw.levels) + torch.bucketize(anchor, ends, right=True)  # ascending
     counts = groups.bincount(minlength=len(raw.logits) * len(raw.levels)).tolist()
@@ -56,7 +60,8 @@ def candidates(raw: RawOutputs, sizes: Tensor, conf: float | Tensor) -> list[Det
     chosen = torch.cat(best)
     image, anchor, label = image[chosen], anchor[chosen], label[chosen]
     boxes, scores = raw.boxes(image, anchor), logits[chosen].float().sigmoid()
-    least = conf.to(label.device)[label] if isinstance(conf, Tensor) else conf
+    least = thresholds.to(label.device)
+    least = least[label] if least.ndim else least
     result = []
     for number, size in enumerate(sizes.tolist()):
         clipped = clip_boxes(boxes, size)
@@ -65,19 +70,20 @@ def candidates(raw: RawOutputs, sizes: Tensor, conf: float | Tensor) -> list[Det
     return result
 
 
-def _logit_below(conf: float) -> float:
-    """Return a logit slightly below that of a score, by more than bfloat16 rounds."""
-    if conf <= 0:
-        return -math.inf
-    exact = math.log(conf / (1 - conf)) if conf < 1 else math.inf
-    return exact - 0.01 * abs(exact) - 0.01 if math.isfinite(exact) else exact
+def _logits_below(conf: Tensor) -> Tensor:
+    """Return logits slightly below those of scores, by more than bfloat16 rounds."""
+    exact = conf.clamp(0, 1).logit()
+    return exact - 0.01 * exact.abs().clamp(max=100) - 0.01
 
 
-def _pairs_above(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return image, anchor, class and logit [P] of the logits [N, A, C] above a threshold, in this order."""
-    image, anchor = (logits.amax(2) > threshold).nonzero(as_tuple=True)  # few anchors have any such class
+def _pairs_above(logits: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return image, anchor, class and logit [P] of the logits [N, A, C] above the thresholds, in this order.
+
+    The thresholds are one number or one per class [C].
+    """
+    image, anchor = (logits.amax(2) > float(thresholds.min())).nonzero(as_tuple=True)  # few anchors have any class
     rows = logits[image, anchor]
-    row, label = (rows > threshold).nonzero(as_tuple=True)
+    row, label = (rows.float() > thresholds.to(rows.device)).nonzero(as_tuple=True)
     return image[row], anchor[row], label, rows[row, label]
 
 

@@ -20,7 +20,6 @@ from cledet.data.open import open_source
 from cledet.errors import UserError
 from cledet.evaluation.evaluator import nms_options
 from cledet.inference.predictor import picture_path
-from cledet.inference.results import Results
 from cledet.models.postprocess import detect
 from cledet.visualization.draw import class_color, draw_detections
 
@@ -35,7 +34,7 @@ def test_a_predictor_is_in_evaluation_mode_from_the_start(tiny_run, squares, net
     predictor = detector.predictor(settings())
     if network == "in training":
         predictor = replace(predictor, network=predictor.network.train())
-    (wanted,) = detector.predictor(settings()).stream([image])
+    wanted = detector.predictor(settings()).predict(image)
     found = predictor.predict(image, None)
     assert not any(module.training for module in predictor.network.modules())
     assert len(found) == 100
@@ -173,10 +172,3 @@ def test_captions_stay_inside_the_picture(box):
     )
     color = np.array(class_color(1))
     assert (at == color).all(-1).sum() >= 0.95 * (middle == color).all(-1).sum()
-
-
-def test_an_image_without_detections_is_unchanged():
-    image = np.zeros((20, 30, 3), dtype=np.uint8)
-    none = Results(None, image, torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), ("a",), (1,))
-    assert (none.plot() == image).all()
-    assert none.to_dict()["detections"] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -16,8 +17,20 @@ from cledet import Detector
 from cledet.config.base import PredictSettings
 from cledet.config.evaluate import ValSettings
 from cledet.config.loading import resolve
+from cledet.data.images import read_image
 from cledet.errors import UserError
-from cledet.inference.torchvision_detector import Thresholds, TorchvisionDetector, load_network, thresholds
+from cledet.inference.slicing import cut_off, drop_covered, slice_windows
+from cledet.inference.torchvision_detector import (
+    Thresholds,
+    TorchvisionDetector,
+    default_thresholds,
+    load_network,
+    thresholds,
+    with_thresholds,
+)
+from cledet.models.nms import NMSOptions, apply_nms
+from cledet.models.postprocess import Detected
+from cledet.ops.boxes import box_iou
 
 NAME = "ssdlite320_mobilenet_v3_large"
 
@@ -107,6 +120,85 @@ def test_a_method_of_cledet_replaces_the_nms_of_torchvision(photos):
     assert len(wanted["boxes"]) == 50
     torch.testing.assert_close(found.boxes, wanted["boxes"])
     assert torch.equal(found.scores, wanted["scores"])
+
+
+def test_predictions_of_one_detector_in_turn_keep_their_thresholds(photos):
+    """Predictions are lazy: the second call comes before the first image of the first is read."""
+    detector, image = Detector(f"torchvision:{NAME}"), photos / "0.png"
+    wanted = theirs(image, score_thresh=0.02)
+    high = wanted["scores"][100].item()
+    wanted = {0.02: wanted, high: theirs(image, score_thresh=high)}
+    assert len(wanted[0.02]["boxes"]) > len(wanted[high]["boxes"]) == 100
+    streams = [detector.predict([image, image], conf=conf, device="cpu") for conf in wanted]
+    for found in zip(*streams):
+        assert all(map(same, found, wanted.values()))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda conf: detector.predict_one(image, conf=conf, device="cpu"), [*wanted] * 3))
+    assert all(map(same, found, [*wanted.values()] * 3))
+
+
+def test_thresholds_are_those_of_a_copy_with_the_same_weights():
+    with torch.device("meta"):
+        networks = [get_model(name, weights=None, weights_backbone=None) for name in ("fcos_resnet50_fpn",
+                    "fasterrcnn_resnet50_fpn")]  # fmt: skip
+    for network in networks:
+        before = default_thresholds(network)
+        other = with_thresholds(network, Thresholds(0.7, 0.1, 3))
+        assert default_thresholds(network) == before
+        assert default_thresholds(other) == (0.7, 0.1, 3)
+        assert all(a is b for a, b in zip(network.parameters(), other.parameters(), strict=True))
+
+
+def test_the_highest_score_and_classes(photos):
+    detector, image = Detector(f"torchvision:{NAME}"), photos / "0.png"
+    wanted = theirs(image, score_thresh=0.001)
+    found = detector.predict_one(image, conf=1.0, device="cpu")
+    assert len(found) == 0
+    assert found.highest_score == wanted["scores"].max()
+    dogs = detector.predict_one(image, conf=0.05, device="cpu", classes="dog", max_det=7)
+    every = theirs(image, score_thresh=0.05, detections_per_img=10**6)
+    expected = every["scores"][every["labels"] == 18]
+    assert len(expected) > 7
+    assert dogs.summary() == "7 dog"
+    assert torch.equal(dogs.scores, expected[:7])
+    with pytest.raises(UserError, match="no class 'zeppelin'"):
+        detector.predict(image, classes="zeppelin")
+
+
+@pytest.mark.parametrize("method", ["auto", "cl-balanced", "soft-vote"])
+def test_slices_and_mirrored_images_equal_a_slow_loop(photos, method):
+    image = read_image(photos / "1.png")
+    height, width = image.shape[:2]
+    raw = {"score_thresh": 0.1, "nms_thresh": 2.0, "detections_per_img": sys.maxsize}
+    rows, cuts = [], []
+    for left, top, right, bottom in [(0, 0, width, height), *slice_windows(height, width, 128, 0.2)]:
+        for mirrored in (False, True):
+            part = image[top:bottom, left:right]
+            Image.fromarray(np.ascontiguousarray(part[:, ::-1] if mirrored else part)).save(photos / "part.png")
+            found = theirs(photos / "part.png", **raw)
+            boxes = found["boxes"].clone()
+            if mirrored:
+                boxes[:, [0, 2]] = (right - left) - boxes[:, [2, 0]]
+            boxes += torch.tensor([left, top, left, top])
+            rows.append(Detected(boxes, found["scores"], found["labels"]))
+            cuts.append(cut_off(boxes, (left, top, right, bottom), (height, width)))
+    (photos / "part.png").unlink()
+    every = drop_covered(Detected(*(torch.cat(column) for column in zip(*rows))), torch.cat(cuts))
+    options = NMSOptions(method="standard" if method == "auto" else method, cl_score="max", conf=0.1)
+    kept = apply_nms(*every, options)
+    given = {"conf": 0.1, "slice": 128, "tta": True, "device": "cpu", "nms": method}
+    found = Detector(f"torchvision:{NAME}").predict_one(image, **given)
+    torch.testing.assert_close(found.boxes, kept.boxes)
+    torch.testing.assert_close(found.scores, kept.scores)
+    assert torch.equal(found.labels, every.labels[kept.keep])
+
+
+def test_agnostic_nms(photos):
+    """Persons and dogs score highest everywhere; of all that overlap, one remains."""
+    found = Detector(f"torchvision:{NAME}").predict_one(photos / "0.png", conf=0.2, agnostic=True, device="cpu")
+    iou = box_iou(found.boxes, found.boxes).fill_diagonal_(0)
+    assert iou.max() <= 0.5
+    assert len(found) > 1
 
 
 def test_a_split_is_evaluated_on_the_classes_of_both(photos, capsys):

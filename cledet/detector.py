@@ -28,7 +28,7 @@ from cledet.export import exporter
 from cledet.export.exporter import Export
 from cledet.inference.predictor import Predictor
 from cledet.inference.results import Results
-from cledet.inference.sources import images_of
+from cledet.inference.sources import read_frames
 from cledet.inference.torchvision_detector import TorchvisionDetector, TorchvisionPredictor
 from cledet.io.run_folders import name_from, newest_run, whole_run
 from cledet.metrics.evaluation import EvaluatedDetections, Evaluation
@@ -152,7 +152,8 @@ class Detector:
         An array is RGB [H, W, 3], gray [H, W], RGBA [H, W, 4], whose alpha is dropped, or a batch [N, H, W, 3].
         """
         settings = settings or resolve(PredictSettings, given)
-        return self.predictor(settings).stream(images_of(source))
+        frames = read_frames(source, recursive=settings.recursive)
+        return self.predictor(settings).stream(frames, settings.batch)
 
     def predictor(self, settings: PredictSettings) -> Predictor | TorchvisionPredictor:
         """Prepare the network for prediction on single images."""
@@ -167,6 +168,8 @@ class Detector:
             dtype=amp_dtype(device, settings.amp),
             names=model.classes,
             category_ids=model.category_ids,
+            classes=_labels_of(settings.classes, model.classes),
+            agnostic=settings.agnostic,
         )
 
     def explain(
@@ -189,3 +192,11 @@ class Detector:
         if self.model is None:
             raise UserError("this detector has no weights yet", "train it, or create it with Detector(weights)")
         return self.model
+
+
+def _labels_of(classes: tuple[str, ...] | None, names: tuple[str, ...]) -> tuple[int, ...] | None:
+    """Return the labels of classes by name. Raises UserError for an unknown one."""
+    for name in classes or ():
+        if name not in names:
+            raise UserError(f"the model has no class {name!r}", nearest(name, names))
+    return None if classes is None else tuple(names.index(name) for name in classes)

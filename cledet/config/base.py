@@ -16,10 +16,13 @@ from cledet.config.types import (
     Ablations,
     AmpName,
     AnchorScale,
+    ClassNames,
+    Images,
     NMSName,
     Positive,
     Project,
     RunName,
+    SaveList,
     Side,
     Unit,
     Workers,
@@ -147,6 +150,20 @@ class PredictSettings(DetectionSettings, ModelSettings):
 
     amp: AmpName = Field("off", description="Mixed precision. off: float32; auto: bf16 if the device supports it.")
     conf: Unit = Field(0.3, description="Discard detections with a lower score.")
+    classes: ClassNames | None = Field(None, description="Detect these classes only, as person,dog. Default: all.")
+    agnostic: bool = Field(False, description="Let boxes of different classes suppress each other.")
+    batch: Images = Field(1, description="Images per forward pass; only those of one resized shape share it.")
+    recursive: bool = Field(False, description="Include the subfolders of folders.")
+    save: SaveList = Field(
+        "auto",
+        description="Files to write: some of pictures, video, json, jsonl, coco (results format), txt (YOLO labels "
+        "with scores), crops, csv; or none. auto: json, pictures of images, and videos of videos.",
+    )
+
+    @property
+    def saved(self) -> tuple[str, ...]:
+        """Return the kinds of files to write; empty for none."""
+        return () if self.save == "none" else tuple(self.save.split(","))
 
 
 class ExplainSettings(ModelSettings):

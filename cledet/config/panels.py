@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cledet.config.types import COMPONENTS, NMS_METHODS
+from cledet.config.types import COMPONENTS, NMS_METHODS, SAVED
 
 PANELS: dict[str, tuple[str, ...]] = {
     "Data": (
-        *("data", "split", "val_split", "imgsz", "batch", "accumulate", "predictions", "html"),
-        *("areas", "eval_max_dets"),
+        *("data", "split", "val_split", "imgsz", "batch", "recursive", "accumulate", "predictions"),
+        *("html", "areas", "eval_max_dets"),
     ),
     "Model": (
         *("weights", "backbone", "backbone_weights", "head", "fpn_channels", "head_init", "norm", "freeze"),
@@ -22,13 +22,24 @@ PANELS: dict[str, tuple[str, ...]] = {
         *("warmup", "clip", "ema", "val_every", "patience", "seed", "seeds", "deterministic"),
     ),
     "Augmentation": (*("flip", "vflip", "scale_jitter", "multi_scale", "crop", "mosaic", "copy_paste", "photometric"),),
-    "NMS": ("nms", "conf", "iou", "max_det", "localization", "cl_norm", "cl_score"),
+    "NMS": ("nms", "conf", "iou", "max_det", "classes", "agnostic", "localization", "cl_norm", "cl_score"),
     "Statistics": ("metric", "tolerance", "bootstrap", "repeats", "gpu_tflops", "utilization"),
     "Devices and processes": (
         *("device", "amp", "workers", "compile", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts"),
     ),
     "Output": (
-        *("project", "name", "format", "report", "evaluator", "pictures", "save_steps", "save_minutes", "logger"),
+        *(
+            "project",
+            "name",
+            "save",
+            "format",
+            "report",
+            "evaluator",
+            "pictures",
+            "save_steps",
+            "save_minutes",
+            "logger",
+        ),
         "callback",
     ),
 }
@@ -40,6 +51,7 @@ VALUE_NAMES = {
     "backbone": "NAME",
     "backbone_weights": "auto|none|FILE",
     "callback": "MODULE:FUNCTION",
+    "classes": "NAME,...",
     "data": "DATA",
     "device": "auto|cpu|mps|GPU",
     "eval_max_dets": "INT,INT,INT",
@@ -49,6 +61,7 @@ VALUE_NAMES = {
     "name": "NAME",
     "nms": "NAME",
     "rdzv_endpoint": "HOST[:PORT]",
+    "save": "auto|none|KIND,...",
     "scale_jitter": "LOW,HIGH",
     "split": "NAME",
     "val_split": "NAME",
@@ -64,8 +77,13 @@ WORDS = {
     "device": ("auto", "cpu", "mps"),
     "logger": ("none", "tensorboard", "wandb", "mlflow"),
     "nms": ("auto", "all", *NMS_METHODS),
+    "save": ("auto", "none", *SAVED),
 }
 """Words that a shell completes, for fields whose type does not list them."""
+
+
+SHORT = {"recursive": "-r"}
+"""Flags with a short form."""
 
 
 def panel_of(name: str) -> str | None:

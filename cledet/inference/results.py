@@ -24,6 +24,14 @@ class Results:
     labels: Tensor
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
+    name: str = ""
+    """The origin of the image as it is shown."""
+    number: int | None = None
+    """Index of a video frame, from 0."""
+    seconds: float | None = None
+    """Time of a video frame from the start."""
+    highest_score: float | None = None
+    """The highest score of any class, before the threshold."""
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -32,7 +40,8 @@ class Results:
         """Return the detections as plain data, boxes as x1, y1, x2, y2."""
         height, width = self.image.shape[:2]
         return {
-            "file": None if self.path is None else str(self.path),
+            "file": self.name or None,
+            **({} if self.number is None else {"frame": self.number, "seconds": self.seconds}),
             "width": width,
             "height": height,
             "detections": [

@@ -20,12 +20,12 @@ from cledet.config.base import PredictSettings
 from cledet.config.evaluate import ValSettings
 from cledet.console import say, track, warn
 from cledet.data.dataset import DetectionDataset
-from cledet.data.images import read_image
 from cledet.data.index import DetectionIndex, Ints
 from cledet.distributed.devices import describe, pick_device
 from cledet.errors import UserError, nearest
 from cledet.evaluation.candidates import Candidates, all_candidates
 from cledet.evaluation.evaluator import nms_options
+from cledet.inference.frame import Frame
 from cledet.inference.results import Results
 from cledet.io.weight_files import read_file
 from cledet.metrics.results_file import DetectionRows
@@ -123,16 +123,15 @@ class TorchvisionPredictor:
     settings: PredictSettings
     device: torch.device
 
-    def stream(self, images: Iterable[Path | NDArray[np.uint8]]) -> Iterator[Results]:
-        """Yield the detections of each image: a file, or an RGB array [H, W, 3] of uint8."""
+    def stream(self, frames: Iterable[Frame], batch: int = 1) -> Iterator[Results]:
+        """Yield the detections of each image, one by one."""
         names = self.detector.names
-        for image in images:
-            path = image if isinstance(image, Path) else None
-            pixels = read_image(image) if isinstance(image, Path) else image
-            detected = self.detector.detect(pixels, self.device)
+        for frame in frames:
+            detected = self.detector.detect(frame.image, self.device)
             if self.settings.nms != "auto":
                 detected = suppress_candidates(detected, nms_options(self.settings, ()))
-            yield Results(path, pixels, *detected, names, tuple(range(len(names))))
+            own = (names, tuple(range(len(names))), frame.name, frame.number, frame.seconds)
+            yield Results(frame.path, frame.image, *detected, *own)
 
 
 def load_network(name: str) -> nn.Module:

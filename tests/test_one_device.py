@@ -15,6 +15,7 @@ from cledet.config.train import TrainSettings
 from cledet.data.dataset import Batch
 from cledet.distributed import collectives
 from cledet.evaluation.candidates import all_candidates, from_network, to_results
+from cledet.inference.frame import Frame
 from cledet.inference.predictor import Predictor
 from cledet.models import criterion as criterion_module
 from cledet.models.criterion import Criterion, Losses
@@ -255,7 +256,7 @@ def test_prediction_stays_on_the_gpu(gpu, head, method):
 
 
 def test_an_image_is_predicted_on_the_gpu(gpu, monkeypatch):
-    monkeypatch.setattr(Predictor, "predict", torch.no_grad()(Predictor.predict.__wrapped__))
+    monkeypatch.setattr(Predictor, "_detect", torch.no_grad()(Predictor._detect.__wrapped__))
     predictor = Predictor(
         network=learner().network,
         post=NMSOptions(conf=0.0),
@@ -265,7 +266,7 @@ def test_an_image_is_predicted_on_the_gpu(gpu, monkeypatch):
         names=("a", "b"),
         category_ids=(3, 7),
     )
-    (found,) = predictor.stream([np.full((70, 90, 3), 99, np.uint8)])
+    (found,) = predictor.stream([Frame(np.full((70, 90, 3), 99, np.uint8), None, "image")])
     assert len(found) == 100
     assert len(found.to_dict()["detections"]) == 100
     assert type(found.boxes) is torch.Tensor

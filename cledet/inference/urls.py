@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import PurePosixPath
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote
 from urllib.request import Request, urlopen
 
 from cledet.data.images import IMAGE_SUFFIXES, Pixels, decode_image
@@ -29,12 +30,13 @@ def is_url(text: str) -> bool:
 
 def shown_url(url: str) -> str:
     """Return a URL without the user name and password in it."""
-    return re.sub("://[^/@]*@", "://", url)
+    return re.sub("://[^/]*@", "://", url)
 
 
 def url_suffix(url: str) -> str:
     """Return the suffix of a URL's path in lower case, as ".jpg"; empty without one."""
-    return PurePosixPath(urlsplit(url).path).suffix.lower()
+    path = re.split("[?#]", url.partition("://")[2], maxsplit=1)[0].partition("/")[2]
+    return PurePosixPath(path).suffix.lower()
 
 
 def is_image_url(text: str) -> bool:
@@ -70,8 +72,11 @@ def _connection(url: str) -> Iterator[HTTPResponse]:
     """Connect to a URL; failures within the block are UserErrors."""
     shown = shown_url(url)
     try:
-        ascii_url = quote(url, safe="%/:=&?~#+!$,;'@()*[]")
-        with urlopen(Request(ascii_url, headers={"User-Agent": "cledet"}), timeout=TIMEOUT) as response:
+        request = Request(quote(shown, safe="%/:=&?~#+!$,;'@()*[]"), headers={"User-Agent": "cledet"})
+        if login := re.match("https?://([^/]*)@", url, re.IGNORECASE):
+            token = b64encode(unquote(login[1]).encode()).decode()
+            request.add_unredirected_header("Authorization", f"Basic {token}")  # not sent to another server
+        with urlopen(request, timeout=TIMEOUT) as response:
             yield response
     except HTTPError as error:
         raise UserError(f"{shown} could not be fetched: the server answered {error.code} {error.reason}") from None

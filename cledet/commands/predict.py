@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -31,7 +32,8 @@ def predict(
     source: Annotated[
         list[str],
         typer.Argument(
-            help="Images, folders, patterns, lists (.txt), videos, URLs, a webcam's number, or - (standard input)."
+            metavar="SOURCE...",
+            help="Images, folders, patterns, lists (.txt), videos, URLs, a webcam's number, or - (standard input).",
         ),
     ],
     json: Annotated[
@@ -50,22 +52,25 @@ def predict(
 
     Examples:
         cledet predict images/ --nms cl-balanced
-        cledet predict photo.jpg clip.mp4 'more/*.png' --conf 0.5 --classes person,dog
+        cledet predict photo.jpg clip.mp4 'more/*.png' --classes person,dog
         cledet predict photos/ -r --save crops,csv
         cledet predict rtsp://camera.local/stream --save none --json -
     """
     if json not in STREAMS:
         raise UserError(f"--json takes no value, or - for JSON Lines, not {json!r}")
     detector = find_detector(settings)
-    unread = predict_sources(detector, source, settings, STREAMS[json](sys.stdout, settings.conf))
+    unread = predict_sources(detector, source, settings, partial(STREAMS[json], sys.stdout))
     if unread:
         raise typer.Exit(1)
 
 
-def predict_sources(detector: Detector, sources: Sequence[str], settings: PredictSettings, stream: Sink) -> list[str]:
-    """Write the files of `settings.save` into a new run folder, and each result to `stream`.
+def predict_sources(
+    detector: Detector, sources: Sequence[str], settings: PredictSettings, output: Callable[[float | None], Sink]
+) -> list[str]:
+    """Write the files of `settings.save` into a new run folder, and each result to the sink of `output`.
 
-    Returns the names of the images that could not be read. Raises UserError if that are all.
+    `output` takes the minimum score, None if each class has its own. Returns the names of the images that could not be
+    read. Raises UserError if that are all.
     """
     from cledet.inference.pipeline import ReadAhead, Writer
     from cledet.inference.sinks import open_sinks
@@ -86,7 +91,7 @@ def predict_sources(detector: Detector, sources: Sequence[str], settings: Predic
                 if writer is None:
                     run = _run_folder(settings, sources[0])
                     sinks = [] if run is None else open_sinks(run, settings.saved)
-                    writer = stack.enter_context(Writer([*sinks, stream]))
+                    writer = stack.enter_context(Writer([*sinks, output(settings.conf)]))
                 writer.put(result)
                 unread.read(count)
                 steps.advance()
@@ -152,7 +157,7 @@ class Unread:
 class TextLines:
     """A line per image on an open stream: the number of detections of each class, flushed."""
 
-    def __init__(self, stream: TextIO, conf: float) -> None:
+    def __init__(self, stream: TextIO, conf: float | None) -> None:
         self._stream, self._conf = stream, conf
 
     def write(self, result: Results) -> None:
@@ -163,30 +168,34 @@ class TextLines:
         """Do nothing: the stream is the caller's."""
 
 
-def describe(result: Results, conf: float) -> str:
-    """Describe a result in one line: the number of detections of each class, or the score that came nearest."""
+def describe(result: Results, conf: float | None) -> str:
+    """Describe a result in one line: the number of detections of each class, or the score that came nearest.
+
+    `conf` is the minimum score, None if each class has its own.
+    """
     place = result.name if result.number is None else f"{result.name}, frame {result.number}"
     counts = Counter(result.names[label] for label in result.labels.tolist())
     if counts:
         return f"{place}: {', '.join(f'{count} {name}' for name, count in counts.items())}"
     highest = result.highest_score
-    nearest = f"; the highest score is {highest:.2f}" if highest is not None and highest <= conf else ""
-    return f"{place}: nothing over {conf:.2f}{nearest}"
+    limit = "the minimum score of its class" if conf is None else f"{conf:.2f}"
+    is_near = highest is not None and (conf is None or highest <= conf)
+    return f"{place}: nothing over {limit}{f'; the highest score is {highest:.2f}' if is_near else ''}"
 
 
-def _json_document(stream: TextIO, _conf: float) -> Sink:
+def _json_document(stream: TextIO, _conf: float | None) -> Sink:
     from cledet.inference.sinks import JsonDocumentStream
 
     return JsonDocumentStream(stream)
 
 
-def _json_lines(stream: TextIO, _conf: float) -> Sink:
+def _json_lines(stream: TextIO, _conf: float | None) -> Sink:
     from cledet.inference.sinks import JsonLinesStream
 
     return JsonLinesStream(stream)
 
 
-STREAMS: dict[str | None, Callable[[TextIO, float], Sink]] = {
+STREAMS: dict[str | None, Callable[[TextIO, float | None], Sink]] = {
     None: TextLines,
     DOCUMENT: _json_document,
     "-": _json_lines,

@@ -148,7 +148,7 @@ def image_files(
     `recursive` includes subfolders; links to folders are not followed, as they may lead back.
     Raises UserError for a missing file, an empty folder, and a folder or pattern without images.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_file():
         return [path]
     if path.is_dir():

@@ -126,7 +126,7 @@ def expand(source: str | Path, *, recursive: bool = False) -> list[Entry]:
     text = str(source)
     if text == STDIN or is_url(text) or (text.isdecimal() and not os.path.exists(text)):
         return [text]
-    path = Path(text).expanduser()
+    path = _path(text)
     if path.suffix.lower() == LIST_SUFFIX and os.path.isfile(path):
         return _listed(path, recursive)
     return expand_path(path, recursive=recursive)
@@ -145,7 +145,15 @@ def expand_path(path: Path, *, recursive: bool) -> list[Entry]:
 
 def expand_line(line: str, folder: Path, *, recursive: bool) -> list[Entry]:
     """Expand one line of a list: a URL, or a path that starts from `folder`. `-` and numbers are file names there."""
-    return [line] if is_url(line) else expand_path(folder / Path(line).expanduser(), recursive=recursive)
+    return [line] if is_url(line) else expand_path(folder / _path(line), recursive=recursive)
+
+
+def _path(text: str) -> Path:
+    """Return a path with `~` replaced by the home folder, where there is one."""
+    try:
+        return Path(os.path.expanduser(text))
+    except ValueError:  # a user's name with a NUL character
+        return Path(text)
 
 
 def _listed(path: Path, recursive: bool) -> list[Entry]:

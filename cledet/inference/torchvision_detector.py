@@ -130,8 +130,8 @@ class TorchvisionPredictor:
             detected = self.detector.detect(frame.image, self.device)
             if self.settings.nms != "auto":
                 detected = suppress_candidates(detected, nms_options(self.settings, ()))
-            own = (names, tuple(range(len(names))), frame.name, frame.number, frame.seconds)
-            yield Results(frame.path, frame.image, *detected, *own)
+            ids = tuple(range(len(names)))
+            yield Results(frame.path, frame.image, *detected, names, ids, frame.name, frame.number, frame.seconds)
 
 
 def load_network(name: str) -> nn.Module:

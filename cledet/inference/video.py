@@ -28,6 +28,8 @@ STREAM_SUFFIXES = frozenset((".m3u8", ".mpd", ".mjpg", ".mjpeg", ".sdp"))
 STREAM_SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "tcp", "srt")
 TIMEOUT = 30.0
 """Seconds without data after which a stream counts as lost."""
+MAX_PIXELS = 8192 * 8192
+"""Limit on pixels per frame; a video that claims more is refused before it fills the memory."""
 _FILE_PROTOCOLS = "file,crypto,data"
 """Protocols that a local file may refer to, as a playlist does: none that reaches for the network."""
 _NETWORK_PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtsp,rtmp,rtmps,srt,crypto,data"
@@ -92,7 +94,8 @@ def _items(
         return
     count = damaged = 0
     try:
-        with av.open(file, format=format, options=options, timeout=timeout) as container:
+        options |= {"max_pixels": str(MAX_PIXELS)}
+        with av.open(file, format=format, options=options, timeout=timeout, metadata_errors="replace") as container:
             stream = _video_stream(container, name)
             for packet in container.demux(stream):
                 try:
@@ -134,6 +137,7 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
         hint = "convert it with: ffmpeg -i IN -c:v libx264 OUT.mp4"
         raise UserError(f"{name} has a codec that this FFmpeg cannot decode", hint)
     stream.thread_type = "AUTO"
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
 
 
@@ -146,8 +150,8 @@ def _seconds(frame: VideoFrame, stream: VideoStream, number: int) -> float:
 
 def _to_frame(frame: VideoFrame, path: Path | None, name: str, number: int, seconds: float) -> Frame:
     """Convert a decoded frame to RGB, upright as players show it."""
-    image = frame.to_ndarray(format="rgb24")
-    upright = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
+    image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+    upright = np.ascontiguousarray(image, dtype=np.uint8)
     return Frame(upright, path, name, number, seconds)
 
 

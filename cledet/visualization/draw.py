@@ -117,7 +117,7 @@ def _blend(picture: Image, mask: NDArray[np.uint8], place: tuple[int, int], colo
     left, top = place
     part = picture[top : top + mask.shape[0], left : left + mask.shape[1]]
     share = mask[: part.shape[0], : part.shape[1], None] / np.float32(255)
-    part[:] = np.rint(part + share * (np.float32(color) - part))
+    part[:] = np.rint(part + share * (np.array(color, dtype=np.float32) - part))
 
 
 def _margin(mask: NDArray[np.uint8]) -> int:

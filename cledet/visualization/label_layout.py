@@ -72,4 +72,4 @@ def _is_free(places: NDArray[np.int64], size: Size, taken: NDArray[np.int64]) ->
     """Return which places [P, 2] overlap none of the rectangles [T, 4]."""
     x, y = places[:, :1], places[:, 1:]
     overlap = (x < taken[:, 2]) & (x + size[0] > taken[:, 0]) & (y < taken[:, 3]) & (y + size[1] > taken[:, 1])
-    return ~overlap.any(axis=1)
+    return np.logical_not(overlap.any(axis=1))

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -227,7 +228,7 @@ def test_a_full_disk_is_one_sentence_and_the_rest_is_kept(tiny_run, photos, monk
     settings = resolve(PredictSettings, {"save": "json,pictures", "device": "cpu"}, environ={})
     stream = io.StringIO()
     with pytest.raises(UserError, match="the disk is full"):
-        predict_sources(Detector(tiny_run), ["photos"], settings, JsonLinesStream(stream))
+        predict_sources(Detector(tiny_run), ["photos"], settings, lambda conf: JsonLinesStream(stream))
     assert written() == ["0.jpg", "1.jpg", "predictions.json"]
     assert len(documents_in("runs/predict/photos")) == 3
     assert len(stream.getvalue().splitlines()) == 2
@@ -248,7 +249,7 @@ def test_an_interruption_keeps_what_was_found(tiny_run, photos, monkeypatch):
     settings = resolve(PredictSettings, {"device": "cpu"}, environ={})
     stream = io.StringIO()
     with pytest.raises(KeyboardInterrupt):
-        predict_sources(detector, ["photos"], settings, JsonLinesStream(stream))
+        predict_sources(detector, ["photos"], settings, lambda conf: JsonLinesStream(stream))
     assert written() == ["0.jpg", "1.jpg", "2.jpg", "predictions.json"]
     assert len(documents_in("runs/predict/photos")) == 3
     assert len(stream.getvalue().splitlines()) == 3
@@ -258,4 +259,10 @@ def test_lines_describe_results(tiny_run, photos):
     (result,) = Detector(tiny_run).predict(photos / "1.png", conf=0.0, max_det=3, device="cpu")
     text = describe(result, 0.0)
     assert text.startswith(f"{photos}/1.png: ")
+    nothing = replace(result, boxes=result.boxes[:0], scores=result.scores[:0], labels=result.labels[:0])
+    nothing = replace(nothing, highest_score=0.134, name="a.png")
+    assert describe(nothing, 0.3) == "a.png: nothing over 0.30; the highest score is 0.13"
+    assert describe(nothing, None) == "a.png: nothing over the minimum score of its class; the highest score is 0.13"
+    assert describe(nothing, 0.1) == "a.png: nothing over 0.10"  # it is of a class that was not asked for
+    assert describe(replace(nothing, highest_score=None), 0.3) == "a.png: nothing over 0.30"
     assert sum(int(part.split()[0]) for part in text.partition(": ")[2].split(", ")) == 3

@@ -32,12 +32,12 @@ def start(tiny_run, tmp_path):
     yield run
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def test_an_image_is_piped_in_and_a_line_out(start, squares):
     process = start("-", "--json", "-", "--save", "none")
-    out, err = process.communicate((squares / "val" / "1.png").read_bytes(), timeout=60)
+    out, err = process.communicate((squares / "val" / "1.png").read_bytes(), timeout=120)
     assert process.returncode == 0, err
     document = json.loads(out)
     assert (document["file"], document["width"], document["height"]) == ("-", 96, 80)
@@ -52,7 +52,7 @@ def test_a_signal_keeps_what_was_found(start, squares, tmp_path, number, code):
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["file"] == f"{squares}/val/{i}.png"
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == code, err
     assert f"error: stopped by {number.name}" in err.decode()
     run = tmp_path / "runs" / "predict" / "stdin"
@@ -79,7 +79,7 @@ def test_a_reader_that_has_seen_enough_ends_the_command(start, squares, tmp_path
     process.stdin.close()
     process.stdout.readline()
     process.stdout.close()
-    assert process.wait(60) == 141
+    assert process.wait(120) == 141
     assert b"Traceback" not in process.stderr.read()
     documents = json.loads((tmp_path / "runs" / "predict" / "0" / "predictions.json").read_text())
     assert 1 <= len(documents) < 200
@@ -89,7 +89,7 @@ def test_a_reader_that_has_seen_enough_ends_the_command(start, squares, tmp_path
 def test_a_full_stdout_is_one_sentence(start, squares, tmp_path):
     with open("/dev/full", "wb") as full:
         process = start(squares / "val", "--json", "-", "--save", "json", stdout=full)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 2
     assert b"error: cannot write to stdout: No space left on device" in err
     documents = json.loads((tmp_path / "runs" / "predict" / "val" / "predictions.json").read_text())
@@ -102,7 +102,7 @@ def test_a_signal_while_a_video_is_written(start, tmp_path):
     for _ in range(30):
         process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 143, err
     with av.open(str(tmp_path / "runs" / "predict" / "clip" / "clip.mp4")) as container:
         assert 30 <= sum(1 for _ in container.decode(video=0)) < 600

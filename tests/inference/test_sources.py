@@ -100,6 +100,8 @@ def test_lists_hold_names_that_are_not_utf8(photos):
         ("ftp://x/a.jpg", "ftp://x/a.jpg has the scheme ftp, which is not read"),
         ("a\0b.jpg", "cannot be read|not found"),
         ("x" * 300 + ".jpg", "cannot be read|not found"),
+        ("~nobody-of-this-name/a.jpg", "not found"),
+        ("~a\0b/c.jpg", "cannot be read|not found"),
         ("987654", "there is no webcam 987654"),
     ],
 )

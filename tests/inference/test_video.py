@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -122,7 +123,7 @@ def test_damage_is_named_after_the_frames_that_are_whole(tmp_path):
     clip = write_clip(tmp_path / "a.avi", 40, codec="mjpeg")
     data = bytearray(clip.read_bytes())
     starts = [i for i in range(len(data) - 2) if data[i : i + 3] == b"\xff\xd8\xff"]
-    for start, following in zip(starts[10:13], starts[11:14]):
+    for start, following in pairwise(starts[10:14]):
         data[start : following - 16] = bytes(following - 16 - start)
     clip.write_bytes(data)
     errors = []
@@ -130,6 +131,12 @@ def test_damage_is_named_after_the_frames_that_are_whole(tmp_path):
     assert 36 <= len(frames) < 40
     assert len(errors) == 1
     assert "a.avi is damaged: 3 of its packets could not be decoded" in errors[0]
+
+
+def test_frames_that_are_too_large_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "MAX_PIXELS", 1000)
+    with pytest.raises(UserError, match=r"a\.mkv "):
+        list(read_frames(write_clip(tmp_path / "a.mkv", 3)))
 
 
 def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):

@@ -126,6 +126,11 @@ def show_finding(severity: str, text: str, examples: Sequence[str], more: int = 
         console.print(f"{'':10}... and {more:,} more")
 
 
+def stdout_is_terminal() -> bool:
+    """Return whether results are read on a terminal as they are printed."""
+    return _is_terminal(sys.stdout)
+
+
 def is_number(value: Any) -> bool:
     """Check for a number, as a value or as text ("2.5", "84.9 %"), or a placeholder for none (None, "-")."""
     return value is None or isinstance(value, int | float) or re.fullmatch(r"-|-?[\d.]+( %)?", str(value)) is not None
@@ -163,13 +168,16 @@ class _StatisticsColumn(ProgressColumn):
 class Steps:
     """Progress bar with statistics; silent without a terminal (callers `say` lines that should be kept).
 
-    It takes one line of the terminal. A bar inside another one hides the outer until it ends.
+    The total may be unknown (None). The bar takes one line of the terminal. One inside another hides the outer until it
+    ends.
     """
 
     _open: ClassVar[list[Steps]] = []
     """Bars that have begun and not ended; the last one is shown."""
 
-    def __init__(self, title: str, total: int, done: int = 0, *, in_bytes: bool = False) -> None:
+    def __init__(
+        self, title: str, total: int | None, done: int = 0, *, in_bytes: bool = False, hidden: bool = False
+    ) -> None:
         counts = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
         one_line = Column(no_wrap=True, overflow="ellipsis", max_width=28)
         self._bar = Progress(
@@ -180,7 +188,7 @@ class Steps:
             TimeRemainingColumn(),
             _StatisticsColumn(table_column=Column(no_wrap=True, ratio=1)),
             console=_console(stderr=True),
-            disable=rank() > 0 or not _is_terminal(sys.stderr),
+            disable=hidden or rank() > 0 or not _is_terminal(sys.stderr),
             transient=True,
             expand=True,
         )

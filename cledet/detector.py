@@ -205,7 +205,8 @@ class Detector:
         Images are read when their results are asked for.
         """
         settings = settings or resolve(PredictSettings, given)
-        return self.predictor(settings).stream(read_frames(source), settings.batch)
+        frames = read_frames(source, recursive=settings.recursive)
+        return self.predictor(settings).stream(frames, settings.batch)
 
     @takes(PredictKeywords, PredictSettings, describe=False)
     def predict_one(
@@ -216,7 +217,7 @@ class Detector:
         Raises UserError if the source holds several images or none.
         """
         settings = settings or resolve(PredictSettings, given)
-        frames = read_frames(source)
+        frames = read_frames(source, recursive=settings.recursive)
         first, second = next(frames, None), next(frames, None)
         if first is None or second is not None:
             count = "no image" if first is None else "several images"

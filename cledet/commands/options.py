@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from cledet.config.base import Settings
 from cledet.config.loading import recipes, resolve
-from cledet.config.panels import PANELS, VALUE_NAMES, WORDS, panel_of
+from cledet.config.panels import PANELS, SHORT, VALUE_NAMES, WORDS, panel_of
 from cledet.config.types import ablation_name
 from cledet.console import printable
 from cledet.errors import interruption
@@ -24,6 +24,9 @@ USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """Click's UsageError, bundled with newer versions of typer and imported by older ones."""
 SWITCH = "[on|off]"
 """The value of a boolean flag, which may be left out for `on`."""
+BOOLEANS = ("on", "off", "true", "false", "yes", "no")
+JSON_LINES, DOCUMENT = "[-]", "document"
+"""The value of a `--json` that also writes JSON Lines, and its value if it is left out."""
 LONGEST_CHOICES = 20
 """Characters of choices that are shown as the name of a value; longer ones are listed in the help text."""
 ORDER = [name for names in PANELS.values() for name in names]
@@ -70,12 +73,25 @@ class Command(TyperCommand):
     """Subcommand whose boolean flags need no value, and whose help ends with examples."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Give `on` to boolean flags without a value, then parse."""
-        switches = {flag for param in self.params if getattr(param, "metavar", "") == SWITCH for flag in param.opts}
+        """Give values to flags without one, `on` to boolean flags and `document` to JSON_LINES, then parse.
+
+        In a command with arguments, the word behind a boolean flag is its value only if it is one of BOOLEANS.
+        """
+        switches, documents = self._flags(SWITCH), self._flags(JSON_LINES)
+        arguments = any(param.param_type_name == "argument" for param in self.params)
         words: list[str] = []
-        for word, following in zip(args, [*args[1:], "-"]):
-            words += [word, "on"] if word in switches and following.startswith("-") else [word]
+        for word, following in zip(args, [*args[1:], "--"]):
+            bare = following.startswith("-") or (arguments and following.lower() not in BOOLEANS)
+            words.append(word)
+            if word in switches and bare:
+                words.append("on")
+            elif word in documents and following != "-":
+                words.append(DOCUMENT)
         return super().parse_args(ctx, words)
+
+    def _flags(self, metavar: str) -> set[str]:
+        """Return the flags whose value is shown as `metavar`."""
+        return {flag for param in self.params if getattr(param, "metavar", "") == metavar for flag in param.opts}
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help, then the examples of the function's docstring as they are."""
@@ -137,6 +153,7 @@ def _option(name: str, field: FieldInfo) -> Any:
     choices = _choices(field.annotation)
     return typer.Option(
         f"--{name.replace('_', '-')}",
+        *([SHORT[name]] if name in SHORT else []),
         help=" ".join([str(field.description), *_default(name, field)]),
         show_default=False,
         metavar=VALUE_NAMES.get(name) or _value_name(field.annotation, choices),

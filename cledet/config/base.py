@@ -23,6 +23,7 @@ from cledet.config.types import (
     Positive,
     Project,
     RunName,
+    SaveList,
     Side,
     Unit,
     Workers,
@@ -158,6 +159,12 @@ class PredictSettings(DetectionSettings, ModelSettings):
     classes: ClassNames | None = Field(None, description="Detect these classes only, as person,dog. Default: all.")
     agnostic: bool = Field(False, description="Let boxes of different classes suppress each other.")
     batch: Images = Field(1, description="Images per forward pass; only those of one resized shape share it.")
+    recursive: bool = Field(False, description="Include the subfolders of folders.")
+    save: SaveList = Field(
+        "auto",
+        description="Files to write: some of pictures, video, json, jsonl, coco (results format), txt (YOLO labels "
+        "with scores), crops, csv; or none. auto: json, pictures of images, and videos of videos.",
+    )
     slice: Side | None = Field(
         None,
         description="Also detect in slices of this side in pixels, for small objects in large images. Each is resized "
@@ -175,6 +182,11 @@ class PredictSettings(DetectionSettings, ModelSettings):
         if self.slice is None and self.overlap != PredictSettings.model_fields["overlap"].default:
             raise ValueError(f"--overlap {self.overlap:g} needs --slice, the side of the slices in pixels")
         return self
+
+    @property
+    def saved(self) -> tuple[str, ...]:
+        """Return the kinds of files to write; empty for none."""
+        return () if self.save == "none" else tuple(self.save.split(","))
 
 
 class ExplainSettings(ModelSettings):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cledet.config.types import COMPONENTS, NMS_METHODS
+from cledet.config.types import COMPONENTS, NMS_METHODS, SAVED
 
 PANELS: dict[str, tuple[str, ...]] = {
     "Data": (
-        *("data", "split", "val_split", "imgsz", "batch", "accumulate", "predictions", "html"),
-        *("areas", "eval_max_dets"),
+        *("data", "split", "val_split", "imgsz", "batch", "recursive", "accumulate", "predictions"),
+        *("html", "areas", "eval_max_dets"),
     ),
     "Model": (
         *("weights", "backbone", "backbone_weights", "head", "fpn_channels", "head_init", "norm", "freeze"),
@@ -29,7 +29,18 @@ PANELS: dict[str, tuple[str, ...]] = {
         *("device", "amp", "workers", "compile", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts"),
     ),
     "Output": (
-        *("project", "name", "format", "report", "evaluator", "pictures", "save_steps", "save_minutes", "logger"),
+        *(
+            "project",
+            "name",
+            "save",
+            "format",
+            "report",
+            "evaluator",
+            "pictures",
+            "save_steps",
+            "save_minutes",
+            "logger",
+        ),
         "callback",
     ),
 }
@@ -51,6 +62,7 @@ VALUE_NAMES = {
     "name": "NAME",
     "nms": "NAME",
     "rdzv_endpoint": "HOST[:PORT]",
+    "save": "auto|none|KIND,...",
     "scale_jitter": "LOW,HIGH",
     "split": "NAME",
     "val_split": "NAME",
@@ -66,8 +78,13 @@ WORDS = {
     "device": ("auto", "cpu", "mps"),
     "logger": ("none", "tensorboard", "wandb", "mlflow"),
     "nms": ("auto", "all", *NMS_METHODS),
+    "save": ("auto", "none", *SAVED),
 }
 """Words that a shell completes, for fields whose type does not list them."""
+
+
+SHORT = {"recursive": "-r"}
+"""Flags with a short form."""
 
 
 def panel_of(name: str) -> str | None:

@@ -242,6 +242,24 @@ def parse_loggers(value: Any) -> Any:
     return ",".join(dict.fromkeys(words)) or "none"
 
 
+SAVED = ("pictures", "video", "json", "jsonl", "coco", "txt", "crops", "csv")
+"""Kinds of files that `cledet predict` writes."""
+
+
+def parse_saved(value: Any) -> Any:
+    """Check `auto`, `none`, or kinds of files (a list, or separated by commas); duplicates are removed."""
+    if not isinstance(value, str | list | tuple):
+        return value
+    words = [word.strip() for word in value.split(",")] if isinstance(value, str) else list(value)
+    if words in (["auto"], ["none"]):
+        return words[0]
+    for word in words or [""]:
+        if word not in SAVED:
+            raise ValueError(f"unknown kind of file {word!r} ({nearest(word, (*SAVED, 'auto', 'none'))})")
+    return ",".join(dict.fromkeys(words))
+
+
 LoggerList = Annotated[str, BeforeValidator(parse_loggers)]
 MethodList = Annotated[str, BeforeValidator(parse_methods)]
+SaveList = Annotated[str, BeforeValidator(parse_saved)]
 ClassNames = Annotated[tuple[str, ...], BeforeValidator(_split), Field(min_length=1)]

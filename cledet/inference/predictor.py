@@ -226,12 +226,3 @@ def _scaled(found: Detected, x: float, y: float) -> Detected:
     """Multiply the boxes by factors in x and y."""
     x1, y1, x2, y2 = found.boxes.unbind(1)
     return found._replace(boxes=torch.stack([x1 * x, y1 * y, x2 * x, y2 * y], 1))
-
-
-def picture_path(folder: Path, source: Path, taken: set[str]) -> Path:
-    """Return a path for the picture of `source` by its file name, numbered if the name is taken already."""
-    name, number = f"{source.stem}.jpg", 2
-    while name in taken:
-        name, number = f"{source.stem}-{number}.jpg", number + 1
-    taken.add(name)
-    return folder / name

@@ -12,7 +12,7 @@ from cledet.data.images import read_image
 from cledet.data.index import DetectionIndex
 from cledet.io.atomic import write_whole
 from cledet.metrics.results_file import DetectionRows
-from cledet.visualization.draw import Image, draw_detections, hatch, resized
+from cledet.visualization.draw import Image, draw_detections, draw_text, hatch, resized
 
 HEIGHT = 420
 """Height of a panel in pixels."""
@@ -70,5 +70,5 @@ def _draw_detections(image: Image, index: DetectionIndex, rows: DetectionRows, s
 
 def _with_caption(image: Image, text: str) -> Image:
     head = np.full((HEAD, image.shape[1], 3), 255, dtype=np.uint8)
-    cv2.putText(head, text, (6, HEAD - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    draw_text(head, text, (6, 4), HEAD - 8)
     return np.concatenate([head, image])

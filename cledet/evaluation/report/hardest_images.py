@@ -12,7 +12,7 @@ from cledet.data.images import ImageError, read_image
 from cledet.data.index import DetectionIndex, Floats
 from cledet.metrics.analysis import Analysis
 from cledet.metrics.tide import KINDS
-from cledet.visualization.draw import Image, caption, hatch, jpeg, near, resized
+from cledet.visualization.draw import Image, draw_labels, hatch, jpeg, near, resized
 
 SIDE, ZOOM = 640, 3.0
 """Pixels of the longer side of a picture, and the largest scale of a small image."""
@@ -96,7 +96,7 @@ def draw_marks(picture: Image, marks: list[Mark], scale: float) -> Image:
     marks = [mark for mark in marks if np.isfinite(mark.box).all()]
     boxes = np.array([mark.box for mark in marks], dtype=np.float64).reshape(-1, 4) * scale
     boxes[:, 2:] += boxes[:, :2]
-    corners = near(boxes, SIDE).astype(np.float32)
+    corners = near(boxes, SIDE)
     for mark, box in zip(marks, corners):
         x1, y1, x2, y2 = (round(float(v)) for v in box)
         weight = 1 if mark.kind == OBJECT else 2
@@ -104,8 +104,8 @@ def draw_marks(picture: Image, marks: list[Mark], scale: float) -> Image:
         cv2.rectangle(canvas, (x1, y1), (x2, y2), COLORS[mark.kind], weight)
     many = sum(mark.kind != OBJECT for mark in marks) > FEW
     named = [i for i, m in enumerate(marks) if m.kind != OBJECT and not (many and m.kind == RIGHT)]
-    for i in named[-NAMED:]:
-        kind, name = marks[i].kind, marks[i].name
-        text = name if kind == RIGHT or (many and kind == MISSED) else f"{kind}: {name}"
-        caption(canvas, corners[i], COLORS[kind], text, 0.65 if many else 0.8)
+    named = named[: -NAMED - 1 : -1]  # the last ones are the most important
+    short = (RIGHT, MISSED) if many else (RIGHT,)
+    captions = [marks[i].name if marks[i].kind in short else f"{marks[i].kind}: {marks[i].name}" for i in named]
+    draw_labels(canvas, corners[named], captions, [COLORS[marks[i].kind] for i in named], 15 if many else 18)
     return canvas

@@ -26,7 +26,9 @@ ORDER = {
     "data": {"errors", "safe_yaml"},
     "metrics": {"errors", "data"},
     "visualization": {"console", "io", "data"},
-    "data_check": {"errors", "config", "console", "io", "models", "data", "metrics", "visualization"},
+    "data_check": {
+        *("errors", "config", "console", "io", "distributed", "models", "data", "metrics", "visualization"),
+    },
     "evaluation": {
         *("errors", "safe_yaml", "config", "console", "signals", "io", "distributed", "ops", "models", "data"),
         *("metrics", "visualization"),

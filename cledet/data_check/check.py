@@ -24,9 +24,10 @@ from cledet.data_check.anchor_coverage import (
 from cledet.data_check.boxes import check_boxes
 from cledet.data_check.classes import check_classes
 from cledet.data_check.findings import SEVERITIES, Example, Finding, box_example, collect
-from cledet.data_check.image_files import default_threads, read_files
+from cledet.data_check.image_files import read_files
 from cledet.data_check.images import check_files, check_leaks, find_unions
 from cledet.data_check.statistics import Objects, describe_split, objects_of
+from cledet.distributed.devices import cores
 from cledet.errors import UserError
 
 
@@ -73,7 +74,7 @@ def check(source: DataSource, settings: CheckSettings, progress: Callable[[int, 
     A split whose annotations cannot be read is reported as an error. Raises UserError for a split that does not exist.
     """
     indices, findings = _read_annotations(source, settings.splits)
-    threads = settings.workers or default_threads()
+    threads = settings.workers or 2 * cores()  # one thread decodes while another waits for the disk
     files, positions = read_files(list(indices.values()), threads=threads, progress=progress)
     splits = {name: (index, at) for (name, index), at in zip(indices.items(), positions)}
     unions = find_unions(splits)

@@ -69,11 +69,6 @@ class Finding:
         return {**named, "text": self.text, "examples": [example.to_dict() for example in self.examples]}
 
 
-def counted(count: int, one: str, many: str) -> str:
-    """Return a count with the singular or plural words: "1 box has", "2,000 boxes have"."""
-    return f"{count:,} {one if count == 1 else many}"
-
-
 def collect(
     severity: Severity,
     kind: str,
@@ -86,8 +81,9 @@ def collect(
 
     The words follow the count in its sentence, in the singular and in the plural.
     """
+    text = f"{len(cases):,} {words[0] if len(cases) == 1 else words[1]}"
     examples = tuple(map(example, cases[:EXAMPLES]))
-    return [Finding(severity, kind, split, len(cases), counted(len(cases), *words), examples)] if cases else []
+    return [Finding(severity, kind, split, len(cases), text, examples)] if cases else []
 
 
 def image_example(index: DetectionIndex, image: int, text: str = "", rows: Sequence[int] = ()) -> Example:

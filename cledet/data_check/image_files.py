@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -83,9 +82,3 @@ def _read(path: str, annotated: list[int]) -> tuple[tuple[int, int], bytes, tupl
     except ImageError as error:
         return (0, 0), digest, (error.kind, error.message.rpartition(f"{path}: ")[2])
     return (columns, rows), digest, None
-
-
-def default_threads() -> int:
-    """Return two threads per CPU available to this process: one decodes while another waits for the disk."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 2 * allowed

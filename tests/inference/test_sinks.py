@@ -101,7 +101,7 @@ def test_coco_results_are_read_by_pycocotools(tmp_path):
     truth.createIndex()
     loaded = truth.loadRes(str(tmp_path / "coco.json"))
     first, second = loaded.loadAnns(loaded.getAnnIds(imgIds=[139]))
-    assert (first["category_id"], first["bbox"], first["score"]) == (3, [10, 20, 20, 40], 0.9)
+    assert (first["category_id"], first["bbox"], first["score"]) == (3, [10, 20, 20, 40], np.float32(0.9))
     assert (second["category_id"], second["bbox"], second["score"]) == (7, [-2, 4.25, 52, 195.75], 0.5)
 
 

@@ -256,7 +256,7 @@ def test_prediction_stays_on_the_gpu(gpu, head, method):
         assert len(all_candidates(found)) == len(found.boxes)
 
 
-@pytest.mark.parametrize("views", [ViewOptions(), ViewOptions(side=48), ViewOptions(side=48, tta=True)])
+@pytest.mark.parametrize("views", [ViewOptions(), ViewOptions(side=80), ViewOptions(tta=True, scales=(1.0,))])
 @pytest.mark.parametrize("agnostic", [False, True])
 def test_images_are_predicted_on_the_gpu(gpu, monkeypatch, views, agnostic):
     monkeypatch.setattr(Predictor, "_run", torch.no_grad()(Predictor._run.__wrapped__))

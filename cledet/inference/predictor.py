@@ -88,6 +88,11 @@ class Predictor:
     def __post_init__(self) -> None:
         self.network.eval()
 
+    @property
+    def conf(self) -> float | None:
+        """The confidence threshold; None if each class has its own."""
+        return None if self.post.class_confs else self.post.conf
+
     def predict(self, image: Pixels, path: Path | None = None) -> Results:
         """Detect objects in one RGB image [H, W, 3]."""
         (result,) = self.stream([Frame(image=image, path=path, name="" if path is None else str(path))])

@@ -142,6 +142,11 @@ class TorchvisionPredictor:
         self.thresholds = class_thresholds((self.post.conf,) * len(self.names), classes)
         self.prepared = detector.prepare(settings, with_nms=self.own_nms)
 
+    @property
+    def conf(self) -> float:
+        """The confidence threshold."""
+        return self.post.conf
+
     def stream(self, frames: Iterable[Frame], batch: int = 1) -> Iterator[Results]:
         """Yield the results of each frame, in order; `batch` is 1, as these networks process images one by one."""
         for frame in frames:

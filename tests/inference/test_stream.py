@@ -252,6 +252,10 @@ def test_each_class_may_have_its_own_confidence(detector, monkeypatch):
     image = squares_of((64, 96))[0].image
     own = replace(predictor, post=replace(predictor.post, class_confs=(0.9, 0.5, 1.0))).predict(image)
     everything = predictor.predict(image)
+    assert (predictor.conf, replace(predictor, post=replace(predictor.post, class_confs=(0.9, 0.5, 1.0))).conf) == (
+        0,
+        None,
+    )
     wanted = everything.scores > torch.tensor([0.9, 0.5, 1.0])[everything.labels]
     assert torch.equal(own.boxes, everything.boxes[wanted])
     assert {one.label for one in own} == {0, 1}

@@ -103,5 +103,5 @@ def add_gains(
     gained = dict(evaluated)
     for name, gain in zip(others, paired_differences(metrics, baseline, other_samples, samples[first])):
         if gain.low is not None:
-            gained[name] = evaluated[name].with_fields(gain={"AP": gain.value, "low": gain.low, "high": gain.high})
+            gained[name] = evaluated[name].with_fields(gain=gain.to_dict("AP"))
     return gained

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cledet.data.index import DetectionIndex
+from cledet.data.index import DetectionIndex, Ints
 from cledet.metrics.calibration import Calibration, calibration
 from cledet.metrics.confidence import best_confidences
-from cledet.metrics.confusion import Confusion, confusion
+from cledet.metrics.confusion import confusion, mistaken
 from cledet.metrics.curves import Curves, curves
 from cledet.metrics.influence import LostAP, hardest_images
 from cledet.metrics.matching import THRESHOLDS, Match, Overlaps, overlaps
@@ -30,7 +30,8 @@ class Analysis:
     errors: Errors
     curves: Curves
     confidence: float
-    confusion: Confusion
+    confusion: Ints
+    """Confusion matrix, see `cledet.metrics.confusion`."""
     calibration: Calibration | None
     calibration_shown: Calibration | None
     """Calibration of the detections that are shown."""
@@ -54,7 +55,7 @@ class Analysis:
             "by_shape": [one._asdict() for one in self.shapes],
             "confused": [
                 {"class": names[one.true], "taken_for": names[one.predicted], "count": one.times, "share": one.share}
-                for one in self.confusion.mistaken()
+                for one in mistaken(self.confusion)
             ],
             "worst_images": [{"image_id": int(ids[one.image]), "AP": one.ap} for one in self.hardest],
         }

@@ -62,6 +62,10 @@ class PairedDifference(NamedTuple):
             return "too few images" if self.images is not None and self.images < MIN_IMAGES else "nothing to measure"
         return "better" if self.low > 0 else "worse" if self.high < 0 else "within the noise"
 
+    def to_dict(self, name: str) -> dict[str, float | None]:
+        """Convert to plain data: the value under `name`, and the interval."""
+        return {name: self.value, "low": self.low, "high": self.high}
+
 
 class Matches(NamedTuple):
     """COCO's matching of one class, which is per image and so independent of the resample."""

@@ -118,7 +118,7 @@ def reliability(analysis: Analysis) -> Figure:
 
 def confusion(analysis: Analysis) -> Figure:
     """Plot the confusion matrix, with counts in the cells if they fit."""
-    matrix, names = analysis.confusion.matrix, [*map(_plain, analysis.index.classes), "background"]
+    matrix, names = analysis.confusion, [*map(_plain, analysis.index.classes), "background"]
     count, few, numbers = len(names), len(names) <= FEW + 1, len(names) <= MOST + 1
     side = 5.4 if few else 8.6 if numbers else min(9.5 + 0.03 * max(count - 81, 0), 16)
     title = f"Confusion from confidence {analysis.confidence:.3g} on"

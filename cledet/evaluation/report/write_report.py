@@ -17,6 +17,7 @@ from cledet.evaluation.report.hardest_images import HardestImage, draw_hardest_i
 from cledet.evaluation.report.plots import FEW, MOST, plots
 from cledet.io.atomic import write_whole
 from cledet.metrics.analysis import Analysis, analyse
+from cledet.metrics.confusion import mistaken
 from cledet.metrics.evaluation import EvaluatedDetections, Evaluation
 from cledet.metrics.metric_tables import SIZES, misalignment_table
 from cledet.metrics.tide import KINDS
@@ -87,7 +88,7 @@ def page(name: str, evaluation: Evaluation, analysis: Analysis, advice: Sequence
         confusion_kind="plots whole broad" if classes > MOST else "plots broad" if classes > FEW else "plots",
         confused=[
             [index.classes[m.true], index.classes[m.predicted], m.times, f"{100 * m.share:.1f} %"]
-            for m in analysis.confusion.mistaken()
+            for m in mistaken(analysis.confusion)
         ],
         calibration=calibration,
         misalignment=misalignment,

@@ -114,14 +114,14 @@ def to_document(tuned: TuningResult, settings: TuneSettings, lines: list[str]) -
         "metric": settings.metric,
         "default": _plain(tuned.default),
         "best": _plain(tuned.best),
-        "gain": _gain(tuned.gain),
+        "gain": tuned.gain.to_dict("gain"),
         "held_out": held._asdict() | {"gain": held.gain if held.halves else None},
         "inside_the_noise": tuned.within_noise,
         "recommended": _plain(tuned.recommended),
         "conf": tuned.conf,
         "best_f1": tuned.operating_point._asdict() if tuned.operating_point is not None else None,
         "commands": lines,
-        "methods": {name: {**_plain(trial), **_gain(tuned.gains[name])} for name, trial in tuned.methods.items()},
+        "methods": {name: _plain(trial) | tuned.gains[name].to_dict("gain") for name, trial in tuned.methods.items()},
         "confs": [_plain(trial) for trial in tuned.confs],
         "tried": [_plain(trial) for trial in tuned.searched],
         "seconds": tuned.seconds,
@@ -131,7 +131,3 @@ def to_document(tuned: TuningResult, settings: TuneSettings, lines: list[str]) -
 
 def _plain(trial: Trial) -> dict[str, Any]:
     return {**flags(trial.post), "conf": trial.post.conf, "figure": trial.metric, "boxes": trial.boxes}
-
-
-def _gain(gain: PairedDifference) -> dict[str, float | None]:
-    return {"gain": gain.value, "low": gain.low, "high": gain.high}

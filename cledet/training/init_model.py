@@ -23,6 +23,7 @@ from cledet.models.network import Architecture, RetinaNet, build_network
 from cledet.training.train_step import TrainStep
 
 
+@collectives.main_process_first()  # it downloads weights for the others
 def init_model(
     settings: TrainSettings, index: DetectionIndex, given: Checkpoint | None
 ) -> tuple[Checkpoint, RetinaNet]:

@@ -24,7 +24,6 @@ app = typer.Typer(
     name="cledet",
     cls=Commands,
     help="Object detection with classification and localization in equilibrium.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},

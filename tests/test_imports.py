@@ -26,7 +26,7 @@ ORDER = {
     "data": {"errors", "safe_yaml"},
     "metrics": {"errors", "data"},
     "visualization": {"console", "io", "data"},
-    "data_check": {"errors", "config", "console", "io", "models", "data", "visualization"},
+    "data_check": {"errors", "config", "console", "io", "models", "data", "metrics", "visualization"},
     "evaluation": {
         *("errors", "safe_yaml", "config", "console", "signals", "io", "distributed", "ops", "models", "data"),
         *("metrics", "visualization"),
@@ -58,7 +58,7 @@ ORDER = {
 }
 """Of each room those that it may import, all of them before it. A room is a folder, or a file in none;
 `distributed/environment.py`, which `console` needs, is a room of its own."""
-FACADES = {"cledet/__init__.py", "cledet/data/__init__.py", "cledet/ops/__init__.py"}
+FACADES = {"cledet/__init__.py", "cledet/ops/__init__.py"}
 """Public names that are imported on first use, from anywhere in the package: these files hold nothing else."""
 ONLY_IN = {"typer": {"cli", "commands"}, "rich": {"console"}}
 WITHOUT_TORCH = {

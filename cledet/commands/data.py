@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
-from cledet.commands.options import Json, add_command
+from cledet.commands.options import Group, Json, add_command
 from cledet.console import fail, say, show, show_json, show_table, transfer
 from cledet.errors import interruption
 
 data = typer.Typer(
     name="data",
     help="Download and list the data sets that come with the package.",
-    no_args_is_help=True,
+    cls=Group,
+    add_completion=False,
     rich_markup_mode=None,
 )
 
@@ -51,9 +52,9 @@ def download(
 
 def list_sets(json: Json = False) -> None:
     """List the data sets that come with the package, and whether each is downloaded."""
-    from cledet.data.download.download import listing
+    from cledet.data.download.archives import SHIPPED, open_set
 
-    sets = listing()
+    sets = [open_set(name).to_dict() for name in SHIPPED]
     if json:
         show_json(sets)
         return

@@ -37,7 +37,24 @@ Json = Annotated[
 ]
 
 
-class Commands(TyperGroup):
+class Group(TyperGroup):
+    """Group that prints its help on stdout if no command is named, and describes commands in whole sentences."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the group's own flags; without any word, print the help and exit with code 2."""
+        if not args and not ctx.resilient_parsing:
+            print(ctx.get_help())
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write each command with the first paragraph of its help."""
+        commands = [(name, self.get_command(ctx, name).help) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text.partition("\n\n")[0]) for name, text in commands])
+
+
+class Commands(Group):
     """The commands of COMMANDS, each imported when it is run or described.
 
     Signals and closed pipes are left to `main`: typer has exit codes of its own for them, without a message.

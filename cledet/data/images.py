@@ -33,6 +33,8 @@ _UNREADABLE = (
     Image.DecompressionBombError,
 )  # fmt: skip
 """Exceptions that Pillow raises on broken files, collected by fuzzing."""
+_TRUNCATED = re.compile("truncated|premature end", re.IGNORECASE)
+"""Errors of Pillow and libjpeg at the end of a file, except for WebP, whose header has the length."""
 _DAMAGE = re.compile("premature end|bad Huffman code|instead of RST", re.IGNORECASE)
 """Warnings of libjpeg that mean lost pixels; its others are harmless."""
 
@@ -79,8 +81,8 @@ def decode_image(data: bytes, path: str | Path, size: tuple[int, int] | None = N
     try:
         pixels, orientation = _decode(data)
     except _UNREADABLE as error:
-        truncated = not _has_end(data) or "truncated" in str(error)
-        kind: Damage = "truncated" if truncated else "unreadable"
+        webp_cut = data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)
+        kind: Damage = "truncated" if webp_cut or _TRUNCATED.search(str(error)) else "unreadable"
         raise ImageError(f"cannot decode image {path}: {error}", kind=kind) from error
     stored_size = pixels.shape[1::-1]
     if size is None or (orientation >= 5 and size != stored_size and size == stored_size[::-1]):
@@ -118,8 +120,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """
     try:
         with open(path, "rb", opener=open_regular_file) as file, _open(file) as header:
-            rotated = int(header.getexif().get(_ORIENTATION_TAG, 1)) >= 5
-            return (header.height, header.width) if rotated else (header.width, header.height)
+            return header.size[::-1] if _orientation(header) >= 5 else header.size
     except _UNREADABLE as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise UserError(f"cannot read image {path}: {reason or error}") from error
@@ -214,19 +215,6 @@ def _orientation(header: Image.Image) -> int:
     except _UNREADABLE:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _has_end(data: bytes) -> bool:
-    """Return whether a file has the end marker or length of its format; True if the format has none."""
-    if data[:2] == b"\xff\xd8":  # JPEG: an end-of-image marker after the last start of scan
-        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
-    if data[:4] == b"\x89PNG":
-        return b"IEND" in data[-64:]
-    if data[:4] == b"RIFF":
-        return int.from_bytes(data[4:8], "little") + 8 <= len(data)
-    if data[:4] == b"GIF8":
-        return b";" in data[-4:]
-    return data[:2] != b"BM" or int.from_bytes(data[2:6], "little") <= len(data)
 
 
 def _apply_orientation(pixels: Pixels, orientation: int) -> Pixels:

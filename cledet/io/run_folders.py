@@ -30,17 +30,17 @@ def new_run(project: Path, command: str, name: str) -> Path:
         check_name(name)
     except ValueError as error:
         raise UserError(f"a run cannot be called {name!r}: {error}", "choose another --name") from None
-    for number in range(1, 100_000):
-        folder = project / command / (name if number == 1 else f"{name}-{number}")
+    folder, number = project / command / name, 1
+    while True:
         try:
             folder.mkdir(parents=True)
+            return folder
         except FileExistsError:
-            continue
+            number += 1
+            folder = folder.with_name(f"{name}-{number}")
         except OSError as error:
             reason = error.strerror or str(error)
             raise UserError(f"the run folder {folder} could not be made: {reason}", "choose a --project") from None
-        return folder
-    raise UserError(f"{project / command} holds too many runs named {name}", "choose another --name")
 
 
 def name_from(text: str, default: str) -> str:

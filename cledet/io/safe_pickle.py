@@ -67,13 +67,6 @@ class _Array:
         self.value = _to_tensor(data, dtype, shape, "F" if fortran else "C")
 
 
-class _Buffered(_Array):
-    """Replacement of `_frombuffer`, which protocol 5 calls with bytes, dtype, shape and order."""
-
-    def __init__(self, data: Any, dtype: _DType, shape: tuple[int, ...], order: str) -> None:
-        self.value = _to_tensor(data, dtype, shape, order)
-
-
 def _to_tensor(data: Any, dtype: _DType, shape: tuple[int, ...], order: str) -> Tensor:
     """Copy the bytes of an array to a tensor."""
     data = data.data if isinstance(data, _Bytes) else data
@@ -89,7 +82,6 @@ KNOWN: dict[tuple[str, str], type] = {
     ("numpy", "dtype"): _DType,
     ("numpy", "ndarray"): _Array,
     **{(f"{core}.multiarray", "_reconstruct"): _Array for core in ("numpy.core", "numpy._core")},
-    **{(f"{core}.numeric", "_frombuffer"): _Buffered for core in ("numpy.core", "numpy._core")},
     ("_codecs", "encode"): _Bytes,
     ("__builtin__", "bytes"): _Bytes,  # empty bytes
     ("collections", "OrderedDict"): OrderedDict,

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from cledet.config.base import long_side
@@ -21,7 +22,8 @@ from cledet.console import Steps, say, warn
 from cledet.data.augment import Augment
 from cledet.data.dataset import Batch, DetectionDataset
 from cledet.data.index import DetectionIndex
-from cledet.data.loader import train_loader
+from cledet.data.loader import Loader
+from cledet.data.sampler import EpochBatches
 from cledet.distributed import collectives
 from cledet.distributed.devices import default_workers, own_device, pick_devices, within_memory
 from cledet.errors import Interrupted, ProcessFailed, UserError
@@ -141,18 +143,20 @@ class Trainer:
             augment=Augment(**{field.name: getattr(settings, field.name) for field in fields(Augment)}),
             seed=settings.seed,
         )
-        return train_loader(
-            dataset,
-            batch=settings.batch,
+        width, height = self.task.train.sizes.T
+        batches = EpochBatches(
+            len(self.task.train),
+            settings.batch,
+            seed=settings.seed,
             total_steps=self.total_steps,
             start_step=self.state.step,
-            seed=settings.seed,
-            workers=default_workers(settings.workers),
+            groups=(height > width).astype(np.int64),
             rank=collectives.rank(),
             world=collectives.world_size(),
             parts=settings.accumulate,
-            pin_memory=self.device.type == "cuda",
         )
+        workers = default_workers(settings.workers)
+        return Loader(dataset, batches, workers=workers, pin_memory=self.device.type == "cuda")
 
     def _step(self, parts: list[Batch], stop: Interrupts) -> None:
         try:

@@ -26,7 +26,7 @@ ARRAYS = {
 }
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_arrays_come_back(tmp_path, protocol):
     document = {"model": OrderedDict(ARRAYS), "__author__": "who", "list": [1, 2.5, None, (True, "a")]}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(document, protocol=protocol))

@@ -355,4 +355,4 @@ def test_version_and_help():
                  "--json"):  # fmt: skip
         assert f"{flag} " in text, flag
     assert "auto: as many as fit into memory. Default: 8." in text
-    assert "Default: iac,dc,clb." in " ".join(text.replace("│", " ").split())
+    assert "Default: iac,dc,clb." in " ".join(text.split())

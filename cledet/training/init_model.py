@@ -24,6 +24,7 @@ from cledet.models.weights import load_weights
 from cledet.training.train_step import TrainStep
 
 
+@collectives.main_process_first()  # it downloads weights for the others
 def init_model(
     settings: TrainSettings, index: DetectionIndex, given: Checkpoint | None
 ) -> tuple[Checkpoint, RetinaNet]:

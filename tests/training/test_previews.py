@@ -55,7 +55,7 @@ def test_a_batch_is_drawn_as_the_network_gets_it(tmp_path):
 
 
 def test_a_large_batch_is_drawn_in_part(tmp_path):
-    save_batch(collate([sample([], [], [])] * 20), ("a",), tmp_path / "a.jpg", most=6, columns=4)
+    save_batch(collate([sample([], [], [])] * 20), ("a",), tmp_path / "a.jpg", most=6)
     assert cv2.imread(str(tmp_path / "a.jpg")).shape == (2 * CELL[1], 4 * CELL[0], 3)
 
 

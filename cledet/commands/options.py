@@ -52,9 +52,9 @@ class Group(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write each command with the first paragraph of its help."""
-        commands = [(name, self.get_command(ctx, name).help) for name in self.list_commands(ctx)]
+        commands: list[tuple[str, Any]] = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text.partition("\n\n")[0]) for name, text in commands])
+            formatter.write_dl([(name, command.help.partition("\n\n")[0]) for name, command in commands])
 
 
 class Commands(Group):

@@ -96,7 +96,8 @@ def build_largest_images(images: int, short: int, boxes: int) -> Batch:
     corner = torch.rand(boxes, 2) * torch.tensor([width, height]) * 0.8
     image = torch.randint(0, 255, (3, height, width), dtype=torch.uint8)
     truth = torch.cat([corner, corner + short / 8], -1), torch.zeros(boxes, dtype=torch.int64), torch.zeros(0, 4)
-    return collate([Sample(image, *truth, 0, 0, (height, width), (height, width), 0)] * images)
+    sample = Sample(image, *truth, image_id=0, index=0, original_size=(height, width), dropped=0)
+    return collate([sample] * images)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class TrainingSettings(DetectionSettings):
     weights: str | None = Field(
         None,
         description="Initial weights: checkpoint, run folder, detector of torchvision, Detectron2 or MMDetection, "
-        "coco, coco-v1, torchvision:NAME (RetinaNet, FCOS), or hf:OWNER/REPO[@REVISION].",
+        "coco, coco-v1, torchvision:NAME (RetinaNet, FCOS), or hf:OWNER/REPO@REVISION.",
     )
     backbone: str = Field(
         "r50",

@@ -81,6 +81,7 @@ def _connection(url: str) -> Iterator[HTTPResponse]:
     except HTTPError as error:
         raise UserError(f"{shown} could not be fetched: the server answered {error.code} {error.reason}") from None
     except URLError as error:
-        raise UserError(f"{shown} could not be fetched: {error.reason}") from None
+        reason = getattr(error.reason, "strerror", None) or error.reason  # an OSError, or text
+        raise UserError(f"{shown} could not be fetched: {reason}") from None
     except (OSError, HTTPException, ValueError) as error:
         raise UserError(f"{shown} could not be fetched: {error or type(error).__name__}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -128,8 +129,9 @@ def test_every_field_has_a_panel_a_description_and_the_name_of_a_value(command):
         assert field.description[0].isupper() or field.description.startswith("--"), name
     text = invoke(command, "--help", columns=200).stdout
     for name in fields:
-        (line,) = [line for line in text.splitlines() if line.startswith(f"  --{name.replace('_', '-')} ")]
-        assert line.split()[1] not in ("VALUE", "TEXT")
+        flag = f"--{name.replace('_', '-')} "
+        (line,) = [line for line in text.splitlines() if re.match(rf"  (-\w, )?{flag}", line)]
+        assert line.partition(flag)[2].split()[0] not in ("VALUE", "TEXT")
         if field_is_boolean(fields[name]):
             assert SWITCH in line
 

@@ -105,6 +105,7 @@ def _hub(repo: str) -> Any:
         raise UserError(f"{repo!r} is no repository on the Hub", "write OWNER/REPO, and @REVISION after it if you wish")
     try:
         import huggingface_hub
+        import huggingface_hub.errors
     except ImportError:
         raise UserError("huggingface_hub is not installed", "pip install 'cledet[hub]'") from None
     return huggingface_hub

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ import yaml
 from cledet import Detector
 from cledet.config.loading import resolve
 from cledet.config.train import TrainSettings
-from cledet.errors import Interrupted, UserError
+from cledet.errors import Interrupted, ProcessFailed, UserError
 from cledet.evaluation import evaluator as validator
 from cledet.io.run_folders import status_of
 from cledet.models import criterion
@@ -23,7 +24,7 @@ from cledet.models.checkpoint import load_checkpoint
 from cledet.signals import Interrupts
 from cledet.training import trainer as trainer_module
 from cledet.training.init_model import init_model
-from cledet.training.run import load_task
+from cledet.training.run import _recorded_status, load_task
 from cledet.training.train_step import NotFinite
 from cledet.training.trainer import Trainer
 
@@ -188,6 +189,20 @@ def test_a_run_has_a_status(tiny, tmp_path, monkeypatch):
         assert status_of(tmp_path / "train" / name) == status
     monkeypatch.undo()
     assert status_of(Detector().train(resume=tmp_path / "train" / "bad")) == "finished"
+
+
+@pytest.mark.parametrize(
+    ("by_worker", "error", "status"),
+    [("diverged", UserError, "diverged"), ("unfinished", ProcessFailed, "failed"), ("finished", None, "finished"),
+     ("unfinished", KeyboardInterrupt, "unfinished")],
+)  # fmt: skip
+def test_the_launching_process_keeps_what_a_worker_wrote(tmp_path, by_worker, error, status):
+    with nullcontext() if error is None else pytest.raises(error), _recorded_status(tmp_path):
+        assert status_of(tmp_path) == "unfinished"
+        (tmp_path / "status").write_text(by_worker)
+        if error is not None:
+            raise error("x")
+    assert status_of(tmp_path) == status
 
 
 def test_a_step_without_a_finite_loss_changes_nothing(tiny, tmp_path):

@@ -20,7 +20,7 @@ MODEL = {"weights", "ablation"}
 FOLDER = {"project", "name"}
 """Of commands that write a folder where the method of the same name writes nothing."""
 PAIRS = {
-    "predict": (keywords.PredictKeywords, PredictSettings, MODEL | FOLDER),
+    "predict": (keywords.PredictKeywords, PredictSettings, MODEL | FOLDER | {"save"}),
     "val": (keywords.ValKeywords, ValSettings, MODEL | FOLDER | {"report"}),
     "explain": (keywords.ExplainKeywords, ExplainSettings, MODEL | FOLDER),
     "export": (keywords.ExportKeywords, ExportSettings, MODEL | {"format"}),

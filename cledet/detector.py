@@ -15,14 +15,7 @@ from torch import Tensor
 
 from cledet.config.base import ExplainSettings, ExportSettings, PredictSettings
 from cledet.config.evaluate import ValSettings
-from cledet.config.keywords import (
-    ExplainKeywords,
-    ExportKeywords,
-    PredictKeywords,
-    TrainKeywords,
-    ValKeywords,
-    takes,
-)
+from cledet.config.keywords import ExplainKeywords, ExportKeywords, PredictKeywords, TrainKeywords, ValKeywords, takes
 from cledet.config.loading import resolve
 from cledet.config.train import GridSettings
 from cledet.console import say

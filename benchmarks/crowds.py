@@ -30,7 +30,7 @@ def main() -> None:
         counts = torch.zeros(3, dtype=torch.int64)
         for i in crowded:
             sample = dataset[i]
-            counts += torch.tensor(count(sample.boxes, sample.ignored, sample.size))
+            counts += torch.tensor(count(sample.boxes, sample.ignored, tuple(sample.image.shape[1:])))
         objects, without, fewer = counts.tolist()
         print(f"{index.name}: {len(crowded)} images with {objects} objects: {without} would have none, {fewer} fewer")
 

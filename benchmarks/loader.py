@@ -25,7 +25,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from cledet.config.base import long_side
-from cledet.data import Augment, DetectionDataset, DetectionIndex, collate, open_source
+from cledet.data.augment import Augment
+from cledet.data.dataset import DetectionDataset, collate
+from cledet.data.index import DetectionIndex
+from cledet.data.open import open_source
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco2017_sub"

@@ -13,20 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from cledet import __version__
-from cledet.commands.check import check
-from cledet.commands.compare import compare
-from cledet.commands.data import data_app
-from cledet.commands.explain import explain
-from cledet.commands.export import export
-from cledet.commands.info import info
-from cledet.commands.options import Commands, add_command
-from cledet.commands.predict import predict
-from cledet.commands.recipes import recipes
-from cledet.commands.reproduce import reproduce
+from cledet.commands.options import Commands
 from cledet.commands.streams import prepare_streams
-from cledet.commands.train import train
-from cledet.commands.tune import tune
-from cledet.commands.val import val
 from cledet.console import clear_bars, fail, warn
 from cledet.errors import Interrupted, ProcessFailed, Terminated, UserError
 
@@ -36,22 +24,10 @@ app = typer.Typer(
     name="cledet",
     cls=Commands,
     help="Object detection with classification and localization in equilibrium.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-add_command(app, train)
-add_command(app, val)
-add_command(app, predict)
-add_command(app, explain)
-add_command(app, export)
-add_command(app, compare)
-add_command(app, tune)
-add_command(app, check)
-app.add_typer(data_app)
-add_command(app, recipes)
-add_command(app, reproduce)
-add_command(app, info)
 
 
 @app.callback(invoke_without_command=True)

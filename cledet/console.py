@@ -9,25 +9,13 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from typing import Any, ClassVar, NamedTuple, TextIO, TypeVar
-
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.table import Column, Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TextIO, TypeVar
 
 from cledet.distributed.environment import rank
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 T = TypeVar("T")
 BAR = 12
@@ -42,17 +30,17 @@ class Bar(NamedTuple):
     share: float
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Raise BrokenPipeError, so that the command exits with the code that shells expect."""
-        raise BrokenPipeError
-
-
 def _console(stderr: bool) -> Console:
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if _is_terminal(stream) else 160
+    from rich.console import Console
+
+    class PipeConsole(Console):
+        def on_broken_pipe(self) -> None:
+            """Raise BrokenPipeError, so that the command exits with the code that shells expect."""
+            raise BrokenPipeError
+
+    width = None if _is_terminal(sys.stderr if stderr else sys.stdout) else 160
     # no markup and no emoji: "[red]" and ":cat:" are names like others
-    return _Console(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False, width=width)
+    return PipeConsole(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False, width=width)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
@@ -83,9 +71,16 @@ def fail(text: str, *more: str) -> None:
     _print_lines((f"{prefix}error: {text}", *more), style="bold red")
 
 
-def _print_lines(lines: Iterable[str], style: str | None = None) -> None:
+def _print_lines(lines: Iterable[str], style: str = "") -> None:
+    text = "\n".join(map(printable, lines))
+    if sys.stderr is None or not sys.stderr.isatty():  # without rich, whose import takes as long as a short command
+        if sys.stderr is not None:
+            sys.stderr.write(f"{text}\n")
+        return
+    from rich.text import Text
+
     console = Steps._open[-1]._bar.console if Steps._open else _console(stderr=True)  # above the bar, not into it
-    console.print(Text("\n".join(map(printable, lines)), style=style or ""))  # a style of print colors the bar too
+    console.print(Text(text, style=style))  # a style of print colors the bar too
 
 
 def show(*lines: object) -> None:
@@ -103,6 +98,8 @@ def show_json(document: Any) -> None:
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a table on stdout, with numbers right-aligned and floats with four digits."""
+    from rich.table import Table
+
     rows = [tuple(row) for row in rows]
     console = _console(stderr=False)
     table = Table(title=printable(title) or None, title_justify="left", title_style="bold")
@@ -117,6 +114,8 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 
 def show_finding(severity: str, text: str, examples: Sequence[str], more: int = 0) -> None:
     """Print a finding on stdout, with examples below it; `more` counts those left out."""
+    from rich.text import Text
+
     console = _console(stderr=False)
     style = {"error": "bold red", "warning": "yellow"}.get(severity, "bold")
     console.print(Text.assemble((f"{severity:<8}", style), printable(text)))
@@ -124,6 +123,11 @@ def show_finding(severity: str, text: str, examples: Sequence[str], more: int = 
         console.print(" " * 10 + printable(example))
     if more:
         console.print(f"{'':10}... and {more:,} more")
+
+
+def stdout_is_terminal() -> bool:
+    """Return whether results are read on a terminal as they are printed."""
+    return _is_terminal(sys.stdout)
 
 
 def is_number(value: Any) -> bool:
@@ -139,51 +143,62 @@ def _cell(value: Any, encoding: str) -> str:
     return f"{value:.4f}" if isinstance(value, float) else printable(value)
 
 
-class _Statistics:
-    """Parts of a line, most important first, of which those that fit are rendered."""
+def _progress(in_bytes: bool, hidden: bool) -> Progress:
+    """Build a bar of one line, whose statistics take the width that the bar, the count and the time leave."""
+    from rich import progress
+    from rich.console import ConsoleOptions, RenderResult
+    from rich.measure import Measurement
+    from rich.table import Column
+    from rich.text import Text
 
-    def __init__(self, parts: Sequence[str]) -> None:
-        self.parts = parts
+    class Statistics:
+        """Parts of a line, most important first, of which those that fit are rendered."""
 
-    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
-        lines = ["  ".join(self.parts[:n]) for n in range(len(self.parts), -1, -1)]
-        yield Text(next(line for line in lines if len(line) <= options.max_width), no_wrap=True)
+        def __init__(self, parts: Sequence[str]) -> None:
+            self.parts = parts
 
-    def __rich_measure__(self, _: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(0, min(len("  ".join(self.parts)), options.max_width))
+        def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+            lines = ["  ".join(self.parts[:n]) for n in range(len(self.parts), -1, -1)]
+            yield Text(next(line for line in lines if len(line) <= options.max_width), no_wrap=True)
 
+        def __rich_measure__(self, _: Console, options: ConsoleOptions) -> Measurement:
+            return Measurement(0, min(len("  ".join(self.parts)), options.max_width))
 
-class _StatisticsColumn(ProgressColumn):
-    """Column that takes the width which the bar, the count and the time leave."""
+    class StatisticsColumn(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Statistics:
+            return Statistics(task.fields["statistics"])
 
-    def render(self, task: Task) -> _Statistics:
-        return _Statistics(task.fields["statistics"])
+    in_items = (progress.MofNCompleteColumn(),)
+    return progress.Progress(
+        progress.TextColumn(
+            "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", max_width=28)
+        ),
+        progress.BarColumn(bar_width=16),
+        *((progress.DownloadColumn(), progress.TransferSpeedColumn()) if in_bytes else in_items),
+        progress.TextColumn("ETA"),
+        progress.TimeRemainingColumn(),
+        StatisticsColumn(table_column=Column(no_wrap=True, ratio=1)),
+        console=_console(stderr=True),
+        disable=hidden or rank() > 0 or not _is_terminal(sys.stderr),
+        transient=True,
+        expand=True,
+    )
 
 
 class Steps:
     """Progress bar with statistics; silent without a terminal (callers `say` lines that should be kept).
 
-    It takes one line of the terminal. A bar inside another one hides the outer until it ends.
+    The total may be unknown (None). The bar takes one line of the terminal. One inside another hides the outer until it
+    ends.
     """
 
     _open: ClassVar[list[Steps]] = []
     """Bars that have begun and not ended; the last one is shown."""
 
-    def __init__(self, title: str, total: int, done: int = 0, *, in_bytes: bool = False) -> None:
-        counts = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
-        one_line = Column(no_wrap=True, overflow="ellipsis", max_width=28)
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False, table_column=one_line),
-            BarColumn(bar_width=16),
-            *counts,
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            _StatisticsColumn(table_column=Column(no_wrap=True, ratio=1)),
-            console=_console(stderr=True),
-            disable=rank() > 0 or not _is_terminal(sys.stderr),
-            transient=True,
-            expand=True,
-        )
+    def __init__(
+        self, title: str, total: int | None, done: int = 0, *, in_bytes: bool = False, hidden: bool = False
+    ) -> None:
+        self._bar = _progress(in_bytes, hidden)
         self._task = self._bar.add_task(printable(title), total=total, completed=done, statistics=())
 
     def __enter__(self) -> Steps:
@@ -210,7 +225,7 @@ class Steps:
 
     def note(self, text: str) -> None:
         """Print a message above the bar."""
-        self._bar.console.print(printable(text), markup=False)
+        self._bar.console.print(printable(text))
 
 
 def clear_bars() -> None:

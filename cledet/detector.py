@@ -22,7 +22,7 @@ from cledet.console import say
 from cledet.data.index import DetectionIndex
 from cledet.data.open import open_source
 from cledet.distributed.devices import amp_dtype, describe, pick_device
-from cledet.errors import UserError, nearest
+from cledet.errors import UserError
 from cledet.evaluation.evaluator import nms_options, validate, validate_results
 from cledet.evaluation.nms_methods import add_gains
 from cledet.evaluation.score_file import predictions_split
@@ -31,6 +31,8 @@ from cledet.explain.explainer import explain_image
 from cledet.explain.explanation import Explanation
 from cledet.export import exporter
 from cledet.export.exporter import Export
+from cledet.export.model_card import model_card
+from cledet.inference.confidence import resolve_conf
 from cledet.inference.predictor import Predictor, labels_of
 from cledet.inference.results import Results
 from cledet.inference.sources import read_frames
@@ -39,9 +41,12 @@ from cledet.inference.views import ViewOptions
 from cledet.io.run_folders import name_from, newest_run, whole_run
 from cledet.metrics.evaluation import EvaluatedDetections, Evaluation
 from cledet.metrics.results_file import read_results
+from cledet.models import hub
 from cledet.models.backbones.build import BACKBONES, known_backbones
-from cledet.models.checkpoint import Checkpoint, load_checkpoint
+from cledet.models.checkpoint import Checkpoint
 from cledet.models.network import RetinaNet
+from cledet.models.safetensors import pack
+from cledet.models.weights import TORCHVISION, load_weights
 from cledet.training import run as training_run
 
 if TYPE_CHECKING:
@@ -92,16 +97,16 @@ class Detector:
         return f"Detector({arch.head} {arch.backbone}, {len(names)} classes: {listed}{components})"
 
     def load(self, weights: str | Path) -> Detector:
-        """Load the weights of a checkpoint, a run folder, another project's detector, or torchvision:NAME."""
+        """Load weights by path (checkpoint, run folder, another project's detector) or name.
+
+        Names are coco, coco-v1, torchvision:NAME and hf:OWNER/REPO[@REVISION].
+        """
         self.model = self.foreign = None
         self._networks = {}
-        if str(weights).startswith("torchvision:"):
-            self.foreign = TorchvisionDetector(str(weights).partition(":")[2])
-            return self
-        path = Path(weights)
-        if not path.exists() and path.suffix == "" and path.parent == Path():
-            raise UserError(f"{str(weights)!r} is neither a file nor a backbone", nearest(str(weights), BACKBONES))
-        self.model = load_checkpoint(path)
+        if str(weights).startswith(TORCHVISION):
+            self.foreign = TorchvisionDetector(str(weights).removeprefix(TORCHVISION))
+        else:
+            self.model = load_weights(weights, BACKBONES)
         return self
 
     @property
@@ -132,15 +137,14 @@ class Detector:
 
         A grid of runs (several `ablation`s or `seeds`): returns the grid's folder and takes its last run's weights.
         """
-        if self.foreign is not None:
-            raise self.foreign.unsupported("be trained")
         self._networks = {}  # leaves the device's memory to training
         if resume is not None:
             run = training_run.resume(Path(resume), {**given} if settings is None else settings.explicit)
         else:
             if self.backbone is not None:
                 given.setdefault("backbone", self.backbone)
-            run = training_run.train(settings or resolve(GridSettings, given, recipe=recipe), self.model)
+            start = self._trained() if self.foreign is not None else self.model
+            run = training_run.train(settings or resolve(GridSettings, given, recipe=recipe), start)
         if list(run.glob("**/best.pt")):  # else it is on the machine that led the run
             self.load(newest_run(run))
         return run
@@ -164,9 +168,10 @@ class Detector:
         """Load the split of the settings. The image files may be missing if predictions are evaluated."""
         if settings.predictions is not None:
             return predictions_split(settings)
-        if self.foreign is not None and settings.data is None:
-            raise UserError(f"torchvision:{self.foreign.name} needs --data", "name the data set to evaluate it on")
-        return load_index(open_source(settings.data or self._trained().data), settings.split)
+        data = settings.data or ("" if self.foreign is not None else self._trained().data)
+        if not data:
+            raise UserError("a detector of another project needs --data", "name the data set to evaluate it on")
+        return load_index(open_source(data), settings.split)
 
     def validate(self, settings: ValSettings, index: DetectionIndex | None = None) -> dict[str, EvaluatedDetections]:
         """The same with the detections that the figures are of; `index` is the split if it is open already."""
@@ -193,7 +198,8 @@ class Detector:
         Images are read when their results are asked for.
         """
         settings = settings or resolve(PredictSettings, given)
-        return self.predictor(settings).stream(read_frames(source), settings.batch)
+        frames = read_frames(source, recursive=settings.recursive)
+        return self.predictor(settings).stream(frames, settings.batch)
 
     @takes(PredictKeywords, PredictSettings, describe=False)
     def predict_one(
@@ -204,7 +210,7 @@ class Detector:
         Raises UserError if the source holds several images or none.
         """
         settings = settings or resolve(PredictSettings, given)
-        frames = read_frames(source)
+        frames = read_frames(source, recursive=settings.recursive)
         first, second = next(frames, None), next(frames, None)
         if first is None or second is not None:
             count = "no image" if first is None else "several images"
@@ -212,14 +218,20 @@ class Detector:
         return next(self.predictor(settings).stream([first]))
 
     def predictor(self, settings: PredictSettings) -> Predictor | TorchvisionPredictor:
-        """Prepare the network for prediction. Raises UserError for classes that the model does not have."""
+        """Prepare the network for prediction, and print the confidence threshold and its origin.
+
+        Raises UserError for classes that the model does not have.
+        """
         classes = labels_of(settings.classes or (), self.names)
+        conf, origin = resolve_conf(settings, None if self.foreign is not None else self._trained())
+        if origin:
+            say(origin)
         if self.foreign is not None:
-            return TorchvisionPredictor(self.foreign, settings, classes)
+            return TorchvisionPredictor(self.foreign, settings.model_copy(update={"conf": conf}), classes)
         model, device = self._trained(), self._device(settings.device)
         return Predictor(
             network=self.network(device),
-            post=nms_options(settings, model.components),
+            post=nms_options(settings, model.components, conf),
             imgsz=settings.imgsz or model.imgsz,
             device=device,
             dtype=amp_dtype(device, settings.amp),
@@ -261,6 +273,16 @@ class Detector:
         name = settings.name or name_from(Path(model.data or model.architecture.backbone).stem, "model")
         return exporter.export(model, lambda: whole_run(settings.project, "export", name), settings)
 
+    def push_to_hub(self, repo: str, *, license: str = "unknown", private: bool = False) -> str:
+        """Upload the weights, as safetensors, and a model card to OWNER/REPO on the Hugging Face Hub; return its URL.
+
+        `license` is an identifier of the Hub, such as apache-2.0. A repository that does not exist is created. Needs
+        `cledet[hub]` and a login (`hf auth login`).
+        """
+        model = self._trained()
+        card = model_card(model, repo, license)
+        return hub.push(repo, {hub.FILE: pack(model.content()), "README.md": card.encode()}, private)
+
     def _device(self, wanted: str) -> torch.device:
         """Select a device once, so that `auto` does not change between calls."""
         if wanted not in self._devices:
@@ -269,7 +291,7 @@ class Detector:
 
     def _trained(self) -> Checkpoint:
         if self.foreign is not None:
-            raise self.foreign.unsupported("be saved, explained or exported")
+            return load_weights(f"{TORCHVISION}{self.foreign.name}")
         if self.model is None:
             raise UserError("this detector has no weights yet", "train it, or create it with Detector(weights)")
         return self.model

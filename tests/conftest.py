@@ -16,7 +16,11 @@ from cledet.data.download.archives import SETS
 from cledet.data.index import DetectionIndex
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run side by side
-pytest_plugins = ("checkpoint_fixtures", "loopback_server")  # in tests/support, which pyproject.toml adds to the path
+pytest_plugins = (
+    "checkpoint_fixtures",
+    "hub_server",
+    "loopback_server",
+)  # in tests/support, which pyproject.toml adds to the path
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

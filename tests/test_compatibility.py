@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from cledet import Detector
+from cledet.config.evaluate import ValSettings
 from cledet.config.loading import resolve
 from cledet.config.train import TrainSettings
+from cledet.metrics.confidence import operating_points
 from cledet.models.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -59,6 +61,18 @@ def test_an_old_run_is_resumed_to_its_end(run):
     expected = EXPECTED["resumed"]["metrics"]
     assert {name: after.metrics[name] for name in expected} == near(expected)
     assert not all(torch.equal(before.model[name], after.model[name]) for name in before.model)
+    assert (before.best_conf, before.class_confs) == (None, ())
+    detector = Detector(run / "weights" / "last.pt")
+    same = {
+        name: after.settings[name] for name in ("data", "nms", "iou", "localization", "max_det", "workers", "batch")
+    }
+    settings = resolve(ValSettings, {**same, "device": "cpu"}, environ={})
+    index = detector.split(settings)
+    (found,) = detector.validate(settings, index).values()
+    overall, each = operating_points(index, found.results)
+    assert after.best_conf == pytest.approx(overall.confidence, abs=1e-5)
+    assert after.best_conf < after.metrics["best_conf"]
+    assert after.class_confs == pytest.approx([point.confidence for point in each], abs=1e-5)
 
 
 def test_an_old_configuration_is_a_recipe_still(run):

@@ -106,7 +106,9 @@ def test_a_backbone_name_makes_a_detector_to_train(tiny, tmp_path):
 
 
 def test_a_wrong_name_suggests_the_nearest():
-    with pytest.raises(UserError, match=r"'r50x' is neither a file nor a backbone \(did you mean r50\?\)"):
+    with pytest.raises(
+        UserError, match=r"'r50x' is neither a file, a name of weights nor a backbone \(did you mean r50\?\)"
+    ):
         Detector("r50x")
 
 

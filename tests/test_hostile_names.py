@@ -79,8 +79,8 @@ def test_a_data_set_is_examined_and_trained_on(hostile, tiny, command, tmp_path)
 def test_images_are_predicted_and_explained(hostile, tiny_run, command):
     out = command("predict", hostile / "train", "--weights", tiny_run, "--conf", 0.9)
     assert len(out.splitlines()) == len(IMAGES)
-    assert f"{hostile}/train/a\\nerror: b.jpg: nothing\n" in out
-    assert f"{hostile}/train/caf\\udce9.jpg: nothing\n" in out
+    assert f"{hostile}/train/a\\nerror: b.jpg: nothing over 0.90; the highest score is 0." in out
+    assert f"{hostile}/train/caf\\udce9.jpg: nothing over 0.90; the highest score is 0." in out
     documents = json.loads(command("predict", hostile / "train", "--weights", tiny_run, "--json"))
     assert {os.fsencode(Path(one["file"]).name) for one in documents} == set(IMAGES)
     for name in (b"caf\xe9.jpg", b"\x1b[31mred.jpg"):

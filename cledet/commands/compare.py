@@ -63,7 +63,16 @@ def compare_to_folder(
     from cledet.metrics.results_file import read_results
 
     def validate(path: Path, data: str | None, split: str) -> Path:
-        return _validate(path, data, split, settings)
+        """Evaluate weights as `cledet val` does; returns the run folder."""
+        from cledet.detector import Detector
+
+        say(f"validating {path}")
+        shared = {key: getattr(settings, key) for key in ("project", "device", "batch", "workers")}
+        run, _ = val_to_folder(
+            Detector(path), resolve(ValSettings, {**shared, "data": data, "split": split}, environ={})
+        )
+        say(f"{path} is compared as {run}")
+        return run
 
     entries = open_entries(paths, settings.data, settings.split, validate)
     data, split = common_ground(entries, settings.data, settings.split)
@@ -81,15 +90,3 @@ def compare_to_folder(
             folder = run / "images" / name.replace("/", "-") if len(entries) > 2 else run / "images"
             save_side_by_side(folder, index, most_influential_images(against, settings.pictures), pair, settings.conf)
     return run, sections(comparison, index), notes(comparison), document
-
-
-def _validate(path: Path, data: str | None, split: str, settings: CompareSettings) -> Path:
-    """Evaluate the weights at `path` as `cledet val` does; returns the run folder."""
-    from cledet.detector import Detector
-
-    say(f"validating {path}")
-    shared = {key: getattr(settings, key) for key in ("project", "device", "batch", "workers")}
-    of_val = resolve(ValSettings, {**shared, "data": data, "split": split}, environ={})
-    run, _ = val_to_folder(Detector(path), of_val)
-    say(f"{path} is compared as {run}")
-    return run

@@ -8,12 +8,16 @@ from typing import Annotated
 
 import typer
 
-from cledet.commands.options import Json, add_command
+from cledet.commands.options import Group, Json, add_command
 from cledet.console import fail, say, show, show_json, show_table, transfer
 from cledet.errors import interruption
 
-data_app = typer.Typer(
-    name="data", help="Download and list the data sets that come with the package.", no_args_is_help=True
+data = typer.Typer(
+    name="data",
+    help="Download and list the data sets that come with the package.",
+    cls=Group,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 
@@ -48,9 +52,9 @@ def download(
 
 def list_sets(json: Json = False) -> None:
     """List the data sets that come with the package, and whether each is downloaded."""
-    from cledet.data.download.download import listing
+    from cledet.data.download.archives import SHIPPED, open_set
 
-    sets = listing()
+    sets = [open_set(name).to_dict() for name in SHIPPED]
     if json:
         show_json(sets)
         return
@@ -58,5 +62,5 @@ def list_sets(json: Json = False) -> None:
     show_table("", columns, [(s["name"], s["state"], round(s["bytes"] / 1e6), s["folder"]) for s in sets])
 
 
-add_command(data_app, download)
-add_command(data_app, list_sets, name="list")
+add_command(data, download)
+add_command(data, list_sets, name="list")

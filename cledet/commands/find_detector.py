@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from cledet.detector import Detector
 
 
-def find_detector(settings: ModelSettings) -> Detector:
-    """Load the detector of `--weights`, else of the newest run trained with `--ablation`.
+def find_detector(settings: ModelSettings, published: str | None = None) -> Detector:
+    """Load the detector of `--weights`, else of the newest run trained with `--ablation`, else `published` weights.
 
     Raises UserError if the weights were trained with other components than `--ablation`.
     """
     from cledet.detector import Detector
     from cledet.io.run_folders import find_weights
 
-    path = find_weights(settings.project, settings.weights, settings.ablation)
+    path = find_weights(settings.project, settings.weights, settings.ablation, published)
     detector = Detector(path)
     components = detector.components
     if settings.ablation is not None and settings.ablation[0] != components:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import platform
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from cledet import __version__
 from cledet.commands.options import Json
 from cledet.config.loading import read_recipe, recipes
 from cledet.config.train import HEADS
 from cledet.console import show_json, show_table
+from cledet.errors import UserError
+from cledet.io.run_folders import status_of
 
 
 def info(json: Json = False) -> None:
@@ -32,14 +38,35 @@ def info(json: Json = False) -> None:
         "backbones": known_backbones(),
         "heads": list(HEADS),
         "recipes": {name: read_recipe(path).get("data", "") for name, path in recipes().items()},
-        "runs": [str(run) for run in trained_runs(Path("runs"))],
     }
+    runs = [_describe(run) for run in trained_runs(Path("runs"))]
     if json:
-        show_json(facts)
+        show_json({**facts, "runs": runs})
         return
     facts["backbones"] = _by_suffixes(known_backbones())
     facts["recipes"] = f"{len(recipes())}; `cledet recipes` lists them"
     show_table("", ["item", "value"], [(k, v if isinstance(v, str) else ", ".join(v)) for k, v in facts.items()])
+    if runs:
+        show_table("", list(runs[0]), [list(run.values()) for run in runs])
+
+
+def _describe(run: Path) -> dict[str, Any]:
+    """Describe a run by its folder: date of its best weights, data set, best AP and status; None if unknown."""
+    from cledet.training.history import read_history
+
+    data = aps = None
+    with suppress(UserError):
+        data = read_recipe(run / "config.yaml").get("data")
+    with suppress(OSError, ValueError, csv.Error):
+        aps = [float(row["AP"]) for row in read_history(run / "results.csv") if row.get("AP")]
+    written = datetime.fromtimestamp((run / "weights" / "best.pt").stat().st_mtime)
+    return {
+        "run": str(run),
+        "date": written.isoformat(" ", "minutes"),
+        "data": data,
+        "AP": max(aps) if aps else None,
+        "status": status_of(run) or None,
+    }
 
 
 def _by_suffixes(names: dict[str, list[str]]) -> str:

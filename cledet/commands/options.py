@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from cledet.config.base import Settings
 from cledet.config.loading import recipes, resolve
-from cledet.config.panels import PANELS, VALUE_NAMES, WORDS, panel_of
+from cledet.config.panels import PANEL_OF, PANELS, SHORT, VALUE_NAMES, WORDS
 from cledet.config.types import ablation_name
 from cledet.console import printable
 from cledet.errors import interruption
@@ -24,20 +24,59 @@ USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """Click's UsageError, bundled with newer versions of typer and imported by older ones."""
 SWITCH = "[on|off]"
 """The value of a boolean flag, which may be left out for `on`."""
+BOOLEANS = ("on", "off", "true", "false", "yes", "no")
+JSON_LINES, DOCUMENT = "[-]", "document"
+"""The value of a `--json` that also writes JSON Lines, and its value if it is left out."""
 LONGEST_CHOICES = 20
 """Characters of choices that are shown as the name of a value; longer ones are listed in the help text."""
-ORDER = [name for names in PANELS.values() for name in names]
+COMMANDS = (
+    *("train", "val", "predict", "explain", "export", "compare", "tune", "check", "data", "recipes", "reproduce"),
+    "info",
+)
+"""The files of this folder that hold a command of their name, in the order of the help."""
 
 Json = Annotated[
     bool, typer.Option("--json", metavar="", help="Print one JSON document on stdout.", rich_help_panel="Output")
 ]
 
 
-class Commands(TyperGroup):
-    """Group of subcommands that leaves signals and closed pipes to `main`.
+class Group(TyperGroup):
+    """Group that prints its help on stdout if no command is named, and describes commands in whole sentences."""
 
-    Typer has exit codes of its own for them, without a message.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the group's own flags; without any word, print the help and exit with code 2."""
+        if not args and not ctx.resilient_parsing:
+            print(ctx.get_help())
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write each command with the first paragraph of its help."""
+        commands: list[tuple[str, Any]] = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.help.partition("\n\n")[0]) for name, command in commands])
+
+
+class Commands(Group):
+    """The commands of COMMANDS, each imported when it is run or described.
+
+    Signals and closed pipes are left to `main`: typer has exit codes of its own for them, without a message.
     """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the commands, in the order of the help."""
+        return [*COMMANDS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import a command's file and return the command; None for an unknown name."""
+        if cmd_name not in COMMANDS:
+            return None
+        function = getattr(import_module(f"cledet.commands.{cmd_name}"), cmd_name)
+        if isinstance(function, typer.Typer):
+            return typer.main.get_command(function)
+        program = typer.Typer(add_completion=False, rich_markup_mode=None)
+        add_command(program, function)
+        return typer.main.get_command(program)
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         with _own_ends():
@@ -60,29 +99,44 @@ def _own_ends() -> Iterator[None]:
     except USAGE_ERROR as error:
         error.message = "\n".join(map(printable, error.message.split("\n")))
         raise
-    except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # rich's way, in the text of --help
-            raise BrokenPipeError from None
-        raise
 
 
 class Command(TyperCommand):
-    """Subcommand whose boolean flags need no value, and whose help ends with examples."""
+    """Subcommand whose boolean flags need no value, and whose help groups flags by subject and ends with examples."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Give `on` to boolean flags without a value, then parse."""
-        switches = {flag for param in self.params if getattr(param, "metavar", "") == SWITCH for flag in param.opts}
+        """Give values to flags without one, `on` to boolean flags and `document` to JSON_LINES, then parse.
+
+        In a command with arguments, the word behind a boolean flag is its value only if it is one of BOOLEANS.
+        """
+        switches, documents = self._flags(SWITCH), self._flags(JSON_LINES)
+        arguments = any(param.param_type_name == "argument" for param in self.params)
         words: list[str] = []
-        for word, following in zip(args, [*args[1:], "-"]):
-            words += [word, "on"] if word in switches and following.startswith("-") else [word]
+        for word, following in zip(args, [*args[1:], "--"]):
+            bare = following.startswith("-") or (arguments and following.lower() not in BOOLEANS)
+            words.append(word)
+            if word in switches and bare:
+                words.append("on")
+            elif word in documents and following != "-":
+                words.append(DOCUMENT)
         return super().parse_args(ctx, words)
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help, then the examples of the function's docstring as they are."""
-        super().format_help(ctx, formatter)
+    def _flags(self, metavar: str) -> set[str]:
+        """Return the flags whose value is shown as `metavar`."""
+        return {flag for param in self.params if getattr(param, "metavar", "") == metavar for flag in param.opts}
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments and flags by panel, then the examples of the function's docstring as they are."""
+        panels: dict[str, list[Any]] = {}
+        for param in self.get_params(ctx):
+            title = "Arguments" if param.param_type_name == "argument" else getattr(param, "rich_help_panel", None)
+            panels.setdefault(title or "Options", []).append(param.get_help_record(ctx))
+        for title in sorted(panels, key=["Arguments", "Options", *PANELS].index):
+            with formatter.section(title):
+                formatter.write_dl(panels[title])
         examples = (inspect.getdoc(self.callback) or "").partition("\nExamples:\n")[2]
         if examples:
-            formatter.write(f" Examples:\n{examples}\n")
+            formatter.write(f"\nExamples:\n{examples}\n")
 
 
 def add_command(app: typer.Typer, function: Callable[..., None], name: str | None = None) -> None:
@@ -112,36 +166,36 @@ def add_command(app: typer.Typer, function: Callable[..., None], name: str | Non
 
 
 def _options(kind: type[Settings]) -> list[inspect.Parameter]:
-    """Make a flag of `--recipe` and of each field, in the order of the panels."""
+    """Make a flag of `--recipe` and of each field, in the order of the panels.
+
+    A flag that is not given is None; settings check the text of the others.
+    """
     recipe = typer.Option(
         "--recipe",
         metavar="PATH|NAME",
         help="Read flags from this YAML file or shipped recipe.",
-        autocompletion=_complete_recipe,
+        autocompletion=_completion(recipes()),
     )
-    fields = sorted(kind.model_fields.items(), key=lambda item: ORDER.index(item[0]) if item[0] in ORDER else 0)
-    return [_parameter("recipe", recipe), *(_parameter(name, _option(name, field)) for name, field in fields)]
-
-
-def _complete_recipe(incomplete: str) -> list[str]:
-    return [name for name in recipes() if name.startswith(incomplete)]
-
-
-def _parameter(name: str, option: Any) -> inspect.Parameter:
-    """Make a parameter that is None if the flag is not given; settings check its text."""
-    kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, kind, default=None, annotation=Annotated[str | None, option])
+    fields = kind.model_fields
+    options = {"recipe": recipe} | {name: _option(name, fields[name]) for name in PANEL_OF if name in fields}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter(name, keyword, default=None, annotation=Annotated[str | None, option])
+        for name, option in options.items()
+    ]
 
 
 def _option(name: str, field: FieldInfo) -> Any:
-    choices = _choices(field.annotation)
+    types = _leaves(field.annotation)
+    choices = [word for word in types if isinstance(word, str)]
     return typer.Option(
         f"--{name.replace('_', '-')}",
+        *([SHORT[name]] if name in SHORT else []),
         help=" ".join([str(field.description), *_default(name, field)]),
         show_default=False,
-        metavar=VALUE_NAMES.get(name) or _value_name(field.annotation, choices),
-        rich_help_panel=panel_of(name),
-        autocompletion=_completion(choices or WORDS.get(name, ())),
+        metavar=VALUE_NAMES.get(name) or _value_name(types, choices),
+        rich_help_panel=PANEL_OF[name],
+        autocompletion=_completion(WORDS.get(name, choices)),
     )
 
 
@@ -159,34 +213,22 @@ def _default(name: str, field: FieldInfo) -> list[str]:
     return [f"Default: {default}."]
 
 
-def _value_name(annotation: Any, choices: tuple[str, ...]) -> str:
+def _value_name(types: Sequence[Any], choices: Sequence[str]) -> str:
     """Name a flag's value by its type."""
+    listed = "|".join([*choices, *(["FLOAT"] if choices and float in types else [])])
     if choices:
-        listed = "|".join(choices)
         return listed if len(listed) <= LONGEST_CHOICES else "NAME"
     names = {bool: SWITCH, int: "INT", float: "FLOAT", Path: "PATH"}
-    return next((names[kind] for kind in _alternatives(annotation) if kind in names), "TEXT")
+    return next((names[kind] for kind in types if kind in names), "NAME")
 
 
-def _choices(annotation: Any) -> tuple[str, ...]:
-    """Return the words of a Literal, alone or in a union; none for another type."""
-    literals = [kind for kind in _alternatives(annotation) if get_origin(kind) is Literal]
-    return tuple(str(word) for literal in literals for word in get_args(literal))
+def _leaves(annotation: Any) -> list[Any]:
+    """Return the types and words that an annotation is made of, without what is annotated to them."""
+    parts = get_args(annotation)[: 1 if get_origin(annotation) is Annotated else None]
+    return [leaf for part in parts for leaf in _leaves(part)] if parts else [annotation]
 
 
-def _alternatives(annotation: Any) -> list[Any]:
-    """Return the members of a union, without what is annotated to them."""
-    if get_origin(annotation) is Annotated:
-        return _alternatives(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [kind for member in get_args(annotation) for kind in _alternatives(member)]
-    return [annotation]
-
-
-def _completion(words: tuple[str, ...]) -> Callable[[str], list[str]] | None:
+def _completion(words: Iterable[str]) -> Callable[[str], list[str]] | None:
     """Return a callback that completes one of `words`, or None without words, so that the shell completes files."""
-
-    def complete(incomplete: str) -> list[str]:
-        return [word for word in words if word.startswith(incomplete)]
-
-    return complete if words else None
+    known = list(words)
+    return (lambda incomplete: [word for word in known if word.startswith(incomplete)]) if known else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from cledet.commands.options import Json
 from cledet.config.loading import read_notes, read_recipe
@@ -21,7 +20,11 @@ def recipes(json: Json = False) -> None:
     """
     notes_by_path = sorted(((path, read_notes(path)) for path in shipped().values()), key=_paper_order)
     if json:
-        show_json([_document(path, notes) for path, notes in notes_by_path])
+        documents = []
+        for path, notes in notes_by_path:
+            named = {"name": path.stem, "file": str(path), "data": read_recipe(path).get("data")}
+            documents.append(named | notes.model_dump(exclude_none=True))
+        show_json(documents)
         return
     rows = [
         (
@@ -41,17 +44,6 @@ def _paper_order(recipe: tuple[Path, RecipeNotes]) -> tuple[int, str, int]:
     return (rows[0].table, rows[0].split, rows[0].row) if rows else (0, "", 0)
 
 
-def _document(path: Path, notes: RecipeNotes) -> dict[str, Any]:
-    data = read_recipe(path).get("data")
-    return {"name": path.stem, "file": str(path), "data": data, **_without_none(notes.model_dump())}
-
-
 def _points(row: Figures) -> str:
     """Format AP, or VOC's mAP, in points."""
     return f"{100 * next(iter(row.figures.values())):.1f}"
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    return [_without_none(item) for item in value] if isinstance(value, list | tuple) else value

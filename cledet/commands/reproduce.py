@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -10,9 +10,6 @@ from cledet.commands.options import Json
 from cledet.config.recipe import PAPER_TABLES, ReproduceSettings
 from cledet.console import say, show, show_json, show_table
 from cledet.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from cledet.training.reproduce_jobs import Job
 
 
 def reproduce(
@@ -41,19 +38,18 @@ def reproduce(
     if table not in PAPER_TABLES:
         raise UserError(f"there is no {table!r} in the paper", nearest(table, PAPER_TABLES))
     overrides = parse_overrides(given or [])
-    from cledet.training.reproduce_jobs import jobs_of, to_document
+    from cledet.training.reproduce_jobs import jobs_of, side_by_side, to_document
 
     jobs = jobs_of(table, overrides, settings.project, data)
     if dry_run:
         document = to_document(table, jobs, settings.gpu_tflops, settings.utilization)
-        show_json(document) if json else _show_plan(jobs, document)
+        show_json(document) if json else _show_plan(document)
         return
     from cledet.commands.fill_table import fill_table
-    from cledet.training.paper_table import side_by_side
 
     folder, lines = fill_table(table, jobs)
     show_json([line.to_dict() for line in lines]) if json else show_table("", *side_by_side(lines))
-    say(f"{table}.md, .csv and .json: {folder}")
+    say(f"{table}.md and .json: {folder}")
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, str]:
@@ -65,28 +61,13 @@ def parse_overrides(pairs: list[str]) -> dict[str, str]:
     return {key.strip().lstrip("-").replace("-", "_"): value.strip() for key, value in split}
 
 
-def _show_plan(jobs: list[Job], document: dict[str, Any]) -> None:
-    for line in document["commands"]:
-        show(line)
-    columns = ["job", "trainings", "images", "GMACs per image", "GPU hours", "GB of checkpoints"]
-    rows = [
-        (
-            job["name"],
-            job["trainings"],
-            f"{job['images']:,}",
-            round(job["multiply_adds"] / 1e9),
-            f"{job['gpu_hours']:.1f}",
-            f"{job['checkpoint_bytes'] / 1e9:.1f}",
-        )
-        for job in document["jobs"]
-    ]
-    show_table("", columns, rows)
+def _show_plan(document: dict[str, Any]) -> None:
+    show(*document["commands"])
+    costs = [(x["name"], x["trainings"], x["gpu_hours"], x["checkpoint_bytes"] / 1e9) for x in document["jobs"]]
+    rows = [(name, trainings, f"{hours:.1f}", f"{size:.1f}") for name, trainings, hours, size in costs]
+    show_table("", ["job", "trainings", "GPU hours", "GB of checkpoints"], rows)
     peak = f"{document['utilization']:.0%} of {document['gpu_tflops']:g} TFLOPS"
     show(f"GPU hours: {document['gpu_hours']:.1f}, at {peak}: images x multiply-adds x 2 operations x 3, because the")
     show("backward pass costs twice the forward pass; for photos of 4:3, without evaluation")
-    checkpoints = f"{document['checkpoint_bytes'] / 1e9:.1f} GB of checkpoints"
-    sets = [
-        f"{size / 1e9:.1f} GB of {name}, twice that during the download"
-        for name, size in document["data_bytes"].items()
-    ]
-    show(f"disk: {'; '.join([checkpoints, *sets])}")
+    sets = [f"{size / 1e9:.1f} GB of {name}, twice that to download" for name, size in document["data_bytes"].items()]
+    show("; ".join([f"disk: {document['checkpoint_bytes'] / 1e9:.1f} GB of checkpoints", *sets]))

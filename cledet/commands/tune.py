@@ -23,15 +23,13 @@ def tune(settings: TuneSettings, json: Json = False) -> None:
         cledet tune --weights runs/train/photos
         cledet tune --predictions raw.json --data coco.yaml --metric AP75
     """
-    from cledet.evaluation.tune.tuning_report import conf_table, methods_table, sentences, to_document
+    from cledet.evaluation.tune.tuning_report import methods_table, sentences, to_document
 
     folder, tuned, lines = tune_to_folder(settings)
     if json:
         show_json(to_document(tuned, settings, lines))
     else:
         show_table("", *methods_table(tuned, settings.metric))
-        if len(tuned.confs) > 1:
-            show_table("", *conf_table(tuned, settings.metric))
         for sentence in (*sentences(tuned, settings), *lines):
             show(sentence)
     say(f"{len(tuned.searched)} settings in {tuned.seconds:.0f} s; tuned.yaml (for --recipe) and tune.json: {folder}")
@@ -51,8 +49,8 @@ def tune_to_folder(settings: TuneSettings) -> tuple[Path, TuningResult, list[str
 
     model, weights = None, None
     if settings.predictions is None:
-        model = find_detector(settings).model
         weights = str(find_weights(settings.project, settings.weights, settings.ablation))
+        model = find_detector(settings.model_copy(update={"weights": weights})).model
     tuned = tune(*open_candidates(model, settings), settings)
     lines = commands(tuned, settings, weights)
     with whole_run(settings.project, "tune", settings.name or settings.split) as run:

@@ -39,7 +39,7 @@ def val(settings: ValSettings, json: Json = False) -> None:
     if names_grid(settings):
         folder, rows = grid_to_folder(settings)
         show_json([row.to_dict() for row in rows]) if json else show_table("", *summary(rows))
-        say(f"grid.md, grid.csv and grid.json: {folder}")
+        say(f"grid.md and grid.json: {folder}")
         return
     detector = Detector() if settings.predictions else find_detector(settings)
     _show_val(*val_to_folder(detector, settings), settings, json)
@@ -56,27 +56,25 @@ def val_to_folder(detector: Detector, settings: ValSettings) -> tuple[Path, dict
 
 
 def grid_to_folder(settings: ValSettings) -> tuple[Path, list[Row]]:
-    """Evaluate the runs of a grid and write the table (Table 2) as grid.md, .csv and .json into a new run folder."""
+    """Evaluate the runs of a grid and write the table (Table 2) as grid.md and .json into a new run folder."""
     from cledet.detector import Detector
     from cledet.io.atomic import write_json, write_whole
     from cledet.io.run_folders import whole_run
-    from cledet.metrics.metric_tables import to_csv, to_markdown
-    from cledet.training.ablation import find_grid, listing, rows_of, summary
+    from cledet.metrics.metric_tables import to_markdown
+    from cledet.training.ablation import find_grid, rows_of, summary
 
     if settings.predictions is not None or len(settings.nms_methods(())) > 1:
         raise UserError("a table of several ablations takes no --predictions and one --nms", "leave one of them out")
-    grid = find_grid(settings.project, settings.weights, settings.ablation)
     of_run = settings.model_copy(update={"ablation": None})
-    metrics: dict[tuple[str, ...], dict[int, dict[str, float | None]]] = {}
-    for components, runs in grid.items():
-        metrics[components] = {}
-        for seed, run in runs.items():
-            say(f"weights: {run}")
-            metrics[components][seed] = Detector(run).val(of_run).metrics
-    rows = rows_of(metrics)
+
+    def evaluate(run: Path) -> dict[str, float | None]:
+        say(f"weights: {run}")
+        return Detector(run).val(of_run).metrics
+
+    grid = find_grid(settings.project, settings.weights, settings.ablation)
+    rows = rows_of({parts: {seed: evaluate(run) for seed, run in runs.items()} for parts, runs in grid.items()})
     with whole_run(settings.project, "val", settings.name or "grid") as folder:
         write_whole(folder / "grid.md", to_markdown(*summary(rows)))
-        write_whole(folder / "grid.csv", to_csv(*listing(rows)))
         write_json(folder / "grid.json", [row.to_dict() for row in rows])
     return folder, rows
 

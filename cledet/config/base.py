@@ -17,11 +17,13 @@ from cledet.config.types import (
     AmpName,
     AnchorScale,
     ClassNames,
+    Confidence,
     Images,
     NMSName,
     Positive,
     Project,
     RunName,
+    SaveList,
     Side,
     Unit,
     Workers,
@@ -44,14 +46,7 @@ def long_side(short: int) -> int:
 class Settings(BaseModel):
     """Base of the settings of all commands."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        validate_default=True,
-        allow_inf_nan=False,
-        protected_namespaces=(),
-        defer_build=True,
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, defer_build=True)
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
@@ -92,8 +87,7 @@ class SuppressionSettings(RunSettings):
     """Settings of post-processing: score threshold and NMS."""
 
     nms: Literal["auto", NMSName] = Field(
-        "auto",
-        description=f"NMS method: {METHODS}. auto: cl-balanced for models with clb, else standard.",
+        "auto", description=f"NMS method: {METHODS}. auto: cl-balanced for models with clb, else standard."
     )
     conf: Unit = Field(0.05, description="Discard detections with a lower score.")
     iou: Unit = Field(0.5, description="IoU threshold of NMS.")
@@ -102,8 +96,7 @@ class SuppressionSettings(RunSettings):
         "proximity", description="CL-B: localization score of Eq. 9: proximity (1 - d), or d as printed in the paper."
     )
     cl_norm: Literal["max", "diagonal"] = Field(
-        "max",
-        description="CL-B: divisor of the distance in Eq. 9: its maximum, or the diagonal of the enclosing box.",
+        "max", description="CL-B: divisor of the distance in Eq. 9: its maximum, or the enclosing box's diagonal."
     )
     cl_score: Literal["own", "max"] = Field(
         "max", description="CL-B: score of the kept box: its own, or the highest of its cluster."
@@ -132,8 +125,9 @@ class ModelSettings(RunSettings):
 
     weights: str | None = Field(
         None,
-        description="Checkpoint (.pt, .safetensors), run folder, RetinaNet or GFL of torchvision, Detectron2 or "
-        "MMDetection, or torchvision:NAME (val and predict only). Default: best.pt of the newest run.",
+        description="Checkpoint (.pt, .safetensors), run folder, detector of torchvision, Detectron2 or MMDetection, "
+        "coco or coco-v1 (published), hf:OWNER/REPO@REVISION, or torchvision:NAME. Default: best.pt of the newest "
+        "run.",
     )
     ablation: Ablations | None = Field(
         None,
@@ -148,10 +142,20 @@ class PredictSettings(DetectionSettings, ModelSettings):
     """`cledet predict`."""
 
     amp: AmpName = Field("off", description="Mixed precision. off: float32; auto: bf16 if the device supports it.")
-    conf: Unit = Field(0.3, description="Discard detections with a lower score.")
+    conf: Confidence = Field(  # type: ignore[assignment]
+        "auto",
+        description="Discard detections with a lower score. auto: the confidence of best F1 in training's evaluation; "
+        "per-class: that of each class; 0.3 for weights without it.",
+    )
     classes: ClassNames | None = Field(None, description="Detect these classes only, as person,dog. Default: all.")
     agnostic: bool = Field(False, description="Let boxes of different classes suppress each other.")
     batch: Images = Field(1, description="Images per forward pass; only those of one resized shape share it.")
+    recursive: bool = Field(False, description="Include the subfolders of folders.")
+    save: SaveList = Field(
+        "auto",
+        description="Files to write: some of pictures, video, json, jsonl, coco (results format), txt (YOLO labels "
+        "with scores), crops, csv; or none. auto: json, pictures of images, and videos of videos.",
+    )
     slice: Side | None = Field(
         None,
         description="Also detect in slices of this side in pixels, for small objects in large images. Each is resized "
@@ -170,13 +174,16 @@ class PredictSettings(DetectionSettings, ModelSettings):
             raise ValueError(f"--overlap {self.overlap:g} needs --slice, the side of the slices in pixels")
         return self
 
+    @property
+    def saved(self) -> tuple[str, ...]:
+        """Return the kinds of files to write; empty for none."""
+        return () if self.save == "none" else tuple(self.save.split(","))
+
 
 class ExplainSettings(ModelSettings):
     """`cledet explain`."""
 
-    data: str | None = Field(
-        None, description="Data set with the annotations of the image. Default: the training data set."
-    )
+    data: str | None = Field(None, description="Data set with the image's annotations. Default: the training data set.")
     device: str = Field("auto", description=DEVICE)
     alpha: Unit | None = Field(None, description="IAC: weight of the probability in Eq. 6. Default: as trained.")
     score_threshold: Unit | None = Field(None, description="IAC: score threshold of Eq. 7. Default: as trained.")
@@ -199,8 +206,7 @@ class ExportSettings(SuppressionSettings, ModelSettings):
 
     nms: Literal["none", "auto", NMSName] = Field(  # type: ignore[assignment]
         "none",
-        description=f"NMS in the file: none (raw outputs), {METHODS}. auto: cl-balanced for models with clb, else "
-        "standard.",
+        description=f"NMS in the file: none (raw outputs), {METHODS}. auto: by the components.",
     )
     format: Literal["onnx", "openvino", "safetensors"] = Field(
         "onnx", description="File format. safetensors holds the weights only, for --weights."
@@ -211,13 +217,8 @@ class CheckSettings(Settings):
     """`cledet check`."""
 
     split: str | None = Field(None, description="Splits to check, as train,val. Default: all.")
-    imgsz: Side = Field(
-        800,
-        description="Short side in pixels for the statistics of objects and anchors: the --imgsz of `cledet train`.",
-    )
-    anchor_scale: AnchorScale = Field(
-        4.0, description="Anchor scale for the statistics of anchors: the --anchor-scale of `cledet train`."
-    )
+    imgsz: Side = Field(800, description="Short side in pixels for the statistics, as --imgsz of `cledet train`.")
+    anchor_scale: AnchorScale = Field(4.0, description="Anchor scale, as --anchor-scale of `cledet train`.")
     html: Path | None = Field(None, description="Also write a report with pictures to this .html file.")
     workers: Annotated[Workers, Field(ge=1)] | None = Field(
         None, description="Threads that read images. Default: two per CPU."

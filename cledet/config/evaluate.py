@@ -23,20 +23,35 @@ from cledet.config.types import (
 )
 
 
-class ValSettings(DetectionSettings, ModelSettings):
-    """`cledet val`."""
+class EvaluationSettings(DetectionSettings, ModelSettings):
+    """Settings of the commands that evaluate NMS methods on a split."""
 
     amp: AmpName = Field("off", description="Mixed precision. off: float32; auto: bf16 if the device supports it.")
     nms: MethodList = Field(  # type: ignore[assignment]
         "auto",
-        description=f"NMS methods: {METHODS}; all, or several separated by commas. auto: the model's own; "
-        "--predictions are taken as they are.",
+        description=f"NMS methods: {METHODS}; all, or several separated by commas. auto: the model's own.",
     )
     data: str | None = Field(
         None, description="Data set: YAML, folder, annotation file, or a shipped name. Default: the training data set."
     )
     split: str = Field("val", description="Split to evaluate.")
-    predictions: Path | None = Field(None, description="Evaluate this COCO results file instead of a model.")
+    predictions: Path | None = Field(
+        None,
+        description="COCO results file to take instead of a model. val applies only a given --nms to it.",
+    )
+    batch: Images = Field(8, description="Images per batch.")
+    workers: Workers = Field(2, description="Processes that load images.")
+
+    def nms_methods(self, components: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the NMS methods to run on the same candidates; in val the first is the baseline of the others."""
+        if self.nms == "all":
+            return NMS_METHODS
+        return tuple(self.nms.split(",")) if self.nms != "auto" else super().nms_methods(components)
+
+
+class ValSettings(EvaluationSettings):
+    """`cledet val`."""
+
     bootstrap: Resamples = Field(
         0, description="Bootstrap resamples for confidence intervals of the gain over the first NMS method. 0: none."
     )
@@ -52,11 +67,9 @@ class ValSettings(DetectionSettings, ModelSettings):
     report: bool = Field(
         True, description="Write the error analysis as report.html and plots/*.png, if one NMS method is evaluated."
     )
-    batch: Images = Field(8, description="Images per batch.")
-    workers: Workers = Field(2, description="Processes that load images.")
 
     @model_validator(mode="after")
-    def _check_counts(self) -> ValSettings:
+    def _check_bootstrap_and_counts(self) -> ValSettings:
         suppressed = self.predictions is None or self.nms != "auto"
         if suppressed and self.eval_max_dets != COCO_MAX_DETS and self.eval_max_dets[-1] > self.max_det:
             raise ValueError(
@@ -65,19 +78,9 @@ class ValSettings(DetectionSettings, ModelSettings):
             )
         if self.bootstrap and self.eval_max_dets[-1] != COCO_MAX_DETS[-1]:
             raise ValueError("--bootstrap measures AP at 100 detections: leave it out, or --eval-max-dets")
-        return self
-
-    @model_validator(mode="after")
-    def _check_bootstrap(self) -> ValSettings:
         if self.bootstrap and len(self.nms_methods(())) < 2:
             raise ValueError("--bootstrap compares NMS methods: name several with --nms, or all")
         return self
-
-    def nms_methods(self, components: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the NMS methods to run on the same candidates; the first is the baseline of the others."""
-        if self.nms == "all":
-            return NMS_METHODS
-        return tuple(self.nms.split(",")) if self.nms != "auto" else super().nms_methods(components)
 
 
 class CompareSettings(RunSettings):
@@ -85,9 +88,7 @@ class CompareSettings(RunSettings):
 
     data: str | None = Field(None, description="Data set to compare on. Default: that of the runs.")
     split: str | None = Field(None, description="Split to compare on. Default: that of the runs, else val.")
-    bootstrap: Annotated[Resamples, Field(ge=1)] = Field(
-        1000, description="Bootstrap resamples for the confidence intervals."
-    )
+    bootstrap: Annotated[Resamples, Field(ge=1)] = Field(1000, description="Bootstrap resamples for the intervals.")
     pictures: Count = Field(10, description="Number of pictures of the images that differ most. 0: none.")
     conf: Unit = Field(0.3, description="Score threshold of the pictures. The metrics use all detections.")
     device: str = Field("auto", description="Device for weights that are evaluated first: auto, cpu, mps, cuda:1.")
@@ -95,39 +96,21 @@ class CompareSettings(RunSettings):
     workers: Workers = Field(2, description="Processes that load images, for weights that are evaluated first.")
 
 
-class TuneSettings(DetectionSettings, ModelSettings):
+class TuneSettings(EvaluationSettings):
     """`cledet tune`."""
 
-    amp: AmpName = Field("off", description="Mixed precision. off: float32; auto: bf16 if the device supports it.")
-    nms: MethodList = Field(  # type: ignore[assignment]
+    nms: MethodList = Field(
         "all",
         description=f"NMS methods to search: {METHODS}; all, or several separated by commas. auto: the model's own.",
     )
     conf: Unit = Field(
         0.01, description="Lowest score threshold to search. A file's detections are all used unless this is given."
     )
-    data: str | None = Field(
-        None, description="Data set: YAML, folder, annotation file, or a shipped name. Default: the training data set."
-    )
-    split: str = Field("val", description="Split to tune on. Report metrics of another split.")
-    predictions: Path | None = Field(
-        None, description="Tune on this COCO results file of raw detections instead of a model."
-    )
     metric: Literal["AP", "AP50", "AP75", "APs", "APm", "APl"] = Field("AP", description="Metric to maximize.")
     tolerance: Unit = Field(
         0.001, description="Loss of the metric that is accepted for a higher --conf and fewer detections."
     )
-    bootstrap: Annotated[Resamples, Field(ge=1)] = Field(
-        1000, description="Bootstrap resamples for the confidence intervals."
-    )
+    bootstrap: Annotated[Resamples, Field(ge=1)] = Field(1000, description="Bootstrap resamples for the intervals.")
     repeats: Annotated[Resamples, Field(ge=1)] = Field(
         10, description="Random halvings of the images, to choose on one half and test on the other."
     )
-    batch: Images = Field(8, description="Images per batch.")
-    workers: Workers = Field(2, description="Processes that load images.")
-
-    def nms_methods(self, components: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the NMS methods to search."""
-        if self.nms == "all":
-            return NMS_METHODS
-        return tuple(self.nms.split(",")) if self.nms != "auto" else super().nms_methods(components)

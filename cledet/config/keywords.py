@@ -41,10 +41,11 @@ class PredictKeywords(DetectionKeywords, total=False):
     """Fields of `PredictSettings`."""
 
     nms: Literal["auto", NMSName]
-    conf: float
+    conf: float | Literal["auto", "per-class"]
     classes: str | tuple[str, ...] | list[str] | None
     agnostic: bool
     batch: int
+    recursive: bool
     slice: int | None
     overlap: float
     tta: bool

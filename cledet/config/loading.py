@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
 from cledet.config.base import Settings
-from cledet.config.recipe import RecipeNotes
-from cledet.config.train import TrainSettings
 from cledet.errors import UserError, nearest
-from cledet.safe_yaml import read_yaml
+
+if TYPE_CHECKING:
+    from cledet.config.recipe import RecipeNotes
 
 PACKAGE = Path(__file__).resolve().parents[1]
 RECIPE_FOLDERS = (PACKAGE / "recipes", PACKAGE.parent / "recipes")
@@ -74,39 +74,42 @@ def _refuse_reach(settings: Settings, recipe: str | Path | None) -> None:
         raise UserError(message, "leave it out and pass --project")
 
 
-def read_recipe(recipe: str | Path, kind: type[Settings] = TrainSettings) -> dict[str, Any]:
-    """Read the settings of a recipe: a YAML file, or the name of a shipped one."""
-    return _read(_find_recipe(recipe), kind)[0]
+def read_recipe(recipe: str | Path, kind: type[Settings] | None = None) -> dict[str, Any]:
+    """Read the settings of a recipe, by default of training: a YAML file, or the name of a shipped one."""
+    return _read(recipe, kind)[0]
 
 
-def read_notes(recipe: str | Path, kind: type[Settings] = TrainSettings) -> RecipeNotes:
+def read_notes(recipe: str | Path) -> RecipeNotes:
     """Read the notes of a recipe beside its settings: description, the paper's metrics, and ours."""
-    return _read(_find_recipe(recipe), kind)[1]
+    return _read(recipe, None)[1]
 
 
-def _read(path: Path, kind: type[Settings]) -> tuple[dict[str, Any], RecipeNotes]:
-    """Read a recipe's settings and notes. Raises UserError for an unknown key and for invalid notes."""
+def _read(recipe: str | Path, kind: type[Settings] | None) -> tuple[dict[str, Any], RecipeNotes]:
+    """Read a recipe's settings and notes. Raises UserError for an unknown recipe or key, and for invalid notes."""
+    from cledet.config.recipe import RecipeNotes
+    from cledet.config.train import TrainSettings
+    from cledet.safe_yaml import read_yaml
+
+    fields = (kind or TrainSettings).model_fields
+    path = Path(recipe) if os.path.isfile(recipe) else recipes().get(str(recipe))
+    if path is None:
+        hint = nearest(Path(recipe).stem, recipes())
+        raise UserError(f"no recipe {str(recipe)!r}, neither a file nor one that ships", hint)
     content = read_yaml(path) or {}
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings", "write one `key: value` a line")
     content = {str(key).replace("-", "_"): value for key, value in content.items()}
     notes = {key: content.pop(key) for key in RecipeNotes.model_fields if key in content}
     for key in content:
-        if key not in kind.model_fields:
-            known = (*kind.model_fields, *RecipeNotes.model_fields)
-            raise UserError(f"unknown setting {key!r} in {path}", nearest(key, known))
+        if key not in fields:
+            raise UserError(f"unknown setting {key!r} in {path}", nearest(key, (*fields, *RecipeNotes.model_fields)))
     try:
         return content, RecipeNotes(**notes)
     except ValidationError as error:
-        raise _explain_note(error, path) from None
-
-
-def _explain_note(error: ValidationError, path: Path) -> UserError:
-    """Describe the first invalid note of a recipe."""
-    first = error.errors()[0]
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
-    message = first["msg"]
-    return UserError(f"{path}: {place}: {message[0].lower()}{message[1:]}", "docs/recipes.md describes the keys")
+        first = error.errors()[0]
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
+        message = f"{path}: {place}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        raise UserError(message, "docs/recipes.md describes the keys") from None
 
 
 def reopen(path: Path, kind: type[S], given: Mapping[str, Any]) -> S:
@@ -130,16 +133,6 @@ def recipes() -> dict[str, Path]:
     """Return the paths of the shipped recipes by name."""
     found = [path for folder in RECIPE_FOLDERS if folder.is_dir() for path in sorted(folder.glob("*.yaml"))]
     return {path.stem: path for path in found}
-
-
-def _find_recipe(recipe: str | Path) -> Path:
-    path = Path(recipe)
-    if os.path.isfile(path):
-        return path
-    shipped = recipes()
-    if str(recipe) in shipped:
-        return shipped[str(recipe)]
-    raise UserError(f"no recipe {str(recipe)!r}, neither a file nor one that ships", nearest(path.stem, shipped))
 
 
 def _explain(error: ValidationError, kind: type[Settings], origins: Mapping[str, str]) -> UserError:

@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-from cledet.config.types import COMPONENTS, NMS_METHODS
+from cledet.config.types import COMPONENTS, NMS_METHODS, SAVED
 
-PANELS: dict[str, tuple[str, ...]] = {
-    "Data": (
-        *("data", "split", "val_split", "imgsz", "batch", "accumulate", "predictions", "html"),
-        *("areas", "eval_max_dets"),
-    ),
-    "Model": (
-        *("weights", "backbone", "backbone_weights", "head", "fpn_channels", "head_init", "norm", "freeze"),
-        *("anchor_scale", "assign", "center_sampling", "cls_loss", "reg_loss", "normalizer"),
-    ),
-    "Components (IAC, DC, CL-B)": (
-        *("ablation", "alpha", "score_threshold", "recall_min_iou", "recall_center", "recall_cap", "recall_start"),
-        "center_unit",
-    ),
-    "Schedule and optimizer": (
-        *("epochs", "iters", "optimizer", "lr", "backbone_lr", "momentum", "weight_decay", "schedule", "lr_steps"),
-        *("warmup", "clip", "ema", "val_every", "patience", "seed", "seeds", "deterministic"),
-    ),
-    "Augmentation": (*("flip", "vflip", "scale_jitter", "multi_scale", "crop", "mosaic", "copy_paste", "photometric"),),
-    "NMS": ("nms", "conf", "iou", "max_det", "classes", "agnostic", "localization", "cl_norm", "cl_score"),
-    "Views of an image": ("slice", "overlap", "tta"),
-    "Statistics": ("metric", "tolerance", "bootstrap", "repeats", "gpu_tflops", "utilization"),
-    "Devices and processes": (
-        *("device", "amp", "workers", "compile", "nnodes", "node_rank", "rdzv_endpoint", "max_restarts"),
-    ),
-    "Output": (
-        *("project", "name", "format", "report", "evaluator", "pictures", "save_steps", "save_minutes", "logger"),
-        "callback",
-    ),
+PANELS = {
+    "Data": "data split val_split imgsz batch recursive accumulate predictions html areas eval_max_dets",
+    "Model": "weights backbone backbone_weights head fpn_channels head_init norm freeze anchor_scale assign "
+    "center_sampling cls_loss reg_loss normalizer",
+    "Components (IAC, DC, CL-B)": "ablation alpha score_threshold recall_min_iou recall_center recall_cap recall_start "
+    "center_unit",
+    "Schedule and optimizer": "epochs iters optimizer lr backbone_lr momentum weight_decay schedule lr_steps warmup "
+    "clip ema val_every patience seed seeds deterministic",
+    "Augmentation": "flip vflip scale_jitter multi_scale crop mosaic copy_paste photometric",
+    "NMS": "nms conf iou max_det classes agnostic localization cl_norm cl_score",
+    "Views of an image": "slice overlap tta",
+    "Statistics": "metric tolerance bootstrap repeats gpu_tflops utilization",
+    "Devices and processes": "device amp workers compile nnodes node_rank rdzv_endpoint max_restarts",
+    "Output": "project name save format report evaluator pictures save_steps save_minutes logger callback",
 }
 """Panels of `--help` in their order, each with its fields in their order. Every field of every command is in one."""
+PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names.split()}
+"""The panel of each field, in the order of the help."""
 
 VALUE_NAMES = {
     "ablation": "NAMES",
     "areas": "SMALL,MEDIUM",
-    "backbone": "NAME",
     "backbone_weights": "auto|none|FILE",
     "callback": "MODULE:FUNCTION",
     "classes": "NAME,...",
@@ -48,13 +35,10 @@ VALUE_NAMES = {
     "logger": "NAMES",
     "lr_steps": "STEP,...",
     "multi_scale": "LOW,HIGH",
-    "name": "NAME",
-    "nms": "NAME",
     "rdzv_endpoint": "HOST[:PORT]",
+    "save": "auto|none|KIND,...",
     "scale_jitter": "LOW,HIGH",
-    "split": "NAME",
-    "val_split": "NAME",
-    "weights": "PATH",
+    "weights": "PATH|NAME",
 }
 """Names of values in `--help`, for fields whose type does not tell."""
 
@@ -66,10 +50,10 @@ WORDS = {
     "device": ("auto", "cpu", "mps"),
     "logger": ("none", "tensorboard", "wandb", "mlflow"),
     "nms": ("auto", "all", *NMS_METHODS),
+    "save": ("auto", "none", *SAVED),
 }
 """Words that a shell completes, for fields whose type does not list them."""
 
 
-def panel_of(name: str) -> str | None:
-    """Return the help panel of a field; None for a field without one."""
-    return next((panel for panel, names in PANELS.items() if name in names), None)
+SHORT = {"recursive": "-r"}
+"""Flags with a short form."""

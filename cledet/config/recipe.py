@@ -16,7 +16,7 @@ PAPER_TABLES = ("table1", "table2", "table3")
 class Figures(BaseModel):
     """Metrics of a split, as fractions."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     split: str = Field(description="the split, in words")
     AP: Unit | None = None
     AP50: Unit | None = None
@@ -29,7 +29,7 @@ class Figures(BaseModel):
     @property
     def figures(self) -> dict[str, float]:
         """Return the metrics that are given, by name."""
-        return {name: value for name in FIGURES if (value := getattr(self, name)) is not None}
+        return self.model_dump(include=set(FIGURES), exclude_none=True)
 
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "VOC07")
@@ -53,7 +53,7 @@ class Measured(Figures):
 class RecipeNotes(BaseModel):
     """Keys of a recipe that are not settings."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     about: str = ""
     paper: tuple[PaperRow, ...] = ()
     measured: tuple[Measured, ...] = ()

@@ -44,7 +44,9 @@ class TrainingSettings(DetectionSettings):
     val_split: str = Field("val", description="Split to evaluate during training, or none.")
     val_every: Positive = Field(1, description="Epochs between evaluations.")
     weights: str | None = Field(
-        None, description="Initial weights: a checkpoint, or a detector of torchvision, Detectron2 or MMDetection."
+        None,
+        description="Initial weights: checkpoint, run folder, detector of torchvision, Detectron2 or MMDetection, "
+        "coco, coco-v1, torchvision:NAME (RetinaNet, FCOS), or hf:OWNER/REPO@REVISION.",
     )
     backbone: str = Field(
         "r50",
@@ -53,15 +55,11 @@ class TrainingSettings(DetectionSettings):
     )
     backbone_weights: str = Field("auto", description="Backbone weights: none, a file or a URL. auto: ImageNet.")
     head: Literal["retinanet", "gfl", "fcos"] = Field(
-        "retinanet",
-        description="Detection head. gfl: FCOS with generalized focal loss; fcos: with centerness.",
+        "retinanet", description="Detection head. gfl: FCOS with generalized focal loss; fcos: with centerness."
     )
-    fpn_channels: Annotated[int, Field(ge=1, le=4096)] = Field(
-        256, description="Channels of the feature pyramid and the head."
-    )
+    fpn_channels: Annotated[int, Field(ge=1, le=4096)] = Field(256, description="Channels of feature pyramid and head.")
     head_init: Literal["normal", "he"] = Field(
-        "normal",
-        description="Initialization of the head: normal (deviation 0.01, as published), or he (for narrow heads).",
+        "normal", description="Initialization of the head: normal (deviation 0.01, as published), he (narrow heads)."
     )
     anchor_scale: AnchorScale | None = Field(
         None, description="Smallest side of an anchor in strides of its level. Default: 4; 8 with --head gfl or fcos."
@@ -71,9 +69,7 @@ class TrainingSettings(DetectionSettings):
         description="Assignment of anchors to objects: iou, atss, fcos (points only), or by the predictions: paa, tal. "
         "auto: iou; atss with --head gfl; fcos with --head fcos.",
     )
-    center_sampling: Factor = Field(
-        1.5, description="--assign fcos: radius of center sampling in strides. 0: the whole box."
-    )
+    center_sampling: Factor = Field(1.5, description="--assign fcos: sampling radius in strides. 0: the whole box.")
     cls_loss: Literal["auto", "focal", "ghm", "qfl", "varifocal"] = Field(
         "auto",
         description="Classification loss: focal, ghm (gradient-harmonized), qfl (quality focal) or varifocal. "
@@ -84,11 +80,8 @@ class TrainingSettings(DetectionSettings):
         description="Normalization in the backbone: frozen, batch, sync (batch norm over all GPUs) or group. "
         "auto: frozen if pretrained, else batch.",
     )
-    freeze: int | None = Field(
-        None,
-        ge=0,
-        le=5,
-        description="Number of backbone stages that are not trained. Default: 2 if pretrained, else 0.",
+    freeze: Annotated[int, Field(ge=0, le=5)] | None = Field(
+        None, description="Number of backbone stages that are not trained. Default: 2 if pretrained, else 0."
     )
     alpha: Unit = Field(0.75, description="IAC: weight of the probability in Eq. 6.")
     score_threshold: Unit = Field(0.5, description="IAC: score threshold of Eq. 7.")
@@ -99,9 +92,7 @@ class TrainingSettings(DetectionSettings):
     normalizer: Literal["positives", "matched"] = Field(
         "positives", description="Normalizer of the losses: all positives, or only those matched by IoU."
     )
-    center_unit: Literal["pixel", "stride", "size"] = Field(
-        "size", description="DC: unit of the center distance in Eq. 2."
-    )
+    center_unit: Literal["pixel", "stride", "size"] = Field("size", description="DC: unit of the distance in Eq. 2.")
     reg_loss: Literal["auto", "smooth_l1", "giou", "diou", "ciou", "dfl"] = Field(
         "auto",
         description="Box regression loss: smooth_l1, giou, diou, ciou, or dfl (2 giou + 0.25 distribution focal loss). "
@@ -109,20 +100,14 @@ class TrainingSettings(DetectionSettings):
     )
     epochs: Positive = Field(12, description="Passes over the training split.")
     iters: Positive | None = Field(None, description="Optimizer steps. Overrides --epochs.")
-    batch: Batch = Field(
-        8, description="Images per optimizer step, over all devices. auto: as many as fit into memory."
-    )
-    accumulate: Positive = Field(
-        1, description="Number of parts in which the batch of a step is computed, one after the other."
-    )
+    batch: Batch = Field(8, description="Images per optimizer step, on all devices. auto: as many as fit into memory.")
+    accumulate: Positive = Field(1, description="Number of parts in which a step's batch is computed.")
     imgsz: Side = Field(800, description="Short side of images in pixels. The long side is at most 1333/800 of it.")
     flip: Unit = Field(0.5, description="Probability of a horizontal flip.")
     vflip: Unit = Field(0.0, description="Probability of a vertical flip.")
     scale_jitter: Jitter = Field((1.0, 1.0), description="Range of the random scale.")
     photometric: Unit = Field(0.0, description="Strength of random brightness, contrast, saturation and hue.")
-    multi_scale: PixelRange = Field(
-        (0, 0), description="Range of the random short side of training images in pixels. 0,0: --imgsz."
-    )
+    multi_scale: PixelRange = Field((0, 0), description="Range of a random short side in pixels. 0,0: --imgsz.")
     crop: Unit = Field(0.0, description="Probability of a random crop that contains a whole object.")
     mosaic: Unit = Field(0.0, description="Probability of a mosaic of four images, in place of crop and scale.")
     copy_paste: Count = Field(0, description="Maximum number of objects pasted from another image. 0: none.")
@@ -134,30 +119,21 @@ class TrainingSettings(DetectionSettings):
     momentum: Unit = Field(0.9, description="Momentum of sgd.")
     weight_decay: Factor = Field(1e-4, description="Weight decay, without biases and normalization.")
     schedule: Literal["step", "cosine", "onecycle"] = Field(
-        "step",
-        description="Learning rate schedule: step (a tenth at each of --lr-steps), cosine, or onecycle (30 % up).",
+        "step", description="Learning rate: step (a tenth at each of --lr-steps), cosine, or onecycle (30 % up)."
     )
     lr_steps: Milestones = Field(
         (0.75, 0.8333), description="Decays of --schedule step: fractions of the run, iterations, or epochs as 8e."
     )
-    warmup: Count | None = Field(
-        None, description="Iterations of linear warm-up. Default: 500, at most a fifth of the run."
-    )
+    warmup: Count | None = Field(None, description="Steps of linear warm-up. Default: 500, at most a fifth of the run.")
     clip: Factor = Field(10.0, description="Maximum gradient norm. 0: no clipping.")
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Decay of the exponential moving average of the weights. 0: none."
-    )
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Decay of the weights' moving average. 0: none.")
     patience: Count = Field(0, description="Epochs without a better AP after which training stops. 0: never.")
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of every random choice.")
     deterministic: bool = Field(False, description="Use only deterministic algorithms, on CUDA too; slower there.")
     compile: bool = Field(False, description="Compile the network with torch.compile. Pays off in long runs.")
     workers: Workers = Field(2, description="Processes that load images.")
-    logger: LoggerList = Field(
-        "none", description="Also log metrics to tensorboard, wandb or mlflow, or several of them."
-    )
-    callback: str | None = Field(
-        None, description="Function that is called with the name and data of each event: step, epoch, end."
-    )
+    logger: LoggerList = Field("none", description="Log to tensorboard, wandb or mlflow too, or to several of them.")
+    callback: str | None = Field(None, description="Function called with each event (step, epoch, end) and its data.")
     save_steps: Count = Field(0, description="Iterations between saves of last.pt. 0: none.")
     save_minutes: Factor = Field(10.0, description="Minutes between saves of last.pt. 0: none.")
     nnodes: Positive = Field(1, description="Number of machines. Start the same command on each.")
@@ -225,20 +201,12 @@ class TrainingSettings(DetectionSettings):
         return self
 
     @model_validator(mode="after")
-    def _check_weights(self) -> TrainingSettings:
-        if self.weights is not None and self.weights.startswith("torchvision:"):
-            raise ValueError(f"--weights {self.weights} cannot be trained further; only val and predict take it")
-        return self
-
-    @model_validator(mode="after")
     def _check_head(self) -> TrainingSettings:
         if self.head == "retinanet" and self.assign == "fcos":
             raise ValueError("--assign fcos is for points, and --head retinanet has nine anchors at each")
         coded = {"smooth_l1": "retinanet", "dfl": "gfl"}
         if coded.get(self.reg_loss, self.head) != self.head:
-            raise ValueError(
-                f"--reg-loss {self.reg_loss} does not fit --head {self.head}, which encodes boxes differently"
-            )
+            raise ValueError(f"--reg-loss {self.reg_loss} does not fit --head {self.head} and its box encoding")
         return self
 
     @model_validator(mode="after")
@@ -270,9 +238,7 @@ class GridSettings(TrainingSettings):
         description="Components that are on: none, or some of iac,dc,clb. A grid of runs: several ablations, separated "
         "by a semicolon, all (the four of Table 2), or every (all eight).",
     )
-    seeds: Annotated[int, Field(ge=1, le=1000)] = Field(
-        1, description="Number of runs per ablation, with the seeds --seed, --seed + 1 ..."
-    )
+    seeds: Annotated[int, Field(ge=1, le=1000)] = Field(1, description="Runs per ablation: --seed, --seed + 1 ...")
 
     @model_validator(mode="after")
     def _check_ablation(self) -> GridSettings:
@@ -289,16 +255,12 @@ class GridSettings(TrainingSettings):
     def runs(self) -> list[TrainSettings]:
         """List the settings of the runs, seed by seed."""
         shared = self.model_dump(exclude={"ablation", "seeds"})
-        return [
-            self._one(shared | {"ablation": components, "seed": self.seed + i})
-            for i in range(self.seeds)
-            for components in self.ablation
-        ]
-
-    def _one(self, values: dict[str, Any]) -> TrainSettings:
-        run = TrainSettings(**values)
-        run._origins.update({key: self._origins.get(key, "default") for key in values})
-        return run
+        seeds = range(self.seed, self.seed + self.seeds)
+        own = [{"ablation": components, "seed": seed} for seed in seeds for components in self.ablation]
+        runs = [TrainSettings(**shared | values) for values in own]
+        for run in runs:
+            run._origins.update({key: self._origins.get(key, "default") for key in TrainSettings.model_fields})
+        return runs
 
 
 HEADS: dict[str, dict[str, Any]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -63,13 +64,9 @@ def ablation_name(components: tuple[str, ...]) -> str:
     return ",".join(components) or "none"
 
 
-def _split(value: Any) -> Any:
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
-
 def parse_milestones(value: Any) -> Any:
     """Parse steps of a schedule: fractions and iterations become numbers, epochs stay as `8e`."""
-    words = _split(str(value)) if isinstance(value, str | int | float) else value
+    words = [word.strip() for word in str(value).split(",")] if isinstance(value, str | int | float) else value
     if not isinstance(words, list | tuple) or not all(isinstance(word, str | int | float) for word in words):
         return value
     return tuple(_milestone(word) for word in words)
@@ -98,48 +95,38 @@ def parse_batch(value: Any, check: ValidatorFunctionWrapHandler) -> int:
         raise ValueError(f"give a number from 1 to {LARGEST_BATCH}, or auto") from None
 
 
-def _pair(value: Any) -> Any:
-    """Split LOW,HIGH into a pair."""
-    value = _split(value)
-    if isinstance(value, tuple | list) and len(value) != 2:
-        raise ValueError(f"expected LOW,HIGH, not {','.join(map(str, value))}")
-    return value
+def parse_confidence(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Parse a number, `auto` or `per-class`."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError("give a number from 0 to 1, auto or per-class") from None
 
 
-def _check_jitter(scales: tuple[float, float]) -> tuple[float, float]:
-    if not 0.1 <= scales[0] <= scales[1] <= 4:
-        raise ValueError("expected LOW,HIGH with 0.1 <= LOW <= HIGH <= 4")
-    return scales
+def _numbers(expected: str, count: int, valid: Callable[..., bool]) -> WrapValidator:
+    """Return the validator of `count` numbers, separated by commas, that are `valid` together."""
+
+    def check(value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
+        words = value.split(",") if isinstance(value, str) else value
+        numbers = () if isinstance(words, tuple | list) and len(words) != count else parse(words)
+        if not numbers or not valid(*numbers):
+            raise ValueError(f"expected {expected}, not {','.join(map(str, words))}")
+        return numbers
+
+    return WrapValidator(check)
 
 
-def _check_pixels(sides: tuple[int, int]) -> tuple[int, int]:
-    low, high = sides
-    if not 32 <= low <= high <= 4096 and sides != (0, 0):
-        raise ValueError("expected LOW,HIGH with 32 <= LOW <= HIGH <= 4096, or 0,0 for none")
-    return sides
-
-
-COCO_MAX_DETS = (1, 10, 100)
-
-
-def _counts(value: Any) -> Any:
-    """Split three numbers, as 1,10,100."""
-    value = _split(value)
-    if isinstance(value, tuple | list) and len(value) != 3:
-        raise ValueError(f"expected three numbers, as 1,10,100, not {','.join(map(str, value))}")
-    return value
-
-
-def _check_counts(counts: tuple[int, int, int]) -> tuple[int, int, int]:
-    if not 0 < counts[0] < counts[1] < counts[2] <= LARGEST:
-        raise ValueError(f"expected three numbers that rise from 1 on, up to {LARGEST}, as 1,10,100")
-    return counts
-
-
-def _check_areas(sides: tuple[float, float]) -> tuple[float, float]:
-    if not 0 < sides[0] < sides[1] < 1e5:
-        raise ValueError("expected SMALL,MEDIUM with 0 < SMALL < MEDIUM < 100000")
-    return sides
+def parse_words(value: Any, kind: str, known: tuple[str, ...], alone: tuple[str, ...]) -> Any:
+    """Check a word of `alone`, or words of `known` (a list, or separated by commas); duplicates are removed."""
+    if not isinstance(value, str | list | tuple):
+        return value
+    words = [word.strip() for word in value.split(",")] if isinstance(value, str) else list(value)
+    if len(words) == 1 and words[0] in alone:
+        return words[0]
+    for word in words or [""]:
+        if word not in known:
+            raise ValueError(f"unknown {kind} {word!r} ({nearest(word, (*known, *alone))})")
+    return ",".join(dict.fromkeys(words))
 
 
 def check_name(name: str) -> str:
@@ -167,13 +154,31 @@ def _encoded(path: str) -> bytes:
 Ablation = Annotated[tuple[Component, ...], BeforeValidator(parse_ablation)]
 Ablations = Annotated[Subsets, BeforeValidator(parse_subsets)]
 Milestones = Annotated[tuple[float | str, ...], BeforeValidator(parse_milestones)]
-Jitter = Annotated[tuple[float, float], BeforeValidator(_pair), AfterValidator(_check_jitter)]
-PixelRange = Annotated[tuple[int, int], BeforeValidator(_pair), AfterValidator(_check_pixels)]
-MaxDets = Annotated[tuple[int, int, int], BeforeValidator(_counts), AfterValidator(_check_counts)]
-Areas = Annotated[tuple[float, float], BeforeValidator(_pair), AfterValidator(_check_areas)]
+Jitter = Annotated[
+    tuple[float, float],
+    _numbers("LOW,HIGH with 0.1 <= LOW <= HIGH <= 4", 2, lambda low, high: 0.1 <= low <= high <= 4),
+]
+PixelRange = Annotated[
+    tuple[int, int],
+    _numbers(
+        "LOW,HIGH with 32 <= LOW <= HIGH <= 4096, or 0,0 for none",
+        2,
+        lambda low, high: 32 <= low <= high <= 4096 or low == high == 0,
+    ),
+]
+COCO_MAX_DETS = (1, 10, 100)
+MaxDets = Annotated[
+    tuple[int, int, int],
+    _numbers("three numbers that rise from 1 on, as 1,10,100", 3, lambda a, b, c: 0 < a < b < c <= LARGEST),
+]
+Areas = Annotated[
+    tuple[float, float],
+    _numbers("SMALL,MEDIUM with 0 < SMALL < MEDIUM < 100000", 2, lambda small, medium: 0 < small < medium < 1e5),
+]
 RunName = Annotated[str, AfterValidator(check_name)]
 Project = Annotated[Path, AfterValidator(_check_folder)]
 Unit = Annotated[float, Field(ge=0, le=1)]
+Confidence = Annotated[Unit | Literal["auto", "per-class"], WrapValidator(parse_confidence)]
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Resamples = Annotated[int, Field(ge=0, le=100_000)]
@@ -189,19 +194,20 @@ Workers = Annotated[int, Field(ge=0, le=1024)]
 AmpName = Literal["auto", "off", "bf16", "fp16"]
 NMSName = Literal["standard", "soft-linear", "soft", "diou", "weighted", "cl-balanced", "soft-vote"]
 NMS_METHODS: tuple[str, ...] = get_args(NMSName)
-
-
-def parse_methods(value: Any) -> Any:
-    """Check `auto`, `all`, or NMS methods (a list, or separated by commas); duplicates are removed."""
-    if not isinstance(value, str | list | tuple):
-        return value
-    words = [word.strip() for word in value.split(",")] if isinstance(value, str) else list(value)
-    if words in (["auto"], ["all"]):
-        return words[0]
-    for word in words or [""]:
-        if word not in NMS_METHODS:
-            raise ValueError(f"unknown NMS method {word!r} ({nearest(word, (*NMS_METHODS, 'all', 'auto'))})")
-    return ",".join(dict.fromkeys(words))
+MethodList = Annotated[
+    str, BeforeValidator(lambda value: parse_words(value, "NMS method", NMS_METHODS, ("all", "auto")))
+]
+LoggerList = Annotated[
+    str, BeforeValidator(lambda value: parse_words(value, "logger", ("tensorboard", "wandb", "mlflow"), ("none",)))
+]
+SAVED = ("pictures", "video", "json", "jsonl", "coco", "txt", "crops", "csv")
+"""Kinds of files that `cledet predict` writes."""
+SaveList = Annotated[str, BeforeValidator(lambda value: parse_words(value, "kind of file", SAVED, ("auto", "none")))]
+ClassNames = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: [word.strip() for word in value.split(",")] if isinstance(value, str) else value),
+    Field(min_length=1),
+]
 
 
 RENAMED = {"nms": ("soft-mean", "soft-vote"), "localization": ("literal", "as-printed")}
@@ -216,23 +222,3 @@ def rename_choice(setting: str, value: Any) -> Any:
         return value
     warnings.warn(f"--{setting} {old} is now called {new}", FutureWarning, stacklevel=2)
     return ",".join(new if word == old else word for word in words)
-
-
-LOGGERS = ("tensorboard", "wandb", "mlflow")
-
-
-def parse_loggers(value: Any) -> Any:
-    """Check `none`, or loggers (a list, or separated by commas); duplicates are removed."""
-    if not isinstance(value, str | list | tuple):
-        return value
-    words = [word.strip() for word in value.split(",")] if isinstance(value, str) else list(value)
-    words = [word for word in words if word not in ("", "none")]
-    for word in words:
-        if word not in LOGGERS:
-            raise ValueError(f"unknown logger {word!r} ({nearest(word, (*LOGGERS, 'none'))})")
-    return ",".join(dict.fromkeys(words)) or "none"
-
-
-LoggerList = Annotated[str, BeforeValidator(parse_loggers)]
-MethodList = Annotated[str, BeforeValidator(parse_methods)]
-ClassNames = Annotated[tuple[str, ...], BeforeValidator(_split), Field(min_length=1)]

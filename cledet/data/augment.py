@@ -21,16 +21,14 @@ from cledet.data.transforms import (
     Window,
     clip_boxes,
     covered_share,
-    crop,
     fit_scale,
+    flip,
     has_extent,
-    hflip,
     photometric,
     random_window,
     resize,
     scale_boxes,
     scaled_size,
-    vflip,
     window_around,
 )
 
@@ -86,12 +84,7 @@ class Scene:
 
 
 def augment_scene(
-    scene: Scene,
-    read: Callable[[int], Scene],
-    images: int,
-    limits: Limits,
-    augment: Augment,
-    rng: np.random.Generator,
+    scene: Scene, read: Callable[[int], Scene], images: int, limits: Limits, augment: Augment, rng: np.random.Generator
 ) -> Scene:
     """Augment a scene and resize it to the network's resolution.
 
@@ -119,8 +112,12 @@ def crop_scene(scene: Scene, window: Window, min_inside: float = 0.0) -> Scene:
 
     Objects whose centre is outside, or less than `min_inside` of whose area is inside, become ignored.
     """
-    image, boxes, centre_inside = crop(scene.image, scene.boxes, window)
-    lost = ~centre_inside | (covered_share(scene.boxes, window) < min_inside)
+    top, left, rows, columns = window
+    boxes = _move(scene, -top, -left).boxes
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = np.all((centre >= 0) & (centre < (columns, rows)), axis=1)
+    lost = ~inside | (covered_share(scene.boxes, window) < min_inside)
+    image, boxes = scene.image[top : top + rows, left : left + columns], clip_boxes(boxes, rows, columns)
     return _select(replace(scene, image=image, boxes=boxes, ignore=scene.ignore | lost), has_extent(boxes))
 
 
@@ -212,9 +209,9 @@ def _flip_and_recolor(scene: Scene, augment: Augment, rng: np.random.Generator) 
     """Apply the augmentations that are independent of the scene's objects."""
     image, boxes = scene.image, scene.boxes
     if rng.random() < augment.flip:
-        image, boxes = hflip(image, boxes)
+        image, boxes = flip(image, boxes, 1)
     if rng.random() < augment.vflip:
-        image, boxes = vflip(image, boxes)
+        image, boxes = flip(image, boxes, 0)
     if augment.photometric > 0:
         image = photometric(image, augment.photometric, rng)
     return replace(scene, image=image, boxes=boxes)

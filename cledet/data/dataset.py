@@ -39,8 +39,6 @@ class Sample:
     image_id: int
     index: int
     """Position in the data set."""
-    size: tuple[int, int]
-    """Height and width of `image`."""
     original_size: tuple[int, int]
     """Height and width of the file."""
     dropped: int
@@ -121,14 +119,20 @@ class DetectionDataset(torch.utils.data.Dataset[Sample]):
             ignored=torch.from_numpy(scene.boxes[~small & scene.ignore]),
             image_id=int(self.index.image_ids[position]),
             index=position,
-            size=(scene.image.shape[0], scene.image.shape[1]),
             original_size=(height, width),
             dropped=scene.dropped + int(small.sum()),
         )
 
     def read(self, position: int) -> Scene:
-        """Read an image at its original size, with its boxes clipped to it."""
-        image, rows = self._read_image(position), self.index.rows(position)
+        """Read an image at its original size, with its boxes clipped to it.
+
+        Raises UserError if the image has not the annotated size, since its boxes would be misplaced.
+        """
+        path, size, rows = str(self.index.paths[position]), self.index.size(position), self.index.rows(position)
+        image = read_image(path, size)
+        if size is not None and image.shape[1::-1] != size:
+            sizes = f"is {image.shape[1]}x{image.shape[0]} but was annotated as {size[0]}x{size[1]}"
+            raise UserError(f"{path} {sizes}", "`cledet check` lists all such images")
         boxes = self.index.boxes(position)
         boxes[self.index.degenerate(rows)] = 0
         boxes = clip_boxes(boxes, *image.shape[:2])
@@ -151,21 +155,12 @@ class DetectionDataset(torch.utils.data.Dataset[Sample]):
         padded = -(-sizes // multiple)
         return np.where(known, padded[:, 0] << 20 | padded[:, 1], -1 - np.arange(len(sizes)))
 
-    def _read_image(self, position: int) -> Pixels:
-        """Read an image. Raises UserError if it has not the annotated size, since its boxes would be misplaced."""
-        path, size = str(self.index.paths[position]), self.index.size(position)
-        image = read_image(path, size)
-        if size is not None and image.shape[1::-1] != size:
-            sizes = f"is {image.shape[1]}x{image.shape[0]} but was annotated as {size[0]}x{size[1]}"
-            raise UserError(f"{path} {sizes}", "`cledet check` lists all such images")
-        return image
-
 
 def collate(samples: Sequence[Sample], multiple: int = 32) -> Batch:
     """Pad samples to one batch, image sides to a multiple of `multiple` pixels."""
     return Batch(
         images=pad_images([sample.image for sample in samples], multiple),
-        sizes=torch.tensor([sample.size for sample in samples], dtype=torch.int64),
+        sizes=torch.tensor([sample.image.shape[1:] for sample in samples], dtype=torch.int64),
         original_sizes=torch.tensor([sample.original_size for sample in samples], dtype=torch.int64),
         boxes=_pad([sample.boxes for sample in samples]),
         labels=_pad([sample.labels for sample in samples]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import os
 import re
 import struct
 import warnings
@@ -33,6 +34,8 @@ _UNREADABLE = (
     Image.DecompressionBombError,
 )  # fmt: skip
 """Exceptions that Pillow raises on broken files, collected by fuzzing."""
+_TRUNCATED = re.compile("truncated|premature end", re.IGNORECASE)
+"""Errors of Pillow and libjpeg at the end of a file, except for WebP, whose header has the length."""
 _DAMAGE = re.compile("premature end|bad Huffman code|instead of RST", re.IGNORECASE)
 """Warnings of libjpeg that mean lost pixels; its others are harmless."""
 
@@ -79,8 +82,8 @@ def decode_image(data: bytes, path: str | Path, size: tuple[int, int] | None = N
     try:
         pixels, orientation = _decode(data)
     except _UNREADABLE as error:
-        truncated = not _has_end(data) or "truncated" in str(error)
-        kind: Damage = "truncated" if truncated else "unreadable"
+        webp_cut = data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)
+        kind: Damage = "truncated" if webp_cut or _TRUNCATED.search(str(error)) else "unreadable"
         raise ImageError(f"cannot decode image {path}: {error}", kind=kind) from error
     stored_size = pixels.shape[1::-1]
     if size is None or (orientation >= 5 and size != stored_size and size == stored_size[::-1]):
@@ -89,13 +92,13 @@ def decode_image(data: bytes, path: str | Path, size: tuple[int, int] | None = N
 
 
 def rgb_arrays(array: npt.NDArray[np.generic]) -> list[Pixels]:
-    """Convert a uint8 array, one image or a batch [N, H, W, C], to RGB images [H, W, 3].
+    """Convert an array of uint8 or uint16, one image or a batch [N, H, W, C], to RGB images [H, W, 3] of uint8.
 
-    An image is [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]. As in files, gray becomes three channels, alpha is dropped.
-    Raises UserError for another shape or type, and for an image without pixels.
+    An image is [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]. As in files, gray becomes three channels, alpha is dropped,
+    and 16 bits are scaled to 8. Raises UserError for another shape or type, and for an image without pixels.
     """
     shape = f"{array.dtype} {list(array.shape)}"
-    if array.dtype != np.uint8:
+    if array.dtype not in (np.uint8, np.uint16):
         hint = "convert values from 0 to 1 with (255 * image).round().astype('uint8')"
         raise UserError(f"an image is an array of uint8, 0 to 255, not {shape}", hint)
     if array.ndim == 2:
@@ -105,10 +108,24 @@ def rgb_arrays(array: npt.NDArray[np.generic]) -> list[Pixels]:
         raise UserError(f"an image is an array [H, W, 3], [H, W] or [H, W, 4], a batch [N, H, W, 3], not {shape}", hint)
     if 0 in array.shape[-3:]:
         raise UserError(f"an image of {shape} has no pixels", "leave it out")
+    if array.dtype == np.uint16:
+        array = _to_8_bits(np.asarray(array, dtype=np.uint16))
     images = [array] if array.ndim == 3 else list(array)
     return [
         np.ascontiguousarray(np.broadcast_to(image[..., :3], (*image.shape[:2], 3)), dtype=np.uint8) for image in images
     ]
+
+
+def rgb_from_pillow(image: Image.Image) -> Pixels:
+    """Convert a Pillow image to RGB [H, W, 3], as `decode_image` does: upright, without alpha, 16 bits scaled to 8.
+
+    Raises ImageError if its file, which Pillow reads late, cannot be decoded.
+    """
+    try:
+        return np.ascontiguousarray(_apply_orientation(_to_rgb(image), _orientation(image)))
+    except _UNREADABLE as error:
+        name = getattr(image, "filename", "") or "in memory"
+        raise ImageError(f"cannot decode image {name}: {error}") from error
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -118,32 +135,41 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """
     try:
         with open(path, "rb", opener=open_regular_file) as file, _open(file) as header:
-            rotated = int(header.getexif().get(_ORIENTATION_TAG, 1)) >= 5
-            return (header.height, header.width) if rotated else (header.width, header.height)
+            return header.size[::-1] if _orientation(header) >= 5 else header.size
     except _UNREADABLE as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise UserError(f"cannot read image {path}: {reason or error}") from error
 
 
-def image_files(source: str | Path) -> list[Path]:
+def image_files(
+    source: str | Path, *, recursive: bool = False, suffixes: frozenset[str] = IMAGE_SUFFIXES
+) -> list[Path]:
     """List the image files of a path, a folder or a glob pattern, in natural order ("2" before "10").
 
+    `recursive` includes subfolders; links to folders are not followed, as they may lead back.
     Raises UserError for a missing file, an empty folder, and a folder or pattern without images.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_file():
         return [path]
     if path.is_dir():
-        files = [entry for entry in path.iterdir() if entry.is_file()]
+        entries = _walk(path) if recursive else list(path.iterdir())
     elif glob.has_magic(str(source)):
-        files = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
+        entries = [Path(name) for name in glob.glob(str(path), recursive=True)]
     else:
         raise not_found_error("image or folder", path.absolute())
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    images = [entry for entry in entries if entry.suffix.lower() in suffixes and entry.is_file()]
     if not images:
-        content = f"{len(files)} other files" if files else "nothing"
-        raise UserError(f"no images in {source}", f"it holds {content}; images end in .jpg, .png, .webp, ...")
+        files = sum(entry.is_file() for entry in entries)
+        content = f"it holds {files} other files" if files else "it holds nothing"
+        if len(entries) > files:
+            content = f"{content} but folders: --recursive includes them"
+        raise UserError(f"no images in {source}", f"{content}; images end in .jpg, .png, .webp, ...")
     return sorted(images, key=_natural_order)
+
+
+def _walk(folder: Path) -> list[Path]:
+    return [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
 
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:
@@ -214,19 +240,6 @@ def _orientation(header: Image.Image) -> int:
     except _UNREADABLE:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _has_end(data: bytes) -> bool:
-    """Return whether a file has the end marker or length of its format; True if the format has none."""
-    if data[:2] == b"\xff\xd8":  # JPEG: an end-of-image marker after the last start of scan
-        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
-    if data[:4] == b"\x89PNG":
-        return b"IEND" in data[-64:]
-    if data[:4] == b"RIFF":
-        return int.from_bytes(data[4:8], "little") + 8 <= len(data)
-    if data[:4] == b"GIF8":
-        return b";" in data[-4:]
-    return data[:2] != b"BM" or int.from_bytes(data[2:6], "little") <= len(data)
 
 
 def _apply_orientation(pixels: Pixels, orientation: int) -> Pixels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -14,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import open_memmap
 
-from cledet.data.formats.annotation_errors import AnnotationError
+from cledet.data.formats.annotation_errors import AnnotationError, ErrorLog
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-COLUMNS = ("category_ids", "paths", "image_ids", "sizes", "starts", "xywh", "labels", "ignore", "area")
+IMAGE_COLUMNS, BOX_COLUMNS = ("paths", "image_ids", "sizes"), ("xywh", "labels", "ignore", "area")
+COLUMNS = ("category_ids", "starts", *IMAGE_COLUMNS, *BOX_COLUMNS)
 """The fields of an index that are arrays."""
 METADATA = "metadata.json"
 FARTHEST = 1e9
@@ -134,37 +136,22 @@ class DetectionIndex:
 
     def digests(self) -> dict[str, str]:
         """Hash `images` (ids and sizes, in order) and `boxes` (with labels), independent of file paths."""
-        parts = {
-            "images": (self.image_ids, self.sizes),
-            "boxes": (self.starts, self.xywh, self.labels, self.ignore),
+        boxes = (self.starts, self.xywh, self.labels, self.ignore)
+        contents = {"images": (self.image_ids, self.sizes), "boxes": boxes}
+        return {
+            name: hashlib.blake2b(b"".join(column.tobytes() for column in columns), digest_size=16).hexdigest()
+            for name, columns in contents.items()
         }
-        return {name: _digest(columns) for name, columns in parts.items()}
 
     def subset(self, images: Sequence[int] | Ints) -> DetectionIndex:
         """Return the index of these image positions, in this order."""
         chosen = np.asarray(images, dtype=np.int64)
         counts = np.diff(self.starts)[chosen]
-        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        starts = _starts(counts)
         rows = np.repeat(self.starts[chosen] - starts[:-1], counts) + np.arange(starts[-1])
-        return replace(
-            self,
-            paths=self.paths[chosen],
-            image_ids=self.image_ids[chosen],
-            sizes=self.sizes[chosen],
-            starts=starts,
-            xywh=self.xywh[rows],
-            labels=self.labels[rows],
-            ignore=self.ignore[rows],
-            area=self.area[rows],
-            cache_folder=None,
-        )
-
-
-def _digest(columns: Sequence[npt.NDArray[Any]]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for column in columns:
-        digest.update(np.ascontiguousarray(column).tobytes())
-    return digest.hexdigest()
+        columns = {name: getattr(self, name)[chosen] for name in IMAGE_COLUMNS}
+        columns |= {name: getattr(self, name)[rows] for name in BOX_COLUMNS}
+        return replace(self, **columns, starts=starts, cache_folder=None)
 
 
 def group_by_image(images: Ints, count: int) -> tuple[Ints, Ints]:
@@ -173,8 +160,41 @@ def group_by_image(images: Ints, count: int) -> tuple[Ints, Ints]:
     `images` [B] is the image position of every box.
     """
     order = np.argsort(images.astype(np.min_scalar_type(count)), kind="stable")  # 16 bits are sorted in one pass
-    starts = np.concatenate([[0], np.cumsum(np.bincount(images, minlength=count))]).astype(np.int64)
-    return order, starts
+    return order, _starts(np.bincount(images, minlength=count))
+
+
+def index_of_rows(
+    name: str,
+    classes: tuple[str, ...],
+    first_id: int,
+    paths: Sequence[str],
+    sizes: npt.ArrayLike,
+    counts: Sequence[int],
+    rows: Floats,
+    errors: ErrorLog,
+) -> DetectionIndex:
+    """Build an index without ids: classes are numbered from `first_id`, images by their names.
+
+    `sizes` [I, 2]; `counts` [I] boxes per image; `rows` [B, 6] label, left, top, width, height and 1 for ignored boxes.
+    """
+    return DetectionIndex(
+        name=name,
+        classes=classes,
+        category_ids=np.arange(first_id, first_id + len(classes), dtype=np.int64),
+        paths=np.array(paths, dtype=np.str_),
+        image_ids=image_numbers([os.path.splitext(os.path.basename(path))[0] for path in paths]),
+        sizes=np.asarray(sizes, dtype=np.int32).reshape(-1, 2),
+        starts=_starts(counts),
+        xywh=np.ascontiguousarray(rows[:, 1:5]),
+        labels=rows[:, 0].astype(np.int64),
+        ignore=rows[:, 5] > 0,
+        area=rows[:, 3] * rows[:, 4],
+        annotation_errors=errors.records(),
+    )
+
+
+def _starts(counts: npt.ArrayLike) -> Ints:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def image_numbers(stems: Sequence[str]) -> Ints:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from cledet.data.formats.paths import cache_folder
+from cledet.data.formats.paths import cache_folder, draft_of
 from cledet.data.index import DetectionIndex
 
 VERSION = 2
@@ -66,14 +65,9 @@ def _has_images(index: DetectionIndex) -> bool:
 def _store(index: DetectionIndex, folder: Path) -> DetectionIndex:
     """Write the index to the cache and map it from there; return it unchanged if the cache cannot be written."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
-        try:
+        with draft_of(folder) as draft:
             index.save(draft)
             shutil.rmtree(folder, ignore_errors=True)
-            draft.rename(folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
         stored = sorted(folder.parent.iterdir(), key=lambda entry: entry.stat().st_mtime, reverse=True)
         for entry in stored[MAX_INDICES:]:
             shutil.rmtree(entry, ignore_errors=True)

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from functools import partial
@@ -15,7 +16,6 @@ from types import FrameType
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -31,7 +31,31 @@ SHARED_MEMORY_HINT = "use --workers 0, or increase it, as with docker run --shm-
 
 
 class Loader(DataLoader[Sample]):
-    """A DataLoader that stops at once, with a readable error, if a worker is killed or cannot send its batch."""
+    """A DataLoader that stops at once, with a readable error, if a worker is killed or cannot send its batch.
+
+    Image sides are padded to a multiple of `multiple`. Batches are the same for any number of workers.
+    """
+
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        batches: EpochBatches | list[list[int]],
+        *,
+        workers: int = 0,
+        multiple: int = 32,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=partial(collate, multiple=multiple),
+            pin_memory=pin_memory,
+            worker_init_fn=_start_worker,
+            persistent_workers=workers > 0,
+            timeout=TIMEOUT if workers else 0,
+            generator=torch.Generator(),  # creating an iterator must not draw from the global generator
+        )
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         try:
@@ -43,6 +67,9 @@ class Loader(DataLoader[Sample]):
             if isinstance(error.__cause__, UserError | ProcessFailed):  # raised by the signal handler below
                 raise error.__cause__ from None
             raise _readable(error) from None
+        except (EOFError, ConnectionError):  # a worker ended between announcing a batch and sending it
+            time.sleep(5)  # until the signal of its end raises the reason
+            raise
 
 
 def _watch_workers() -> None:
@@ -75,40 +102,6 @@ def _readable(error: RuntimeError) -> Exception:
     return ProcessFailed(f"a worker that loads images failed: {reason} (if memory is short, lower --workers)")
 
 
-def train_loader(
-    dataset: DetectionDataset,
-    *,
-    batch: int,
-    total_steps: int,
-    start_step: int = 0,
-    seed: int = 0,
-    workers: int = 0,
-    rank: int = 0,
-    world: int = 1,
-    parts: int = 1,
-    multiple: int = 32,
-    pin_memory: bool = False,
-) -> Loader:
-    """Return a loader of `parts` batches for each step from start_step to total_steps - 1.
-
-    `batch` is the number of images per step, over all `world` processes and parts. Image sides are padded to a
-    multiple of `multiple`. Batches are the same for any number of workers.
-    """
-    width, height = dataset.index.sizes.T
-    batches = EpochBatches(
-        len(dataset),
-        batch,
-        seed=seed,
-        total_steps=total_steps,
-        start_step=start_step,
-        groups=(height > width).astype(np.int64),
-        rank=rank,
-        world=world,
-        parts=parts,
-    )
-    return _loader(dataset, batches, workers, multiple, pin_memory)
-
-
 def eval_loader(
     dataset: DetectionDataset,
     *,
@@ -126,27 +119,7 @@ def eval_loader(
     """
     groups = dataset.padded_sizes(multiple)
     batches = sequential_batches(len(dataset), batch, groups=groups, rank=rank, world=world)
-    return _loader(dataset, batches, workers, multiple, pin_memory)
-
-
-def _loader(
-    dataset: DetectionDataset,
-    batches: EpochBatches | list[list[int]],
-    workers: int,
-    multiple: int,
-    pin_memory: bool,
-) -> Loader:
-    return Loader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=partial(collate, multiple=multiple),
-        pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
-        persistent_workers=workers > 0,
-        timeout=TIMEOUT if workers else 0,
-        generator=torch.Generator(),  # creating an iterator must not draw from the global generator
-    )
+    return Loader(dataset, batches, workers=workers, multiple=multiple, pin_memory=pin_memory)
 
 
 def _start_worker(worker: int) -> None:

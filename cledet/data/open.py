@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,11 +36,6 @@ class DataSource:
         """Return the names of the splits."""
         return tuple(self.reader.splits)
 
-    @property
-    def summary(self) -> str:
-        """Return name, format and splits in one line."""
-        return f"{self.name}: {self.reader.format}, {', '.join(self.splits)}"
-
     def find(self, split: str) -> str | None:
         """Match a split name to an existing split ("val" also matches "valid" and "val2017"); None without a match.
 
@@ -59,8 +55,8 @@ class DataSource:
         name = self.find(split)
         if name is None:
             raise UserError(f"{self.name} has no split '{split}'", nearest(split, self.splits))
-        options = f"{self.reader}\n{name}\n{self.reader.state(name)}"
-        files = self.reader.sources(name)
+        files, state = self.reader.inputs(name)
+        options = f"{self.reader}\n{name}\n{state}"
         index = cached(files, options, lambda: self.reader.read(name), need_images=need_images)
         index = replace(index, name=f"{self.name}/{index.name}", notes=(*self.notes, *index.notes))
         if index.annotation_errors and not allow_errors:
@@ -147,16 +143,11 @@ def _with_files(index: DetectionIndex) -> DetectionIndex:
 
 def _exist(paths: list[str]) -> Bools:
     """Mark the files that exist; each folder is listed once."""
-    files = {folder: _list_files(folder) for folder in {os.path.dirname(path) for path in paths}}
-    return np.array([os.path.basename(path) in files[os.path.dirname(path)] for path in paths], dtype=np.bool_)
-
-
-def _list_files(folder: str) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file()}
-    except OSError:
-        return set()
+    files: set[str] = set()
+    for folder in {os.path.dirname(path) for path in paths}:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            files |= {entry.path for entry in entries if entry.is_file()}
+    return np.array([path in files for path in paths], dtype=np.bool_)
 
 
 def _note_degenerate(index: DetectionIndex) -> DetectionIndex:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ WINDOW = 8
 """Number of batches within which images are sorted by group."""
 
 
+@dataclass(eq=False)
 class EpochBatches(torch.utils.data.Sampler[list[Key]]):
     """Batches of (epoch, image position) for the steps start_step to total_steps - 1.
 
@@ -25,25 +27,21 @@ class EpochBatches(torch.utils.data.Sampler[list[Key]]):
     landscape images need less padding.
     """
 
-    def __init__(
-        self,
-        n: int,
-        batch: int,
-        *,
-        seed: int,
-        total_steps: int,
-        start_step: int = 0,
-        groups: Ints | None = None,
-        rank: int = 0,
-        world: int = 1,
-        parts: int = 1,
-    ) -> None:
-        if batch % (world * parts):
-            raise ValueError(f"a batch of {batch} cannot be shared equally by {world} processes in {parts} parts")
-        self.n, self.batch, self.seed = n, batch, seed
-        self.start_step, self.total_steps = start_step, total_steps
-        self.groups = np.zeros(n, dtype=np.int64) if groups is None else groups
-        self.rank, self.world, self.parts = rank, world, parts
+    n: int
+    batch: int
+    _: KW_ONLY
+    seed: int
+    total_steps: int
+    start_step: int = 0
+    groups: Ints | None = None
+    rank: int = 0
+    world: int = 1
+    parts: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch % (self.world * self.parts):
+            shares = f"{self.world} processes in {self.parts} parts"
+            raise ValueError(f"a batch of {self.batch} cannot be shared equally by {shares}")
 
     def __len__(self) -> int:
         return max(0, self.total_steps - self.start_step) * self.parts
@@ -62,7 +60,7 @@ class EpochBatches(torch.utils.data.Sampler[list[Key]]):
     def _order(self, epoch: int) -> Ints:
         order = np.random.default_rng((self.seed, epoch)).permutation(self.n)
         window = np.arange(self.n) // (WINDOW * self.batch)
-        return order[np.lexsort((self.groups[order], window))]
+        return order[np.lexsort((window,) if self.groups is None else (self.groups[order], window))]
 
 
 def sequential_batches(

@@ -56,30 +56,12 @@ def scale_boxes(boxes: Boxes, old: tuple[int, int], new: tuple[int, int]) -> Box
     return boxes * ratio
 
 
-def hflip(image: Pixels, boxes: Boxes) -> tuple[Pixels, Boxes]:
-    """Flip left and right."""
-    x1, y1, x2, y2 = boxes.T
-    width = image.shape[1]
-    return np.asarray(cv2.flip(image, 1), dtype=np.uint8), np.stack([width - x2, y1, width - x1, y2], axis=1)
-
-
-def vflip(image: Pixels, boxes: Boxes) -> tuple[Pixels, Boxes]:
-    """Flip top and bottom."""
-    x1, y1, x2, y2 = boxes.T
-    height = image.shape[0]
-    return np.asarray(cv2.flip(image, 0), dtype=np.uint8), np.stack([x1, height - y2, x2, height - y1], axis=1)
-
-
-def crop(image: Pixels, boxes: Boxes, window: Window) -> tuple[Pixels, Boxes, npt.NDArray[np.bool_]]:
-    """Crop an image to a window.
-
-    Returns a view of the image, the boxes clipped to the window, and a mask [n] of boxes whose centre is inside.
-    """
-    top, left, rows, columns = window
-    moved = boxes - np.array([left, top, left, top], dtype=np.float32)
-    centre = (moved[:, :2] + moved[:, 2:]) / 2
-    inside: npt.NDArray[np.bool_] = np.all((centre >= 0) & (centre < (columns, rows)), axis=1)
-    return image[top : top + rows, left : left + columns], clip_boxes(moved, rows, columns), inside
+def flip(image: Pixels, boxes: Boxes, axis: int) -> tuple[Pixels, Boxes]:
+    """Flip top and bottom (axis 0), or left and right (axis 1)."""
+    low, high = 1 - axis, 3 - axis
+    moved = boxes.copy()
+    moved[:, [low, high]] = image.shape[axis] - boxes[:, [high, low]]
+    return np.asarray(cv2.flip(image, axis), dtype=np.uint8), moved
 
 
 def random_window(height: int, width: int, rows: int, columns: int, rng: np.random.Generator) -> Window:

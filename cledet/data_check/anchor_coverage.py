@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -45,8 +44,7 @@ class Coverage(NamedTuple):
     nearly: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Suggestion:
+class Suggestion(NamedTuple):
     """Anchor settings, and the share of objects that they cover."""
 
     imgsz: int
@@ -116,7 +114,7 @@ def _best_iou(boxes: Tensor, sizes: Tensor, scale: float) -> Tensor:
         horizontal = _max_overlap(boxes[:, 0::2], cells[:, 0::2], positions[:, 0], stride)
         vertical = _max_overlap(boxes[:, 1::2], cells[:, 1::2], positions[:, 1], stride)
         intersection = horizontal * vertical
-        union = _areas(boxes)[:, None] + _areas(cells) - intersection
+        union = (boxes[:, 2:] - boxes[:, :2]).prod(-1)[:, None] + (cells[:, 2:] - cells[:, :2]).prod(-1) - intersection
         best = torch.maximum(best, (intersection / union.clamp(min=torch.finfo(union.dtype).tiny)).amax(-1))
     return best
 
@@ -134,11 +132,6 @@ def _max_overlap(sides: Tensor, cells: Tensor, positions: Tensor, stride: int) -
         start, end = (position * stride + cells[:, i] for i in (0, 1))
         overlap = torch.maximum(overlap, torch.minimum(high, end) - torch.maximum(low, start))
     return overlap
-
-
-def _areas(boxes: Tensor) -> Tensor:
-    """Compute width times height; importing `cledet.ops` for it would import torchvision."""
-    return (boxes[:, 2:] - boxes[:, :2]).prod(-1)
 
 
 def _share(chosen: npt.NDArray[np.bool_]) -> float | None:

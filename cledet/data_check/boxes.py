@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from cledet.data.formats.annotation_errors import ERROR_KINDS
-from cledet.data.index import Bools, DetectionIndex, Floats, Ints
-from cledet.data_check.findings import (
-    Example,
-    Finding,
-    Severity,
-    box_example,
-    counted,
-    describe_box,
-    first_examples,
-    image_example,
-)
+from cledet.data.index import Bools, DetectionIndex, Ints
+from cledet.data_check.findings import Example, Finding, Severity, box_example, collect, describe_box, image_example
+from cledet.metrics.matching import box_iou
 
 SLACK = 1.0
 """Pixels by which a box may reach over the edge of its image."""
@@ -28,17 +18,22 @@ NEAR = 0.95
 def check_boxes(split: str, index: DetectionIndex) -> list[Finding]:
     """Find annotation errors, images without boxes, and boxes that are degenerate, outside the image or repeated."""
     degenerate = index.degenerate()
-    return [
-        *_annotation_errors(split, index),
-        *_some(split, index, "degenerate", degenerate, "box has", "boxes have", "no width or height: not trained on"),
-        *_some(split, index, "outside", outside(index) & ~degenerate, "box reaches", "boxes reach", "out of the image"),
-        *_some(
-            split, index, "duplicate", duplicates(index), "box repeats", "boxes repeat", "another: same class and place"
-        ),
-        *_near(split, index),
-        *_unlabelled(split, index),
-        *_notes(split, index),
-    ]
+    marked = {
+        "degenerate": (degenerate, "box has", "boxes have", "no width or height: not trained on"),
+        "outside": (outside(index) & ~degenerate, "box reaches", "boxes reach", "out of the image"),
+        "duplicate": (duplicates(index), "box repeats", "boxes repeat", "another: same class and place"),
+    }
+    findings: list[Finding] = []
+    for error in index.annotation_errors:
+        text = f"{error.count:,} {ERROR_KINDS[error.kind]}: training refuses the split"
+        findings.append(Finding("error", error.kind, split, error.count, text, tuple(map(Example, error.examples))))
+    for kind, (boxes, one, many, rest) in marked.items():
+        words, rows = (f"{one} {rest}", f"{many} {rest}"), np.flatnonzero(boxes).tolist()
+        findings += collect("warning", kind, split, rows, words, lambda row: box_example(index, row))
+    # Without the note on degenerate boxes, which begins with the data set's name.
+    notes = [note for note in index.notes if not note.startswith(f"{index.name}: ")]
+    findings += [Finding("note", "note", split, 1, note) for note in notes]
+    return [*findings, *_near(split, index), *_unlabelled(split, index)]
 
 
 def outside(index: DetectionIndex, slack: float = SLACK) -> Bools:
@@ -78,66 +73,30 @@ def near_duplicates(index: DetectionIndex, threshold: float = NEAR) -> tuple[Int
         close = xywh[second, 0] - xywh[first, 0] < (1 - threshold) * xywh[first, 2]
         close &= (images[first] == images[second]) & (labels[first] == labels[second])
         first, second = first[close], second[close]
-        same = _iou(xywh[first], xywh[second]) > threshold
+        same = box_iou(xywh[first], xywh[second]) > threshold
         pairs.append(np.sort(rows[np.stack([first[same], second[same]])], axis=0))
     earlier, later = np.concatenate(pairs, axis=1)
     order = np.lexsort((later, earlier))
     return earlier[order], later[order]
 
 
-def _annotation_errors(split: str, index: DetectionIndex) -> Iterator[Finding]:
-    for error in index.annotation_errors:
-        text = f"{error.count:,} {ERROR_KINDS[error.kind]}: training refuses the split"
-        yield Finding("error", error.kind, split, error.count, text, first_examples(map(Example, error.examples)))
-
-
-def _notes(split: str, index: DetectionIndex) -> Iterator[Finding]:
-    """Yield the reader's notes, except the one on degenerate boxes, which begins with the data set's name."""
-    for note in index.notes:
-        if not note.startswith(f"{index.name}: "):
-            yield Finding("note", "note", split, 1, note)
-
-
-def _some(
-    split: str, index: DetectionIndex, kind: str, rows: Bools, one: str, many: str, rest: str
-) -> Iterator[Finding]:
-    """Yield a warning about the marked boxes [B], if there are any."""
-    marked = np.flatnonzero(rows).tolist()
-    if marked:
-        text = f"{counted(len(marked), one, many)} {rest}"
-        yield Finding(
-            "warning", kind, split, len(marked), text, first_examples(box_example(index, row) for row in marked)
-        )
-
-
-def _near(split: str, index: DetectionIndex) -> Iterator[Finding]:
-    """Yield a warning about near duplicates, if there are any; examples mark both boxes of a pair."""
+def _near(split: str, index: DetectionIndex) -> list[Finding]:
+    """Find near duplicates; examples mark both boxes of a pair."""
     earlier, later = near_duplicates(index)
     rows, first = np.unique(later, return_index=True)
-    if len(rows):
-        images = index.image_of_boxes()
-        examples = first_examples(
-            image_example(index, int(images[row]), f"{describe_box(index, row)}, and another", [earlier[i], row])
-            for row, i in zip(rows.tolist(), first.tolist())
-        )
-        words = counted(len(rows), "box nearly repeats", "boxes nearly repeat")
-        yield Finding("warning", "near", split, len(rows), f"{words} another: same class, IoU over {NEAR:g}", examples)
+    original, images = dict(zip(rows.tolist(), earlier[first].tolist())), index.image_of_boxes()
+
+    def example(row: int) -> Example:
+        return image_example(index, int(images[row]), f"{describe_box(index, row)}, and another", [original[row], row])
+
+    rest = f"another: same class, IoU over {NEAR:g}"
+    words = (f"box nearly repeats {rest}", f"boxes nearly repeat {rest}")
+    return collect("warning", "near", split, list(original), words, example)
 
 
-def _unlabelled(split: str, index: DetectionIndex) -> Iterator[Finding]:
-    """Yield a note about images without boxes; a warning if they are most of the split."""
-    empty = np.flatnonzero(np.diff(index.starts) == 0)
-    if len(empty):
-        severity: Severity = "warning" if 2 * len(empty) > len(index) else "note"
-        text = f"{counted(len(empty), 'image has', 'images have')} no box: background only"
-        text = text if len(empty) < len(index) else f"none of the {len(index):,} images has a box"
-        examples = first_examples(image_example(index, image) for image in empty.tolist())
-        yield Finding(severity, "unlabelled", split, len(empty), text, examples)
-
-
-def _iou(a: Floats, b: Floats) -> Floats:
-    """Compute the IoU [n] of boxes xywh [n, 4] row by row; areas must be positive."""
-    low = np.maximum(a[:, :2], b[:, :2])
-    high = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:])
-    intersection = np.clip(high - low, 0, None).prod(axis=1)
-    return np.asarray(intersection / (a[:, 2:].prod(axis=1) + b[:, 2:].prod(axis=1) - intersection))
+def _unlabelled(split: str, index: DetectionIndex) -> list[Finding]:
+    """Find images without boxes: a note, or a warning if they are most of the split."""
+    empty = np.flatnonzero(np.diff(index.starts) == 0).tolist()
+    severity: Severity = "warning" if 2 * len(empty) > len(index) else "note"
+    words = ("image has no box: background only", "images have no box: background only")
+    return collect(severity, "unlabelled", split, empty, words, lambda image: image_example(index, image))

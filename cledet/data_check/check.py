@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cledet.config.base import CheckSettings
 from cledet.data.formats.paths import match_split
-from cledet.data.index import DetectionIndex, Ints
+from cledet.data.index import DetectionIndex
 from cledet.data.open import DataSource
 from cledet.data_check.anchor_coverage import (
     FOREGROUND,
@@ -23,25 +23,12 @@ from cledet.data_check.anchor_coverage import (
 )
 from cledet.data_check.boxes import check_boxes
 from cledet.data_check.classes import check_classes
-from cledet.data_check.findings import EXAMPLES, SEVERITIES, Finding, box_example, counted
-from cledet.data_check.image_files import ImageFiles, default_threads, read_files
+from cledet.data_check.findings import SEVERITIES, Example, Finding, box_example, collect
+from cledet.data_check.image_files import read_files
 from cledet.data_check.images import check_files, check_leaks, find_unions
-from cledet.data_check.statistics import Objects, Sizes, SplitStatistics, describe_split, objects_of
+from cledet.data_check.statistics import Objects, describe_split, objects_of
+from cledet.distributed.devices import cores
 from cledet.errors import UserError
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Split:
-    """A readable split."""
-
-    index: DetectionIndex
-    at: Ints
-    """[I] position of each image's file in ImageFiles."""
-    sizes: Sizes
-    """[I, 2] width and height as annotated, else as decoded."""
-    objects: Objects
-    parts: tuple[str, ...]
-    """The splits whose union it is, if it is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +38,8 @@ class Report:
     name: str
     imgsz: int
     anchor_scale: float
-    splits: tuple[SplitStatistics, ...]
+    splits: tuple[dict[str, Any], ...]
+    """The statistics of `describe_split`."""
     anchors: dict[str, Coverage]
     suggestion: Suggestion | None
     findings: tuple[Finding, ...]
@@ -73,9 +61,9 @@ class Report:
             **{f"{severity}s": self.count(severity) for severity in SEVERITIES},
             "imgsz": self.imgsz,
             "anchor_scale": self.anchor_scale,
-            "splits": [split.to_dict() for split in self.splits],
+            "splits": list(self.splits),
             "anchors": {name: coverage._asdict() for name, coverage in self.anchors.items()},
-            "suggestion": asdict(self.suggestion) if self.suggestion else None,
+            "suggestion": self.suggestion._asdict() if self.suggestion else None,
             "findings": [finding.to_dict() for finding in self.findings],
         }
 
@@ -86,24 +74,28 @@ def check(source: DataSource, settings: CheckSettings, progress: Callable[[int, 
     A split whose annotations cannot be read is reported as an error. Raises UserError for a split that does not exist.
     """
     indices, findings = _read_annotations(source, settings.splits)
-    files, positions = read_files(
-        list(indices.values()), threads=settings.workers or default_threads(), progress=progress
+    threads = settings.workers or 2 * cores()  # one thread decodes while another waits for the disk
+    files, positions = read_files(list(indices.values()), threads=threads, progress=progress)
+    splits = {name: (index, at) for (name, index), at in zip(indices.items(), positions)}
+    unions = find_unions(splits)
+    basic = {name: split for name, split in splits.items() if name not in unions}
+    for name, (index, at) in basic.items():
+        findings += check_files(name, index, files, at)
+        findings += check_boxes(name, index)
+    findings += check_leaks(basic, files)
+    findings += check_classes({name: index.class_counts() for name, (index, _) in basic.items()})
+    sizes = {
+        name: np.where((index.sizes <= 0).any(axis=1, keepdims=True), files.sizes[at], index.sizes)  # else as decoded
+        for name, (index, at) in splits.items()
+    }
+    objects = {name: objects_of(index, sizes[name]) for name, index in indices.items()}
+    described = tuple(
+        describe_split(name, index, sizes[name], objects[name], settings.imgsz, unions.get(name, ()))
+        for name, index in indices.items()
     )
-    splits = _splits(indices, files, positions)
-    basic = {name: split for name, split in splits.items() if not split.parts}
-    for name, split in basic.items():
-        findings += check_files(name, split.index, files, split.at)
-        findings += check_boxes(name, split.index)
-    findings += check_leaks({name: (split.index, split.at) for name, split in basic.items()}, files)
-    findings += check_classes({name: split.index.class_counts() for name, split in basic.items()})
-    anchors, suggestion, advice = _check_anchors(basic, settings)
+    anchors, suggestion, advice = _check_anchors(indices, {name: objects[name] for name in basic}, settings)
     findings = sorted([*findings, *advice], key=lambda finding: SEVERITIES.index(finding.severity))
-    described = (
-        describe_split(name, s.index, s.sizes, s.objects, settings.imgsz, s.parts) for name, s in splits.items()
-    )
-    return Report(
-        source.name, settings.imgsz, settings.anchor_scale, tuple(described), anchors, suggestion, tuple(findings)
-    )
+    return Report(source.name, settings.imgsz, settings.anchor_scale, described, anchors, suggestion, tuple(findings))
 
 
 def _read_annotations(source: DataSource, asked: Sequence[str]) -> tuple[dict[str, DetectionIndex], list[Finding]]:
@@ -120,38 +112,28 @@ def _read_annotations(source: DataSource, asked: Sequence[str]) -> tuple[dict[st
     return indices, errors
 
 
-def _splits(indices: Mapping[str, DetectionIndex], files: ImageFiles, positions: Sequence[Ints]) -> dict[str, Split]:
-    """Combine the indices with their files, image sizes, objects and parts."""
-    parts = find_unions({name: (index, at) for (name, index), at in zip(indices.items(), positions)})
-    splits = {}
-    for (name, index), at in zip(indices.items(), positions):
-        unknown = (index.sizes <= 0).any(axis=1, keepdims=True)
-        sizes = np.where(unknown, files.sizes[at], index.sizes)
-        splits[name] = Split(index, at, sizes, objects_of(index, sizes), parts.get(name, ()))
-    return splits
-
-
 def _check_anchors(
-    splits: Mapping[str, Split], settings: CheckSettings
+    indices: Mapping[str, DetectionIndex], objects: Mapping[str, Objects], settings: CheckSettings
 ) -> tuple[dict[str, Coverage], Suggestion | None, list[Finding]]:
     """Measure the anchor coverage of every split; for the training split, suggest better anchors."""
     imgsz, scale = settings.imgsz, settings.anchor_scale
-    resized = {name: split.objects.resized(imgsz) for name, split in splits.items()}
-    ious = {name: best_iou(objects, scale) for name, objects in resized.items()}
-    coverages = {name: measure_coverage(resized[name], ious[name]) for name in splits}
-    train = match_split("train", splits) or max(coverages, key=lambda name: coverages[name].objects, default="")
+    resized = {name: some.resized(imgsz) for name, some in objects.items()}
+    ious = {name: best_iou(some, scale) for name, some in resized.items()}
+    coverages = {name: measure_coverage(resized[name], ious[name]) for name in objects}
+    train = match_split("train", objects) or max(coverages, key=lambda name: coverages[name].objects, default="")
     share = coverages[train].reached if coverages else None
     if share is None or share >= TARGET:
         return coverages, None, []
-    split = splits[train]
-    better = suggest(split.objects, imgsz, scale)
-    missed = int((ious[train] < FOREGROUND).sum())
-    count = counted(missed, "object has", "objects have")
+    better = suggest(objects[train], imgsz, scale)
+    missed = ious[train].argsort(stable=True)[: int((ious[train] < FOREGROUND).sum())].tolist()
     now = f"--imgsz {imgsz} --anchor-scale {scale:g} covers {100 * share:.1f} %"
-    text = f"{count} no anchor of IoU {FOREGROUND:g} or more: {now}, {_advice(better, imgsz)}"
-    worst = ious[train].argsort(stable=True)[: min(EXAMPLES, missed)].tolist()
-    examples = tuple(box_example(split.index, int(split.objects.rows[i]), f"IoU {ious[train][i]:.2f}") for i in worst)
-    return coverages, better, [Finding("warning" if better else "note", "anchors", train, missed, text, examples)]
+    rest = f"no anchor of IoU {FOREGROUND:g} or more: {now}, {_advice(better, imgsz)}"
+
+    def example(i: int) -> Example:
+        return box_example(indices[train], int(objects[train].rows[i]), f"IoU {ious[train][i]:.2f}")
+
+    words = (f"object has {rest}", f"objects have {rest}")
+    return coverages, better, collect("warning" if better else "note", "anchors", train, missed, words, example)
 
 
 def _advice(better: Suggestion | None, imgsz: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from cledet.data.formats.paths import match_split
-from cledet.data_check.findings import Example, Finding, counted, first_examples
+from cledet.data_check.findings import Example, Finding, collect
 
 RARE = 10
 """Minimum number of boxes of a class; a class with fewer is reported as rare."""
@@ -22,11 +22,10 @@ def check_classes(counts: Counts) -> list[Finding]:
     all_splits = ", ".join(counts)
     unused = [name for name in names if total[name] == 0]
     rare = sorted((name for name in names if 0 < trained.get(name, 0) < RARE), key=lambda name: trained[name])
-    of = f"of {len(names)} classes"
-    few_boxes = f"fewer than {RARE} boxes"
+    of, few_boxes = f"of {len(names)} classes", f"fewer than {RARE} boxes"
     return [
-        *_warn("unused", all_splits, unused, f"{of} has no box", f"{of} have no box"),
-        *_warn("rare", train or all_splits, rare, f"{of} has {few_boxes}", f"{of} have {few_boxes}", trained),
+        *collect("warning", "unused", all_splits, unused, (f"{of} has no box", f"{of} have no box"), Example),
+        *_warn("rare", train or all_splits, rare, (f"{of} has {few_boxes}", f"{of} have {few_boxes}"), trained),
         *(_compare(counts, train) if train is not None else ()),
     ]
 
@@ -36,24 +35,17 @@ def _compare(counts: Counts, train: str) -> Iterator[Finding]:
     trained = counts[train]
     for split, split_counts in counts.items():
         unlisted = [name for name in split_counts if name not in trained]
-        if unlisted:
-            text = f"{counted(len(unlisted), 'class', 'classes')} not listed in {train}: evaluation refuses the split"
-            yield Finding("error", "strange", split, len(unlisted), text, first_examples(map(Example, unlisted)))
+        rest = f"not listed in {train}: evaluation refuses the split"
+        words = (f"class {rest}", f"classes {rest}")
+        yield from collect("error", "strange", split, unlisted, words, Example)
         untrained = [name for name, count in split_counts.items() if count and trained.get(name) == 0]
         words = (f"class has boxes but none in {train}", f"classes have boxes but none in {train}")
-        yield from _warn("unseen", split, untrained, *words, split_counts)
+        yield from _warn("unseen", split, untrained, words, split_counts)
         unmeasured = [name for name, count in trained.items() if count and not split_counts.get(name)]
-        words = (
-            f"class of {train} has no box here: not measured",
-            f"classes of {train} have no box here: not measured",
-        )
-        yield from _warn("unmeasured", split, unmeasured, *words, trained)
+        rest = "no box here: not measured"
+        words = (f"class of {train} has {rest}", f"classes of {train} have {rest}")
+        yield from _warn("unmeasured", split, unmeasured, words, trained)
 
 
-def _warn(
-    kind: str, split: str, names: list[str], one: str, many: str, counts: Mapping[str, int] | None = None
-) -> Iterator[Finding]:
-    """Yield a warning about these classes with their counts, if there are any."""
-    if names:
-        examples = first_examples(Example(name if counts is None else f"{name}: {counts[name]}") for name in names)
-        yield Finding("warning", kind, split, len(names), counted(len(names), one, many), examples)
+def _warn(kind: str, split: str, names: list[str], words: tuple[str, str], counts: Mapping[str, int]) -> list[Finding]:
+    return collect("warning", kind, split, names, words, lambda name: Example(f"{name}: {counts[name]}"))

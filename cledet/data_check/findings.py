@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from cledet.data.index import DetectionIndex, Ints
+from cledet.data.index import DetectionIndex
 
 EXAMPLES = 8
 """Maximum number of examples per finding."""
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 """Error: training or evaluation refuses or misreads it; warning: it may not be intended; note: a fact."""
+Case = TypeVar("Case")
 Box = tuple[float, float, float, float]
 """Left, top, width, height in pixels."""
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(NamedTuple):
     """An image of an example, and its boxes."""
 
     path: str
@@ -33,8 +32,7 @@ class Picture:
     others: tuple[Box, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(NamedTuple):
     """One case of a finding."""
 
     text: str
@@ -71,24 +69,31 @@ class Finding:
         return {**named, "text": self.text, "examples": [example.to_dict() for example in self.examples]}
 
 
-def counted(count: int, one: str, many: str) -> str:
-    """Return a count with the singular or plural words: "1 box has", "2,000 boxes have"."""
-    return f"{count:,} {one if count == 1 else many}"
+def collect(
+    severity: Severity,
+    kind: str,
+    split: str,
+    cases: Sequence[Case],
+    words: tuple[str, str],
+    example: Callable[[Case], Example],
+) -> list[Finding]:
+    """Return one finding about these cases, with examples of the first ones; none without cases.
+
+    The words follow the count in its sentence, in the singular and in the plural.
+    """
+    text = f"{len(cases):,} {words[0] if len(cases) == 1 else words[1]}"
+    examples = tuple(map(example, cases[:EXAMPLES]))
+    return [Finding(severity, kind, split, len(cases), text, examples)] if cases else []
 
 
-def first_examples(examples: Iterable[Example]) -> tuple[Example, ...]:
-    """Return the first EXAMPLES examples; the rest is not created."""
-    return tuple(islice(examples, EXAMPLES))
-
-
-def image_example(index: DetectionIndex, image: int, text: str = "", rows: Sequence[int] | Ints = ()) -> Example:
+def image_example(index: DetectionIndex, image: int, text: str = "", rows: Sequence[int] = ()) -> Example:
     """Create an example of an image, with these box rows marked."""
     width, height = index.sizes[image].tolist()
     own = index.rows(image)
-    marked = np.asarray(rows, dtype=np.int64)
-    others = np.setdiff1d(np.arange(own.start, own.stop), marked)
-    picture = Picture(str(index.paths[image]), (width, height), _boxes(index, marked), _boxes(index, others))
-    return Example(text, picture)
+    boxes: list[Box] = [(x, y, w, h) for x, y, w, h in index.xywh[own].tolist()]
+    marked = [row - own.start for row in rows]
+    others = tuple(box for row, box in enumerate(boxes) if row not in marked)
+    return Example(text, Picture(str(index.paths[image]), (width, height), tuple(boxes[row] for row in marked), others))
 
 
 def box_example(index: DetectionIndex, row: int, text: str = "") -> Example:
@@ -101,7 +106,3 @@ def describe_box(index: DetectionIndex, row: int) -> str:
     """Describe a box by class and position."""
     x, y, w, h = index.xywh[row].tolist()
     return f"{index.classes[index.labels[row]]} at left {x:g}, top {y:g}, width {w:g}, height {h:g}"
-
-
-def _boxes(index: DetectionIndex, rows: Ints) -> tuple[Box, ...]:
-    return tuple((x, y, w, h) for x, y, w, h in index.xywh[rows].tolist())

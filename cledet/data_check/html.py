@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
-
 from cledet.data_check.check import Report
-from cledet.data_check.findings import SEVERITIES, Example, counted
+from cledet.data_check.findings import SEVERITIES, Example
 from cledet.data_check.tables import example_line, tables
 from cledet.data_check.thumbnails import thumbnail
 from cledet.errors import UserError
 from cledet.io.atomic import write_whole
-from cledet.visualization.html import frame, generator, image, named, table
+from cledet.visualization.html import generator, render
 
 MARK = generator("check")
 
@@ -36,25 +33,17 @@ def write_page(report: Report, path: Path) -> None:
 
 def render_page(report: Report) -> str:
     """Render a report as HTML with embedded images."""
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    summary = templates.get_template("summary.html").render(
-        counts=[(severity, report.count(severity)) for severity in SEVERITIES], counted=counted
-    )
-    main = templates.get_template("findings.html").render(
+    return render(
+        "check.html",
+        "check",
+        report.name,
+        counts={severity: report.count(severity) for severity in SEVERITIES},
         findings=[(finding, [(e, _image(e)) for e in finding.examples]) for finding in report.findings],
-        tables=[Markup(table(*content)) for content in tables(report, complete=True)],
+        tables=tables(report, complete=True),
         example_line=example_line,
-        named=lambda path: Markup(named(path)),
     )
-    return frame("check", report.name, summary, main)
 
 
-def _image(example: Example) -> Markup | None:
-    """Return the <img> of an example's thumbnail; None without an image, or if it cannot be read."""
-    content = thumbnail(example.picture) if example.picture is not None else None
-    return Markup(image(content, "jpeg")) if content else None
+def _image(example: Example) -> bytes | None:
+    """Draw the thumbnail of an example; None without an image, or if it cannot be read."""
+    return thumbnail(example.picture) if example.picture is not None else None

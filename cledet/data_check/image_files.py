@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +14,12 @@ from cledet.data.formats.paths import open_regular_file
 from cledet.data.images import Damage, ImageError, decode_image
 from cledet.data.index import DetectionIndex, Ints
 
+BATCH = 1000
+"""Files that are queued at a time; a queue of all would take gigabytes for millions of files."""
 Digests = npt.NDArray[np.bytes_]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ImageFiles:
+class ImageFiles(NamedTuple):
     """Results of reading F files, in columns."""
 
     paths: npt.NDArray[np.str_]
@@ -37,10 +33,7 @@ class ImageFiles:
 
 
 def read_files(
-    indices: Sequence[DetectionIndex],
-    *,
-    threads: int,
-    progress: Callable[[int, int], None] | None = None,
+    indices: Sequence[DetectionIndex], *, threads: int, progress: Callable[[int, int], None] | None = None
 ) -> tuple[ImageFiles, list[Ints]]:
     """Read and decode every image file of these splits once.
 
@@ -55,21 +48,26 @@ def read_files(
     sizes = np.zeros((len(paths), 2), dtype=np.int32)
     digests = np.zeros(len(paths), dtype="S16")
     damage: dict[int, tuple[Damage, str]] = {}
-    work = zip(paths.tolist(), annotated.tolist())
-    for i, (size, digest, problem) in enumerate(_map_ordered(_read, work, threads)):
-        sizes[i], digests[i] = size, digest
-        if problem is not None:
-            damage[i] = problem
-        if progress is not None:
-            progress(i + 1, len(paths))
+    pool = ThreadPoolExecutor(threads)  # decoding and hashing release the GIL
+    try:
+        for begin in range(0, len(paths), BATCH):
+            part = slice(begin, begin + BATCH)
+            results = pool.map(_read, paths[part].tolist(), annotated[part].tolist())
+            for i, (size, digest, problem) in enumerate(results, begin):
+                sizes[i], digests[i] = size, digest
+                if problem is not None:
+                    damage[i] = problem
+                if progress is not None:
+                    progress(i + 1, len(paths))
+    finally:
+        pool.shutdown(cancel_futures=True)  # on Ctrl-C, wait for running tasks and drop queued ones
     starts = np.cumsum([0, *map(len, indices)])
     at = [positions.reshape(-1)[start : start + len(index)] for start, index in zip(starts, indices)]
     return ImageFiles(paths, sizes, digests, damage), at
 
 
-def _read(file: tuple[str, list[int]]) -> tuple[tuple[int, int], bytes, tuple[Damage, str] | None]:
+def _read(path: str, annotated: list[int]) -> tuple[tuple[int, int], bytes, tuple[Damage, str] | None]:
     """Return width and height, the content's hash, and kind and reason of damage, if any."""
-    path, (width, height) = file
     try:
         with open(path, "rb", opener=open_regular_file) as stream:
             data = stream.read()
@@ -78,29 +76,9 @@ def _read(file: tuple[str, list[int]]) -> tuple[tuple[int, int], bytes, tuple[Da
     except OSError as error:
         return (0, 0), b"", ("unreadable", error.strerror or str(error))
     digest = hashlib.blake2b(data, digest_size=16).digest()
+    width, height = annotated
     try:
         rows, columns = decode_image(data, path, (width, height) if width > 0 and height > 0 else None).shape[:2]
     except ImageError as error:
         return (0, 0), digest, (error.kind, error.message.rpartition(f"{path}: ")[2])
     return (columns, rows), digest, None
-
-
-def _map_ordered(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """Map items in threads with a bounded queue, yielding results in order; decoding and hashing release the GIL."""
-    waiting: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > 4 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)  # on Ctrl-C, wait for running tasks and drop queued ones
-
-
-def default_threads() -> int:
-    """Return two threads per CPU available to this process: one decodes while another waits for the disk."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 2 * allowed

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 
 import numpy as np
 
 from cledet.data.images import Damage
 from cledet.data.index import DetectionIndex, Ints
-from cledet.data_check.findings import Example, Finding, counted, first_examples, image_example
+from cledet.data_check.findings import Example, Finding, collect, image_example
 from cledet.data_check.image_files import ImageFiles
 
 IndexedFiles = tuple[DetectionIndex, Ints]
@@ -29,7 +30,6 @@ def check_files(split: str, index: DetectionIndex, files: ImageFiles, at: Ints) 
     return [
         *_damaged(split, index, files, at),
         *_missized(split, index, files, at),
-        *_unsized(split, index),
         *_copies(split, index, files, at),
     ]
 
@@ -40,15 +40,10 @@ def check_leaks(splits: Mapping[str, IndexedFiles], files: ImageFiles) -> list[F
     for (one, (index, at)), (other, (index2, at2)) in combinations(splits.items(), 2):
         first, second = _first_of_digest(files, at), _first_of_digest(files, at2)
         pairs = sorted((first[digest], second[digest]) for digest in first.keys() & second.keys())
-        if not pairs:
-            continue
-        count = counted(len(pairs), "image is", "images are")
-        text = f"{count} in both {one} and {other}: metrics on one are too high for a model trained on the other"
-        examples = first_examples(
-            image_example(index, i, "" if index.paths[i] == index2.paths[k] else f"is {index2.paths[k]}")
-            for i, k in pairs
-        )
-        findings.append(Finding("warning", "leak", f"{one}, {other}", len(pairs), text, examples))
+        rest = f"in both {one} and {other}: metrics on one are too high for a model trained on the other"
+        words = (f"image is {rest}", f"images are {rest}")
+        example = partial(_same_content, index, index2, same="")
+        findings += collect("warning", "leak", f"{one}, {other}", pairs, words, example)
     return findings
 
 
@@ -67,48 +62,46 @@ def find_unions(splits: Mapping[str, IndexedFiles]) -> dict[str, tuple[str, ...]
     return unions
 
 
-def _damaged(split: str, index: DetectionIndex, files: ImageFiles, at: Ints) -> Iterator[Finding]:
+def _damaged(split: str, index: DetectionIndex, files: ImageFiles, at: Ints) -> list[Finding]:
+    damage = {i: files.damage[file] for i, file in enumerate(at.tolist()) if file in files.damage}
+    findings: list[Finding] = []
     for kind, words in _DAMAGE.items():
-        bad = [i for i, file in enumerate(at.tolist()) if files.damage.get(file, ("",))[0] == kind]
-        if bad:
-            examples = first_examples(image_example(index, i, files.damage[int(at[i])][1]) for i in bad)
-            yield Finding("error", kind, split, len(bad), counted(len(bad), *words), examples)
+        bad = [i for i, (its_kind, _) in damage.items() if its_kind == kind]
+        findings += collect("error", kind, split, bad, words, lambda i: image_example(index, i, damage[i][1]))
+    return findings
 
 
-def _missized(split: str, index: DetectionIndex, files: ImageFiles, at: Ints) -> Iterator[Finding]:
+def _missized(split: str, index: DetectionIndex, files: ImageFiles, at: Ints) -> list[Finding]:
     actual, annotated = files.sizes[at], index.sizes
-    known = (annotated > 0).all(axis=1) & (actual > 0).all(axis=1)
-    wrong = np.flatnonzero((actual != annotated).any(axis=1) & known)
-    if len(wrong):
-        words = ("image has another size than annotated", "images have another size than annotated")
-        examples = first_examples(
-            image_example(index, i, "{}x{}, annotated as {}x{}".format(*actual[i], *annotated[i]))
-            for i in wrong.tolist()
-        )
-        yield Finding("error", "size", split, len(wrong), counted(len(wrong), *words), examples)
+    unsized = (annotated <= 0).any(axis=1)
+    wrong = np.flatnonzero((actual != annotated).any(axis=1) & (actual > 0).all(axis=1) & ~unsized).tolist()
+
+    def example(i: int) -> Example:
+        return image_example(index, i, "{}x{}, annotated as {}x{}".format(*actual[i], *annotated[i]))
+
+    words = ("image has another size than annotated", "images have another size than annotated")
+    lacking = ("annotation lacks the size of its image", "annotations lack the size of their image")
+    unknown = np.flatnonzero(unsized).tolist()
+    return [
+        *collect("error", "size", split, wrong, words, example),
+        *collect("warning", "unsized", split, unknown, lacking, lambda i: image_example(index, i)),
+    ]
 
 
-def _unsized(split: str, index: DetectionIndex) -> Iterator[Finding]:
-    unsized = np.flatnonzero((index.sizes <= 0).any(axis=1))
-    if len(unsized):
-        words = ("annotation lacks the size of its image", "annotations lack the size of their image")
-        examples = first_examples(image_example(index, i) for i in unsized.tolist())
-        yield Finding("warning", "unsized", split, len(unsized), counted(len(unsized), *words), examples)
-
-
-def _copies(split: str, index: DetectionIndex, files: ImageFiles, at: Ints) -> Iterator[Finding]:
+def _copies(split: str, index: DetectionIndex, files: ImageFiles, at: Ints) -> list[Finding]:
     digests = files.digests[at]
-    original, of = np.unique(digests, return_index=True, return_inverse=True)[1:]
-    repeats = np.flatnonzero((original[of.reshape(-1)] != np.arange(len(at))) & (digests != b""))
-    if len(repeats):
-        words = ("image repeats the content of another", "images repeat the content of another")
-        examples = first_examples(_copy(index, i, int(original[of.reshape(-1)[i]])) for i in repeats.tolist())
-        yield Finding("warning", "copy", split, len(repeats), counted(len(repeats), *words), examples)
+    first, of = np.unique(digests, return_index=True, return_inverse=True)[1:]
+    original = first[of.reshape(-1)]
+    repeats = np.flatnonzero((original != np.arange(len(at))) & (digests != b""))
+    pairs = list(zip(repeats.tolist(), original[repeats].tolist()))
+    words = ("image repeats the content of another", "images repeat the content of another")
+    return collect("warning", "copy", split, pairs, words, partial(_same_content, index, index, same="is listed twice"))
 
 
-def _copy(index: DetectionIndex, image: int, original: int) -> Example:
-    same = index.paths[image] == index.paths[original]
-    return image_example(index, image, "is listed twice" if same else f"is {index.paths[original]}")
+def _same_content(index: DetectionIndex, other: DetectionIndex, pair: tuple[int, int], *, same: str) -> Example:
+    """Create an example of an image that names its copy in another index; `same` is the text for one path."""
+    image, copy = index.paths[pair[0]], other.paths[pair[1]]
+    return image_example(index, pair[0], same if image == copy else f"is {copy}")
 
 
 def _first_of_digest(files: ImageFiles, at: Ints) -> dict[bytes, int]:

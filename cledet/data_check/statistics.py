@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,51 +41,6 @@ class Objects(NamedTuple):
         return width * height
 
 
-@dataclass(frozen=True, slots=True)
-class SplitStatistics:
-    """Statistics of one split; histograms count objects."""
-
-    name: str
-    parts: tuple[str, ...]
-    """The splits whose union it is, if it is one."""
-    images: int
-    boxes: int
-    ignored: int
-    empty: int
-    """Images without boxes."""
-    image_size: tuple[int, int] | None
-    """The most frequent width and height."""
-    image_size_count: int
-    """Number of images of that size."""
-    boxes_per_image: tuple[float, int]
-    """Median and maximum."""
-    classes: dict[str, int]
-    sizes: tuple[int, int, int]
-    """COCO's small, medium and large objects, by annotated width times height."""
-    sizes_resized: tuple[int, int, int]
-    """The same after resizing."""
-    sides: tuple[int, ...]
-    """Histogram of the square root of the annotated area, with bounds SIDES."""
-    sides_resized: tuple[int, ...]
-    ratios: tuple[int, ...]
-    """Histogram of annotated width / height, with bounds RATIOS."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the statistics as plain values, histograms with their bounds."""
-        kinds = ("small", "medium", "large")
-        plain = {name: getattr(self, name) for name in ("name", "parts", "images", "boxes", "ignored", "empty")}
-        return {
-            **plain,
-            "image_size": self.image_size,
-            "image_size_count": self.image_size_count,
-            "boxes_per_image": dict(zip(("median", "most"), self.boxes_per_image)),
-            "classes": self.classes,
-            "sizes": {"annotated": dict(zip(kinds, self.sizes)), "resized": dict(zip(kinds, self.sizes_resized))},
-            "sides": {"bounds": SIDES, "annotated": self.sides, "resized": self.sides_resized},
-            "ratios": {"bounds": RATIOS, "annotated": self.ratios},
-        }
-
-
 def objects_of(index: DetectionIndex, sizes: Sizes) -> Objects:
     """Return the objects of a split; `sizes` [I, 2] is width and height of its images, 0 if unknown."""
     images = index.image_of_boxes()
@@ -100,39 +54,36 @@ def objects_of(index: DetectionIndex, sizes: Sizes) -> Objects:
 
 def describe_split(
     name: str, index: DetectionIndex, sizes: Sizes, objects: Objects, imgsz: int, parts: Sequence[str] = ()
-) -> SplitStatistics:
-    """Compute the statistics of a split from its objects and image sizes [I, 2]."""
+) -> dict[str, Any]:
+    """Compute the statistics of a split from its objects and image sizes [I, 2], as plain values for JSON.
+
+    `parts` are the splits whose union it is, if it is one. Boxes without objects count too, image_size is the most
+    frequent one, and histograms count objects: their COCO sizes, the square roots of their areas, and width / height.
+    """
     counts = np.diff(index.starts)
     known = sizes[(sizes > 0).all(axis=1)]
     distinct, frequency = np.unique(known, axis=0, return_counts=True)
-    resized = objects.resized(imgsz)
+    both = {"annotated": objects, "resized": objects.resized(imgsz)}
     width, height = (objects.boxes[:, 2:] - objects.boxes[:, :2]).T.astype(np.float64)
-    most = int(frequency.argmax()) if len(frequency) else -1
-    return SplitStatistics(
-        name=name,
-        parts=tuple(parts),
-        images=len(index),
-        boxes=index.num_boxes,
-        ignored=int(index.ignore.sum()),
-        empty=int((counts == 0).sum()),
-        image_size=(int(distinct[most, 0]), int(distinct[most, 1])) if most >= 0 else None,
-        image_size_count=int(frequency[most]) if most >= 0 else 0,
-        boxes_per_image=(float(np.median(counts)), int(counts.max())),
-        classes=index.class_counts(),
-        sizes=_small_medium_large(objects),
-        sizes_resized=_small_medium_large(resized),
-        sides=_histogram(np.sqrt(objects.areas()), SIDES),
-        sides_resized=_histogram(np.sqrt(resized.areas()), SIDES),
-        ratios=_histogram(width / height, RATIOS),
-    )
-
-
-def _small_medium_large(objects: Objects) -> tuple[int, int, int]:
-    small, medium, large = _histogram(objects.areas(), COCO_AREAS)
-    return small, medium, large
+    kinds = ("small", "medium", "large")
+    return {
+        "name": name,
+        "parts": tuple(parts),
+        "images": len(index),
+        "boxes": index.num_boxes,
+        "ignored": int(index.ignore.sum()),
+        "empty": int((counts == 0).sum()),
+        "image_size": tuple(distinct[frequency.argmax()].tolist()) if len(known) else None,
+        "image_size_count": int(frequency.max(initial=0)),
+        "boxes_per_image": {"median": float(np.median(counts)), "most": int(counts.max())},
+        "classes": index.class_counts(),
+        "sizes": {key: dict(zip(kinds, _histogram(some.areas(), COCO_AREAS))) for key, some in both.items()},
+        "sides": {"bounds": SIDES} | {key: _histogram(np.sqrt(some.areas()), SIDES) for key, some in both.items()},
+        "ratios": {"bounds": RATIOS, "annotated": _histogram(width / height, RATIOS)},
+    }
 
 
 def _histogram(values: Floats | Boxes, bounds: Sequence[float]) -> tuple[int, ...]:
     """Count the values below the first bound, between each two, and from the last; a bound belongs to the upper bin."""
     counts = np.bincount(np.digitize(values, bounds), minlength=len(bounds) + 1)
-    return tuple(int(count) for count in counts)
+    return tuple(counts.tolist())

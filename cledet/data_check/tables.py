@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +10,14 @@ from typing import Any, NamedTuple
 from cledet.console import Bar
 from cledet.data_check.check import Report
 from cledet.data_check.findings import Example
-from cledet.data_check.statistics import RATIOS, SIDES, SplitStatistics
+from cledet.data_check.statistics import SIDES
 
 SHOWN_CLASSES = 24
 """Maximum number of classes in a table; of more, the largest and smallest are shown."""
+
+
+Statistics = dict[str, Any]
+"""The statistics of a split, see `describe_split`."""
 
 
 class Table(NamedTuple):
@@ -26,11 +30,11 @@ class Table(NamedTuple):
 
 def tables(report: Report, complete: bool = False) -> list[Table]:
     """Return tables of splits, classes (all if `complete`), sizes, shapes and anchors, without empty ones."""
-    splits = [split for split in report.splits if not split.parts]
+    splits = [split for split in report.splits if not split["parts"]]
     if not splits:
         return []
     all_tables = [_splits(report), _classes(splits, complete)]
-    if any(sum(split.sizes) for split in splits):
+    if any(sum(split["ratios"]["annotated"]) for split in splits):
         all_tables += [_sizes(splits, report.imgsz), _sides(splits, report.imgsz), _ratios(splits), _anchors(report)]
     return all_tables
 
@@ -51,35 +55,28 @@ def percent(part: float, total: float = 1.0) -> str:
 
 def _splits(report: Report) -> Table:
     columns = ["split", "images", "image size", "boxes", "per image", "most", "ignored", "empty"]
-    rows = [
-        [
-            split.name, split.images, _image_size(split), split.boxes, f"{split.boxes_per_image[0]:g}",
-            split.boxes_per_image[1], split.ignored, split.empty,
-        ]
-        for split in report.splits
-    ]  # fmt: skip
-    together = [f"{split.name} is {' and '.join(split.parts)} together" for split in report.splits if split.parts]
+    rows = []
+    for split in report.splits:
+        median, most = split["boxes_per_image"].values()
+        size = "x".join(map(str, split["image_size"] or "-"))
+        size = size if split["image_size_count"] in (0, split["images"]) else f"~{size}"  # "~": the most frequent one
+        start = [split["name"], split["images"], size, split["boxes"]]
+        rows.append([*start, f"{median:g}", most, split["ignored"], split["empty"]])
+    unions = [split for split in report.splits if split["parts"]]
+    together = [f"{split['name']} is {' and '.join(split['parts'])} together" for split in unions]
     return Table(": ".join([report.name, *together]), columns, rows)
 
 
-def _image_size(split: SplitStatistics) -> str:
-    """Format the size of all images, or with "~" the most frequent size."""
-    if split.image_size is None:
-        return "-"
-    width, height = split.image_size
-    return f"{'' if split.image_size_count == split.images else '~'}{width}x{height}"
-
-
-def _classes(splits: Sequence[SplitStatistics], complete: bool) -> Table:
+def _classes(splits: Sequence[Statistics], complete: bool) -> Table:
     """Return the classes by number of boxes: all with bars if `complete`, else at most SHOWN_CLASSES."""
-    total = {name: sum(s.classes.get(name, 0) for s in splits) for s in splits for name in s.classes}
+    total = {name: sum(s["classes"].get(name, 0) for s in splits) for s in splits for name in s["classes"]}
     names = sorted(total, key=lambda name: -total[name])
-    sums = [sum(split.classes.values()) for split in splits]
+    sums = [sum(split["classes"].values()) for split in splits]
     rows: list[list[Any]] = []
     for name in names:
-        counts = [split.classes.get(name, 0) for split in splits]
+        counts = [split["classes"].get(name, 0) for split in splits]
         rows.append([name, *(cell for n, of in zip(counts, sums) for cell in (n, percent(n, of)))])
-    columns = ["class", *(cell for split in splits for cell in (split.name, "share"))]
+    columns = ["class", *(cell for split in splits for cell in (split["name"], "share"))]
     if complete:
         columns.append("")
         rows = [[*row, Bar(total[name] / max(total[names[0]], 1))] for row, name in zip(rows, names)]
@@ -87,46 +84,35 @@ def _classes(splits: Sequence[SplitStatistics], complete: bool) -> Table:
         half = SHOWN_CLASSES // 2
         omitted = [f"... {len(rows) - 2 * half} more", *[None] * 2 * len(splits)]
         rows = [*rows[:half], omitted, *rows[-half:]]
-    return Table(_imbalance(names, total), columns, rows)
+    return Table("1 class" if len(names) == 1 else f"{len(names)} classes", columns, rows)
 
 
-def _imbalance(names: Sequence[str], total: Mapping[str, int]) -> str:
-    """Format the number of classes, and the ratio of the largest class to the smallest non-empty one."""
-    used = [name for name in names if total[name]]
-    title = "1 class" if len(names) == 1 else f"{len(names)} classes"
-    if len(used) < 2:
-        return title
-    ratio = total[used[0]] / total[used[-1]]
-    times = f"{ratio:,.{0 if ratio >= 100 else 1}f}".removesuffix(".0")
-    return f"{title}: {used[0]} has {times} times the boxes of {used[-1]}"
-
-
-def _sizes(splits: Sequence[SplitStatistics], imgsz: int) -> Table:
+def _sizes(splits: Sequence[Statistics], imgsz: int) -> Table:
     columns = ["COCO's sizes", "small < 32x32", "medium", "large >= 96x96"]
-    rows = (
-        ("as annotated", _sum(s.sizes for s in splits)),
-        (f"at --imgsz {imgsz}", _sum(s.sizes_resized for s in splits)),
-    )
-    return Table("", columns, [[name, *(percent(n, sum(counts)) for n in counts)] for name, counts in rows])
+    rows = []
+    for name, key in (("as annotated", "annotated"), (f"at --imgsz {imgsz}", "resized")):
+        counts = _sum(split["sizes"][key].values() for split in splits)
+        rows.append([name, *(percent(n, sum(counts)) for n in counts)])
+    return Table("", columns, rows)
 
 
-def _sides(splits: Sequence[SplitStatistics], imgsz: int) -> Table:
+def _sides(splits: Sequence[Statistics], imgsz: int) -> Table:
     """Return the histogram of sides from the smallest to the largest object."""
-    counts, resized = _sum(s.sides for s in splits), _sum(s.sides_resized for s in splits)
+    counts, resized = (_sum(split["sides"][key] for split in splits) for key in ("annotated", "resized"))
     used = [i for i, n in enumerate(counts) if n or resized[i]]
+    names = [f"under {SIDES[0]}", *(f"{low} to {high}" for low, high in pairwise(SIDES)), f"{SIDES[-1]} and over"]
     rows = [
         [name, percent(n, sum(counts)), Bar(n / max(counts)), percent(m, sum(resized)), Bar(m / max(resized))]
-        for name, n, m in zip(_ranges(SIDES), counts, resized)
+        for name, n, m in zip(names, counts, resized)
     ]
     columns = ["side in pixels", "annotated", "", f"at --imgsz {imgsz}", ""]
     return Table("sizes of objects: the square root of width x height", columns, rows[used[0] : used[-1] + 1])
 
 
-def _ratios(splits: Sequence[SplitStatistics]) -> Table:
-    counts = _sum(s.ratios for s in splits)
-    names = ["under 1/4", "1/4 to 1/2", "1/2 to 1", "1 to 2", "2 to 4", "4 and over"]
-    assert len(names) == len(RATIOS) + 1
-    rows = [[name, percent(n, sum(counts)), Bar(n / max(counts))] for name, n in zip(names, counts)]
+def _ratios(splits: Sequence[Statistics]) -> Table:
+    counts = _sum(split["ratios"]["annotated"] for split in splits)
+    names = ["under 1/4", "1/4 to 1/2", "1/2 to 1", "1 to 2", "2 to 4", "4 and over"]  # of RATIOS
+    rows = [[name, percent(n, sum(counts)), Bar(n / max(counts))] for name, n in zip(names, counts, strict=True)]
     return Table("", ["width / height", "objects", ""], rows)
 
 
@@ -138,11 +124,6 @@ def _anchors(report: Report) -> Table:
     ]
     title = f"objects that an anchor covers at --imgsz {report.imgsz} --anchor-scale {report.anchor_scale:g}"
     return Table(title, columns, rows)
-
-
-def _ranges(bounds: Sequence[int]) -> list[str]:
-    between = [f"{low} to {high}" for low, high in pairwise(bounds)]
-    return [f"under {bounds[0]}", *between, f"{bounds[-1]} and over"]
 
 
 def _sum(histograms: Any) -> list[int]:

@@ -26,8 +26,10 @@ MARGIN = 0.5
 
 def thumbnail(picture: Picture) -> bytes | None:
     """Draw an image with its boxes as JPEG; None if it cannot be read."""
-    pixels = _pixels(picture)
-    if pixels is None:
+    width, height = picture.size
+    try:
+        pixels = read_image(picture.path, (width, height) if width > 0 and height > 0 else None)
+    except ImageError:
         return None
     pixels, (left, top) = _add_border(pixels, picture.boxes)
     scale = min(SIDE / max(pixels.shape[:2]), ZOOM)
@@ -38,14 +40,6 @@ def thumbnail(picture: Picture) -> bytes | None:
             if np.isfinite((x, y, w, h)).all():
                 _mark(canvas, ((x + left) * scale, (y + top) * scale, w * scale, h * scale), color, weight)
     return jpeg(canvas, 80)
-
-
-def _pixels(picture: Picture) -> NDArray[np.uint8] | None:
-    width, height = picture.size
-    try:
-        return read_image(picture.path, (width, height) if width > 0 and height > 0 else None)
-    except ImageError:
-        return None
 
 
 def _add_border(pixels: NDArray[np.uint8], boxes: tuple[Box, ...]) -> tuple[NDArray[np.uint8], tuple[int, int]]:

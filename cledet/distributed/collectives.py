@@ -7,7 +7,7 @@ files and prints.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -43,11 +43,6 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def local_rank() -> int:
-    """Return the rank of this process on its machine."""
-    return int(os.environ.get("LOCAL_RANK", 0))
-
-
 def world_size() -> int:
     """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
@@ -74,11 +69,15 @@ def all_true(condition: bool) -> bool:
 
 def broadcast(value: T) -> T:
     """Send the main process's value to all processes."""
-    if world_size() == 1:
-        return value
     values: list[Any] = [value]
-    dist.broadcast_object_list(values, src=0)
+    if world_size() > 1:
+        dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def from_main(function: Callable[[], T]) -> T:
+    """Call the function in the main process only, and return its value in all processes."""
+    return broadcast(function() if is_main_process() else None)  # type: ignore[return-value]
 
 
 def all_gather(value: T) -> list[T]:
@@ -101,15 +100,13 @@ def data_parallel(network: nn.Module, device: torch.device) -> nn.Module:
 
 def gradient_sync(network: nn.Module, now: bool) -> AbstractContextManager[None]:
     """Average gradients of a `data_parallel` network in this backward pass, or accumulate them locally."""
-    if now or not isinstance(network, DistributedDataParallel):
-        return nullcontext()
-    return network.no_sync()
+    return network.no_sync() if isinstance(network, DistributedDataParallel) and not now else nullcontext()
 
 
 @contextmanager
 def main_process_first() -> Iterator[None]:
     """Run the block in the main process first, so that the others reuse its downloads, or fail as it did."""
-    if world_size() > 1 and not is_main_process():
+    if not is_main_process():
         dist.barrier()
     try:
         yield

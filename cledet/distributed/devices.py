@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -14,19 +14,15 @@ from cledet.distributed.environment import in_group
 from cledet.distributed.gpus import cuda_gpus, idle_gpus, idlest
 from cledet.errors import UserError
 
+CPU_FEATURES = Path("/proc/cpuinfo")
 CHOICES = "auto, cpu, mps, cuda, cuda:1, or 0,2 for two GPUs"
 
 
-@dataclass(frozen=True)
-class Picked:
+class Picked(NamedTuple):
     """Devices of a run, one per process, and the reason for the choice; empty if there was none to make."""
 
     devices: tuple[torch.device, ...]
     reason: str = ""
-
-    def __str__(self) -> str:
-        """Format the devices for `--device`."""
-        return ",".join(map(str, self.devices))
 
 
 def pick_devices(wanted: str) -> Picked:
@@ -56,18 +52,15 @@ def pick_device(wanted: str) -> torch.device:
     return device
 
 
-def own_device(devices: Sequence[torch.device], local_rank: int, local_size: int | None = None) -> torch.device:
-    """Select the device of process `local_rank` of `local_size` (by default $LOCAL_WORLD_SIZE) on this machine.
+def own_device(devices: Sequence[torch.device]) -> torch.device:
+    """Select the device of this process, number $LOCAL_RANK of $LOCAL_WORLD_SIZE on this machine.
 
     `cuda:0` alone stands for all visible GPUs, or for the only one that each process can see.
     """
-    size = local_size or int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    kind = devices[0].type
-    if kind == "cpu" or size == 1:
+    local_rank, size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if size == 1 or devices[0].type == "cpu":
         return devices[0]
-    if kind == "mps":
-        raise UserError(f"{size} processes cannot share the MPS device", "train with one process, or --device cpu")
-    if list(devices) == [torch.device("cuda", 0)]:
+    if tuple(devices) == (torch.device("cuda", 0),):
         visible = torch.cuda.device_count()
         devices = [torch.device("cuda", i) for i in range(visible)] if visible > 1 else [devices[0]] * size
     if size > len(devices):
@@ -123,13 +116,9 @@ def amp_dtype(device: torch.device, amp: str) -> torch.dtype | None:
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
+    if device.type != "cpu" or not CPU_FEATURES.is_file():
         return False
-    try:
-        with open("/proc/cpuinfo") as file:
-            flags = next((line for line in file if line.startswith("flags")), "")
-    except OSError:
-        return False
+    flags = CPU_FEATURES.read_text()
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
@@ -162,16 +151,3 @@ def default_workers(wanted: int) -> int:
 def cores() -> int:
     """Return the number of CPU cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def memory_used(device: torch.device) -> int:
-    """Return the memory in bytes that this process holds on the device; 0 if the system does not report it."""
-    if device.type == "cuda":
-        return torch.cuda.memory_reserved(device)
-    if device.type == "mps":
-        return torch.mps.driver_allocated_memory()
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")

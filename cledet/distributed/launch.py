@@ -6,18 +6,18 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]  # public, but in no __all__
 
 from cledet.console import warn
 from cledet.distributed.devices import cores
-from cledet.distributed.failure_report import intended_end, report
-from cledet.distributed.worker_process import WorkerProcess, watch
+from cledet.distributed.worker_process import WorkerProcess, intended_end, report, watch
 from cledet.errors import Interrupted, ProcessFailed, UserError
 from cledet.signals import interrupts
 
@@ -88,10 +88,13 @@ class Nodes:
         except DistError:  # the machine of rank 0 is gone
             return True
 
-    def leave(self, failed: bool) -> None:
+    def __enter__(self) -> Nodes:
+        return self
+
+    def __exit__(self, failure: object, *_: object) -> None:
         """Tell the other machines that this one has ended; rank 0 keeps the stores open until all have."""
         with suppress(DistError):
-            if failed:
+            if failure is not None:
                 self.store.set("failed", "")
             self.store.set(f"ended/{self.rank}", "")
             if self.rank == 0:
@@ -115,20 +118,17 @@ def launch(
     Raises the UserError of a worker, Interrupted, KeyboardInterrupt if nothing was saved, or, after `max_restarts`
     restarts, ProcessFailed.
     """
-    nodes = Nodes(nnodes, node_rank, rdzv_endpoint)
-    finished = False
-    try:
-        with _log_files(log_folder) as folder:
-            for start in range(max_restarts + 1):
-                failure = _run([entry, *arguments], processes, nodes, folder, start)
-                if failure is None:
-                    finished = True
-                    return
-                if start == max_restarts:
-                    raise failure
-                warn(f"a process failed; start {start + 2} of at most {max_restarts + 1}", *str(failure).split("\n"))
-    finally:
-        nodes.leave(failed=not finished)
+    if log_folder is not None:
+        log_folder.mkdir(parents=True, exist_ok=True)
+    files = nullcontext(log_folder) if log_folder is not None else TemporaryDirectory(prefix="cledet-")
+    with Nodes(nnodes, node_rank, rdzv_endpoint) as nodes, files as folder:
+        for start in range(max_restarts + 1):
+            failure = _run([entry, *arguments], processes, nodes, Path(folder), start)
+            if failure is None:
+                return
+            if start == max_restarts:
+                raise failure
+            warn(f"a process failed; start {start + 2} of at most {max_restarts + 1}", *str(failure).split("\n"))
 
 
 def _run(command: Sequence[str], processes: int, nodes: Nodes, folder: Path, start: int) -> ProcessFailed | None:
@@ -138,7 +138,7 @@ def _run(command: Sequence[str], processes: int, nodes: Nodes, folder: Path, sta
     except DistError as error:
         raise UserError(*OTHER_NODE) from error
     with interrupts(announce=False) as stop:
-        workers = [WorkerProcess(command, environ, folder, start) for environ in environments]
+        workers = [WorkerProcess(command, environ, folder) for environ in environments]
         failures = watch(workers, stop, nodes.failed)
     records = [worker.record() for worker in workers]
     if stop.number is not None:
@@ -153,35 +153,17 @@ def _run(command: Sequence[str], processes: int, nodes: Nodes, folder: Path, sta
     return None
 
 
-@contextmanager
-def _log_files(log_folder: Path | None) -> Iterator[Path]:
-    """Yield the folder for the workers' files; at the end, delete empty files and failure records."""
-    if log_folder is None:
-        with TemporaryDirectory(prefix="cledet-") as temporary:
-            yield Path(temporary)
-        return
-    log_folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield log_folder
-    finally:
-        for path in log_folder.glob("rank*.*"):
-            if path.suffix == ".json" or path.stat().st_size == 0:
-                path.unlink()
-        if not any(log_folder.iterdir()):
-            log_folder.rmdir()
-
-
 def parse_endpoint(text: str) -> tuple[str, int]:
     """Split HOST or HOST:PORT; an IPv6 address is in brackets. Raises UserError for another form or unknown host."""
-    host, colon, port = text.rpartition(":")
-    if not colon or text.endswith("]"):
-        host, port = text, str(PORT)
-    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise UserError(f"--rdzv-endpoint {text} is not HOST or HOST:PORT", "name the machine of --node-rank 0")
-    host = host.strip("[]")
     try:
-        socket.getaddrinfo(host, int(port))
+        host, port = urlsplit(f"//{text}").hostname, urlsplit(f"//{text}").port
+    except ValueError:
+        host, port = None, None
+    if host is None or port == 0:
+        raise UserError(f"--rdzv-endpoint {text} is not HOST or HOST:PORT", "name the machine of --node-rank 0")
+    try:
+        socket.getaddrinfo(host, port or PORT)
     except OSError as error:
         hint = "give the address of the machine of --node-rank 0"
         raise UserError(f"--rdzv-endpoint {text}: {host} is not known here ({error.strerror})", hint) from None
-    return host, int(port)
+    return host, port or PORT

@@ -16,13 +16,14 @@ import time
 import traceback
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from cledet.distributed.failure_report import Record
 from cledet.errors import Interrupted, UserError
 
+Record = dict[str, Any]
+"""How a worker failed, as `record_of` wrote it; empty if the worker could not write it."""
 SHUTDOWN = 30
-"""Seconds in which a worker can save and exit after its launcher is gone."""
+"""Seconds in which a worker can save and exit after a signal, or after its launcher is gone; then it is killed."""
 LOST_DELAY = 3
 """Seconds by which a worker with a lost connection delays its exit, so that the crashed worker exits first."""
 LOST = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "NCCL", "nccl", "TCPStore")
@@ -63,20 +64,19 @@ def record_and_exit(error: BaseException) -> NoReturn:
     part = file.with_suffix(".part")  # the launcher reads a complete record or none
     part.write_text(json.dumps(record_of(error)))
     part.replace(file)
-    code = exit_code(error)
-    if code != 1:
-        sys.exit(code)
+    if isinstance(error, UserError | Interrupted | KeyboardInterrupt):
+        sys.exit(1)
     if lost_peer(error):
         time.sleep(LOST_DELAY)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    os._exit(1)
 
 
 def record_of(error: BaseException) -> Record:
-    """Return the exception as plain data: traceback, time and the arguments of cledet's own exceptions."""
+    """Return the exception as plain data: its traceback, and the arguments of cledet's own exceptions."""
     frames = error.__traceback__ and error.__traceback__.tb_next  # without this file's frame
-    record: Record = {"traceback": "".join(traceback.format_exception(type(error), error, frames)), "time": time.time()}
+    record: Record = {"traceback": "".join(traceback.format_exception(type(error), error, frames))}
     if lost_peer(error):
         record["lost"] = True
     if isinstance(error, UserError):
@@ -84,15 +84,6 @@ def record_of(error: BaseException) -> Record:
     if isinstance(error, Interrupted):
         record["interrupted"] = [error.signal_number, str(error.run) if error.run else None]
     return record
-
-
-def exit_code(error: BaseException) -> int:
-    """Return the command line's exit code: 1 for a bug, 2 for a user's mistake, 128 + signal if interrupted."""
-    if isinstance(error, UserError):
-        return 2
-    if isinstance(error, Interrupted):
-        return 128 + error.signal_number
-    return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
 
 
 def lost_peer(error: BaseException) -> bool:

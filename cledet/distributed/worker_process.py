@@ -1,4 +1,4 @@
-"""Worker processes of a launch on this machine: started, watched and stopped together."""
+"""Worker processes of a launch on this machine: started, watched and stopped together, and the report on a failure."""
 
 from __future__ import annotations
 
@@ -11,24 +11,40 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from cledet.distributed.failure_report import Failure, Record
+from cledet.distributed.worker import SHUTDOWN, Record
+from cledet.errors import Interrupted, ProcessFailed, UserError
 from cledet.signals import Interrupts
 
-SHUTDOWN = 30.0
-"""Seconds in which a worker can save and exit after a signal; then it is killed."""
 STDERR_LINES = 30
 """Last lines of stderr in the report on a worker that left no record."""
 
 
-class WorkerProcess:
-    """A started worker and its files: `rankN.out`, `rankN.err` and, after a failure, the record `rankN.json`."""
+class Failure(NamedTuple):
+    """A worker's rank, exit code (negative: a signal), record and last lines of stderr."""
 
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str], folder: Path, start: int) -> None:
+    rank: int
+    exitcode: int
+    record: Record
+    stderr: str = ""
+
+    @property
+    def is_consequence(self) -> bool:
+        """True if another worker's end explains this one: a lost connection, SIGTERM, or SIGABRT from NCCL."""
+        ended_by_others = self.exitcode in (-signal.SIGTERM, -signal.SIGABRT)
+        return bool({"lost", "interrupted"} & self.record.keys()) or ended_by_others
+
+
+class WorkerProcess:
+    """A started worker, its files `rankN.out` and `rankN.err`, and its record, empty if it left none."""
+
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str], folder: Path) -> None:
         self.rank = int(environ["RANK"])
-        self.stem = folder / (f"rank{self.rank}" + (f"-start{start + 1}" if start else ""))
-        environ = {**os.environ, **environ, "CLEDET_FAILURE_RECORD": str(self._file("json"))}
-        with open(self._file("out"), "wb") as out, open(self._file("err"), "wb") as err:
+        self._record, self._err = folder / f"rank{self.rank}.json", folder / f"rank{self.rank}.err"
+        environ = {**os.environ, **environ, "CLEDET_FAILURE_RECORD": str(self._record)}
+        self._record.unlink(missing_ok=True)  # of an earlier start
+        with open(folder / f"rank{self.rank}.out", "wb") as out, open(self._err, "wb") as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "cledet.distributed.worker", *command],
                 env=environ,
@@ -37,25 +53,15 @@ class WorkerProcess:
                 start_new_session=True,  # Ctrl-C reaches the launcher only, which passes it on once
             )
 
-    def _file(self, kind: str) -> Path:
-        return self.stem.with_suffix(f".{kind}")
-
     def record(self) -> Record:
-        """Read the failure record; empty if the worker left none."""
-        file = self._file("json")
-        record: Record = json.loads(file.read_text()) if file.is_file() else {}
+        """Read the failure record."""
+        record: Record = json.loads(self._record.read_text()) if self._record.is_file() else {}
         return record
 
     def failure(self) -> Failure:
-        """Describe the failure of a worker that has just exited."""
-        record = self.record()
-        return Failure(
-            rank=self.rank,
-            exitcode=self.process.returncode,
-            time=record.get("time", time.time()),
-            record=record,
-            stderr="\n".join(self._file("err").read_text(errors="replace").splitlines()[-STDERR_LINES:]),
-        )
+        """Describe the failure of a worker that has exited."""
+        lines = self._err.read_text(errors="replace").splitlines()[-STDERR_LINES:]
+        return Failure(self.rank, self.process.returncode, self.record(), "\n".join(lines))
 
 
 def watch(workers: Sequence[WorkerProcess], stop: Interrupts, others_failed: Callable[[], bool]) -> list[Failure]:
@@ -89,3 +95,33 @@ def _stop_all(workers: Sequence[WorkerProcess], number: int) -> None:
         for worker in workers:
             worker.process.kill()
             worker.process.wait()
+
+
+def intended_end(records: Sequence[Record]) -> UserError | Interrupted | None:
+    """Return the UserError of any worker, or the Interrupted that ended all of them, if there is one."""
+    for record in records:
+        if "user_error" in record:
+            return UserError(*record["user_error"])
+    if not records or not all("interrupted" in record for record in records):
+        return None
+    number, run = records[0]["interrupted"]
+    return Interrupted(number, Path(run) if run else None)
+
+
+def report(failures: Sequence[Failure], world_size: int, host: str) -> ProcessFailed:
+    """Return the exception that describes the first failure that no other one explains.
+
+    It holds the traceback, or the signal and the end of stderr.
+    """
+    cause = min(failures, key=lambda failure: failure.is_consequence)
+    worker = f"rank {cause.rank} of {world_size} on {host}"
+    if "traceback" in cause.record:
+        hint = "\na process of another node ended before: its output tells the reason" if "lost" in cause.record else ""
+        return ProcessFailed(f"{worker} failed:\n{cause.record['traceback'].rstrip()}{hint}")
+    stderr = f":\n{cause.stderr.rstrip()}" if cause.stderr.strip() else ""
+    if cause.exitcode >= 0:
+        return ProcessFailed(f"{worker} ended with exit code {cause.exitcode}{stderr}")
+    names = {-member.value: member.name for member in signal.Signals}
+    memory = ", as the system does when memory runs out" if cause.exitcode == -signal.SIGKILL else ""
+    name = names.get(cause.exitcode, f"signal {-cause.exitcode}")
+    return ProcessFailed(f"{worker} was killed by {name}{memory}{stderr}")

@@ -46,8 +46,12 @@ def from_network(
     """
     network.eval()
     ids = np.asarray(category_ids, dtype=np.int64)
-    timer = timer or StageTimer(device)
-    for batch in timer.iterate(DATA, batches):
+    timer, waiting = timer or StageTimer(device), iter(batches)
+    while True:
+        with timer(DATA):
+            batch = next(waiting, None)
+        if batch is None:
+            return
         with timer(NETWORK), within_memory(device, "lower --batch or --imgsz"):
             batch = batch.to(device)
             with autocast(device, dtype):

@@ -97,11 +97,18 @@ def nms_options_by_method(settings: SuppressionSettings, components: tuple[str, 
     return {name: replace(post, method=name) for name in settings.nms_methods(components)}
 
 
-def nms_options(settings: SuppressionSettings, components: tuple[str, ...]) -> NMSOptions:
-    """Build the post-processing of the settings for a model with these components."""
+def nms_options(
+    settings: SuppressionSettings, components: tuple[str, ...], conf: float | tuple[float, ...] | None = None
+) -> NMSOptions:
+    """Build the post-processing of the settings for a model with these components.
+
+    `conf` replaces that of the settings: a threshold for all classes, or one for each.
+    """
+    conf = settings.conf if conf is None else conf
     return NMSOptions(
         method=settings.nms_for(components),
-        conf=settings.conf,
+        conf=min(conf) if isinstance(conf, tuple) else conf,
+        class_confs=conf if isinstance(conf, tuple) else (),
         iou=settings.iou,
         max_det=settings.max_det,
         localization=settings.localization,

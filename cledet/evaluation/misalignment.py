@@ -25,9 +25,8 @@ import torch
 from cledet.data.index import DetectionIndex, Floats, Ints
 from cledet.evaluation.candidates import Candidates, all_candidates
 from cledet.metrics.average_precision import mean
-from cledet.metrics.coco import evaluate
+from cledet.metrics.coco import evaluate, score_iou_correlation
 from cledet.metrics.results_file import DetectionRows
-from cledet.metrics.score_iou import score_iou_correlation
 from cledet.ops.boxes import box_iou
 from cledet.ops.nms_clusters import index_clusters
 
@@ -40,14 +39,6 @@ class Objects(NamedTuple):
 
     xywh: Floats  # [G, 4]
     category_ids: Ints  # [G]
-
-
-class Clusters(NamedTuple):
-    """The clusters of standard NMS in the candidates of one image, and their IoU with its objects."""
-
-    candidates: DetectionRows  # [M, 7]
-    cluster_index: Ints  # [M] index of the kept candidate of each one's cluster
-    overlap: Floats  # [M, G] as from `overlaps`
 
 
 def objects_of(index: DetectionIndex) -> dict[int, Objects]:
@@ -71,13 +62,6 @@ def _corners(xywh: Floats) -> torch.Tensor:
     return torch.from_numpy(np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1))
 
 
-def cluster(image: Candidates, objects: Objects, iou: float) -> Clusters:
-    """Compute the clusters of standard NMS at that IoU threshold."""
-    candidates = all_candidates(image)
-    cluster_index = index_clusters(image.boxes, image.scores, image.labels, iou).cpu().numpy()
-    return Clusters(candidates, cluster_index, overlaps(candidates, objects))
-
-
 def match(overlap: Floats) -> Ints:
     """Match detections, highest score first, with objects by IoU [K, G]; returns objects [K], -1 for none."""
     matched = np.full(len(overlap), -1)
@@ -99,23 +83,6 @@ def matches(detections: DetectionRows, overlap: Floats) -> tuple[Ints, Ints, Flo
     return row, gt[row], np.column_stack([detections[row, 5], overlap[row, gt[row]]])
 
 
-def best_available(image: Clusters, kept: Ints, gt: Ints) -> Floats:
-    """Compute the highest IoU [n] with object gt [n] in the cluster of candidate kept [n]."""
-    members = image.cluster_index == image.cluster_index[kept, None]
-    best: Floats = np.where(members, image.overlap[:, gt].T, 0.0).max(axis=1, initial=0)
-    return best
-
-
-def best_boxes(image: Clusters, max_det: int) -> DetectionRows:
-    """Choose the box of highest IoU of each cluster, with the highest score of the cluster; keep the best `max_det`."""
-    quality = image.overlap.max(axis=1, initial=0)
-    order = np.lexsort((-image.candidates[:, 5], -quality, image.cluster_index))
-    keepers, first = np.unique(image.cluster_index[order], return_index=True)
-    chosen = image.candidates[order[first]]
-    chosen[:, 5] = image.candidates[keepers, 5]
-    return chosen[np.argsort(-chosen[:, 5], kind="stable")][:max_det]
-
-
 class MisalignmentMeter:
     """Accumulator of the misalignment of each NMS method over images."""
 
@@ -126,15 +93,22 @@ class MisalignmentMeter:
         self.best: list[DetectionRows] = [np.zeros((0, 7))]
 
     def start_image(self, image: Candidates) -> None:
-        """Set the current image."""
-        self.current = self.objects[image.image_id]
-        self.clusters = cluster(image, self.current, self.iou)
-        self.best.append(best_boxes(self.clusters, self.max_det))
+        """Set the current image: its clusters, and the box of highest IoU of each with the cluster's highest score."""
+        self.current, candidates = self.objects[image.image_id], all_candidates(image)
+        self.overlap = overlaps(candidates, self.current)  # [M, G]
+        # [M] index of the kept candidate of each one's cluster
+        self.cluster_index = index_clusters(image.boxes, image.scores, image.labels, self.iou).cpu().numpy()
+        order = np.lexsort((-candidates[:, 5], -self.overlap.max(axis=1, initial=0), self.cluster_index))
+        keepers, first = np.unique(self.cluster_index[order], return_index=True)
+        chosen = candidates[order[first]]
+        chosen[:, 5] = candidates[keepers, 5]
+        self.best.append(chosen[np.argsort(-chosen[:, 5], kind="stable")][: self.max_det])
 
     def add(self, method: str, detections: DetectionRows, keep: Ints) -> None:
         """Add the detections [K, 7] of a method on this image, highest score first, and their candidate indices [K]."""
         row, gt, score_iou = matches(detections, overlaps(detections, self.current))
-        best = best_available(self.clusters, keep[row], gt)
+        members = self.cluster_index == self.cluster_index[keep[row], None]
+        best = np.where(members, self.overlap[:, gt].T, 0.0).max(axis=1, initial=0)
         self.rows.setdefault(method, [np.zeros((0, 3))]).append(np.column_stack([score_iou, best]))
 
     def metrics(self, method: str) -> dict[str, Any]:

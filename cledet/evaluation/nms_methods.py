@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from cledet.metrics.bootstrap import ap_samples, paired_differences
 from cledet.metrics.coco import evaluate
 from cledet.metrics.evaluation import EvaluatedDetections, Limits
 from cledet.metrics.results_file import DetectionRows
-from cledet.models.nms import Kept, NMSOptions, apply_nms
+from cledet.models.nms import NMSOptions, apply_nms
 
 
 @torch.inference_mode()
@@ -43,9 +43,20 @@ def evaluate_methods(
     timer = timer or StageTimer()
     for image in stream:
         image_ids.append(image.image_id)
-        for name, detections, duration in _suppress(image, methods, meter, timer):
-            kept[name].append(detections)
-            seconds[name].append(duration)
+        if meter is not None:
+            with timer(EVALUATION):
+                meter.start_image(image)
+        for name, post in methods.items():
+            with timer(POST):
+                synchronize(image.boxes.device)
+                start = time.perf_counter()
+                one = apply_nms(image.boxes, image.scores, image.labels, post)
+                synchronize(image.boxes.device)
+                seconds[name].append(time.perf_counter() - start)
+                kept[name].append(to_results(image, one))
+            if meter is not None:
+                with timer(EVALUATION):
+                    meter.add(name, kept[name][-1], one.keep.cpu().numpy())
     results = gather_results(image_ids, {name: np.concatenate(parts) for name, parts in kept.items()}, index, complete)
     if not collectives.is_main_process():
         return collectives.broadcast({})
@@ -54,30 +65,11 @@ def evaluate_methods(
         with timer(EVALUATION):
             evaluation = evaluate(index, rows, limits)
             if meter is not None:
-                evaluation = replace(evaluation, nms_ms=_milliseconds(seconds[name]), misalignment=meter.metrics(name))
+                median = 1000 * float(np.median(seconds[name])) if seconds[name] else None  # the first includes warm-up
+                evaluation = replace(evaluation, nms_ms=median, misalignment=meter.metrics(name))
         known = rows[np.isin(rows[:, 6], index.category_ids)]  # a model may know classes that the data set lacks
         evaluated[name] = EvaluatedDetections(evaluation, known, None if index.num_boxes else index.name)
     return collectives.broadcast(evaluated)
-
-
-def _suppress(
-    image: Candidates,
-    methods: Mapping[str, NMSOptions],
-    meter: MisalignmentMeter | None,
-    timer: StageTimer,
-) -> Iterator[tuple[str, DetectionRows, float]]:
-    """Apply each method to an image: yield its name, its detections and its seconds, and add them to the meter."""
-    if meter is not None:
-        with timer(EVALUATION):
-            meter.start_image(image)
-    for name, post in methods.items():
-        with timer(POST):
-            kept, duration = _timed(post, image)
-            detections = to_results(image, kept)
-        if meter is not None:
-            with timer(EVALUATION):
-                meter.add(name, detections, kept.keep.cpu().numpy())
-        yield name, detections, duration
 
 
 def gather_results(
@@ -100,20 +92,6 @@ def gather_results(
     return results
 
 
-def _timed(post: NMSOptions, image: Candidates) -> tuple[Kept, float]:
-    """Apply a method and return the kept boxes and the seconds."""
-    synchronize(image.boxes.device)
-    start = time.perf_counter()
-    kept = apply_nms(image.boxes, image.scores, image.labels, post)
-    synchronize(image.boxes.device)
-    return kept, time.perf_counter() - start
-
-
-def _milliseconds(seconds: Sequence[float]) -> float | None:
-    """Return the median in milliseconds: the first call includes warm-up."""
-    return 1000 * float(np.median(seconds)) if seconds else None
-
-
 def add_gains(
     evaluated: Mapping[str, EvaluatedDetections], index: DetectionIndex, repeats: int
 ) -> dict[str, EvaluatedDetections]:
@@ -125,5 +103,5 @@ def add_gains(
     gained = dict(evaluated)
     for name, gain in zip(others, paired_differences(metrics, baseline, other_samples, samples[first])):
         if gain.low is not None:
-            gained[name] = evaluated[name].with_fields(gain={"AP": gain.value, "low": gain.low, "high": gain.high})
+            gained[name] = evaluated[name].with_fields(gain=gain.to_dict("AP"))
     return gained

@@ -10,7 +10,8 @@ import numpy as np
 
 from cledet.config.evaluate import ValSettings
 from cledet.console import say
-from cledet.data.index import DetectionIndex, Floats
+from cledet.data.index import DetectionIndex
+from cledet.metrics.coco import twelve_metrics
 from cledet.metrics.evaluation import EvaluatedDetections, Limits, Metrics
 from cledet.metrics.results_file import DetectionRows
 
@@ -46,21 +47,16 @@ def evaluate_with_pycocotools(index: DetectionIndex, results: DetectionRows, lim
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    truth, detections = COCO(), COCO()
+    truth = COCO()
     truth.dataset = coco_annotations(index)
-    detections.dataset = truth.dataset | {"annotations": _detection_entries(results)}
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
-        detections.createIndex()
-        coco = COCOeval(truth, detections, "bbox")
+        coco = COCOeval(truth, truth.loadRes(results) if len(results) else COCO(), "bbox")
         coco.params.maxDets, coco.params.areaRng = list(limits.max_dets), limits.ranges
         coco.evaluate()
         coco.accumulate()
     precision, recall = coco.eval["precision"][..., -1], coco.eval["recall"]
-    cells = [precision[..., 0], precision[0, ..., 0], precision[5, ..., 0]]
-    cells += [precision[..., area] for area in (1, 2, 3)]
-    cells += [*(recall[..., 0, most] for most in range(3)), *(recall[..., area, -1] for area in (1, 2, 3))]
-    return {name: _mean(values) for name, values in zip(limits.names, cells)}
+    return twelve_metrics(precision, np.concatenate([recall[:, :, 0], recall[:, :, 1:, -1]], axis=-1), limits)
 
 
 def apply_evaluator(
@@ -80,25 +76,11 @@ def differences(fast: Metrics, reference: Metrics) -> str:
     unequal = [name for name, value in reference.items() if fast[name] != value]
     if not unequal:
         return f"pycocotools: all {len(reference)} metrics are equal to those of the fast evaluator"
-    parts = (f"{name} {reference[name]} (fast: {fast[name]}{_gap(reference[name], fast[name])})" for name in unequal)
+    parts = []
+    for name in unequal:
+        known = reference[name] is not None and fast[name] is not None
+        gap = f", difference {reference[name] - fast[name]:+.1e}" if known else ""  # type: ignore[operator]
+        parts.append(f"{name} {reference[name]} (fast: {fast[name]}{gap})")
     return (
         f"pycocotools differs from the fast evaluator in {len(unequal)} of {len(reference)} metrics: {', '.join(parts)}"
     )
-
-
-def _gap(reference: float | None, fast: float | None) -> str:
-    return "" if reference is None or fast is None else f", difference {reference - fast:+.1e}"
-
-
-def _detection_entries(results: DetectionRows) -> list[dict[str, Any]]:
-    keys = ("id", "image_id", "category_id", "bbox", "area", "score", "iscrowd")
-    return [
-        dict(zip(keys, (row, int(image), int(category), [x, y, w, h], w * h, score, 0)))
-        for row, (image, x, y, w, h, score, category) in enumerate(results.tolist(), 1)
-    ]
-
-
-def _mean(values: Floats) -> float | None:
-    """Return the mean of the cells that were measured; COCOeval marks the others with -1."""
-    known = values[values > -1]
-    return float(np.mean(known)) if known.size else None

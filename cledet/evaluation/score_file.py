@@ -8,7 +8,7 @@ from cledet.data.open import open_source
 from cledet.errors import UserError
 from cledet.evaluation.pycocotools_evaluator import apply_evaluator
 from cledet.evaluation.splits import load_index
-from cledet.metrics.coco import evaluate_with_correlation
+from cledet.metrics.coco import evaluate
 from cledet.metrics.evaluation import EvaluatedDetections, Limits
 from cledet.metrics.results_file import DetectionRows, read_results
 
@@ -32,7 +32,7 @@ def score_file(settings: ValSettings) -> tuple[dict[str, EvaluatedDetections], D
 def score(index: DetectionIndex, results: DetectionRows, settings: ValSettings) -> EvaluatedDetections:
     """Evaluate the detections of a file, those above `conf` if it was set."""
     kept = above_conf(results, settings)
-    evaluation = evaluate_with_correlation(index, kept, limits_of(settings))
+    evaluation = evaluate(index, kept, limits_of(settings), correlation=True)
     unlabelled = None if index.num_boxes else index.name
     source = settings.predictions if kept is results else None
     return apply_evaluator(EvaluatedDetections(evaluation, kept, unlabelled, source), index, settings)

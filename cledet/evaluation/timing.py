@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
-
-T = TypeVar("T")
 
 DATA, NETWORK, POST, EVALUATION = "data", "network", "post-processing", "evaluation"
 """The stages: loading images, the network and decoding, NMS, computing metrics."""
@@ -31,16 +28,6 @@ class StageTimer:
         finally:
             synchronize(self.device)
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-    def iterate(self, name: str, values: Iterable[T]) -> Iterator[T]:
-        """Yield the values and add the time spent waiting for each to a stage."""
-        iterator, end = iter(values), object()
-        while True:
-            with self(name):
-                value = next(iterator, end)
-            if value is end:
-                return
-            yield value  # type: ignore[misc]  # not the end
 
     def summary(self, images: int) -> str:
         """Format the seconds of each stage, with milliseconds per image for all but the evaluation."""

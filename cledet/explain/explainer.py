@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from cledet.data.dataset import DetectionDataset, preprocess
 from cledet.data.formats.paths import absolute
 from cledet.data.images import Pixels, read_image, rgb_arrays
 from cledet.data.index import DetectionIndex
-from cledet.data.open import DataSource, open_source
+from cledet.data.open import open_source
 from cledet.distributed.devices import pick_device
 from cledet.errors import UserError
 from cledet.evaluation.evaluator import category_ids_for, nms_options
@@ -29,33 +28,19 @@ from cledet.models.network import RawOutputs
 from cledet.models.postprocess import detect
 
 
-@dataclass(frozen=True)
-class Annotated:
-    """One annotated image, as an index of length 1."""
-
-    index: DetectionIndex
-    by_name: bool
-    """True if the image was matched by its file name, not by its path."""
-
-
 @torch.no_grad()
 def explain_image(model: Checkpoint, image: Path | NDArray[np.uint8], settings: ExplainSettings) -> Explanation:
     """Explain one image: a file, or an array as `predict` takes it, which has no annotations."""
     path = image if isinstance(image, Path) else None
     trained, imgsz = as_trained(model, settings), settings.imgsz or model.imgsz
     annotated, reason = _look_up(path, settings.data, model.data)
-    annotated_size = annotated.index.size(0) if annotated else None
+    annotated_size = annotated.size(0) if annotated else None
     pixels = _one_image(image) if isinstance(image, np.ndarray) else read_image(image, annotated_size)
-    if annotated is not None and annotated.by_name and annotated_size not in (None, pixels.shape[1::-1]):
-        reason = f"the image of that name in {annotated.index.name} has another size"
-        annotated = None
-
     batch, size = preprocess(pixels, imgsz, long_side(imgsz))
     raw = _run(model, batch, settings.device)
     if annotated is not None:
         objects = annotated_objects(annotated, model, imgsz)
-        by_name = ", found by its file name" if annotated.by_name else ""
-        say(f"objects: the {len(objects.boxes)} annotated in {annotated.index.name}{by_name}")
+        say(f"objects: the {len(objects.boxes)} annotated in {annotated.name}")
     else:
         objects = detected_objects(raw, size, trained)
         say(f"{reason}: the model's own detections, of score {SHOWN_SCORE:g} or more, are used as objects")
@@ -92,34 +77,11 @@ def as_trained(model: Checkpoint, settings: ExplainSettings) -> TrainSettings:
     return trained
 
 
-def find_annotated(source: DataSource, path: Path) -> Annotated | None:
-    """Find an image's annotations in any split of a data set: by absolute path, else by unique file name."""
-    path = absolute(path)
-    indices = []
-    for split in source.splits:
-        index = source.index(split, need_images=False)
-        positions = np.flatnonzero(index.paths == str(path))
-        if len(positions):
-            return Annotated(index.subset(positions[:1]), by_name=False)
-        indices.append(index)
-    same_name = {
-        other: (index, i)
-        for index in indices
-        for i, other in enumerate(index.paths.tolist())
-        if Path(other).name == path.name
-    }
-    if len(same_name) != 1:
-        return None
-    ((index, i),) = same_name.values()
-    return Annotated(replace(index.subset([i]), paths=np.array([str(path)])), by_name=True)
-
-
-def annotated_objects(annotated: Annotated, model: Checkpoint, imgsz: int) -> Objects:
-    """Return the annotated objects in pixels of the network's input.
+def annotated_objects(index: DetectionIndex, model: Checkpoint, imgsz: int) -> Objects:
+    """Return the objects of an index of one image, in pixels of the network's input.
 
     Raises UserError for classes that the model was not trained on.
     """
-    index = annotated.index
     category_ids_for(model, index)
     sample = DetectionDataset(index, short=imgsz, long=long_side(imgsz))[0]
     labels = torch.tensor([model.classes.index(name) for name in index.classes], dtype=torch.int64)
@@ -133,18 +95,26 @@ def detected_objects(raw: RawOutputs, size: tuple[int, int], trained: TrainSetti
     return Objects(boxes[shown], labels[shown], torch.zeros(0, 4), "")
 
 
-def _look_up(path: Path | None, requested: str | None, trained_on: str) -> tuple[Annotated | None, str]:
-    """Return the image's annotations, or None and the reason. Raises UserError if the requested data set is missing."""
+def _look_up(path: Path | None, requested: str | None, trained_on: str) -> tuple[DetectionIndex | None, str]:
+    """Find the image's annotations by its absolute path in any split: an index of length 1, or None and the reason.
+
+    Raises UserError if the requested data set is missing.
+    """
     data = requested or trained_on
     if path is None or not data:
         return None, "no data set is known for this image"
     try:
-        annotated = find_annotated(open_source(data), path)
+        source = open_source(data)
+        for split in source.splits:
+            index = source.index(split, need_images=False)
+            positions = np.flatnonzero(index.paths == str(absolute(path)))
+            if len(positions):
+                return index.subset(positions[:1]), ""
     except UserError as error:
         if requested is not None:
             raise
         return None, f"the data set that the model was trained on cannot be read ({error.message})"
-    return annotated, f"{data} has no annotations of {path.name}"
+    return None, f"{data} has no annotations of {path.name}"
 
 
 def _run(model: Checkpoint, batch: Tensor, device_name: str) -> RawOutputs:

@@ -65,9 +65,7 @@ class Peaks(NamedTuple):
 
     probability: Tensor  # [h, w] highest probability of the matched object's class
     iou: Tensor  # [h, w] highest IoU of a decoded box with its matched object
-    classified_at: (
-        Tensor  # [G, 2] centre of the anchor with the highest probability; NaN if no anchor overlaps the object
-    )
+    classified_at: Tensor  # [G, 2] centre of the anchor with the highest probability; NaN if none overlaps the object
     localized_at: Tensor  # [G, 2] centre of the anchor with the highest IoU
     best_probability: Tensor  # [G]
     best_iou: Tensor  # [G]
@@ -80,12 +78,16 @@ class Explanation:
     path: Path | None
     image: NDArray[np.uint8]
     names: tuple[str, ...]
-    components: tuple[str, ...]
     settings: TrainSettings
     objects: Objects
     positives: Positives
     clusters: Clusters
     peaks: Peaks
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The components that the model was trained with."""
+        return self.settings.ablation
 
     @property
     def assignment(self) -> str:
@@ -128,22 +130,18 @@ def _object(explanation: Explanation, i: int) -> dict[str, Any]:
     positives, peaks = explanation.positives, explanation.peaks
     assigned = positives.gt == i
     recalled = int(positives.recalled[assigned].sum())
-    overlapped = not bool(peaks.classified_at[i].isnan().any())
     return {
         "name": explanation.names[int(explanation.objects.labels[i])],
         "box": _rounded(explanation.objects.boxes[i]),
         f"by_{explanation.assignment}": int(assigned.sum()) - recalled,
         "recalled": recalled,
-        "coefficient": round(float(positives.weight[assigned].mean()), 4) if assigned.any() else None,
+        "coefficient": _number(positives.weight[assigned].mean()),
         "best_classified": {
-            "at": _rounded(peaks.classified_at[i]) if overlapped else None,
-            "probability": round(float(peaks.best_probability[i]), 4),
+            "at": _rounded(peaks.classified_at[i]),
+            "probability": _number(peaks.best_probability[i]),
         },
-        "best_localized": {
-            "at": _rounded(peaks.localized_at[i]) if overlapped else None,
-            "iou": round(float(peaks.best_iou[i]), 4),
-        },
-        "distance": round(float(explanation.peak_distances()[i]), 4) if overlapped else None,
+        "best_localized": {"at": _rounded(peaks.localized_at[i]), "iou": _number(peaks.best_iou[i])},
+        "distance": _number(explanation.peak_distances()[i]),
     }
 
 
@@ -151,25 +149,30 @@ def _positive(positives: Positives, i: int) -> dict[str, Any]:
     return {
         "object": int(positives.gt[i]),
         "recalled": bool(positives.recalled[i]),
-        "coefficient": round(float(positives.weight[i]), 4),
+        "coefficient": _number(positives.weight[i]),
         "anchor": _rounded(positives.anchors[i]),
         "box": _rounded(positives.boxes[i]),
     }
 
 
 def _cluster(clusters: Clusters, names: tuple[str, ...], k: int, size: int) -> dict[str, Any]:
-    kept = {"standard": int(clusters.standard[k]), "cl_balanced": int(clusters.balanced[k])}
+    standard, balanced = (
+        {"score": _number(clusters.scores[i], 5), "box": _rounded(clusters.boxes[i])}
+        for i in (clusters.standard[k], clusters.balanced[k])
+    )
     return {
-        "name": names[int(clusters.labels[kept["standard"]])],
+        "name": names[int(clusters.labels[clusters.standard[k]])],
         "members": size,
         "center": _rounded(clusters.centers[k]),
-        **{
-            method: {"score": round(float(clusters.scores[i]), 5), "box": _rounded(clusters.boxes[i])}
-            for method, i in kept.items()
-        },
-        "differ": kept["standard"] != kept["cl_balanced"],
+        "standard": standard,
+        "cl_balanced": balanced,
+        "differ": bool(clusters.standard[k] != clusters.balanced[k]),
     }
 
 
-def _rounded(values: Tensor) -> list[float]:
-    return [round(value, 2) for value in values.tolist()]
+def _number(value: Tensor, digits: int = 4) -> float | None:
+    return None if value.isnan() else round(float(value), digits)
+
+
+def _rounded(values: Tensor) -> list[float] | None:
+    return None if values.isnan().any() else [round(value, 2) for value in values.tolist()]

@@ -37,28 +37,26 @@ def explain(
 ) -> Explanation:
     """Explain one image from its raw outputs and its objects.
 
-    `size` is the height and width of the network's input without padding, in whose pixels the objects are given.
-    `settings` are those of training. Every component that the assignment admits is shown, on or off. `image` is the
-    original, of any size.
+    `size` is the height and width of the network's input without padding, in whose pixels the objects are given. All
+    boxes and points are scaled to pixels of `image`, the original of any size. `settings` are those of training. Every
+    component that the assignment admits is shown, on or off.
     """
     all_on = settings.model_copy(update={"ablation": settings.possible})
     detected = candidates(raw, torch.tensor([size]), settings.conf)[0]
-    parts = (
-        find_positives(raw, objects, build_criterion(all_on)),
-        find_clusters(detected, settings.iou, localization=settings.localization, cl_norm=settings.cl_norm),
-        find_peaks(raw, size, objects),
-    )
-    objects, positives, clusters, peaks = _to_original(objects, *parts, size, image.shape[:2])
+    positives = find_positives(raw, objects, build_criterion(all_on))
+    clusters = find_clusters(detected, settings.iou, localization=settings.localization, cl_norm=settings.cl_norm)
+    peaks = find_peaks(raw, size, objects)
+    ratio = torch.tensor([image.shape[1] / size[1], image.shape[0] / size[0]])  # x, y
+    scale = ratio.repeat(2)
     return Explanation(
         path=path,
         image=image,
         names=names,
-        components=settings.ablation,
         settings=settings,
-        objects=objects,
-        positives=positives,
-        clusters=clusters,
-        peaks=peaks,
+        objects=objects._replace(boxes=objects.boxes * scale, ignored=objects.ignored * scale),
+        positives=positives._replace(anchors=positives.anchors * scale, boxes=positives.boxes * scale),
+        clusters=clusters._replace(boxes=clusters.boxes * scale, centers=clusters.centers * ratio),
+        peaks=peaks._replace(classified_at=peaks.classified_at * ratio, localized_at=peaks.localized_at * ratio),
     )
 
 
@@ -139,25 +137,3 @@ def _best_anchors(values: Tensor, object_index: Tensor, anchors: Tensor, count: 
             best[i], k = values[matched].max(0)
             positions[i] = centers(anchors[matched[k]])
     return positions, best
-
-
-def _to_original(
-    objects: Objects,
-    positives: Positives,
-    clusters: Clusters,
-    peaks: Peaks,
-    size: tuple[int, int],
-    original: tuple[int, ...],
-) -> tuple[Objects, Positives, Clusters, Peaks]:
-    """Scale all boxes and points from an input of `size` to an image of size `original` (both height, width)."""
-    ratio = torch.tensor([original[1] / size[1], original[0] / size[0]])
-
-    def scaled(boxes: Tensor) -> Tensor:
-        return boxes * ratio.repeat(2)
-
-    return (
-        objects._replace(boxes=scaled(objects.boxes), ignored=scaled(objects.ignored)),
-        positives._replace(anchors=scaled(positives.anchors), boxes=scaled(positives.boxes)),
-        clusters._replace(boxes=scaled(clusters.boxes), centers=clusters.centers * ratio),
-        peaks._replace(classified_at=peaks.classified_at * ratio, localized_at=peaks.localized_at * ratio),
-    )

@@ -45,68 +45,53 @@ class Plan:
 
 
 class Exported(nn.Module):
-    """The network of a file without NMS: images to boxes and class probabilities of all anchors."""
+    """The network of a file: images to boxes and class probabilities of all anchors, or to the candidates of NMS."""
 
-    def __init__(self, network: RetinaNet) -> None:
+    def __init__(self, network: RetinaNet, *, with_nms: bool = False) -> None:
         super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict boxes [N, A, 4] in pixels and scores [N, A, C] of RGB images [N, 3, H, W], 0 to 255."""
-        raw = self.network(images).scored()
-        return raw.boxes(), raw.logits.sigmoid()
-
-
-class ExportedCandidates(nn.Module):
-    """The network of a file with NMS, up to the candidates that enter NMS."""
-
-    def __init__(self, network: RetinaNet) -> None:
-        super().__init__()
-        self.network = network
+        self.network, self.with_nms = network, with_nms
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Predict candidate boxes [M, 4], scores [M], labels [M] and the raw outputs of an RGB image [1, 3, H, W]."""
+        """Predict from RGB images [N, 3, H, W], 0 to 255: boxes [N, A, 4] in pixels and scores [N, A, C].
+
+        With NMS, from one image: candidate boxes [M, 4], scores [M], labels [M] and the raw outputs.
+        """
         raw = self.network(images).scored()
+        if not self.with_nms:
+            return raw.boxes(), raw.logits.sigmoid()
         boxes, scores, labels = best_of_levels(raw)
         clipped = clip_boxes(boxes[0], (images.shape[2], images.shape[3]))
         return clipped, scores[0], labels[0], raw.logits, raw.deltas
 
 
 def write_onnx(plan: Plan, path: Path) -> None:
-    """Write an ONNX file with the plan's metadata."""
+    """Write an ONNX file with the plan's metadata, without torch's log messages and warnings."""
     import onnx
 
-    if plan.nms is None:
-        batch = {"images": {0: torch.export.Dim("images", min=1, max=256)}}
-        _trace(Exported(plan.network), torch.zeros(2, 3, *plan.size), ["boxes", "scores"], batch, path)
-        proto = onnx.load(str(path))
-    else:
-        from cledet.export.onnx_nms import append_nms
-
-        module = ExportedCandidates(plan.network)
-        _trace(module, torch.zeros(1, 3, *plan.size), [*CANDIDATES, *RAW], None, path)
-        proto = append_nms(onnx.load(str(path)), plan.nms, CANDIDATES)
-    onnx.helper.set_model_props(proto, plan.metadata)
-    onnx.save(proto, str(path))
-
-
-def _trace(module: nn.Module, images: Tensor, outputs: list[str], dynamic: Any, path: Path) -> None:
-    """Trace a module on images and write it as ONNX, without log messages and warnings."""
+    with_nms = plan.nms is not None
+    module = Exported(plan.network, with_nms=with_nms).eval()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module.eval(),
-            (images,),
+            module,
+            (torch.zeros(1 if with_nms else 2, 3, *plan.size),),
             str(path),
             input_names=["images"],
-            output_names=outputs,
-            dynamic_shapes=dynamic,
+            output_names=[*CANDIDATES, *RAW] if with_nms else ["boxes", "scores"],
+            dynamic_shapes=None if with_nms else {"images": {0: torch.export.Dim("images", min=1, max=256)}},
             opset_version=DEFORMABLE_OPSET if is_deformable(module) else OPSET,
             dynamo=True,
             external_data=False,
             verbose=False,
         )
+    proto = onnx.load(str(path))
+    if plan.nms is not None:
+        from cledet.export.onnx_nms import append_nms
+
+        proto = append_nms(proto, plan.nms, CANDIDATES)
+    onnx.helper.set_model_props(proto, plan.metadata)
+    onnx.save(proto, str(path))
 
 
 def write_suppression(options: NMSOptions, path: Path) -> None:

@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cledet.config.base import ExportSettings, SuppressionSettings, long_side
 from cledet.console import say, warn
 from cledet.errors import UserError
 from cledet.evaluation.evaluator import nms_options
-from cledet.export.backends import FORMATS, Open, Plan, write_suppression
-from cledet.export.parity import Parity, compare_detections, compare_nms, compare_raw, dataset_images, synthetic_images
-from cledet.io.atomic import write_file, write_whole
+from cledet.evaluation.tune.search import PARAMETERS
+from cledet.export.backends import FORMATS, Plan
+from cledet.export.parity import Parity, check_parity
+from cledet.io.atomic import write_whole
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.models.nms import NMSOptions
-from cledet.models.safetensors import FACTS, as_bytes, pack
+from cledet.models.safetensors import digest, pack
 
 NewFolder = Callable[[], AbstractContextManager[Path]]
 """Makes a folder that is removed if filling it fails."""
 MAX_BOX_ERROR, MAX_SCORE_ERROR = 0.5, 1e-3
 """Largest allowed differences of a runtime's boxes (pixels) and scores from PyTorch's."""
-NMS_SETTINGS = ("conf", "iou", "max_det", "localization", "cl_norm", "cl_score")
-"""NMS settings that are recorded in the file's metadata if the method uses them."""
+NMS_SETTINGS = {"conf", "iou", "max_det", "localization", "cl_norm", "cl_score"}
 
 
 @dataclass(frozen=True)
@@ -65,16 +62,22 @@ def export(model: Checkpoint, folder: NewFolder, settings: ExportSettings) -> Ex
     short = settings.imgsz or model.imgsz
     height, width = (-(-side // 32) * 32 for side in (short, long_side(short)))
     plan = Plan(model.network(), (height, width), options, file_metadata(model, (height, width), options))
-    with _temporary_folder() as temporary:
-        path = temporary / f"model{suffixes[0]}"
-        try:
+    try:  # among temporary files, so that a kill leaves nothing beside the user's
+        with tempfile.TemporaryDirectory(prefix="cledet-", ignore_cleanup_errors=True) as temporary:
+            path = Path(temporary) / f"model{suffixes[0]}"
             write(plan, path)
-        except torch.onnx.errors.OnnxExporterError as error:
-            reason = f"torch {torch.__version__} cannot write this network as ONNX with the onnxscript installed"
-            raise UserError(f"{reason}: {str(error).strip().splitlines()[-1]}", "try a newer torch") from None
-        parity = check_parity(plan, model, short, open_file, path)
-        report_parity(parity, settings.format, options)
-        target = _copy([path.with_suffix(suffix) for suffix in suffixes], folder)
+            parity = check_parity(plan, model, short, open_file, path)
+            content = {f"model{suffix}": path.with_suffix(suffix).read_bytes() for suffix in suffixes}
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = f"torch {torch.__version__} cannot write this network as ONNX with the onnxscript installed"
+        raise UserError(f"{reason}: {str(error).strip().splitlines()[-1]}", "try a newer torch") from None
+    except OSError as error:
+        reason = f"the temporary file could not be written: {error.strerror or error}"
+        raise UserError(reason, "free some space, or set TMPDIR to another folder") from None
+    report_parity(parity, settings.format, options)
+    with folder() as target:
+        for name, data in content.items():
+            write_whole(target / name, data)
     return Export(
         path=target / path.name,
         inputs=(1 if options else -1, 3, height, width),
@@ -90,40 +93,24 @@ def export_weights(model: Checkpoint, folder: NewFolder, settings: ExportSetting
 
     Raises UserError for flags that have no effect on weights.
     """
-    _refuse_flags(
-        settings,
-        {*SuppressionSettings.model_fields, "imgsz"} - {"project", "name"},
-        "--format safetensors, which holds weights alone",
-    )
-    with _temporary_folder() as temporary:
-        path = temporary / "model.safetensors"
+    unused = {*SuppressionSettings.model_fields, "imgsz"} - {"project", "name"}
+    _refuse_flags(settings, unused, "--format safetensors, which holds weights alone")
+    with folder() as target:
+        path = target / "model.safetensors"
         write_whole(path, pack(model.content()))
-        if not same_weights(model, load_checkpoint(path)):
+        read = load_checkpoint(path)
+        same = (read.classes, read.architecture) == (model.classes, model.architecture)
+        if not same or digest(read.model, {}) != digest(model.model, {}):
             raise UserError("the weights read back from safetensors differ from the model")
-        path = _copy([path], folder) / path.name
     say(f"all {len(model.model)} tensors read back from safetensors are identical")
     return Export(path, (), 0.0, 0.0)
-
-
-def same_weights(model: Checkpoint, other: Checkpoint) -> bool:
-    """Check that two models are identical: classes, architecture, and all tensors bit by bit."""
-    compared = [key for key in FACTS if key not in ("versions", "written")]
-    return (
-        all(getattr(model, key) == getattr(other, key) for key in compared)
-        and model.model.keys() == other.model.keys()
-        and all(_same_bits(tensor, other.model[name]) for name, tensor in model.model.items())
-    )
-
-
-def _same_bits(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(as_bytes(a), as_bytes(b))
 
 
 def _nms_options(model: Checkpoint, settings: ExportSettings) -> NMSOptions | None:
     """Return the options of NMS inside the file, None without NMS. Raises UserError for a flag without effect."""
     method = settings.nms_for(model.components)
     hint = "choose a method, for example --nms auto" if method == "none" else "leave it out"
-    _refuse_flags(settings, unused_settings(method), f"--nms {method}", hint)
+    _refuse_flags(settings, NMS_SETTINGS - {*used_settings(method)}, f"--nms {method}", hint)
     return None if method == "none" else nms_options(settings, model.components)
 
 
@@ -134,12 +121,9 @@ def _refuse_flags(settings: ExportSettings, unused: set[str], reason: str, hint:
         raise UserError(f"--{flags[0].replace('_', '-')} does nothing with {reason}", hint)
 
 
-def unused_settings(method: str) -> set[str]:
-    """Return the settings that an NMS method, or a file without NMS, does not use."""
-    unused = {"localization", "cl_norm", "cl_score"} if method != "cl-balanced" else set()
-    if method == "none":
-        unused |= {"conf", "max_det"}
-    return unused | {"iou"} if method in ("none", "soft", "soft-vote") else unused
+def used_settings(method: str) -> tuple[str, ...]:
+    """Return the settings that an NMS method uses; none for a file without NMS."""
+    return () if method == "none" else ("conf", "max_det", *PARAMETERS[method])
 
 
 def require_packages(packages: tuple[str, ...]) -> None:
@@ -147,18 +131,6 @@ def require_packages(packages: tuple[str, ...]) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"export needs {', '.join(missing)}", f"pip install 'cledet[{packages[-1]}]'")
-
-
-def check_parity(plan: Plan, model: Checkpoint, short: int, open_file: Open, path: Path) -> Parity:
-    """Compare the file with PyTorch: raw outputs, and with NMS also detections, and NMS alone on random boxes."""
-    if plan.nms is None:
-        return compare_raw(plan.network, open_file, path, plan.size)
-    noise = synthetic_images(plan.size)[1:2]  # no grey image, whose scores are all equal
-    images = [noise, *dataset_images(model, short, plan.size)]
-    parity = compare_detections(plan.network, open_file, path, images, plan.nms)
-    nms_path = path.with_name("nms.onnx")
-    write_suppression(plan.nms, nms_path)
-    return parity.merge(compare_nms(open_file, nms_path, plan.size, len(model.classes), plan.nms))
 
 
 def report_parity(parity: Parity, format: str, options: NMSOptions | None) -> None:
@@ -189,28 +161,5 @@ def file_metadata(model: Checkpoint, size: tuple[int, int], options: NMSOptions 
     if options is None:
         return metadata
     metadata["outputs"] = "boxes [K, 4] x1 y1 x2 y2 in input pixels, scores [K], labels [K] from 0; best first"
-    used = {key: str(getattr(options, key)) for key in NMS_SETTINGS if key not in unused_settings(options.method)}
+    used = {key: str(getattr(options, key)) for key in used_settings(options.method)}
     return metadata | {"nms": options.method} | used
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    """Make a folder among the system's temporary ones, so that a kill leaves nothing beside the user's files.
-
-    Raises UserError if a file in it cannot be written.
-    """
-    try:
-        with tempfile.TemporaryDirectory(prefix="cledet-", ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
-    except OSError as error:
-        reason = f"the temporary file could not be written: {error.strerror or error}"
-        raise UserError(reason, "free some space, or set TMPDIR to another folder") from None
-
-
-def _copy(files: Sequence[Path], folder: NewFolder) -> Path:
-    """Copy all files into a new folder, or none, and return the folder."""
-    with folder() as target:
-        for file in files:
-            with file.open("rb") as content:
-                write_file(target / file.name, partial(shutil.copyfileobj, content))
-    return target

@@ -12,6 +12,7 @@ The functions are compiled by onnxscript; outer variables become constants of th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -138,69 +139,57 @@ def weighted_mean(boxes, weights, pick):
     return op.Add(one, op.Div(shift, op.ReduceSum(weights, keepdims=1)))
 
 
-def greedy(options: NMSOptions) -> Step:
-    """Build the step that removes boxes by IoU ("standard") or DIoU ("diou") with the pick."""
-    overlap, bound = OVERLAP[options.method], bound_of(options)
-
-    @script()
-    def step(boxes, scores, labels, remaining, pick):
-        removed = op.Greater(overlap(boxes, labels, pick), bound)
-        return pick, op.Gather(remaining, pick), op.Gather(boxes, pick), op.Where(removed, -1.0, remaining)
-
-    return step
+@script()
+def removed(remaining, iou, near):
+    """Remove the boxes that are near the pick."""
+    return op.Where(near, -1.0, remaining)
 
 
-def weighted(options: NMSOptions) -> Step:
-    """Build the step that moves the pick to the mean of itself and the removed boxes, weighted by score."""
-    bound = bound_of(options)
-
-    @script()
-    def step(boxes, scores, labels, remaining, pick):
-        removed = op.Greater(ious(boxes, labels, pick), bound)
-        others = op.Where(op.And(removed, op.Greater(remaining, 0.0)), scores, 0.0)
-        mean = weighted_mean(boxes, op.ScatterElements(others, pick, op.Gather(scores, pick)), pick)
-        return pick, op.Gather(remaining, pick), mean, op.Where(removed, -1.0, remaining)
-
-    return step
+@script()
+def gaussian(remaining, iou, near):
+    """Decay scores by a Gaussian of the IoU."""
+    own = op.Max(iou, 0.0)
+    return op.Mul(remaining, op.Exp(op.Div(op.Neg(op.Mul(own, own)), SIGMA)))
 
 
-def soft(options: NMSOptions) -> Step:
-    """Build the step that decays scores by a Gaussian of the IoU with the pick."""
-
-    @script()
-    def step(boxes, scores, labels, remaining, pick):
-        iou = op.Max(ious(boxes, labels, pick), 0.0)
-        decay = op.Exp(op.Div(op.Neg(op.Mul(iou, iou)), SIGMA))
-        return pick, op.Gather(remaining, pick), op.Gather(boxes, pick), op.Mul(remaining, decay)
-
-    return step
+@script()
+def linear(remaining, iou, near):
+    """Decay the scores of the boxes that are near the pick by 1 - IoU."""
+    return op.Mul(remaining, op.Where(near, op.Sub(1.0, iou), 1.0))
 
 
-def soft_vote(options: NMSOptions) -> Step:
-    """Build the step that decays scores by 1 - IoU and moves the pick to the mean of overlapping boxes.
+@script()
+def unmoved(boxes, scores, remaining, iou, near, pick):
+    """Return the box [1, 4] of the pick."""
+    return op.Gather(boxes, pick)
 
-    The mean is weighted by the scores before any decay.
+
+@script()
+def cluster_mean(boxes, scores, remaining, iou, near, pick):
+    """Compute the mean [1, 4] of the pick and the remaining boxes near it, weighted by score."""
+    others = op.Where(op.And(near, op.Greater(remaining, 0.0)), scores, 0.0)
+    return weighted_mean(boxes, op.ScatterElements(others, pick, op.Gather(scores, pick)), pick)
+
+
+@script()
+def vote(boxes, scores, remaining, iou, near, pick):
+    """Compute the mean [1, 4] of the boxes whose IoU exceeds VOTERS_IOU, weighted by the scores before any decay."""
+    return weighted_mean(boxes, op.Where(op.Greater(iou, VOTERS_IOU), scores, 0.0), pick)
+
+
+def greedy(overlap: Any, options: NMSOptions, *, decay: Any = removed, move: Any = unmoved) -> Step:
+    """Build the step that keeps the pick, moved by `move`, and updates the scores by `decay`.
+
+    Boxes are near the pick if their `overlap` with it exceeds the threshold of the method.
     """
+    bound = {"soft-linear": options.iou, "soft-vote": DECAY_IOU}.get(options.method, bound_of(options))
 
     @script()
     def step(boxes, scores, labels, remaining, pick):
-        iou = ious(boxes, labels, pick)
-        decay = op.Where(op.Greater(iou, DECAY_IOU), op.Sub(1.0, iou), 1.0)
-        mean = weighted_mean(boxes, op.Where(op.Greater(iou, VOTERS_IOU), scores, 0.0), pick)
-        return pick, op.Gather(remaining, pick), mean, op.Mul(remaining, decay)
-
-    return step
-
-
-def soft_linear(options: NMSOptions) -> Step:
-    """Build the step that decays scores by 1 - IoU for boxes whose IoU with the pick exceeds the threshold."""
-    bound = options.iou
-
-    @script()
-    def step(boxes, scores, labels, remaining, pick):
-        iou = ious(boxes, labels, pick)
-        decay = op.Where(op.Greater(iou, bound), op.Sub(1.0, iou), 1.0)
-        return pick, op.Gather(remaining, pick), op.Gather(boxes, pick), op.Mul(remaining, decay)
+        iou = overlap(boxes, labels, pick)
+        near = op.Greater(iou, bound)
+        box = move(boxes, scores, remaining, iou, near, pick)
+        return pick, op.Gather(remaining, pick), box, decay(remaining, iou, near)
 
     return step
 
@@ -213,9 +202,9 @@ def cl_balanced(options: NMSOptions) -> Step:
 
     @script()
     def step(boxes, scores, labels, remaining, pick):
-        removed = op.Greater(ious(boxes, labels, pick), bound)
+        near = op.Greater(ious(boxes, labels, pick), bound)
         index = op.Range(0, op.Squeeze(op.Shape(scores)), 1)
-        member = op.Or(op.And(removed, op.Greater(remaining, 0.0)), op.Equal(index, pick))
+        member = op.Or(op.And(near, op.Greater(remaining, 0.0)), op.Equal(index, pick))
         box = op.Cast(op.Compress(boxes, member, axis=0), to=11)
         score = op.Cast(op.Compress(scores, member, axis=0), to=11)
         weight = op.Exp(op.Sub(score, op.ReduceMax(score)))
@@ -226,7 +215,7 @@ def cl_balanced(options: NMSOptions) -> Step:
         value = op.Cast(op.Add(score, op.Add(op.Mul(relative, slope), constant)), to=1)
         chosen = op.Gather(op.Compress(index, member, axis=0), op.ArgMax(value, axis=0))
         kept_score = op.Where(own, op.Gather(scores, chosen), op.Gather(scores, pick))
-        return chosen, kept_score, op.Gather(boxes, chosen), op.Where(removed, -1.0, remaining)
+        return chosen, kept_score, op.Gather(boxes, chosen), op.Where(near, -1.0, remaining)
 
     return step
 
@@ -251,16 +240,15 @@ def bound_of(options: NMSOptions) -> float:
     return float(bound if float(bound) <= options.iou else np.nextafter(bound, np.float32(-1)))
 
 
-OVERLAP = {"standard": ious, "diou": dious}
 CL_NORM = {"max": farthest, "diagonal": enclosing_diagonal}
 LOCALIZATION = {"proximity": (1.0, -1.0), "as-printed": (0.0, 1.0)}
 """Constant and slope of Eq. 9's localization score, constant + slope x relative distance."""
 STEPS: dict[str, Callable[[NMSOptions], Step]] = {
-    "standard": greedy,
-    "soft": soft,
-    "soft-linear": soft_linear,
-    "soft-vote": soft_vote,
-    "diou": greedy,
-    "weighted": weighted,
+    "standard": partial(greedy, ious),
+    "soft": partial(greedy, ious, decay=gaussian),
+    "soft-linear": partial(greedy, ious, decay=linear),
+    "soft-vote": partial(greedy, ious, decay=linear, move=vote),
+    "diou": partial(greedy, dious),
+    "weighted": partial(greedy, ious, move=cluster_mean),
     "cl-balanced": cl_balanced,
 }

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from cledet.data.dataset import PADDING, preprocess
 from cledet.data.images import read_image
 from cledet.data.open import open_source
 from cledet.errors import UserError
-from cledet.export.backends import CANDIDATES, RAW, Open
+from cledet.export.backends import CANDIDATES, RAW, Open, Plan, write_suppression
 from cledet.models.checkpoint import Checkpoint
 from cledet.models.network import RawOutputs, RetinaNet
 from cledet.models.nms import NMSOptions
@@ -30,8 +29,7 @@ BOX_TOLERANCE, SCORE_TOLERANCE = 0.01, 1e-5
 """Largest differences, in pixels and in score, of detections that match."""
 
 
-@dataclass(frozen=True)
-class Parity:
+class Parity(NamedTuple):
     """Largest differences from PyTorch's outputs, and the number of images and detections compared."""
 
     max_box_error: float  # pixels
@@ -41,35 +39,40 @@ class Parity:
     random_detections: int = 0  # detections among random boxes
     unmatched: int = 0  # detections of only one of the two
 
-    def merge(self, other: Parity) -> Parity:
-        """Return the larger errors and the summed counts."""
-        box = max(self.max_box_error, other.max_box_error)
-        score = max(self.max_score_error, other.max_score_error)
-        counts = ("images", "detections", "random_detections", "unmatched")
-        return Parity(box, score, **{name: getattr(self, name) + getattr(other, name) for name in counts})
-
 
 @torch.inference_mode()
-def compare_raw(network: RetinaNet, open_file: Open, path: Path, size: tuple[int, int]) -> Parity:
-    """Compare the boxes and scores of every anchor, on images of one size."""
-    images = synthetic_images(size)
-    boxes, scores = open_file(path, ("boxes", "scores"))(images)
-    raw = network(torch.from_numpy(images)).scored()
-    errors = raw_errors(raw, torch.from_numpy(boxes), torch.from_numpy(scores))
-    return Parity(*errors, images=len(images))
+def check_parity(plan: Plan, model: Checkpoint, short: int, open_file: Open, path: Path) -> Parity:
+    """Compare the file with PyTorch: raw outputs, and with NMS also detections, and NMS alone on random boxes."""
+    noise = synthetic_images(plan.size)
+    if plan.nms is None:
+        boxes, scores = (torch.from_numpy(part) for part in open_file(path, ("boxes", "scores"))(noise))
+        raw = plan.network(torch.from_numpy(noise)).scored()
+        return Parity(*raw_errors(raw, boxes, scores), images=len(noise))
+    images = [noise[1:2], *dataset_images(model, short, plan.size)]  # no grey image, whose scores are all equal
+    nms_path = path.with_name("nms.onnx")
+    write_suppression(plan.nms, nms_path)
+    errors, pairs = compare_images(plan.network, open_file, path, images, plan.nms)
+    alone, random = open_file(nms_path, Detected._fields), []
+    for seed in range(3):
+        candidates = random_candidates(seed, plan.size, len(model.classes))
+        random.append((as_detected(alone(*(part.numpy() for part in candidates))), _suppress(plan.nms, candidates)))
+    unmatched, *differences = match_detections([*pairs, *random])
+    box_error, score_error = (max(values) for values in zip(*errors, differences))
+    detections, random_detections = (sum(len(expected.scores) for _, expected in part) for part in (pairs, random))
+    return Parity(box_error, score_error, len(images), detections, random_detections, unmatched)
 
 
-@torch.inference_mode()
-def compare_detections(
+def compare_images(
     network: RetinaNet, open_file: Open, path: Path, images: Sequence[Pixels], options: NMSOptions
-) -> Parity:
+) -> tuple[list[tuple[float, float]], list[tuple[Detected, Detected]]]:
     """Compare the raw outputs, the candidates and the detections of a file with NMS, on images [1, 3, H, W].
 
-    Each stage of PyTorch gets the file's output of the stage before. So rounding errors cannot move a box across a
+    Returns the errors of the first two, in pixels and in score, and the detections of the file beside PyTorch's. Each
+    stage of PyTorch gets the file's output of the stage before. So rounding errors cannot move a box across a
     threshold.
     """
     final, inner = open_file(path, Detected._fields), open_file(path, (*RAW, *CANDIDATES))
-    errors, pairs = [(0.0, 0.0)], []
+    errors, pairs = [], []
     for image in images:
         raw, size = network(torch.from_numpy(image)).scored(), (image.shape[2], image.shape[3])
         logits, deltas, *rest = (torch.from_numpy(np.array(value)) for value in inner(image))
@@ -78,21 +81,7 @@ def compare_detections(
         errors.append(raw_errors(raw, exported.boxes(), logits.sigmoid()))
         errors.append(candidate_errors(exported, size, candidates))
         pairs.append((as_detected(final(image)), _suppress(options, candidates)))
-    unmatched, *differences = match_detections(pairs)
-    box_error, score_error = (max(values) for values in zip(*errors, differences))
-    count = sum(len(expected.scores) for _, expected in pairs)
-    return Parity(box_error, score_error, images=len(images), detections=count, unmatched=unmatched)
-
-
-def compare_nms(open_file: Open, path: Path, size: tuple[int, int], classes: int, options: NMSOptions) -> Parity:
-    """Compare the detections of a file with NMS alone, on random clusters of boxes."""
-    run, pairs = open_file(path, Detected._fields), []
-    for seed in range(3):
-        candidates = random_candidates(seed, size, classes)
-        pairs.append((as_detected(run(*(part.numpy() for part in candidates))), _suppress(options, candidates)))
-    unmatched, box_error, score_error = match_detections(pairs)
-    count = sum(len(expected.scores) for _, expected in pairs)
-    return Parity(box_error, score_error, images=0, random_detections=count, unmatched=unmatched)
+    return errors, pairs
 
 
 def raw_errors(raw: RawOutputs, boxes: Tensor, scores: Tensor) -> tuple[float, float]:

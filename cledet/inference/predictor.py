@@ -20,7 +20,7 @@ from cledet.errors import UserError, nearest
 from cledet.inference.frame import Frame
 from cledet.inference.results import Results
 from cledet.inference.views import View, ViewOptions, unite
-from cledet.models.network import RetinaNet
+from cledet.models.network import RawOutputs, RetinaNet
 from cledet.models.nms import NMSOptions
 from cledet.models.postprocess import Detected, candidates, suppress_candidates
 
@@ -148,14 +148,23 @@ class Predictor:
         with within_memory(self.device, "lower --imgsz or --batch"):
             with autocast(self.device, self.dtype):
                 raw = self.network(images.to(self.device))
-            found = candidates(raw, sizes, 0)
-        for one, detected in zip(inputs, found):
-            one.job.found[one.view] = Found(*over_threshold(detected, self._thresholds), one.scale)
+            found = candidates(raw, sizes, self._thresholds)
+            highest = self._highest_scores(raw)
+        for one, detected, score in zip(inputs, found, highest):
+            one.job.found[one.view] = Found(detected, score, one.scale)
 
     @cached_property
     def _thresholds(self) -> Tensor:
         own = self.post.class_confs or (self.post.conf,) * len(self.names)
-        return class_thresholds(own, self.classes, self.device)
+        return class_thresholds(own, self.classes)
+
+    def _highest_scores(self, raw: RawOutputs) -> list[float]:
+        """Return the highest score per image of the classes to detect, before any threshold."""
+        best = raw.scored().logits.amax(1)  # [N, C]
+        if self.classes:
+            best = best[:, torch.tensor(self.classes, device=best.device)]
+        scores: list[float] = best.amax(1).float().sigmoid().tolist()
+        return scores
 
     def _results(self, job: Job) -> Results:
         """Apply NMS to the candidates of all views."""
@@ -185,10 +194,10 @@ def labels_of(classes: Sequence[str], names: tuple[str, ...]) -> tuple[int, ...]
     return tuple(label for label, name in enumerate(names) if name in classes)
 
 
-def class_thresholds(conf: Sequence[float], classes: Sequence[int], device: torch.device) -> Tensor:
+def class_thresholds(conf: Sequence[float], classes: Sequence[int]) -> Tensor:
     """Return the confidence threshold of each class [C], infinite if it is not among `classes`; empty: all are."""
     values = [value if not classes or label in classes else torch.inf for label, value in enumerate(conf)]
-    return torch.tensor(values, dtype=torch.float32, device=device)
+    return torch.tensor(values, dtype=torch.float32, device="cpu")
 
 
 def over_threshold(found: Detected, thresholds: Tensor) -> tuple[Detected, float | None]:
@@ -222,12 +231,3 @@ def _scaled(found: Detected, x: float, y: float) -> Detected:
     """Multiply the boxes by factors in x and y."""
     x1, y1, x2, y2 = found.boxes.unbind(1)
     return found._replace(boxes=torch.stack([x1 * x, y1 * y, x2 * x, y2 * y], 1))
-
-
-def picture_path(folder: Path, source: Path, taken: set[str]) -> Path:
-    """Return a path for the picture of `source` by its file name, numbered if the name is taken already."""
-    name, number = f"{source.stem}.jpg", 2
-    while name in taken:
-        name, number = f"{source.stem}-{number}.jpg", number + 1
-    taken.add(name)
-    return folder / name

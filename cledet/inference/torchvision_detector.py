@@ -79,11 +79,6 @@ class TorchvisionDetector:
         """The class name of each label; label 0 is the background."""
         return tuple(get_model_weights(self.name).DEFAULT.meta["categories"])
 
-    def unsupported(self, action: str) -> UserError:
-        """Return the error for an action that only cledet's models support."""
-        hint = "use val or predict; train a model of the same kind with --head fcos or retinanet"
-        return UserError(f"torchvision:{self.name} is used as published and cannot {action}", hint)
-
     def prepare(self, settings: ValSettings | PredictSettings, with_nms: bool = True) -> PreparedDetector:
         """Give the network the thresholds of the settings; without its own NMS, it returns all candidates.
 
@@ -144,7 +139,7 @@ class TorchvisionPredictor:
         self.own_nms = settings.nms == "auto" and not merges
         self.post = nms_options(settings, ())
         self.names = detector.names
-        self.thresholds = class_thresholds((self.post.conf,) * len(self.names), classes, torch.device("cpu"))
+        self.thresholds = class_thresholds((self.post.conf,) * len(self.names), classes)
         self.prepared = detector.prepare(settings, with_nms=self.own_nms)
 
     @property
@@ -219,11 +214,12 @@ def thresholds(default: Thresholds, settings: ValSettings | PredictSettings) -> 
     If an NMS method of cledet is chosen, torchvision's suppresses nothing.
     """
     explicit = {key for key, origin in settings.origins.items() if origin != "default"}
+    least = float(settings.conf)  # that of predict is resolved
     if settings.nms != "auto":
-        return Thresholds(settings.conf, OFF, sys.maxsize)
+        return Thresholds(least, OFF, sys.maxsize)
     conf = "conf" in explicit or isinstance(settings, PredictSettings)
     return Thresholds(
-        settings.conf if conf else default.score_thresh,
+        least if conf else default.score_thresh,
         settings.iou if "iou" in explicit else default.nms_thresh,
         settings.max_det if "max_det" in explicit else default.detections_per_img,
     )

@@ -33,9 +33,9 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], *, keep: bool = 
     """Write a temporary file beside `path`, sync it and rename it; with `keep` the old file becomes `previous(path)`.
 
     Without `sync`, for thousands of files, a crash of the machine (not of the process) may lose the new file. Raises
-    UserError on failure, with the old files unchanged and the temporary one deleted.
+    UserError on failure, with the old file unchanged and the temporary one deleted.
     """
-    part, aside = _part(path), _part(previous(path))
+    part = _part(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)  # left by a killed process
@@ -45,9 +45,8 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], *, keep: bool = 
             if sync:
                 os.fsync(file.fileno())
         if keep and path.is_file():
-            _exchange(part, path, aside)
-        else:
-            os.replace(part, path)
+            _keep(path)
+        os.replace(part, path)
         if sync:
             _sync_folder(path.parent)
     except OSError as error:
@@ -55,7 +54,6 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], *, keep: bool = 
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-            aside.unlink(missing_ok=True)
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -72,21 +70,13 @@ def write_whole(path: Path, content: str | bytes, *, sync: bool = True) -> None:
     write_file(path, lambda file: file.write(data), sync=sync)
 
 
-def _exchange(part: Path, path: Path, aside: Path) -> None:
-    """Move the new file `part` to `path`, and the old one to `previous(path)`.
-
-    At any time `path` is the old or the new file, and the previous file is replaced last. Without hard links, as on
-    FAT, only the previous file exists for a moment.
-    """
+def _keep(path: Path) -> None:
+    """Make a file its own previous one; without hard links, as on FAT, only that exists until the new one is there."""
     try:
-        aside.unlink(missing_ok=True)
-        os.link(path, aside)
+        previous(path).unlink(missing_ok=True)
+        os.link(path, previous(path))
     except OSError:
         os.replace(path, previous(path))
-        os.replace(part, path)
-    else:
-        os.replace(part, path)
-        os.replace(aside, previous(path))
 
 
 def _sync_folder(folder: Path) -> None:

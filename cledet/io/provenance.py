@@ -37,8 +37,6 @@ def commit_of(folder: Path) -> str | None:
 
     The files must be tracked: a virtual environment inside a checkout has no commit.
     """
-    if not any((place / ".git").exists() for place in (folder, *folder.parents)):
-        return None
     if not _git(folder, "ls-files", "--error-unmatch", "."):
         return None
     commit, changes = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain", "-uno", ".")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from cledet.config.types import Subsets, ablation_name, check_name, parse_ablation
+from cledet.console import say
 from cledet.errors import UserError
 from cledet.safe_yaml import read_yaml
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from cledet.config.train import GridSettings
 
 S = TypeVar("S", "ValSettings", "GridSettings")
+STATUS = "status"
+"""File in a training run's folder: unfinished, finished, diverged or failed."""
+FAILED = ("diverged", "failed")
 
 
 def new_run(project: Path, command: str, name: str) -> Path:
@@ -30,17 +34,17 @@ def new_run(project: Path, command: str, name: str) -> Path:
         check_name(name)
     except ValueError as error:
         raise UserError(f"a run cannot be called {name!r}: {error}", "choose another --name") from None
-    for number in range(1, 100_000):
-        folder = project / command / (name if number == 1 else f"{name}-{number}")
+    folder, number = project / command / name, 1
+    while True:
         try:
             folder.mkdir(parents=True)
+            return folder
         except FileExistsError:
-            continue
+            number += 1
+            folder = folder.with_name(f"{name}-{number}")
         except OSError as error:
             reason = error.strerror or str(error)
             raise UserError(f"the run folder {folder} could not be made: {reason}", "choose a --project") from None
-        return folder
-    raise UserError(f"{project / command} holds too many runs named {name}", "choose another --name")
 
 
 def name_from(text: str, default: str) -> str:
@@ -62,8 +66,14 @@ def whole_run(project: Path, command: str, name: str) -> Iterator[Path]:
         raise
 
 
+def status_of(run: Path) -> str:
+    """Read the status of a training run; an empty string if none was written, as before cledet 0.2."""
+    file = run / STATUS
+    return file.read_text(errors="replace").strip()[:20] if file.is_file() else ""
+
+
 def trained_runs(project: Path) -> list[Path]:
-    """List the training runs with a best.pt, including those of grids, newest first."""
+    """List the training runs with a best.pt, including those of grids and failed ones, newest first."""
     return _newest_first(p for depth in ("*", "*/*") for p in (project / "train").glob(f"{depth}/weights/best.pt"))
 
 
@@ -85,15 +95,30 @@ def components_of(run: Path) -> tuple[str, ...] | None:
         return None
 
 
-def find_weights(project: Path, weights: str | None, ablation: Subsets | None) -> Path:
-    """Return the checkpoint of a command: `weights`, else best.pt of the newest run, with exactly these components."""
+def find_weights(
+    project: Path, weights: str | None, ablation: Subsets | None, published: str | None = None
+) -> str | Path:
+    """Return the weights of a command: `weights`, else best.pt of the newest run, with exactly these components.
+
+    Diverged and failed runs are passed over, with a notice. Where there is no run at all, the `published` weights are
+    returned, with a notice, if any are named.
+    """
     if ablation is not None and len(ablation) > 1:
         raise UserError(f"--ablation names {len(ablation)} models and this command takes one", "try `cledet val`")
     if weights is not None:
-        return Path(weights)
-    runs = trained_runs(project)
-    if not runs:
+        return weights
+    found = trained_runs(project)
+    if not found and published is not None and ablation is None:
+        say(f"there is no trained run in {project / 'train'}: the published weights {published!r} are used")
+        return published
+    if not found:
         raise UserError(f"there is no trained run in {project / 'train'}", "run `cledet train`, or pass --weights FILE")
+    runs = [run for run in found if status_of(run) not in FAILED]
+    if not runs:
+        message = f"{found[0]} has {status_of(found[0])}, and there is no other trained run"
+        raise UserError(message, f"its best epoch is --weights {found[0]}")
+    for run in found[: found.index(runs[0])]:
+        say(f"{run} has {status_of(run)} and is passed over; its best epoch is --weights {run}")
     if ablation is None:
         return runs[0] / "weights" / "best.pt"
     for run in runs:

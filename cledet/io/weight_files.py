@@ -54,7 +54,9 @@ def read_file(path: Path) -> dict[str, Any]:
         if zipped:
             _check_zip(path)
         else:
-            _check_pickles(path, 1 if arrays else LEGACY_PICKLES)
+            with path.open("rb") as file:
+                for _ in range(1 if arrays else LEGACY_PICKLES):
+                    check_opcodes(file)
         content = read_arrays(path) if arrays else torch.load(path, map_location="cpu", weights_only=True)
         check_content(content)
     except UserError:
@@ -82,23 +84,16 @@ def _check_zip(path: Path) -> None:
     if not zipfile.is_zipfile(path):
         raise zipfile.BadZipFile("its end is missing")
     with zipfile.ZipFile(path) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > UNPACKED * path.stat().st_size:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > UNPACKED * path.stat().st_size:
             raise TooLarge
-        for name in archive.namelist():
-            if name.endswith("data.pkl"):
-                with archive.open(name) as file:
+        for entry in entries:
+            if entry.filename.endswith("data.pkl"):
+                with archive.open(entry) as file:
                     check_opcodes(file)
-        folders = [entry.filename for entry in archive.infolist() if entry.external_attr & DIRECTORY]
-        wrong = archive.testzip() or next(iter(folders), None)
+        wrong = archive.testzip() or next((e.filename for e in entries if e.external_attr & DIRECTORY), None)
     if wrong is not None:
         raise zipfile.BadZipFile(f"{wrong} does not match its checksum")
-
-
-def _check_pickles(path: Path, count: int) -> None:
-    """Check the opcodes of the first `count` pickles of a file."""
-    with path.open("rb") as file:
-        for _ in range(count):
-            check_opcodes(file)
 
 
 def is_safetensors(path: Path) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cledet.data.index import DetectionIndex
+from cledet.data.index import DetectionIndex, Ints
 from cledet.metrics.calibration import Calibration, calibration
-from cledet.metrics.confusion import Confusion, confusion
+from cledet.metrics.confidence import best_confidences
+from cledet.metrics.confusion import confusion, mistaken
 from cledet.metrics.curves import Curves, curves
-from cledet.metrics.hardest_images import LostAP, hardest_images
+from cledet.metrics.influence import LostAP, hardest_images
 from cledet.metrics.matching import THRESHOLDS, Match, Overlaps, overlaps
 from cledet.metrics.results_file import DetectionRows
 from cledet.metrics.slices import Slice, by_shape, by_size
@@ -21,7 +22,7 @@ HARDEST = 12
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """Error analysis; detections are shown from `confidence`, that of the highest F1."""
+    """Error analysis; detections are shown from `confidence`, that of the highest F1, or else the lowest."""
 
     overlaps: Overlaps
     match: Match
@@ -29,7 +30,8 @@ class Analysis:
     errors: Errors
     curves: Curves
     confidence: float
-    confusion: Confusion
+    confusion: Ints
+    """Confusion matrix, see `cledet.metrics.confusion`."""
     calibration: Calibration | None
     calibration_shown: Calibration | None
     """Calibration of the detections that are shown."""
@@ -49,11 +51,11 @@ class Analysis:
             "errors": self.errors.to_dict(),
             "calibration": self.calibration.to_dict() if self.calibration else None,
             "calibration_shown": self.calibration_shown.to_dict() if self.calibration_shown else None,
-            "by_size": [one.to_dict() for one in self.sizes],
-            "by_shape": [one.to_dict() for one in self.shapes],
+            "by_size": [one._asdict() for one in self.sizes],
+            "by_shape": [one._asdict() for one in self.shapes],
             "confused": [
                 {"class": names[one.true], "taken_for": names[one.predicted], "count": one.times, "share": one.share}
-                for one in self.confusion.mistaken()
+                for one in mistaken(self.confusion)
             ],
             "worst_images": [{"image_id": int(ids[one.image]), "AP": one.ap} for one in self.hardest],
         }
@@ -64,8 +66,8 @@ def analyse(index: DetectionIndex, results: DetectionRows) -> Analysis:
     o = overlaps(index, results)
     matches = [o.match(threshold) for threshold in THRESHOLDS]
     match = matches[0]
-    by_confidence = curves(o, match)
-    confidence = float(by_confidence.confidence[by_confidence.best()])
+    by_confidence, (best, _) = curves(o, match), best_confidences(o, match)
+    confidence = float(by_confidence.confidence[0]) if best["conf"] is None else best["conf"]
     return Analysis(
         overlaps=o,
         match=match,

@@ -25,18 +25,6 @@ def ap_of_ranks(ranks: Ints, objects: int) -> float:
     return float(_envelope_of(ranks) @ _recalls_reached(objects)[: len(ranks)]) / len(RECALLS)
 
 
-def ap_of_columns(is_positive: Bools, true_positives: Ints, ranks: Ints, objects: int) -> Floats:
-    """Compute AP [J] of columns [P, J], bit-identical to `ap_of_ranks`.
-
-    `is_positive` marks the rows that are true positives; `true_positives` counts those up to each row; `ranks` are
-    their ranks.
-    """
-    precision = envelope(np.where(is_positive, true_positives / (ranks + EPS), 0))
-    steps = np.where(is_positive, _recalls_reached(objects)[true_positives - 1], 0)
-    total: Floats = np.append(np.zeros((1, is_positive.shape[1])), precision * steps, axis=0).cumsum(axis=0)[-1]
-    return total / len(RECALLS)
-
-
 def precision_at(ranks: Ints, objects: int) -> Floats:
     """Compute the interpolated precision [101] of a class; 0 at recalls that are not reached."""
     precision = np.zeros(len(ranks) + 1)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from cledet.data.index import Bools, DetectionIndex, Floats, Ints
 from cledet.metrics.average_precision import RECALLS, envelope
 from cledet.metrics.evaluation import Limits
-from cledet.metrics.matching import THRESHOLDS, by_class, overlaps
+from cledet.metrics.matching import THRESHOLDS, Match, Overlaps, by_class, overlaps
 from cledet.metrics.results_file import DetectionRows
 
 Weights = NDArray[np.int32]
@@ -61,6 +61,10 @@ class PairedDifference(NamedTuple):
         if self.low is None or self.high is None:
             return "too few images" if self.images is not None and self.images < MIN_IMAGES else "nothing to measure"
         return "better" if self.low > 0 else "worse" if self.high < 0 else "within the noise"
+
+    def to_dict(self, name: str) -> dict[str, float | None]:
+        """Convert to plain data: the value under `name`, and the interval."""
+        return {name: self.value, "low": self.low, "high": self.high}
 
 
 class Matches(NamedTuple):
@@ -230,13 +234,50 @@ def match(index: DetectionIndex, results: DetectionRows, metric: str = "AP") -> 
     low, high = RANGES.get(metric, RANGES["AP"])
     objects, detections = ((low <= area) & (area <= high) for area in (index.area, o.area))
     matches = [o.match(threshold, objects, detections) for threshold in THRESHOLDS[IOUS.get(metric, slice(None))]]
+    return matches_by_class(o, matches, o.objects & objects)
+
+
+def matches_by_class(o: Overlaps, matches: Sequence[Match], real: Bools) -> list[Matches]:
+    """Split matches at each IoU threshold by class, for classes that have `real` [B] objects, by category id."""
     correct, ignored = np.stack([one.correct for one in matches]), np.stack([one.ignored for one in matches])
-    real = o.objects & objects
-    rows_of = by_class(o.label, np.ones_like(detections), len(index.classes))
+    rows_of = by_class(o.label, np.ones(len(o.label), dtype=np.bool_), len(o.index.classes))
     by_label = []
-    for label in np.argsort(index.category_ids).tolist():
-        counts = np.bincount(o.gt_image[real & (index.labels == label)], minlength=len(index))
+    for label in np.argsort(o.index.category_ids).tolist():
+        counts = np.bincount(o.gt_image[real & (o.index.labels == label)], minlength=len(o.index))
         rows = rows_of[label]
         if counts.any():
             by_label.append(Matches(counts, o.image[rows], correct[:, rows], ignored[:, rows], label))
     return by_label
+
+
+class HeldOut(NamedTuple):
+    """Gains of the best of many settings over the first on held-out halves of the images.
+
+    The metric of the best of many settings is biased upward on the images where it was chosen. So the setting is chosen
+    on a random half and evaluated on the other half, in both directions, many times.
+    """
+
+    gain: float
+    """Mean gain; nan without halves."""
+    better: int
+    """Halves on which the chosen setting is better than the first."""
+    halves: int
+    """Number of halves."""
+
+
+def halves(images: int, repeats: int, seed: int = 0) -> Weights:
+    """Draw random halves, each followed by its complement, as masks [I, 2 * repeats] of 0 and 1."""
+    rng = np.random.default_rng(seed)
+    chosen = np.array([rng.permutation(images) < images // 2 for _ in range(repeats)]).reshape(repeats, images)
+    return np.ascontiguousarray(np.stack([chosen, ~chosen], axis=1).reshape(2 * repeats, images).T, dtype=np.int32)
+
+
+def held_out(metrics: Floats) -> HeldOut:
+    """Compute the held-out gain over the first setting from the metric [S, 2 * repeats] of S settings on `halves`.
+
+    Of equal settings the first is chosen; halves without objects are left out.
+    """
+    metrics = metrics[:, ~np.isnan(metrics).any(axis=0).reshape(-1, 2).any(axis=1).repeat(2)]
+    columns = np.arange(metrics.shape[1])
+    gains = (metrics - metrics[0])[metrics.argmax(axis=0), columns ^ 1]
+    return HeldOut(float(gains.mean()) if len(gains) else np.nan, int((gains > 0).sum()), len(gains))

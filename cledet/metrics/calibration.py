@@ -40,12 +40,9 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain data."""
-        known = self.count > 0
-        columns = {"count": self.count.tolist()} | {
-            name: [float(value) if is_known else None for value, is_known in zip(values, known)]
-            for name, values in (("confidence", self.confidence), ("precision", self.precision))
-        }
-        return {"ECE": self.ece, "ECE_equal_mass": self.ece_mass, "bias": self.bias, "bins": columns}
+        means = [[None if v != v else v for v in values.tolist()] for values in (self.confidence, self.precision)]
+        bins = {"count": self.count.tolist(), "confidence": means[0], "precision": means[1]}
+        return {"ECE": self.ece, "ECE_equal_mass": self.ece_mass, "bias": self.bias, "bins": bins}
 
 
 def calibration(o: Overlaps, match: Match, floor: float = 0.0) -> Calibration | None:

@@ -1,57 +1,50 @@
-"""COCO's metrics, equal to those of pycocotools to the last digit, with VOC's and the confidence of highest F1."""
+"""COCO's metrics, equal to those of pycocotools to the last digit, with VOC's, the best F1, and score against IoU."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from cledet.data.index import DetectionIndex, Floats
 from cledet.metrics.average_precision import RECALLS, mean, precision_at
-from cledet.metrics.confidence import NOWHERE, best_confidences
+from cledet.metrics.confidence import best_confidences
 from cledet.metrics.evaluation import Evaluation, Limits, Metrics
 from cledet.metrics.matching import THRESHOLDS, Overlaps, overlaps
 from cledet.metrics.results_file import DetectionRows
-from cledet.metrics.score_iou import score_iou_correlation
 from cledet.metrics.tp_ranks import Part, matchable_detections
 from cledet.metrics.voc import voc_aps
 
 
-def evaluate(index: DetectionIndex, results: DetectionRows, limits: Limits = Limits()) -> Evaluation:  # noqa: B008
+def evaluate(
+    index: DetectionIndex,
+    results: DetectionRows,
+    limits: Limits = Limits(),  # noqa: B008
+    *,
+    correlation: bool = False,
+) -> Evaluation:
     """Compute COCO's metrics as pycocotools does, VOC's, and the confidence of highest F1.
 
-    All metrics of a split without boxes are None.
+    With `correlation`, for detections whose candidates are unknown, `misalignment` is computed too. All metrics of a
+    split without boxes are None.
     """
-    return _evaluate(index, results, limits)[0]
-
-
-def evaluate_with_correlation(index: DetectionIndex, results: DetectionRows, limits: Limits) -> Evaluation:
-    """Compute these metrics and the `misalignment` of detections whose candidates are unknown."""
-    evaluation, matched = _evaluate(index, results, limits)
-    return replace(evaluation, misalignment=score_iou_correlation(matched))
-
-
-def _evaluate(index: DetectionIndex, results: DetectionRows, limits: Limits) -> tuple[Evaluation, Floats]:
-    """Compute the metrics, and score and IoU [n, 2] of the true positives in the order of the results."""
-    if not index.num_boxes:
-        nothing = dict.fromkeys((*limits.names, "VOC07", "VOC12"))
-        return Evaluation(nothing, dict.fromkeys(index.classes, nothing | NOWHERE), NOWHERE), np.zeros((0, 2))
     o = overlaps(index, results, most=None)
     voc = dict(zip(("VOC07", "VOC12"), voc_aps(o, o.same)))
     o = o.best(limits.max_dets[-1])
     coco = coco_metrics(o, limits)
     match = o.match()
     overall, best = best_confidences(o, match)
-    per_class: dict[str, Metrics] = {}
-    for k, name in enumerate(index.classes):
-        own = {key: values[k] for key, values in voc.items()}
-        per_class[name] = {**coco[name], **own, **best[k]}
+    per_class = {
+        name: {**coco[name], **{key: values[k] for key, values in voc.items()}, **best[k]}
+        for k, name in enumerate(index.classes)
+    }
     means = {key: mean(np.array(values, dtype=np.float64)) for key, values in voc.items()}
     positives = np.flatnonzero(match.correct)
-    positives = positives[np.argsort(o.row[positives])]
+    positives = positives[np.argsort(o.row[positives])]  # in the order of the results
     matched = np.column_stack([o.score[positives], match.iou[positives]])
-    return Evaluation({**coco[None], **means}, per_class, overall), matched
+    misalignment = score_iou_correlation(matched) if correlation else None
+    return Evaluation({**coco[None], **means}, per_class, overall, misalignment=misalignment)
 
 
 def coco_metrics(o: Overlaps, limits: Limits) -> dict[str | None, Metrics]:
@@ -61,9 +54,9 @@ def coco_metrics(o: Overlaps, limits: Limits) -> dict[str | None, Metrics]:
     """
     precision, recall = precision_and_recall(o, limits)
     order = np.argsort(o.index.category_ids)
-    metrics: dict[str | None, Metrics] = {None: _twelve(precision[:, :, order], recall[:, order], limits)}
+    metrics: dict[str | None, Metrics] = {None: twelve_metrics(precision[:, :, order], recall[:, order], limits)}
     for k, name in enumerate(o.index.classes):
-        metrics[name] = _twelve(precision[:, :, [k]], recall[:, [k]], limits)
+        metrics[name] = twelve_metrics(precision[:, :, [k]], recall[:, [k]], limits)
     return metrics
 
 
@@ -99,7 +92,7 @@ def _of_part(part: Part, most: Sequence[int]) -> tuple[Floats, Floats]:
     return precision, recall
 
 
-def _twelve(precision: Floats, recall: Floats, limits: Limits) -> Metrics:
+def twelve_metrics(precision: Floats, recall: Floats, limits: Limits) -> Metrics:
     """Compute the twelve metrics from precision [T, R, K, 4] and recall [T, K, 6] of K classes."""
     areas = [precision[:, :, :, area] for area in range(4)]
     values = [areas[0], areas[0][:1], areas[0][5:6], *areas[1:], *(recall[:, :, one] for one in range(6))]
@@ -110,3 +103,22 @@ def _mean(values: Floats) -> float | None:
     """Return the mean of the cells that were measured; -1 marks the others."""
     values = values[values > -1]
     return float(values.mean()) if values.size else None
+
+
+def score_iou_correlation(matched: Floats) -> dict[str, Any]:
+    """Compute `spearman` and `kept_iou` of score and IoU [n, 2], see `cledet.evaluation.misalignment`."""
+    return {"spearman": spearman(matched[:, 0], matched[:, 1]), "kept_iou": mean(matched[:, 1])}
+
+
+def spearman(a: Floats, b: Floats) -> float | None:
+    """Compute Spearman's rank correlation of two columns [n]; None if n < 2 or a column is constant."""
+    x, y = (ranks(values) - (len(values) + 1) / 2 for values in (a, b))
+    spread = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / spread if spread else None
+
+
+def ranks(values: Floats) -> Floats:
+    """Rank values [n] from 1, lowest first; equal values share their mean rank."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    shared: Floats = (counts.cumsum() - (counts - 1) / 2)[place]
+    return shared

@@ -40,17 +40,31 @@ def best_confidences(o: Overlaps, match: Match) -> tuple[Operating, list[Operati
 
 
 def operating_point(index: DetectionIndex, results: DetectionRows) -> OperatingPoint | None:
-    """Find the confidence of the highest F1 over all classes at IoU 0.5; None without true positives.
+    """Find the confidence of the highest F1 over all classes at IoU 0.5; None without true positives."""
+    return operating_points(index, results)[0]
 
-    It lies midway to the next lower score, so that rounding drops no detection.
+
+def operating_points(
+    index: DetectionIndex, results: DetectionRows
+) -> tuple[OperatingPoint | None, list[OperatingPoint | None]]:
+    """Find the confidence of the highest F1 at IoU 0.5 over all classes, and of each class of the index.
+
+    A confidence lies midway to the next lower score, so that rounding drops no detection. None without true positives.
     """
     o = overlaps(index, results)
     match = o.match()
-    conf, *metrics = best_confidences(o, match)[0].values()
+    overall, each = best_confidences(o, match)
+    counted = ~match.ignored
+    scores = [o.score[rows] for rows in by_class(o.label, counted, len(each))]
+    return _midway(overall, o.score[counted]), [_midway(best, own) for best, own in zip(each, scores)]
+
+
+def _midway(best: Operating, scores: Floats) -> OperatingPoint | None:
+    """Move the confidence midway to the next lower of the scores [D], which are in falling order."""
+    conf, *metrics = best.values()
     if conf is None:
         return None
-    score = o.score[~match.ignored]
-    return OperatingPoint((conf + float(np.append(score[score < conf], 0.0)[0])) / 2, *metrics)  # type: ignore[arg-type]
+    return OperatingPoint((conf + float(np.append(scores[scores < conf], 0.0)[0])) / 2, *metrics)  # type: ignore[arg-type]
 
 
 def best_confidence(scores: Floats, correct: Bools, objects: int) -> Operating:

@@ -6,7 +6,6 @@ detections are false positives on background, unless they lie in a crowd of thei
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,27 +24,11 @@ class Mistaken(NamedTuple):
     """Share of all objects of the true class."""
 
 
-@dataclass(frozen=True, eq=False)
-class Confusion:
-    """Confusion matrix of the detections above a confidence."""
+def confusion(o: Overlaps, confidence: float) -> Ints:
+    """Compute the confusion matrix [C + 1, C + 1] of the detections that score at least `confidence`.
 
-    confidence: float
-    matrix: Ints
-    """[C + 1, C + 1] row: predicted class, column: true class; the last of each is background."""
-
-    def mistaken(self, most: int = 20) -> list[Mistaken]:
-        """Return the class pairs that are confused most often; of equal counts the larger share first."""
-        classes = self.matrix[:-1, :-1] * ~np.eye(len(self.matrix) - 1, dtype=np.bool_)
-        objects = self.matrix[:, :-1].sum(axis=0)
-        pairs = [
-            Mistaken(t, p, int(classes[p, t]), float(classes[p, t] / objects[t]))
-            for p, t in np.argwhere(classes).tolist()
-        ]
-        return sorted(pairs, key=lambda pair: (-pair.times, -pair.share, pair.true, pair.predicted))[:most]
-
-
-def confusion(o: Overlaps, confidence: float) -> Confusion:
-    """Compute the confusion matrix of the detections that score at least `confidence`."""
+    Rows are predicted classes and columns true classes; the last of each is background.
+    """
     shown = o.score >= confidence
     near = o.pairs.where((o.pairs.iou >= FOREGROUND) & shown[o.pairs.detection])
     pairs = near.where(o.objects[near.gt])
@@ -59,5 +42,14 @@ def confusion(o: Overlaps, confidence: float) -> Confusion:
     none = len(o.index.classes)
     predicted = np.concatenate([o.label[chosen.detection], o.label[unmatched], np.full(missed.sum(), none)])
     true = np.concatenate([o.index.labels[chosen.gt], np.full(unmatched.sum(), none), o.index.labels[missed]])
-    matrix = np.bincount(predicted * (none + 1) + true, minlength=(none + 1) ** 2).reshape(none + 1, none + 1)
-    return Confusion(confidence, matrix)
+    return np.bincount(predicted * (none + 1) + true, minlength=(none + 1) ** 2).reshape(none + 1, none + 1)
+
+
+def mistaken(matrix: Ints, most: int = 20) -> list[Mistaken]:
+    """Return the class pairs that are confused most often; of equal counts the larger share first."""
+    classes = matrix[:-1, :-1] * ~np.eye(len(matrix) - 1, dtype=np.bool_)
+    objects = matrix[:, :-1].sum(axis=0)
+    pairs = [
+        Mistaken(t, p, int(classes[p, t]), float(classes[p, t] / objects[t])) for p, t in np.argwhere(classes).tolist()
+    ]
+    return sorted(pairs, key=lambda pair: (-pair.times, -pair.share, pair.true, pair.predicted))[:most]

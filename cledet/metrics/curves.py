@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cledet.data.index import Bools, Floats, Ints
-from cledet.metrics.average_precision import RECALLS, envelope
+from cledet.metrics.average_precision import RECALLS, precision_at
 from cledet.metrics.confidence import best_confidences
 from cledet.metrics.matching import Match, Overlaps, by_class
 
@@ -50,11 +50,6 @@ class Curves:
         objects = self.objects[:, None]
         return np.where(objects > 0, 2 * self.right / np.maximum(self.shown + objects, 1), np.nan)
 
-    def best(self, row: int = -1) -> int:
-        """Return the step of the highest F1 of a row, of equal F1 the last; the first where F1 is 0 everywhere."""
-        f1 = np.nan_to_num(self.f1[row])
-        return int(np.flatnonzero(f1 == f1.max())[-1]) if f1.any() else 0
-
 
 def curves(o: Overlaps, match: Match) -> Curves:
     """Compute the curves of a split; `match` is that at IoU 0.5."""
@@ -64,27 +59,18 @@ def curves(o: Overlaps, match: Match) -> Curves:
     exact = [best["conf"] for best in (overall, *each) if best["conf"] is not None]
     confidence = np.unique(np.append(np.linspace(low, high, STEPS + 1), exact))
     objects = o.counts(o.objects)
-    rows = []
-    precisions = []
-    groups = (*by_class(o.label, counted, len(objects)), np.flatnonzero(counted))
-    for own, count in zip(groups, (*objects.tolist(), int(objects.sum()))):
-        rows.append(_counts(o.score[own], correct[own], confidence))
-        precisions.append(_precision_at(correct[own], count))
-    right, shown = (np.stack(column) for column in zip(*rows))
-    return Curves(confidence, right, shown, np.append(objects, objects.sum()), np.stack(precisions))
+    objects = np.append(objects, objects.sum())
+    rows = [*by_class(o.label, counted, len(objects) - 1), np.flatnonzero(counted)]
+    right, shown = (
+        np.stack(column) for column in zip(*(_counts(o.score[own], correct[own], confidence) for own in rows))
+    )
+    precision = np.full((len(rows), len(RECALLS)), np.nan)
+    for k in np.flatnonzero(objects):
+        precision[k] = precision_at(np.flatnonzero(correct[rows[k]]) + 1, int(objects[k]))
+    return Curves(confidence, right, shown, objects, precision)
 
 
 def _counts(score: Floats, correct: Bools, confidence: Floats) -> tuple[Ints, Ints]:
     """Count true positives and detections from each confidence on; scores are in falling order."""
     shown = np.searchsorted(-score, -confidence, side="right")
     return np.concatenate([[0], correct.cumsum()])[shown], shown
-
-
-def _precision_at(correct: Bools, objects: int) -> Floats:
-    """Compute the interpolated precision [101]; nan without objects."""
-    if not objects:
-        return np.full(len(RECALLS), np.nan)
-    ranks = np.flatnonzero(correct) + 1
-    true_positives = np.arange(1, len(ranks) + 1)
-    at = np.searchsorted(true_positives / objects, RECALLS, side="left")
-    return np.append(envelope(true_positives / ranks), 0.0)[at]

@@ -49,7 +49,7 @@ class Evaluation:
     """Median milliseconds of NMS per image."""
     misalignment: dict[str, Any] | None = None
     """Correlation of score and IoU, see `cledet.evaluation.misalignment`."""
-    gain: dict[str, float] | None = None
+    gain: Metrics | None = None
     """AP minus that of the first method compared, with the ends of its 95 % interval over images."""
     seconds: dict[str, float] | None = None
     """Duration of each stage: data, network, post-processing, evaluation."""

@@ -85,9 +85,7 @@ def to_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Format a table as comma-separated values, unrounded."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     return text.getvalue()
 
 

@@ -7,7 +7,7 @@ For each bin, objects outside are ignored, and so are unmatched detections outsi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,10 +32,6 @@ class Slice(NamedTuple):
     AP50: float | None
     found: float | None
     """Recall at IoU 0.5 over all scores."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to plain data."""
-        return self._asdict()
 
 
 def by_size(o: Overlaps) -> list[Slice]:

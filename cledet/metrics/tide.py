@@ -43,8 +43,6 @@ class Errors:
     """[D] target (box row) of a classification or localization error, else -1."""
     missed: Bools
     """[B] mask of missed ground truths."""
-    detected: Bools
-    """[B] mask of detected ground truths."""
     ap50: Floats
     """[C] AP50 per class, nan without objects."""
     fixed: dict[str, Floats]
@@ -68,14 +66,9 @@ class Errors:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain data: AP50, and the cost and count of every kind."""
-        counts = self.counts
-        return {
-            "AP50": mean(self.ap50),
-            **{
-                name: {"cost": cost} | ({"count": counts[name]} if name in counts else {})
-                for name, cost in self.cost.items()
-            },
-        }
+        counts = {name: {"count": count} for name, count in self.counts.items()}
+        costs = {name: {"cost": cost} | counts.get(name, {}) for name, cost in self.cost.items()}
+        return {"AP50": mean(self.ap50), **costs}
 
 
 def find_errors(o: Overlaps, match: Match) -> Errors:
@@ -93,7 +86,6 @@ def find_errors(o: Overlaps, match: Match) -> Errors:
         kind=kind,
         about=about,
         missed=missed,
-        detected=detected,
         ap50=class_ap(o.label, match.correct, match.ignored, objects),
         fixed=_fixed(o, match, kind, open_about, missed, detected),
     )

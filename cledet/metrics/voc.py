@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cledet.data.index import Bools, Ints
+from cledet.data.index import Bools
 from cledet.metrics.average_precision import envelope
 from cledet.metrics.matching import Overlaps, Pairs, box_iou, by_class, tied
 
@@ -29,7 +29,8 @@ def voc_aps(o: Overlaps, pairs: Pairs, threshold: float = 0.5) -> tuple[list[flo
     `pairs` are those of equal class at this threshold or a lower one.
     """
     correct, ignored = match_voc(o, pairs, threshold)
-    order, objects = _input_order(o), o.counts(o.objects).tolist()
+    objects, order, equal = o.counts(o.objects).tolist(), np.arange(len(o.score)), tied(o.score)
+    order[equal] = equal[np.lexsort((o.row[equal], -o.score[equal]))]  # equal scores in the order of the results
     correct = correct[order]
     by_label = [correct[rows] for rows in by_class(o.label[order], ~ignored[order], len(objects))]
     return tuple(  # type: ignore[return-value]
@@ -52,13 +53,6 @@ def match_voc(o: Overlaps, pairs: Pairs, threshold: float) -> tuple[Bools, Bools
     near = near[~difficult[near]]
     correct[pairs.detection[near[np.unique(pairs.gt[near], return_index=True)[1]]]] = True
     return correct, ignored
-
-
-def _input_order(o: Overlaps) -> Ints:
-    """Return the order [D] by falling score, with detections of equal score as in the results."""
-    order, equal = np.arange(len(o.score)), tied(o.score)
-    order[equal] = equal[np.lexsort((o.row[equal], -o.score[equal]))]
-    return order
 
 
 def eleven_point_ap(correct: Bools, objects: int) -> float:

@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, ClassVar
 
 import torch
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
-from cledet.config.types import Component
+from cledet.config.types import Component, Unit
 from cledet.console import say, warn
 from cledet.errors import UserError
 from cledet.io.atomic import is_there, previous, write_file
@@ -32,36 +32,25 @@ UNKNOWN = ("extra_forbidden", "literal_error", "value_error")
 """What pydantic calls a field, a word and a name of an architecture that this version does not know."""
 
 
-class Facts(BaseModel):
-    """Metadata of a checkpoint, with limits that real data never reaches."""
+@dataclass(kw_only=True)
+class Checkpoint:
+    """A trained model with its metadata; `training` holds the state to resume from.
 
+    The limits apply to what is read from files, and are beyond what real data reaches.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(arbitrary_types_allowed=True)
     architecture: Architecture
+    model: dict[str, Tensor]
     classes: tuple[Annotated[str, Field(max_length=1000)], ...]
     category_ids: tuple[Annotated[int, Field(ge=-(2**53), le=2**53)], ...]
     components: tuple[Component, ...] = ()
-    imgsz: int = Field(800, ge=32, le=16_384)
+    imgsz: Annotated[int, Field(ge=32, le=16_384)] = 800
     data: str = ""
-    step: int = Field(0, ge=0, le=2**53)
-    metrics: dict[str, Any] = {}
-    settings: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-    versions: dict[str, str | None] = {}
-    written: str = ""
-
-
-@dataclass(kw_only=True)
-class Checkpoint:
-    """A trained model with its metadata; `training` holds the state to resume from."""
-
-    architecture: Architecture
-    model: dict[str, Tensor]
-    classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    components: tuple[str, ...] = ()
-    imgsz: int = 800
-    data: str = ""
-    step: int = 0
+    step: Annotated[int, Field(ge=0, le=2**53)] = 0
     metrics: dict[str, Any] = field(default_factory=dict)
+    best_conf: Unit | None = None  # confidence of highest F1 in training's evaluation
+    class_confs: tuple[Unit | None, ...] = ()  # that of each class; None without a true positive
     settings: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str | None] = field(default_factory=dict)  # packages, Python and git commit that wrote it
@@ -169,23 +158,26 @@ def _ours(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     lacking = [name for name in NEEDED if name not in content]
     if lacking:
         raise UserError(f"{path} lacks {lacking[0]!r}, which every checkpoint of cledet has", "pass another file")
-    known = {name: content[name] for name in Checkpoint.__dataclass_fields__ if name in content}
+    entries = {name: content[name] for name in Checkpoint.__dataclass_fields__ if name in content}
     try:
-        facts = Facts.model_validate({name: value for name, value in known.items() if name != "model"})
+        found = CHECKPOINT.validate_python(entries)
     except ValidationError as error:
-        first = error.errors()[0]
-        if first["loc"][:1] == ("architecture",) and first["type"] in UNKNOWN:
-            raise _newer(path, content) from None
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"{path} is not as cledet wrote it: {place}: {first['msg']}"[:500], "pass another file"
-        ) from None
-    model, counts = known["model"], {len(facts.classes), len(facts.category_ids), facts.architecture.classes}
-    if len(counts) > 1:
+        raise _explain(path, content, error) from None
+    counts = {len(found.classes), len(found.category_ids), found.architecture.classes}
+    if len(counts) > 1 or len(found.class_confs) not in (0, *counts):
         raise UserError(f"{path} is not as cledet wrote it: its classes, their ids and outputs differ in number")
-    if not isinstance(model, dict) or not all(isinstance(value, Tensor) for value in model.values()):
-        raise UserError(f"{path} is not as cledet wrote it: its model holds other things than tensors")
-    return Checkpoint(model=model, **{name: getattr(facts, name) for name in facts.model_fields_set})
+    return found
+
+
+def _explain(path: Path, content: Mapping[str, Any], error: ValidationError) -> UserError:
+    """Describe the first invalid entry of a checkpoint."""
+    first = error.errors()[0]
+    if first["loc"][:1] == ("architecture",) and first["type"] in UNKNOWN:
+        return _newer(path, content)
+    if first["loc"][:1] == ("model",):
+        return UserError(f"{path} is not as cledet wrote it: its model holds other things than tensors")
+    place = ".".join(map(str, first["loc"]))
+    return UserError(f"{path} is not as cledet wrote it: {place}: {first['msg']}"[:500], "pass another file")
 
 
 def _newer(path: Path, content: Mapping[str, Any]) -> UserError:
@@ -199,3 +191,6 @@ def _beside(path: Path) -> str:
     folder = next((parent for parent in path.parents if parent.is_dir()), Path())
     names = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8])
     return f"{folder} holds {names or 'nothing'}"
+
+
+CHECKPOINT = TypeAdapter(Checkpoint)

@@ -13,20 +13,20 @@ from cledet.models.anchors import OCTAVES, RATIOS, STRIDES
 
 BINS = 16
 """GFL's n: distributions of distances are over 0, 1, ... n strides (Li et al. 2020, section 4)."""
-PRIOR = 0.01
-"""Initial probability of every anchor and class (Lin et al. 2017, section 3.3)."""
+PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
+"""Bias of the class logits: an initial probability of 0.01 (Lin et al. 2017, section 3.3)."""
 
 
 class Tower(nn.Module):
     """Four 3x3 convolutions with ReLU, and one with `outputs` channels per anchor of a position.
 
-    If `normed`, group norms replace the biases of the first four.
+    `norm` is "none", "group" (group norms in place of the biases of the first four) or "group-bias" (both).
     """
 
-    def __init__(self, channels: int, anchors: int, outputs: int, bias: float = 0.0, normed: bool = False) -> None:
+    def __init__(self, channels: int, anchors: int, outputs: int, bias: float = 0.0, norm: str = "none") -> None:
         super().__init__()
         self.outputs = outputs
-        self.convs = nn.Sequential(*(layer for _ in range(4) for layer in _convolution(channels, normed)))
+        self.convs = nn.Sequential(*(layer for _ in range(4) for layer in _convolution(channels, norm)))
         self.predict = nn.Conv2d(channels, anchors * outputs, 3, padding=1)
         for layer in (*self.convs, self.predict):
             if isinstance(layer, nn.Conv2d):
@@ -45,11 +45,11 @@ class Tower(nn.Module):
         return y.permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.outputs)
 
 
-def _convolution(channels: int, normed: bool) -> list[nn.Module]:
+def _convolution(channels: int, norm: str) -> list[nn.Module]:
     """Build a convolution of a tower; group norm has 32 groups for 256 channels, and groups of that size for fewer."""
-    conv = nn.Conv2d(channels, channels, 3, padding=1, bias=not normed)
+    conv = nn.Conv2d(channels, channels, 3, padding=1, bias=norm != "group")
     groups = math.gcd(min(32, max(1, channels // 8)), channels)
-    return [conv, *([nn.GroupNorm(groups, channels)] if normed else []), nn.ReLU(True)]
+    return [conv, *([] if norm == "none" else [nn.GroupNorm(groups, channels)]), nn.ReLU(True)]
 
 
 def he_initialize(head: nn.Module) -> None:
@@ -68,10 +68,10 @@ def he_initialize(head: nn.Module) -> None:
 class RetinaHead(nn.Module):
     """RetinaNet's head: class logits [N, A, C] and box deltas [N, A, 4]."""
 
-    def __init__(self, channels: int, anchors: int, classes: int, normed: bool = False) -> None:
+    def __init__(self, channels: int, anchors: int, classes: int, norm: str = "none") -> None:
         super().__init__()
-        self.classification = Tower(channels, anchors, classes, -math.log((1 - PRIOR) / PRIOR), normed)
-        self.regression = Tower(channels, anchors, 4, normed=normed)
+        self.classification = Tower(channels, anchors, classes, PRIOR_LOGIT, norm)
+        self.regression = Tower(channels, anchors, 4, norm=norm)
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         return self.classification(features), self.regression(features)
@@ -84,10 +84,10 @@ class GFLHead(nn.Module):
     scale per level. Source: Li et al., "Generalized Focal Loss" (arXiv 2006.04388).
     """
 
-    def __init__(self, channels: int, anchors: int, classes: int, normed: bool) -> None:
+    def __init__(self, channels: int, anchors: int, classes: int, norm: str) -> None:
         super().__init__()
-        self.classification = Tower(channels, anchors, classes, bias=-math.log((1 - PRIOR) / PRIOR), normed=normed)
-        self.regression = Tower(channels, anchors, 4 * (BINS + 1), normed=normed)
+        self.classification = Tower(channels, anchors, classes, PRIOR_LOGIT, norm)
+        self.regression = Tower(channels, anchors, 4 * (BINS + 1), norm=norm)
         self.scales = nn.Parameter(torch.ones(len(STRIDES)))
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -102,10 +102,10 @@ class FCOSHead(nn.Module):
     same tower, as in the paper's later version. Source: Tian et al., "FCOS" (arXiv 1904.01355; 2006.09214).
     """
 
-    def __init__(self, channels: int, anchors: int, classes: int, normed: bool) -> None:
+    def __init__(self, channels: int, anchors: int, classes: int, norm: str) -> None:
         super().__init__()
-        self.classification = Tower(channels, anchors, classes, bias=-math.log((1 - PRIOR) / PRIOR), normed=normed)
-        self.regression = Tower(channels, anchors, 5, normed=normed)
+        self.classification = Tower(channels, anchors, classes, PRIOR_LOGIT, norm)
+        self.regression = Tower(channels, anchors, 5, norm=norm)
         self.scales = nn.Parameter(torch.ones(len(STRIDES)))
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,22 +115,22 @@ class FCOSHead(nn.Module):
 
 
 class HeadSpec(NamedTuple):
-    """A head with its coder and anchors. `build` takes channels, anchors per position, classes and group norm."""
+    """A head with its coder and anchors. `build` takes channels, anchors per position, classes and the towers' norm."""
 
-    build: Callable[[int, int, int, bool], nn.Module]
+    build: Callable[[int, int, int, str], nn.Module]
     coder: str
     """Coder of the boxes, a key of `cledet.ops.box_coder.CODERS`."""
     octaves: tuple[float, ...]
     ratios: tuple[float, ...]
     """Aspect ratios of the anchors. A head of points has one square anchor, which ATSS compares with objects."""
     relu_before_p7: bool
-    normed: bool
-    """True for group norm in the towers, whatever the architecture's tower_norm."""
+    norm: str
+    """Norm of the towers, unless the architecture's tower_norm names one."""
 
 
 HEADS = {
-    "retinanet": HeadSpec(RetinaHead, "deltas", OCTAVES, RATIOS, relu_before_p7=True, normed=False),
-    "gfl": HeadSpec(GFLHead, "distances", (1.0,), (1.0,), relu_before_p7=False, normed=True),
-    "fcos": HeadSpec(FCOSHead, "sides", (1.0,), (1.0,), relu_before_p7=True, normed=True),
+    "retinanet": HeadSpec(RetinaHead, "deltas", OCTAVES, RATIOS, relu_before_p7=True, norm="none"),
+    "gfl": HeadSpec(GFLHead, "distances", (1.0,), (1.0,), relu_before_p7=False, norm="group"),
+    "fcos": HeadSpec(FCOSHead, "sides", (1.0,), (1.0,), relu_before_p7=True, norm="group"),
 }
 """Differences of the heads in the network; `cledet.config.train.HEADS` has those in training."""

@@ -33,7 +33,7 @@ class Architecture(BaseModel):
     norm: str = "frozen"
     p6_from: Literal["p5", "c5"] = "p5"  # this and the following: for weights of other projects
     p7_relu: bool = True
-    tower_norm: Literal["none", "group"] = "none"
+    tower_norm: Literal["none", "group", "group-bias"] = "none"
     anchors_rounded: bool = True
     head: str = "retinanet"
 
@@ -133,5 +133,6 @@ def build_network(arch: Architecture) -> RetinaNet:
     neck = build_pyramid(backbone.channels, width, arch.p6_from, arch.p7_relu and spec.relu_before_p7)
     rounded, octaves, ratios = arch.anchors_rounded, spec.octaves, spec.ratios
     anchors = Anchors(STRIDES, arch.anchor_scale, arch.anchors_from_image, rounded, octaves, ratios)
-    head = spec.build(width, anchors.per_position, arch.classes, spec.normed or arch.tower_norm == "group")
+    norm = spec.norm if arch.tower_norm == "none" else arch.tower_norm
+    head = spec.build(width, anchors.per_position, arch.classes, norm)
     return RetinaNet(backbone, neck, head, anchors, spec.coder).to(memory_format=torch.channels_last)

@@ -99,17 +99,7 @@ def suppress(
 
 
 def batched_nms(
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor,
-    iou_threshold: float,
-    *,
-    method: str = "standard",
-    sigma: float = 0.5,
-    min_score: float = 0.001,
-    localization: str = "proximity",
-    cl_norm: str = "max",
-    cl_score: str = "own",
+    boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, *, method: str = "standard"
 ) -> tuple[Tensor, Tensor]:
     """Run `suppress` with a method that moves no box: indices keep [K] int64 and scores [K].
 
@@ -117,18 +107,7 @@ def batched_nms(
     """
     if method in MOVING:
         raise ValueError(f"{method} moves boxes, so indices are not enough: call cledet.ops.suppress instead")
-    keep, scores, _ = suppress(
-        boxes,
-        scores,
-        labels,
-        iou_threshold,
-        method=method,
-        sigma=sigma,
-        min_score=min_score,
-        localization=localization,
-        cl_norm=cl_norm,
-        cl_score=cl_score,
-    )
+    keep, scores, _ = suppress(boxes, scores, labels, iou_threshold, method=method)
     return keep, scores
 
 

@@ -25,7 +25,8 @@ class Detected(NamedTuple):
 
 def detect(raw: RawOutputs, sizes: Tensor, options: NMSOptions) -> list[Detected]:
     """Return the detections of each image, given raw outputs and unpadded image sizes [N, 2] (height, width)."""
-    return [suppress_candidates(one, options) for one in candidates(raw, sizes, options.conf)]
+    conf = torch.tensor(options.class_confs, device="cpu") if options.class_confs else options.conf
+    return [suppress_candidates(one, options) for one in candidates(raw, sizes, conf)]
 
 
 def suppress_candidates(candidates: Detected, options: NMSOptions, agnostic: bool = False) -> Detected:
@@ -39,18 +40,59 @@ def suppress_candidates(candidates: Detected, options: NMSOptions, agnostic: boo
 
 
 @torch.no_grad()
-def candidates(raw: RawOutputs, sizes: Tensor, conf: float) -> list[Detected]:
+def candidates(raw: RawOutputs, sizes: Tensor, conf: float | Tensor) -> list[Detected]:
     """Decode and clip the best CANDIDATES pairs of anchor and class of each level that score over `conf`.
 
-    Returns per image boxes [M, 4], scores [M] and labels [M], level by level and by score within a level. Boxes that
-    lie in the padding are dropped.
+    A tensor [C] holds the threshold of each class; infinity leaves a class out.
+    Returns per image boxes [M, 4], scores [M] and labels [M], level by level and by score within a level, ties by the
+    lower index. Boxes that lie in the padding are dropped. The threshold comes first, because few pairs pass it.
     """
+    raw = raw.scored()
+    thresholds = torch.as_tensor(conf, dtype=torch.float32, device="cpu")
+    image, anchor, label, logits = _pairs_above(raw.logits, _logits_below(thresholds))
+    ends = torch.tensor(raw.levels, device=anchor.device).cumsum(0)
+    groups = image * len(raw.levels) + torch.bucketize(anchor, ends, right=True)  # ascending
+    counts = groups.bincount(minlength=len(raw.logits) * len(raw.levels)).tolist()
+    first, best = 0, []
+    for count in counts:
+        best.append(first + _best(logits[first : first + count]))
+        first += count
+    chosen = torch.cat(best)
+    image, anchor, label = image[chosen], anchor[chosen], label[chosen]
+    boxes, scores = raw.boxes(image, anchor), logits[chosen].float().sigmoid()
+    least = thresholds.to(label.device)
+    least = least[label] if least.ndim else least
     result = []
-    for boxes, scores, labels, (height, width) in zip(*best_of_levels(raw), sizes.tolist()):
-        clipped = clip_boxes(boxes, (height, width))
-        kept = (scores > conf) & (area(clipped) > 0)
-        result.append(Detected(clipped[kept], scores[kept], labels[kept]))
+    for number, size in enumerate(sizes.tolist()):
+        clipped = clip_boxes(boxes, size)
+        kept = (image == number) & (scores > least) & (area(clipped) > 0)
+        result.append(Detected(clipped[kept], scores[kept], label[kept]))
     return result
+
+
+def _logits_below(conf: Tensor) -> Tensor:
+    """Return logits slightly below those of scores, by more than bfloat16 rounds."""
+    exact = conf.clamp(0, 1).logit()
+    return exact - 0.01 * exact.abs().clamp(max=100) - 0.01
+
+
+def _pairs_above(logits: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return image, anchor, class and logit [P] of the logits [N, A, C] above the thresholds, in this order.
+
+    The thresholds are one number or one per class [C].
+    """
+    image, anchor = (logits.amax(2) > float(thresholds.min())).nonzero(as_tuple=True)  # few anchors have any class
+    rows = logits[image, anchor]
+    row, label = (rows.float() > thresholds.to(rows.device)).nonzero(as_tuple=True)
+    return image[row], anchor[row], label, rows[row, label]
+
+
+def _best(logits: Tensor) -> Tensor:
+    """Return the indices of the highest CANDIDATES of the logits [P], best first, ties by the lower index."""
+    index = torch.arange(len(logits), device=logits.device)
+    if len(logits) > CANDIDATES:
+        index = (logits >= logits.topk(CANDIDATES, sorted=False).values.min()).nonzero()[:, 0]
+    return index[logits[index].argsort(descending=True, stable=True)[:CANDIDATES]]
 
 
 def best_of_levels(raw: RawOutputs) -> Detected:

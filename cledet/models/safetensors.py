@@ -15,7 +15,10 @@ from torch import Tensor
 from cledet.errors import UserError
 from cledet.io.weight_files import DamagedFile, read_safetensors
 
-FACTS = ("architecture", "classes", "category_ids", "components", "imgsz", "step", "versions", "written")
+FACTS = (
+    *("architecture", "classes", "category_ids", "components", "imgsz", "step", "best_conf", "class_confs"),
+    *("versions", "written"),
+)
 """Entries of the metadata, without paths and settings of the training machine."""
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,8 +29,7 @@ Members = dict[tuple[str, ...], dict[int, Path]]
 """Runs by components and seed."""
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """Metrics [S] of one set of components per seed, and the difference in AP from the first row."""
 
     components: tuple[str, ...]
@@ -40,9 +39,8 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Return mean, standard deviation and values per metric."""
-        spread = {name: spread_of(values) | {"values": values} for name, values in self.metrics.items()}
-        difference = spread_of(self.difference) | {"values": self.difference}
-        return {"components": ablation_name(self.components), "seeds": self.seeds, **spread, "difference": difference}
+        spread = {name: spread_of(values) for name, values in {**self.metrics, "difference": self.difference}.items()}
+        return {"components": ablation_name(self.components), "seeds": self.seeds, **spread}
 
 
 def run_name(settings: TrainSettings) -> str:
@@ -60,37 +58,31 @@ def train_grid(settings: GridSettings, group: Path, train: Callable[[TrainSettin
     if collectives.is_main_process():
         write_whole(group / GRID, settings.to_yaml())
     for number, run in enumerate(runs, 1):
-        folder, twin = group / run_name(run), _without_clb(run)
+        folder, without_clb = group / run_name(run), tuple(name for name in run.ablation if name != "clb")
         say("", f"[{number}/{len(runs)}] {folder}")
         try:
-            if twin.ablation != run.ablation and twin.ablation in settings.ablation:
-                if collectives.is_main_process() and not (folder / "config.yaml").is_file():  # it is written last
-                    take_weights(group / run_name(twin), folder, run)
-            else:
+            if without_clb == run.ablation or without_clb not in settings.ablation:
                 train(run, folder)
+            elif collectives.is_main_process() and not (folder / "config.yaml").is_file():  # it is written last
+                take_weights(group / run_name(run.model_copy(update={"ablation": without_clb})), folder, run)
         except Interrupted as stopped:
             raise Interrupted(stopped.signal_number, group) from None
-
-
-def _without_clb(run: TrainSettings) -> TrainSettings:
-    return run.model_copy(update={"ablation": tuple(name for name in run.ablation if name != "clb")})
 
 
 def take_weights(twin: Path, folder: Path, settings: TrainSettings) -> None:
     """Copy the weights of a run without CL-B into the folder of the same run with it."""
     folder.mkdir(parents=True, exist_ok=True)
-    model = load_checkpoint(twin)
     changed = {"components": settings.ablation, "settings": settings.model_dump(mode="json"), "metrics": {}}
-    replace(model, **changed).save(folder / "weights" / "best.pt")  # type: ignore[arg-type]
+    replace(load_checkpoint(twin), **changed).save(folder / "weights" / "best.pt")  # type: ignore[arg-type]
     write_whole(folder / "config.yaml", settings.to_yaml())
     say(f"weights copied from {twin.name}, as CL-B does not affect training")
 
 
 def names_grid(settings: ValSettings) -> bool:
     """Return whether the settings of val name several ablations or the folder of a grid."""
-    if settings.ablation is not None and len(settings.ablation) > 1:
-        return True
-    return settings.weights is not None and (Path(settings.weights) / GRID).is_file()
+    return len(settings.ablation or ()) > 1 or (
+        settings.weights is not None and (Path(settings.weights) / GRID).is_file()
+    )
 
 
 def find_grid(project: Path, weights: str | None, wanted: Subsets | None) -> Members:
@@ -98,7 +90,9 @@ def find_grid(project: Path, weights: str | None, wanted: Subsets | None) -> Mem
 
     `wanted` None stands for all sets of the grid. Raises UserError if no grid has them.
     """
-    by_grid = {group: members(group) for group in ([Path(weights)] if weights is not None else grids(project))}
+    files = [Path(weights) / GRID] if weights is not None else (project / "train").glob(f"*/{GRID}")
+    newest_first = sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
+    by_grid = {path.parent: members(path.parent) for path in newest_first}
     if not by_grid:
         raise UserError(f"there is no grid in {project / 'train'}", "train one: cledet train --ablation all")
     for runs in by_grid.values():
@@ -110,10 +104,8 @@ def find_grid(project: Path, weights: str | None, wanted: Subsets | None) -> Mem
     raise UserError(f"no grid has a finished run trained with exactly {missing}", listed)
 
 
-def grids(project: Path) -> list[Path]:
-    """List the folders of grids, newest first."""
-    files = sorted((project / "train").glob(f"*/{GRID}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [path.parent for path in files]
+def _quoted(components: tuple[str, ...]) -> str:
+    return f"`{ablation_name(components)}`"
 
 
 def members(group: Path) -> Members:
@@ -132,14 +124,8 @@ def _finished(run: Path, settings: TrainSettings) -> bool:
     if not is_there(run / "weights" / "last.pt"):  # copied weights, or none yet
         return "clb" in settings.ablation and (run / "weights" / "best.pt").is_file()
     history = read_history(run / "results.csv")
-    if not history:
-        return False
     done, wanted = ("step", settings.iters) if settings.iters else ("epoch", settings.epochs)
-    return int(history[-1][done]) >= wanted
-
-
-def _quoted(components: tuple[str, ...]) -> str:
-    return f"`{ablation_name(components)}`"
+    return bool(history) and int(history[-1][done]) >= wanted
 
 
 def rows_of(measured: Mapping[tuple[str, ...], Mapping[int, Metrics]]) -> list[Row]:
@@ -150,19 +136,18 @@ def rows_of(measured: Mapping[tuple[str, ...], Mapping[int, Metrics]]) -> list[R
             components=components,
             seeds=list(runs),
             metrics={name: [metrics[name] for metrics in runs.values()] for name in SIZES},
-            difference=[_gain(metrics, first.get(seed)) for seed, metrics in runs.items()],
+            difference=[_gain(metrics["AP"], first.get(seed, {}).get("AP")) for seed, metrics in runs.items()],
         )
         for components, runs in measured.items()
     ]
 
 
-def _gain(metrics: Metrics, base: Metrics | None) -> float | None:
-    ap, before = metrics["AP"], None if base is None else base["AP"]
+def _gain(ap: float | None, before: float | None) -> float | None:
     return None if ap is None or before is None else ap - before
 
 
-def spread_of(values: Sequence[float | None]) -> dict[str, float | None]:
-    """Compute mean and sample standard deviation of the values that are not None.
+def spread_of(values: Sequence[float | None]) -> dict[str, Any]:
+    """Return the values, with mean and sample standard deviation of those that are not None.
 
     The mean of no value and the deviation of a single one are None.
     """
@@ -170,33 +155,27 @@ def spread_of(values: Sequence[float | None]) -> dict[str, float | None]:
     return {
         "mean": float(np.mean(known)) if known else None,
         "std": float(np.std(known, ddof=1)) if len(known) > 1 else None,
+        "values": list(values),
     }
+
+
+def in_points(values: Sequence[float | None], sign: str = "") -> str:
+    """Format mean and standard deviation of fractions in percentage points; "-" without a value."""
+    spread = spread_of(values)
+    if spread["mean"] is None:
+        return "-"
+    return f"{100 * spread['mean']:{sign}.1f}" + ("" if spread["std"] is None else f" ± {100 * spread['std']:.1f}")
 
 
 def summary(rows: Sequence[Row]) -> Table:
     """Format Table 2: mean and standard deviation over the seeds, in percentage points."""
-    columns = ["components", "seeds", *SIZES, "AP to first row"]
-    body: list[list[Any]] = []
-    for i, row in enumerate(rows):
-        metrics = [_points(row.metrics[name]) for name in SIZES]
-        difference = _points(row.difference, sign=True) if i else ""
-        body.append([ablation_name(row.components), len(row.seeds), *metrics, difference])
-    return columns, body
-
-
-def listing(rows: Sequence[Row]) -> Table:
-    """List one row per run with unrounded fractions."""
     body: list[list[Any]] = [
-        [ablation_name(row.components), seed, *(row.metrics[name][i] for name in SIZES), row.difference[i]]
-        for row in rows
-        for i, seed in enumerate(row.seeds)
+        [
+            ablation_name(row.components),
+            len(row.seeds),
+            *(in_points(row.metrics[name]) for name in SIZES),
+            in_points(row.difference, sign="+") if i else "",
+        ]
+        for i, row in enumerate(rows)
     ]
-    return ["components", "seed", *SIZES, "AP to first row"], body
-
-
-def _points(values: Sequence[float | None], sign: bool = False) -> str:
-    spread = spread_of(values)
-    if spread["mean"] is None:
-        return "-"
-    mean = f"{100 * spread['mean']:{'+' if sign else ''}.1f}"
-    return mean if spread["std"] is None else f"{mean} ± {100 * spread['std']:.1f}"
+    return ["components", "seeds", *SIZES, "AP to first row"], body

@@ -14,7 +14,7 @@ import torch
 from cledet.config.base import long_side
 from cledet.config.train import TrainSettings
 from cledet.console import say
-from cledet.data.dataset import Batch
+from cledet.data.dataset import Batch, Sample, collate
 from cledet.distributed.devices import out_of_memory
 from cledet.errors import UserError
 from cledet.models.network import Architecture, build_network
@@ -37,11 +37,9 @@ def find_largest_batch(settings: TrainSettings, architecture: Architecture, boxe
     job["settings"] = settings.model_dump(mode="json") | {"batch": 1, "accumulate": 1}
     one, two = _measure_peak(job, 1), _measure_peak(job, 2)
     if one is None or one > free:
-        raise UserError(
-            f"not even one image fits into the memory of {device}", "lower --imgsz, or choose a smaller backbone"
-        )
-    part = 1 if two is None else 1 + int((free - one) / max(two - one, 1))
-    part = min(part, MAX_IMAGES)
+        hint = "lower --imgsz, or choose a smaller backbone"
+        raise UserError(f"not even one image fits into the memory of {device}", hint)
+    part = 1 if two is None else min(1 + int((free - one) / max(two - one, 1)), MAX_IMAGES)
     while device.type == "cuda" and part > 1 and _measure_peak(job, part) is None:
         part = part * 3 // 4
     batch = part * settings.accumulate
@@ -57,8 +55,8 @@ def _measure_peak(job: dict[str, Any], images: int) -> int | None:
         return None
     if process.returncode:
         raise RuntimeError(f"the measurement of --batch auto failed:\n{process.stderr}")
-    peak = json.loads(process.stdout.splitlines()[-1])
-    return None if peak is None else int(peak)
+    peak: int | None = json.loads(process.stdout.splitlines()[-1])
+    return peak
 
 
 def _free_memory(device: torch.device) -> int:
@@ -68,9 +66,7 @@ def _free_memory(device: torch.device) -> int:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
-        raise UserError(
-            f"--batch auto cannot read the free memory of {device} on this system", "pass a number"
-        ) from None
+        raise UserError(f"--batch auto cannot read the free memory of {device} here", "pass a number") from None
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
 
 
@@ -97,20 +93,11 @@ def measure_steps(job: dict[str, Any]) -> int | None:
 def build_largest_images(images: int, short: int, boxes: int) -> Batch:
     """Build a batch of images of the largest padded size with `boxes` ground truths per image."""
     height, width = (-(-side // 32) * 32 for side in (short, long_side(short)))
-    corner = torch.rand(images, boxes, 2) * torch.tensor([width, height]) * 0.8
-    size = torch.tensor([[height, width]] * images)
-    return Batch(
-        images=torch.randint(0, 255, (images, 3, height, width), dtype=torch.uint8),
-        sizes=size,
-        original_sizes=size,
-        boxes=torch.cat([corner, corner + short / 8], -1),
-        labels=torch.zeros(images, boxes, dtype=torch.int64),
-        counts=torch.full((images,), boxes),
-        ignored=torch.zeros(images, 0, 4),
-        image_ids=torch.arange(images),
-        indices=torch.arange(images),
-        dropped=torch.zeros(images, dtype=torch.int64),
-    )
+    corner = torch.rand(boxes, 2) * torch.tensor([width, height]) * 0.8
+    image = torch.randint(0, 255, (3, height, width), dtype=torch.uint8)
+    truth = torch.cat([corner, corner + short / 8], -1), torch.zeros(boxes, dtype=torch.int64), torch.zeros(0, 4)
+    sample = Sample(image, *truth, image_id=0, index=0, original_size=(height, width), dropped=0)
+    return collate([sample] * images)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+import torch
 from matplotlib.figure import Figure
 
 from cledet.io.atomic import write_whole
 from cledet.metrics.evaluation import METRICS
+from cledet.metrics.metric_tables import to_csv
 from cledet.models.criterion import Losses
 from cledet.training.loggers import Log
 from cledet.visualization.plots import save_figure
@@ -25,8 +24,6 @@ LOSSES = ("loss_cls", "loss_reg", "positives", "recalled", "coefficient", "sprea
 COLUMNS = ("epoch", "step", "lr", *LOSSES, "dropped", "seconds", "images_per_s", "waiting", *METRICS)
 """`dropped` is the number of degenerate boxes dropped in the epoch; `waiting` is the share of time spent waiting for
 images."""
-
-SHORT = {"loss_cls": "cls", "loss_reg": "box"}
 
 PANELS = (
     ("classification loss", ("loss_cls",)),
@@ -49,10 +46,11 @@ class History:
     def add(self, row: dict[str, Any]) -> None:
         """Append an epoch, and rewrite results.csv and results.png atomically."""
         self.rows.append({name: _text(row.get(name)) for name in COLUMNS})
-        self._write()
+        write_whole(self.path, to_csv(COLUMNS, [[row.get(name) for name in COLUMNS] for row in self.rows]))
         plot_history(self.rows, self.path.with_suffix(".png"))
+        measured = {name: float(row[name]) for name in COLUMNS[2:] if row.get(name) is not None}
         for log in self.loggers:
-            log(row["step"], {name: row.get(name) for name in COLUMNS[2:]})
+            log(row["step"], measured)
 
     def truncate(self, step: int) -> None:
         """Read results.csv without epochs that ended after `step`."""
@@ -69,13 +67,6 @@ class History:
             parts.append(f"AP {float(row['AP']):.3f}, AP50 {float(row['AP50']):.3f} (best: epoch {best['epoch']})")
         return f"epoch {row['epoch']}: {', '.join(parts)}, {float(row['seconds']):.0f} s"
 
-    def _write(self) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_whole(self.path, text.getvalue())
-
 
 def read_history(path: Path) -> list[dict[str, str]]:
     """Read the rows of a results.csv; none if the file does not exist."""
@@ -88,12 +79,13 @@ def read_history(path: Path) -> list[dict[str, str]]:
 def plot_history(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     """Plot losses, anchors, AP and learning rate over the epochs."""
     figure = Figure(figsize=(15.5, 6.5), layout="constrained")
-    FigureCanvasAgg(figure)
     places = figure.subplots(2, 4).flat
     places[-1].set_visible(False)
     for axes, (title, names) in zip(places, PANELS):
         for name in names:
-            _line(axes, rows, name)
+            points = [(float(row["epoch"]), float(row[name])) for row in rows if row.get(name)]
+            if points:
+                axes.plot(*zip(*points), marker="o" if len(points) < 30 else "", markersize=3, label=name)
         axes.set_title(title, fontsize=11)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
@@ -102,12 +94,6 @@ def plot_history(rows: Sequence[Mapping[str, str]], path: Path) -> None:
         if title.startswith("AP"):
             axes.set_ylim(0, 1)
     save_figure(figure, path)
-
-
-def _line(axes: Axes, rows: Sequence[Mapping[str, str]], name: str) -> None:
-    points = [(float(row["epoch"]), float(row[name])) for row in rows if row.get(name)]
-    if points:
-        axes.plot(*zip(*points), marker="o" if len(points) < 30 else "", markersize=3, linewidth=1.5, label=name)
 
 
 class Meter:
@@ -149,12 +135,14 @@ class Meter:
         """Continue from a saved state."""
         vars(self).update(state, start=time.perf_counter() + state["start"])
 
-    def statistics(self, epoch: float, lr: float, memory: float) -> list[str]:
-        """Format the statistics of the progress bar, most important first; memory in GB."""
+    def statistics(self, epoch: float, lr: float, device: torch.device) -> list[str]:
+        """Format the statistics of the progress bar, most important first; of a GPU also the memory in GB."""
         means = self.means()
-        losses = [f"{short} loss {means[name]:.3f}" for name, short in SHORT.items() if name in means]
+        names = {"loss_cls": "cls", "loss_reg": "box"}
+        losses = [f"{short} loss {means[name]:.3f}" for name, short in names.items() if name in means]
         pace = [f"{means['images_per_s']:.1f} images/s", f"loading {means['waiting']:.0%}"]
-        return [f"epoch {epoch:.1f}", *losses, *pace, f"lr {lr:.2g}", f"{memory:.1f} GB"]
+        memory = [f"{torch.cuda.memory_reserved(device) / 1e9:.1f} GB"] if device.type == "cuda" else []
+        return [f"epoch {epoch:.1f}", *losses, *pace, f"lr {lr:.2g}", *memory]
 
 
 def _text(value: Any) -> str:

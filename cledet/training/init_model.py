@@ -16,13 +16,15 @@ from cledet.distributed import collectives
 from cledet.distributed.devices import describe
 from cledet.errors import UserError
 from cledet.models.backbones.weights import load_imagenet
-from cledet.models.checkpoint import Checkpoint, load_checkpoint
+from cledet.models.checkpoint import Checkpoint
 from cledet.models.criterion import Criterion
 from cledet.models.heads import he_initialize
 from cledet.models.network import Architecture, RetinaNet, build_network
+from cledet.models.weights import load_weights
 from cledet.training.train_step import TrainStep
 
 
+@collectives.main_process_first()  # it downloads weights for the others
 def init_model(
     settings: TrainSettings, index: DetectionIndex, given: Checkpoint | None
 ) -> tuple[Checkpoint, RetinaNet]:
@@ -32,14 +34,18 @@ def init_model(
     Random weights are a function of the seed.
     """
     torch.manual_seed(settings.seed)
-    start = load_checkpoint(Path(settings.weights)) if settings.weights is not None else given
+    start = load_weights(settings.weights) if settings.weights is not None else given
     architecture = build_architecture(settings, len(index.classes), start)
     network = build_network(architecture).eval()
     if settings.head_init == "he":
         he_initialize(network.head)
     if start is not None:
-        network.load_state_dict(transfer_weights(start, network, index.classes))
-        say(f"initial weights: a {start.architecture.backbone} trained on {', '.join(start.classes[:6])}")
+        weights, known = transfer_weights(start, network, index.classes)
+        network.load_state_dict(weights)
+        say(
+            f"initial weights: a {start.architecture.backbone} trained on {', '.join(start.classes[:6])}; "
+            f"{known} of {len(index.classes)} classes taken over"
+        )
     elif settings.backbone_weights != "none":
         load_imagenet(network, settings.backbone, settings.backbone_weights, say)
     model = Checkpoint(
@@ -86,15 +92,28 @@ def build_architecture(settings: TrainSettings, classes: int, start: Checkpoint 
     )
 
 
-def transfer_weights(start: Checkpoint, network: RetinaNet, classes: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """Return the checkpoint's weights; if the classes differ, the last classification layer keeps the network's."""
+def transfer_weights(
+    start: Checkpoint, network: RetinaNet, classes: tuple[str, ...]
+) -> tuple[dict[str, torch.Tensor], int]:
+    """Return the checkpoint's weights for these classes, and the number of classes that it knows.
+
+    If the classes differ, the rows of the last classification layer are those of the classes of the same name. The
+    other classes keep the rows of the network.
+    """
     if tuple(start.classes) == tuple(classes):
-        return start.model
-    last_layer = "head.classification.predict"
-    return {
-        name: value if name.startswith(last_layer) else start.model[name]
-        for name, value in network.state_dict().items()
-    }
+        return start.model, len(classes)
+    places = {name: place for place, name in reversed(list(enumerate(start.classes)))}
+    known = [place for place, name in enumerate(classes) if name in places]
+    rows = [places[classes[place]] for place in known]
+    weights = {}
+    for name, value in network.state_dict().items():
+        if name.startswith("head.classification.predict"):  # rows [anchors of a position * classes, ...]
+            value = value.unflatten(0, (-1, len(classes))).clone()
+            value[:, known] = start.model[name].unflatten(0, (-1, len(start.classes)))[:, rows]
+            weights[name] = value.flatten(0, 1)
+        else:
+            weights[name] = start.model[name]
+    return weights, len(known)
 
 
 def build_criterion(settings: TrainSettings) -> Criterion:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cledet.config.train import TrainSettings
 from cledet.errors import UserError
 
-Metrics = Mapping[str, float | None]
-Log = Callable[[int, Metrics], None]
-"""Log the metrics of a step; None marks a metric that was not measured."""
+Log = Callable[[int, dict[str, float]], None]
+"""Log the metrics of a step."""
 
 
 def open_loggers(settings: TrainSettings, run: Path) -> list[Log]:
@@ -28,10 +28,9 @@ def load_callback(name: str | None) -> Callable[[str, dict[str, Any]], None]:
     """
     if name is None:
         return lambda event, values: None
-    module, _, function = name.partition(":")
     sys.path.insert(0, "")
     try:
-        callback = getattr(importlib.import_module(module), function)
+        callback = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         hint = "pass module:function, with a module in this folder or an installed one"
         raise UserError(f"--callback {name}: {error}", hint) from error
@@ -42,15 +41,19 @@ def load_callback(name: str | None) -> Callable[[str, dict[str, Any]], None]:
     return callback
 
 
-def _tensorboard(settings: TrainSettings, run: Path) -> Log:
+def _client(name: str) -> Any:
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        return importlib.import_module(name)
     except ImportError:
-        raise UserError("tensorboard is not installed", "pip install 'cledet[tensorboard]'") from None
-    writer = SummaryWriter(str(run))
+        raise UserError(f"{name} is not installed", f"pip install 'cledet[{name}]'") from None
 
-    def log(step: int, metrics: Metrics) -> None:
-        for name, value in _measured(metrics).items():
+
+def _tensorboard(settings: TrainSettings, run: Path) -> Log:
+    _client("tensorboard")
+    writer = _client("torch.utils.tensorboard").SummaryWriter(str(run))
+
+    def log(step: int, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
             writer.add_scalar(name, value, step)
         writer.flush()
 
@@ -58,40 +61,26 @@ def _tensorboard(settings: TrainSettings, run: Path) -> Log:
 
 
 def _wandb(settings: TrainSettings, run: Path) -> Log:
-    try:
-        import wandb
-    except ImportError:
-        raise UserError("wandb is not installed", "pip install 'cledet[wandb]'") from None
     config = settings.model_dump(mode="json")
-    logged = wandb.init(project="cledet", name=run.name, dir=str(run), id=_run_id(run), resume="allow", config=config)
-    return lambda step, metrics: logged.log(_measured(metrics), step=step, commit=True)
+    named = {"project": "cledet", "name": run.name, "dir": str(run), "id": _run_id(run)}
+    logged = _client("wandb").init(**named, resume="allow", config=config)
+    return lambda step, metrics: logged.log(metrics, step=step, commit=True)
 
 
 def _mlflow(settings: TrainSettings, run: Path) -> Log:
-    try:
-        import mlflow
-    except ImportError:
-        raise UserError("mlflow is not installed", "pip install 'cledet[mlflow]'") from None
+    mlflow = _client("mlflow")
     mlflow.set_experiment("cledet")
     earlier = mlflow.search_runs(filter_string=f"tags.cledet = '{_run_id(run)}'", output_format="list")
     logged = mlflow.start_run(run_id=earlier[0].info.run_id if earlier else None, run_name=run.name, nested=True)
     if not earlier:
         mlflow.set_tag("cledet", _run_id(run))
         mlflow.log_params({key: str(value)[:500] for key, value in settings.model_dump(mode="json").items()})
-
-    def log(step: int, metrics: Metrics) -> None:
-        mlflow.log_metrics(_measured(metrics), step=step, run_id=logged.info.run_id)
-
-    return log
+    return lambda step, metrics: mlflow.log_metrics(metrics, step=step, run_id=logged.info.run_id)
 
 
 def _run_id(run: Path) -> str:
     """Return an id that clients accept, a function of the run folder, so that a resumed run keeps it."""
     return "-".join(run.absolute().parts[1:])[-100:].strip("-.")
-
-
-def _measured(metrics: Metrics) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
 LOGGERS: dict[str, Callable[[TrainSettings, Path], Log]] = {

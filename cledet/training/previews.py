@@ -18,6 +18,7 @@ from cledet.data.dataset import Batch
 from cledet.data.images import read_image
 from cledet.data.index import DetectionIndex
 from cledet.evaluation.evaluator import nms_options
+from cledet.inference.confidence import resolve_conf
 from cledet.inference.predictor import Predictor
 from cledet.inference.results import Results
 from cledet.models.checkpoint import load_checkpoint
@@ -25,32 +26,31 @@ from cledet.visualization.draw import draw_detections, hatch, resized, write_pic
 
 CELL = (480, 400)
 """Width and height of a cell of the sheet, in pixels."""
+PICTURES, COLUMNS = 12, 4
+"""Evenly spaced images of the evaluation split, and pictures per row of a sheet."""
 
 
 def save_val_previews(run: Path, val: DetectionIndex, settings: TrainSettings, device: torch.device) -> None:
     """Write val.jpg into the run folder: detections of best.pt on images of the evaluation split."""
     best = load_checkpoint(run / "weights" / "best.pt")
+    conf, origin = resolve_conf(PredictSettings(), best)
     predictor = Predictor(
         network=best.network().to(device),
-        post=replace(nms_options(settings, best.components), conf=PredictSettings().conf),
+        post=nms_options(settings, best.components, conf),
         imgsz=settings.imgsz,
         device=device,
         dtype=None,
         names=best.classes,
         category_ids=best.category_ids,
     )
-    save_detections(predictor, val, run / "val.jpg")
-    say(f"previews: {run / 'val.jpg'}")
+    positions = np.unique(np.linspace(0, len(val) - 1, PICTURES).round().astype(int))
+    images = (read_image(str(val.paths[i]), val.size(i)) for i in positions)  # as training and evaluation read them
+    pictures = [fit_to_cell(predictor.predict(image, None)).plot() for image in images]
+    write_picture(run / "val.jpg", sheet(pictures, min(COLUMNS, len(pictures))))
+    say(f"previews: {run / 'val.jpg'}; {origin}")
 
 
-def save_detections(predictor: Predictor, index: DetectionIndex, path: Path, count: int = 12, columns: int = 4) -> None:
-    """Write a sheet of `count` evenly spaced images of the split with their detections."""
-    positions = np.unique(np.linspace(0, len(index) - 1, count).round().astype(int))
-    pictures = [fit_to_cell(predictor.predict(_image(index, i), None)).plot() for i in positions]
-    write_picture(path, sheet(pictures, min(columns, len(pictures))))
-
-
-def save_batch(batch: Batch, names: Sequence[str], path: Path, most: int = 16, columns: int = 4) -> None:
+def save_batch(batch: Batch, names: Sequence[str], path: Path, most: int = 16) -> None:
     """Write a sheet of the first images of a training batch, padded, with ground truth and class names.
 
     Ignored regions are hatched.
@@ -63,7 +63,7 @@ def save_batch(batch: Batch, names: Sequence[str], path: Path, most: int = 16, c
         labels = batch.labels[i, :count].tolist()
         boxes = (batch.boxes[i, :count] * scale).numpy()
         pictures.append(draw_detections(image, boxes, labels, [names[label] for label in labels]))
-    write_picture(path, sheet(pictures, min(columns, len(pictures))))
+    write_picture(path, sheet(pictures, min(COLUMNS, len(pictures))))
 
 
 def fit_to_cell(detections: Results) -> Results:
@@ -90,8 +90,3 @@ def sheet(pictures: list[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
         left = i % columns * width + (width - picture.shape[1]) // 2
         canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return canvas
-
-
-def _image(index: DetectionIndex, position: int) -> NDArray[np.uint8]:
-    """Return the image as training and evaluation read it."""
-    return read_image(str(index.paths[position]), index.size(position))

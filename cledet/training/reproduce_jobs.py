@@ -1,4 +1,4 @@
-"""Jobs that reproduce a table of the paper: recipes, commands and estimated cost."""
+"""Reproduction of the paper's tables: jobs with their commands and estimated cost, and the filled table."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from cledet.config.evaluate import ValSettings
 from cledet.config.loading import read_notes, recipes, resolve
-from cledet.config.recipe import PaperRow
+from cledet.config.recipe import FIGURES, PaperRow
 from cledet.config.train import GridSettings, TrainSettings
 from cledet.config.types import EVERY, NMSName, ablation_name
 from cledet.data.download.archives import SHIPPED, open_set
 from cledet.errors import UserError, nearest
+from cledet.metrics.metric_tables import Table
 from cledet.models.flops import costs
-from cledet.training.ablation import run_name
+from cledet.training.ablation import in_points, run_name, spread_of
 from cledet.training.init_model import build_architecture
 
 GIVEN_TO_VAL = ("conf", "iou", "max_det", "localization", "cl_norm", "cl_score", "workers")
@@ -62,15 +62,12 @@ class Job:
 
     def val_commands(self) -> list[list[str]]:
         """Return the words of the `cledet val` commands for the runs of each recipe."""
+        folder = self.settings.project / "train" / self.name
         return [
-            ["cledet", "val", *flags(val_flags(entry, run, self.folder(run), name))]
+            ["cledet", "val", *flags(val_flags(entry, run, self.run_in(folder, run), name))]
             for entry in self.entries
             for run, name in runs_of(entry)
         ]
-
-    def folder(self, run: TrainSettings) -> Path:
-        """Return the folder of a run if the job's folder is the first of its name."""
-        return self.run_in(self.settings.project / "train" / self.name, run)
 
     def run_in(self, folder: Path, run: TrainSettings) -> Path:
         """Return the folder of a run within the job's folder; a grid has one folder per run."""
@@ -116,8 +113,7 @@ def _groups(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 
 
 def _job(name: str, entries: Sequence[Entry], given: Mapping[str, str]) -> Job:
-    subsets = {subset for entry in entries for subset in entry.settings.ablation}
-    ablation = tuple(subset for subset in EVERY if subset in subsets)
+    ablation = tuple(subset for subset in EVERY if any(subset in entry.settings.ablation for entry in entries))
     return Job(name, tuple(entries), entries[0].settings.model_copy(update={"ablation": ablation, "name": name}), given)
 
 
@@ -139,57 +135,35 @@ def val_flags(entry: Entry, run: TrainSettings, folder: Path, name: str) -> dict
     return given | {"report": "false", "project": str(settings.project), "name": name}
 
 
-def val_settings(entry: Entry, run: TrainSettings, folder: Path, name: str) -> ValSettings:
-    """Resolve the flags of `val_flags` to settings."""
-    return resolve(ValSettings, val_flags(entry, run, folder, name))
-
-
 def flags(settings: Mapping[str, str]) -> list[str]:
     """Convert settings to words of a command line."""
     return [word for key, value in settings.items() for word in (f"--{key.replace('_', '-')}", value)]
 
 
-def commands(jobs: Iterable[Job]) -> list[str]:
-    """Quote all commands for a shell."""
-    return [shlex.join(words) for job in jobs for words in (job.train_command(), *job.val_commands())]
+def estimate(job: Job, gpu_tflops: float, utilization: float) -> dict[str, Any]:
+    """Estimate multiply-adds per image, images of all runs, GPU hours, and bytes of checkpoints.
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """Estimated cost of a job."""
-
-    multiply_adds: int
-    """Forward pass of one image."""
-    images: int
-    """Training images over all runs, repetitions included."""
-    gpu_hours: float
-    checkpoints: int
-    """Size in bytes."""
-
-
-def estimate(job: Job, gpu_tflops: float, utilization: float) -> Estimate:
-    """Estimate GPU hours and the size of checkpoints; `docs/recipes.md` lists the assumptions."""
+    `docs/recipes.md` lists the assumptions.
+    """
     settings = job.settings
     if settings.iters is None:
         raise UserError(f"{job.entries[0].recipe} does not set --iters", "add --set iters=N")
-    short = _mean_side(settings.multi_scale) or settings.imgsz
-    arch = build_architecture(settings.runs()[0], CLASSES.get(settings.data, 80), None)
+    low, high = settings.multi_scale
+    short = ((low**2 + low * high + high**2) / 3) ** 0.5 or settings.imgsz  # root mean square of a uniform side
+    arch = build_architecture(settings.runs()[0], 20 if settings.data == "voc" else 80, None)
     one = costs(arch, (round(short), round(short * 4 / 3)))
     images = job.trainings * settings.iters * max(settings.batch, 1)
-    operations = images * one.multiply_adds * 2 * 3
     copies = (1 + 2 * 2) if settings.ema == 0 else (1 + 2 * 3)  # best.pt; last.pt with momentum, and the one before
     twins = len(settings.runs()) - job.trainings
-    size = 4 * one.parameters * (copies * job.trainings + twins)
-    return Estimate(one.multiply_adds, images, operations / (gpu_tflops * 1e12 * utilization) / 3600, size)
-
-
-CLASSES = {"coco": 80, "voc": 20}
-
-
-def _mean_side(sides: tuple[int, int]) -> float:
-    """Return the root mean square of a side drawn uniformly from the range."""
-    low, high = sides
-    return float(((low**2 + low * high + high**2) / 3) ** 0.5)
+    return {
+        "name": job.name,
+        "recipes": [entry.recipe for entry in job.entries],
+        "trainings": job.trainings,
+        "multiply_adds": one.multiply_adds,
+        "images": images,
+        "gpu_hours": images * one.multiply_adds * 2 * 3 / (gpu_tflops * 1e12 * utilization) / 3600,
+        "checkpoint_bytes": 4 * one.parameters * (copies * job.trainings + twins),
+    }
 
 
 def data_bytes(jobs: Iterable[Job]) -> dict[str, int]:
@@ -200,25 +174,57 @@ def data_bytes(jobs: Iterable[Job]) -> dict[str, int]:
 
 def to_document(table: str, jobs: Sequence[Job], gpu_tflops: float, utilization: float) -> dict[str, Any]:
     """Convert the plan to plain data for JSON."""
-    costed = [(job, estimate(job, gpu_tflops, utilization)) for job in jobs]
+    costed = [estimate(job, gpu_tflops, utilization) for job in jobs]
     return {
         "table": table,
-        "commands": commands(jobs),
-        "jobs": [
-            {
-                "name": job.name,
-                "recipes": [entry.recipe for entry in job.entries],
-                "trainings": job.trainings,
-                "multiply_adds": one.multiply_adds,
-                "images": one.images,
-                "gpu_hours": one.gpu_hours,
-                "checkpoint_bytes": one.checkpoints,
-            }
-            for job, one in costed
-        ],
-        "gpu_hours": sum(one.gpu_hours for _, one in costed),
-        "checkpoint_bytes": sum(one.checkpoints for _, one in costed),
+        "commands": [shlex.join(words) for job in jobs for words in (job.train_command(), *job.val_commands())],
+        "jobs": costed,
+        "gpu_hours": sum(one["gpu_hours"] for one in costed),
+        "checkpoint_bytes": sum(one["checkpoint_bytes"] for one in costed),
         "data_bytes": data_bytes(jobs),
         "gpu_tflops": gpu_tflops,
         "utilization": utilization,
     }
+
+
+Measured = Mapping[str, Sequence[Mapping[str, float | None]]]
+"""NMS method -> metrics per seed."""
+
+
+class Line(NamedTuple):
+    """Row of the table: the paper's metrics and the measured ones, one value per seed, as fractions."""
+
+    recipe: str
+    data: str
+    paper: PaperRow
+    ours: Mapping[str, Sequence[float | None]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return mean, standard deviation and values per metric."""
+        ours = {name: spread_of(values) for name, values in self.ours.items()}
+        own = self.paper.model_dump(exclude_none=True)
+        return {"recipe": self.recipe, "data": self.data, "paper": own, "ours": ours}
+
+
+def lines(jobs: Sequence[Job], measured: Mapping[str, Measured]) -> list[Line]:
+    """Build the rows of all jobs; `measured` holds the metrics of finished recipes."""
+    rows = []
+    for entry in (entry for job in jobs for entry in job.entries):
+        for row in entry.paper:
+            per_seed = measured.get(entry.recipe, {}).get(row.nms or "", ())
+            ours = {name: [metrics.get(name) for metrics in per_seed] for name in row.figures}
+            rows.append(Line(entry.recipe, entry.settings.data, row, ours))
+    return rows
+
+
+def side_by_side(rows: Sequence[Line]) -> Table:
+    """Format the paper's and the measured metrics in percentage points; "-" marks a missing value."""
+    names = [name for name in FIGURES if any(name in line.ours for line in rows)]
+    with_nms = any(line.paper.nms for line in rows)
+    body: list[list[Any]] = []
+    for line in rows:
+        pairs = [([line.paper.figures.get(name)], line.ours.get(name, ())) for name in names]
+        cells = [in_points(values) for pair in pairs for values in pair]
+        body.append([line.recipe, *[line.paper.nms or "-"] * with_nms, *cells, line.paper.split, line.data])
+    columns = [column for name in names for column in (f"{name} paper", "ours")]
+    return ["recipe", *["NMS"] * with_nms, *columns, "paper's split", "our data"], body

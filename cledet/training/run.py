@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,16 @@ from cledet.distributed import collectives
 from cledet.distributed.devices import amp_dtype, pick_devices
 from cledet.distributed.environment import in_group
 from cledet.distributed.launch import launch
-from cledet.errors import UserError
+from cledet.errors import Interrupted, UserError
 from cledet.evaluation.splits import load_index
 from cledet.io.atomic import is_there, write_whole
-from cledet.io.run_folders import from_anywhere, name_from, new_run
+from cledet.io.run_folders import STATUS, from_anywhere, name_from, new_run, status_of
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.models.network import Architecture, RetinaNet
 from cledet.training.ablation import GRID, train_grid
 from cledet.training.auto_batch import find_largest_batch
 from cledet.training.init_model import init_model
-from cledet.training.trainer import Task, Trainer
+from cledet.training.trainer import Diverged, Task, Trainer
 
 CONFIG = "config.yaml"
 LAST = Path("weights") / "last.pt"
@@ -41,17 +43,14 @@ def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
     if settings.node_rank > 0 and launches(settings):
         return _launch_other_node(settings)
     with collectives.process_group():
-        settings = collectives.broadcast(from_anywhere(settings))
-        if (restarted := collectives.broadcast(_restarted_run(settings))) is not None:
+        settings = collectives.from_main(lambda: from_anywhere(settings))
+        if (restarted := collectives.from_main(lambda: _restarted_run(settings))) is not None:
             return resume(restarted, {})
         task = load_task(settings.runs()[0])
-        model, network = _init_model(settings.runs()[0], task, given)  # raises UserErrors before there is a folder
-        settings = collectives.broadcast(
-            _with_batch(settings, model.architecture, task) if collectives.is_main_process() else settings
-        )
+        model, network = init_model(settings.runs()[0], task.train, given)  # raises UserErrors before there is a folder
+        settings = collectives.from_main(lambda: _with_batch(settings, model.architecture, task))
         _check_processes(settings)
-        amp_dtype(pick_devices(settings.device).devices[0], settings.amp)
-        folder = collectives.broadcast(_new_folder(settings) if collectives.is_main_process() else Path())
+        folder = collectives.from_main(lambda: _new_folder(settings))
         runs = settings.runs()
         model.settings = runs[0].model_dump(mode="json")  # with the batch of --batch auto
         if len(runs) == 1:
@@ -71,10 +70,7 @@ def resume(folder: Path, changes: dict[str, Any]) -> Path:
         hint = "start a new run with --weights"
         raise UserError(f"a resumed run keeps its settings; --{refused[0].replace('_', '-')} cannot be changed", hint)
     with collectives.process_group():
-        folder, settings = collectives.broadcast(
-            _reopen(folder, changes) if collectives.is_main_process() else (folder, None)
-        )
-        assert settings is not None
+        folder, settings = collectives.from_main(lambda: _reopen(folder, changes))
         if settings.node_rank > 0 and launches(settings):
             return _launch_other_node(settings)
         task = load_task(settings.runs()[0])
@@ -100,11 +96,6 @@ def _reopen(folder: Path, changes: dict[str, Any]) -> tuple[Path, GridSettings]:
     return folder.absolute(), reopen(folder / (GRID if grid else CONFIG), GridSettings, changes)
 
 
-def _init_model(settings: TrainSettings, task: Task, given: Checkpoint | None) -> tuple[Checkpoint, RetinaNet]:
-    with collectives.main_process_first():  # it downloads weights for the others
-        return init_model(settings, task.train, given)
-
-
 def _start(settings: TrainSettings, task: Task, model: Checkpoint, network: RetinaNet, run: Path) -> None:
     """Train a new run in its folder; it can be resumed as soon as last.pt is written."""
     if collectives.is_main_process():
@@ -114,20 +105,48 @@ def _start(settings: TrainSettings, task: Task, model: Checkpoint, network: Reti
     if launches(settings):
         _launch(settings, run)
     else:
-        Trainer(settings, task, model, network, run).fit()
+        _fit(Trainer(settings, task, model, network, run))
 
 
 def _train_or_resume(settings: TrainSettings, task: Task, run: Path, given: Checkpoint | None) -> None:
     """Train a run in its folder from the start or from its last checkpoint, unless it is finished."""
-    model = collectives.broadcast(load_checkpoint(run / LAST) if is_there(run / LAST) else None)
+    model = collectives.from_main(lambda: load_checkpoint(run / LAST) if is_there(run / LAST) else None)
     if model is None:
-        _start(settings, task, *_init_model(settings, task, given), run)
+        _start(settings, task, *init_model(settings, task.train, given), run)
     elif model.training.get("finished", model.step >= settings.steps(len(task.train))):
         say(f"{run} is finished")
     elif launches(settings):
         _launch(settings, run)
     else:
-        Trainer(settings, task, model, model.network(), run).fit()
+        _fit(Trainer(settings, task, model, model.network(), run))
+
+
+def _fit(trainer: Trainer) -> None:
+    """Train to the end, with the run's status in its folder."""
+    with _recorded_status(trainer.run):
+        trainer.fit()
+
+
+@contextmanager
+def _recorded_status(run: Path) -> Iterator[None]:
+    """Write the status of a run into its folder before and after the block: unfinished, then finished or how it failed.
+
+    An interrupted run stays unfinished.
+    """
+    if not collectives.is_main_process():
+        yield
+        return
+    write_whole(run / STATUS, "unfinished\n")
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        with suppress(UserError):  # a full disk, which may be the error itself
+            if status_of(run) == "unfinished":  # else a worker has told more
+                write_whole(run / STATUS, "diverged\n" if isinstance(error, Diverged) else "failed\n")
+        raise
+    write_whole(run / STATUS, "finished\n")
 
 
 def _launch(settings: TrainingSettings, run: Path) -> None:
@@ -135,16 +154,20 @@ def _launch(settings: TrainingSettings, run: Path) -> None:
     picked = pick_devices(settings.device)
     if picked.reason:
         say(picked.reason)
-    callback = [] if settings.callback is None else ["--callback", settings.callback]
-    launch(
-        ["train", "--resume", str(run), "--device", str(picked), "--workers", str(settings.workers), *callback],
-        len(picked.devices),
-        nnodes=settings.nnodes,
-        node_rank=settings.node_rank,
-        rdzv_endpoint=settings.rdzv_endpoint,
-        max_restarts=settings.max_restarts,
-        log_folder=run / "logs" if settings.node_rank == 0 else None,
-    )
+    device = ",".join(map(str, picked.devices))
+    words = ["train", "--resume", str(run), "--device", device, "--workers", str(settings.workers)]
+    if settings.callback is not None:
+        words += ["--callback", settings.callback]
+    with _recorded_status(run) if settings.node_rank == 0 else nullcontext():
+        launch(
+            words,
+            len(picked.devices),
+            nnodes=settings.nnodes,
+            node_rank=settings.node_rank,
+            rdzv_endpoint=settings.rdzv_endpoint,
+            max_restarts=settings.max_restarts,
+            log_folder=run / "logs" if settings.node_rank == 0 else None,
+        )
 
 
 def _launch_other_node(settings: GridSettings) -> Path:
@@ -155,11 +178,17 @@ def _launch_other_node(settings: GridSettings) -> Path:
     return folder
 
 
+def _processes(settings: GridSettings) -> int:
+    """Count the processes that train a run, those that are yet to be launched included."""
+    launched = len(pick_devices(settings.device).devices) if launches(settings) else 1
+    return collectives.world_size() * launched * settings.nnodes
+
+
 def _check_processes(settings: GridSettings) -> None:
     """Raise UserError if the processes cannot share the batch equally, or cannot synchronize norms."""
-    devices = pick_devices(settings.device).devices
-    processes = collectives.world_size() * (len(devices) if launches(settings) else 1) * settings.nnodes
-    if settings.norm == "sync" and processes > 1 and devices[0].type != "cuda":
+    processes, device = _processes(settings), pick_devices(settings.device).devices[0]
+    amp_dtype(device, settings.amp)
+    if settings.norm == "sync" and processes > 1 and device.type != "cuda":
         raise UserError("--norm sync of several processes needs CUDA GPUs", "try --norm batch or group")
     if settings.batch % (processes * settings.accumulate):
         parts = f" in {settings.accumulate} parts" if settings.accumulate > 1 else ""
@@ -171,10 +200,9 @@ def _with_batch(settings: GridSettings, architecture: Architecture, task: Task) 
     """Replace `--batch auto` by the largest batch that fits into memory."""
     if settings.batch != AUTO:
         return settings
-    boxes, devices = int(np.diff(task.train.starts).max()), pick_devices(settings.device).devices
-    processes = len(devices) if launches(settings) else 1
-    batch = find_largest_batch(settings.runs()[0], architecture, boxes, devices[0])
-    return settings.model_copy(update={"batch": batch * processes * settings.nnodes * collectives.world_size()})
+    boxes, device = int(np.diff(task.train.starts).max()), pick_devices(settings.device).devices[0]
+    batch = find_largest_batch(settings.runs()[0], architecture, boxes, device)
+    return settings.model_copy(update={"batch": batch * _processes(settings)})
 
 
 def _new_folder(settings: GridSettings) -> Path:
@@ -193,15 +221,11 @@ def _restarted_run(settings: GridSettings) -> Path | None:
     return max(files, key=lambda file: file.stat().st_mtime).parent if files else None
 
 
+@collectives.main_process_first()
 def load_task(settings: TrainSettings) -> Task:
     """Load the splits to train on and to evaluate on; the main process draws or indexes them for the others."""
-    with collectives.main_process_first():
-        return _load_task(settings)
-
-
-def _load_task(settings: TrainSettings) -> Task:
     source = open_source(settings.data)
-    say(source.summary)
+    say(f"{source.name}: {source.reader.format}, {', '.join(source.splits)}")
     train = load_index(source, settings.split)
     if settings.val_split == "none":
         return Task(train=train, val=None)

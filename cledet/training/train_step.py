@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -59,13 +58,19 @@ class TrainStep:
         The loss of each part is divided by an estimate of the batch's normalizer N from the first part; the gradients
         are corrected when N is known. Raises NotFinite. After an exception the state is the one before the call.
         """
-        with self._undo_on_error():
+        for saved, buffer in zip(self._saved_statistics, self.statistics):
+            saved.copy_(buffer)
+        try:
             return self._compute_gradients(parts, step)
+        except BaseException:  # a signal may raise anywhere
+            self.undo()
+            raise
 
     def _compute_gradients(self, parts: Sequence[Batch], step: int) -> Losses:
         self.parallel.train()
         self.optimizer.zero_grad(set_to_none=True)
-        torch.manual_seed(_seed(self.settings.seed, step, collectives.rank()))  # for stochastic layers of a backbone
+        seed = np.random.SeedSequence((self.settings.seed, step, collectives.rank())).generate_state(1, np.uint64)[0]
+        torch.manual_seed(int(seed))  # for stochastic layers of a backbone
         use_iac = step >= self.settings.recall_start * self.total_steps
         criterion = self.criterion if use_iac else self.criterion_without_iac
         part_losses: list[Losses] = []
@@ -82,16 +87,6 @@ class TrainStep:
                 if parameter.grad is not None:
                     parameter.grad.mul_(expected / losses.n.clamp(min=1))
         return reduce_losses(losses)
-
-    @contextmanager
-    def _undo_on_error(self) -> Iterator[None]:
-        for saved, buffer in zip(self._saved_statistics, self.statistics):
-            saved.copy_(buffer)
-        try:
-            yield
-        except BaseException:  # a signal may raise anywhere
-            self.undo()
-            raise
 
     def undo(self) -> None:
         """Drop the gradients, and restore the batch norm statistics from before they were computed."""
@@ -138,9 +133,10 @@ class TrainStep:
         with autocast(self.device, self.dtype):
             predictions = self.forward(batch.images)
         losses = criterion(predictions, Targets(batch.boxes, batch.labels, batch.ignored))
-        finite = bool(torch.isfinite(losses.classification + losses.regression))
-        if not collectives.all_true(finite):
-            raise NotFinite(_describe_not_finite(losses))
+        if not collectives.all_true(bool(torch.isfinite(losses.classification + losses.regression))):
+            terms = {"classification": losses.classification.item(), "regression": losses.regression.item()}
+            bad = [f"the {name} loss is {value:g}" for name, value in terms.items() if not math.isfinite(value)]
+            raise NotFinite(" and ".join(bad) or "the loss of another process is not finite")
         return losses
 
     def _trained(self) -> list[nn.Parameter]:
@@ -165,33 +161,12 @@ def combine_parts(parts: Sequence[Losses]) -> Losses:
 
 
 def reduce_losses(losses: Losses) -> Losses:
-    """Combine the losses of all processes' shares of a batch."""
+    """Combine the losses of all processes' shares of a batch, whose N is the same in all of them."""
     if collectives.world_size() == 1:
         return losses
-    weighted = torch.stack([losses.coefficient, losses.spread]).nan_to_num() * losses.positives
-    values = torch.stack([losses.classification, losses.regression, losses.positives, losses.recalled, *weighted])
-    classification, regression, positives, recalled, coefficient, spread = collectives.all_reduce_sum(values)
-    return Losses(
-        classification=classification / collectives.world_size(),
-        regression=regression / collectives.world_size(),
-        positives=positives,
-        recalled=recalled,
-        coefficient=coefficient / positives,
-        spread=spread / positives,
-        n=losses.n,
-    )
-
-
-def _seed(*numbers: int) -> int:
-    """Hash several numbers to a 64-bit seed."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
-
-
-def _describe_not_finite(losses: Losses) -> str:
-    """Name the loss terms that are not finite, or another process if none is here."""
-    terms = {"classification": losses.classification.item(), "regression": losses.regression.item()}
-    bad = [f"the {name} loss is {value:g}" for name, value in terms.items() if not math.isfinite(value)]
-    return " and ".join(bad) or "the loss of another process is not finite"
+    table = losses.classification.new_zeros(collectives.world_size(), len(losses))
+    table[collectives.rank()] = torch.stack([value.float() for value in losses._replace(n=losses.n.clamp(min=1))])
+    return combine_parts([Losses(*row) for row in collectives.all_reduce_sum(table)])._replace(n=losses.n)
 
 
 def _batch_norm_buffers(network: nn.Module) -> Iterator[Tensor]:

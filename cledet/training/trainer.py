@@ -7,32 +7,36 @@ the step. A resumed run therefore continues exactly as if it had never stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from cledet.config.base import long_side
 from cledet.config.train import TrainSettings
 from cledet.console import Steps, say, warn
-from cledet.data.dataset import Batch
+from cledet.data.augment import Augment
+from cledet.data.dataset import Batch, DetectionDataset
 from cledet.data.index import DetectionIndex
+from cledet.data.loader import Loader
+from cledet.data.sampler import EpochBatches
 from cledet.distributed import collectives
-from cledet.distributed.devices import memory_used, own_device, pick_devices, within_memory
+from cledet.distributed.devices import default_workers, own_device, pick_devices, within_memory
 from cledet.errors import Interrupted, ProcessFailed, UserError
 from cledet.evaluation.evaluator import validate
+from cledet.metrics.confidence import operating_points
 from cledet.models.checkpoint import Checkpoint
 from cledet.models.network import RetinaNet
 from cledet.signals import Interrupts, Stop, interrupts
-from cledet.training.batches import build_loader
 from cledet.training.history import History, Meter
 from cledet.training.init_model import build_criterion, frozen_stages, make_deterministic, startup_summary
 from cledet.training.loggers import load_callback, open_loggers
 from cledet.training.previews import save_batch, save_val_previews
-from cledet.training.same_data import require_same_data
-from cledet.training.train_state import TrainState
+from cledet.training.train_state import TrainState, require_same_data
 from cledet.training.train_step import NotFinite, TrainStep
 
 PREVIEW_STEPS = 3
@@ -40,6 +44,10 @@ PREVIEW_STEPS = 3
 MAX_BAD_STEPS = 5
 """Consecutive steps without a finite loss that end a run."""
 MEMORY_HINT = "--batch auto measures how many images fit, --accumulate N computes a batch in parts; or lower --imgsz"
+
+
+class Diverged(UserError):
+    """End of a run whose loss stays infinite or NaN."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +70,7 @@ class Trainer:
         self.digests = task.train.digests()
         if settings.deterministic:
             make_deterministic()
-        self.device = own_device(pick_devices(settings.device).devices, collectives.local_rank())
+        self.device = own_device(pick_devices(settings.device).devices)
         self.total_steps = settings.steps(len(task.train))
         network.backbone.freeze(frozen_stages(settings, model.architecture.backbone))
         self.train_step = TrainStep(network, build_criterion(settings), settings, self.device, self.total_steps)
@@ -71,6 +79,7 @@ class Trainer:
         self.callback = load_callback(settings.callback)
         self.meter = Meter()
         self.state = TrainState()
+        self.confs: tuple[float | None, tuple[float | None, ...]] = None, ()
         self.last_save = time.monotonic()
         self.wait_seconds = 0.0
         if model.training:
@@ -79,7 +88,7 @@ class Trainer:
     def fit(self) -> Path:
         """Train to the end, evaluate and save after each epoch; return the run folder.
 
-        Raises Interrupted, after saving, if a signal arrives, and UserError if the loss stays infinite or NaN.
+        Raises Interrupted, after saving, if a signal arrives, and Diverged if the loss stays infinite or NaN.
         """
         say(*startup_summary(self.settings, self.task.train, self.model, self.train_step, self.run))
         with interrupts() as stop:
@@ -104,7 +113,7 @@ class Trainer:
             for parts in self._batches(stop):
                 self._save_batch_preview(parts)
                 self._step(parts, stop)
-                progress.advance(*self.meter.statistics(self._epoch(), self._lr(), memory_used(self.device) / 1e9))
+                progress.advance(*self.meter.statistics(self._epoch(), self._lr(), self.device))
                 if self._epoch_ended():
                     self._end_epoch(stop)
                     if self._should_stop_early():
@@ -117,7 +126,7 @@ class Trainer:
 
     def _batches(self, stop: Interrupts) -> Iterator[list[Batch]]:
         """Yield the parts of each remaining step's batch."""
-        batches = iter(build_loader(self.settings, self.task.train, self.total_steps, self.state.step, self.device))
+        batches = iter(self._loader())
         while True:
             start = time.perf_counter()
             with stop.abandoning():
@@ -126,6 +135,34 @@ class Trainer:
             if not parts:
                 return
             yield parts
+
+    def _loader(self) -> Iterable[Batch]:
+        """Load this process's share of the remaining steps' batches, `accumulate` parts per step.
+
+        The images of a step do not depend on the number of processes or workers.
+        """
+        settings = self.settings
+        dataset = DetectionDataset(
+            self.task.train,
+            short=settings.imgsz,
+            long=long_side(settings.imgsz),
+            augment=Augment(**{field.name: getattr(settings, field.name) for field in fields(Augment)}),
+            seed=settings.seed,
+        )
+        width, height = self.task.train.sizes.T
+        batches = EpochBatches(
+            len(self.task.train),
+            settings.batch,
+            seed=settings.seed,
+            total_steps=self.total_steps,
+            start_step=self.state.step,
+            groups=(height > width).astype(np.int64),
+            rank=collectives.rank(),
+            world=collectives.world_size(),
+            parts=settings.accumulate,
+        )
+        workers = default_workers(settings.workers)
+        return Loader(dataset, batches, workers=workers, pin_memory=self.device.type == "cuda")
 
     def _step(self, parts: list[Batch], stop: Interrupts) -> None:
         try:
@@ -153,7 +190,7 @@ class Trainer:
             return
         self._save("last.pt")
         hint = f"lower --lr, or look at these images; {self.run / 'weights' / 'last.pt'} is from before them"
-        raise UserError(f"{message}; the last {MAX_BAD_STEPS} steps had no finite loss", hint)
+        raise Diverged(f"{message}; the last {MAX_BAD_STEPS} steps had no finite loss", hint)
 
     def _end_epoch(self, stop: Interrupts) -> None:
         """Evaluate, log the metrics and save; the weights are saved before evaluation too, as it takes long."""
@@ -182,6 +219,10 @@ class Trainer:
     def _validate(self, val: DetectionIndex) -> dict[str, Any]:
         network = self.train_step.inference_network()  # in float32, as `cledet val` does
         (result,) = validate(network, val, self.model, self.settings, self.device, None).values()
+        if collectives.is_main_process():
+            overall, each = operating_points(val, result.results)
+            confs = dict(zip(val.classes, (point and point.confidence for point in each)))
+            self.confs = overall and overall.confidence, tuple(confs.get(name) for name in self.model.classes)
         return result.evaluation.to_dict()
 
     def _report_dropped_boxes(self) -> None:
@@ -229,6 +270,7 @@ class Trainer:
             return
         self.model.model = self.train_step.inference_network().state_dict()
         self.model.step, self.model.metrics = self.state.step, metrics or {}
+        self.model.best_conf, self.model.class_confs = self.confs if metrics else (None, ())
         self.model.training = self._training_state() if name == "last.pt" else {}
         self.model.save(self.run / "weights" / name)
         self.last_save = time.monotonic()

@@ -1,8 +1,7 @@
-"""Drawing of boxes on pictures; resizing and writing of pictures."""
+"""Drawing of boxes with labels on pictures; resizing and writing of pictures."""
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,15 +11,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from cledet.data.index import Floats
 from cledet.io.atomic import write_whole
+from cledet.visualization.label_layout import place_labels
+from cledet.visualization.palette import BLACK, Color, class_color, ink_on
+from cledet.visualization.text import text_mask
 
 Image = NDArray[np.uint8]
 
-
-def class_color(label: int) -> tuple[int, int, int]:
-    """Return a bright RGB colour per class; hues advance by the golden ratio, so adjacent labels differ."""
-    hue = (0.02 + label * 0.61803398875) % 1
-    r, g, b = colorsys.hls_to_rgb(hue, 0.52 + 0.1 * (label % 2), 0.95)
-    return round(255 * r), round(255 * g), round(255 * b)
+LINE, TEXT = 1 / 240, 1 / 30
+"""Width of a box's line and height of its label, as shares of the image's shorter side."""
+LEAST_TEXT = 11
+"""Height of the smallest legible label in pixels."""
+SMALL = 0.75
+"""Share of its height that a label has in a crowd that leaves no place for a larger one."""
+EDGED = 160
+"""Shorter side of the smallest image whose boxes have an edge."""
 
 
 def draw_detections(
@@ -30,14 +34,36 @@ def draw_detections(
     captions: Sequence[str],
 ) -> Image:
     """Draw boxes [K, 4], highest score first, with captions on a copy of the RGB image [H, W, 3]."""
-    picture = image.copy()
-    unit = max(min(picture.shape[:2]) / 480, 0.8)
-    for box, label in zip(boxes[::-1], labels[::-1]):  # the highest score last, on top
-        x1, y1, x2, y2 = (round(float(v)) for v in box)
-        cv2.rectangle(picture, (x1, y1), (x2, y2), class_color(label), max(1, round(2 * unit)))
-    for box, label, text in zip(boxes[::-1], labels[::-1], captions[::-1]):
-        caption(picture, box, class_color(label), text, unit)
+    picture = np.ascontiguousarray(image).copy()
+    side = min(picture.shape[:2])
+    line = max(2, round(side * LINE)) if side >= EDGED else 1
+    corners = near(boxes, max(picture.shape[:2])).reshape(-1, 4)
+    colors = [class_color(label) for label in labels]
+    for box, color in zip(corners[::-1], colors[::-1]):  # the highest score last, on top
+        _draw_box(picture, box, color, line)
+    draw_labels(picture, corners, captions, colors, max(LEAST_TEXT, round(side * TEXT)))
     return picture
+
+
+def draw_labels(picture: Image, boxes: Floats, captions: Sequence[str], colors: Sequence[Color], height: int) -> None:
+    """Draw captions of `height` pixels at boxes [K, 4] on the RGB picture, the most important first.
+
+    No caption covers another one. In a crowd that leaves no place, one becomes smaller, or is left out.
+    """
+    masks = [[text_mask(text, h) for h in (height, max(LEAST_TEXT, round(SMALL * height)))] for text in captions]
+    sizes = [[(mask.shape[1] + 2 * _margin(mask), mask.shape[0]) for mask in one] for one in masks]
+    for place, one, color in zip(place_labels(boxes, sizes, picture.shape[:2]), masks, colors):
+        if place is not None:
+            left, top, variant = place
+            mask = one[variant]
+            margin = _margin(mask)
+            picture[top : top + len(mask), left : left + mask.shape[1] + 2 * margin] = color
+            _blend(picture, mask, (left + margin, top), ink_on(color))
+
+
+def draw_text(picture: Image, text: str, place: tuple[int, int], height: int, color: Color = BLACK) -> None:
+    """Draw text with its left and top at a place of the RGB picture; the part outside of the picture is cut off."""
+    _blend(picture, text_mask(text, height), place, color)
 
 
 def hatch(image: Image, boxes: NDArray[np.float32]) -> Image:
@@ -52,21 +78,6 @@ def hatch(image: Image, boxes: NDArray[np.float32]) -> Image:
         part[lines[y1:y2, x1:x2]] = 128
         cv2.rectangle(picture, (x1, y1), (x2, y2), (128, 128, 128), thick)
     return picture
-
-
-def caption(picture: Image, box: NDArray[np.float32], color: tuple[int, int, int], text: str, unit: float) -> None:
-    """Draw text on a filled bar above the box, or inside it at the edge of the picture."""
-    font, size, weight = cv2.FONT_HERSHEY_SIMPLEX, 0.5 * unit, max(1, round(unit))
-    (width, height), below = cv2.getTextSize(text, font, size, weight)
-    pad = max(2, round(2 * unit))
-    x = int(min(max(float(box[0]), 0), max(picture.shape[1] - width - 2 * pad, 0)))
-    bottom = int(float(box[1]))
-    if bottom - height - below - pad < 0:
-        bottom = int(max(float(box[1]), 0)) + height + below + pad
-    cv2.rectangle(picture, (x, bottom - height - below - pad), (x + width + 2 * pad, bottom), color, cv2.FILLED)
-    dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
-    ink = (0, 0, 0) if dark else (255, 255, 255)
-    cv2.putText(picture, text, (x + pad, bottom - below), font, size, ink, weight, cv2.LINE_AA)
 
 
 def resized(image: Image, scale: float, enlarge: int = cv2.INTER_LINEAR) -> Image:
@@ -89,3 +100,26 @@ def jpeg(image: Image, quality: int) -> bytes:
 def write_picture(path: Path, image: Image) -> None:
     """Write an RGB image [H, W, 3] as JPEG."""
     write_whole(path, jpeg(image, 92), sync=False)
+
+
+def _draw_box(picture: Image, box: Floats, color: Color, line: int) -> None:
+    """Draw a rectangle; its outer edge, black or white, separates it from any background."""
+    x1, y1, x2, y2 = (round(float(v)) for v in box)
+    if line > 1:
+        edge = max(1, line // 4)
+        out = (line + 1) // 2 + edge // 2
+        cv2.rectangle(picture, (x1 - out, y1 - out), (x2 + out, y2 + out), ink_on(color), edge)
+    cv2.rectangle(picture, (x1, y1), (x2, y2), color, line)
+
+
+def _blend(picture: Image, mask: NDArray[np.uint8], place: tuple[int, int], color: Color) -> None:
+    """Lay a colour over the picture where the mask [h, w], whose left and top are at a place, covers it."""
+    left, top = place
+    part = picture[top : top + mask.shape[0], left : left + mask.shape[1]]
+    share = mask[: part.shape[0], : part.shape[1], None] / np.float32(255)
+    part[:] = np.rint(part + share * (np.array(color, dtype=np.float32) - part))
+
+
+def _margin(mask: NDArray[np.uint8]) -> int:
+    """Return the space left and right of a label's text."""
+    return max(2, len(mask) // 6)

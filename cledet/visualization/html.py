@@ -30,30 +30,6 @@ def render(template: str, command: str, name: str, **values: Any) -> str:
     return text.encode("utf-8", "xmlcharrefreplace").decode("utf-8")  # file names may hold lone surrogates
 
 
-def frame(command: str, name: str, header: str, main: str) -> str:
-    """Render the page of a command from HTML for its heading and its sections."""
-    return render("page.html", command, name, header=Markup(header), main=Markup(main))
-
-
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Markup:
-    """Render a table with its title; columns of numbers are right-aligned, and many rows are folded."""
-    return _macros().table(title, columns, rows)
-
-
-def image(content: bytes, kind: str, alt: str = "") -> Markup:
-    """Render an embedded picture; kind is "jpeg" or "png"."""
-    return _macros().image(content, kind, alt)
-
-
-def named(path: str) -> Markup:
-    """Render the name of a file, with its path as a tooltip."""
-    return _macros().file_name(path)
-
-
-def _macros() -> Any:
-    return ENVIRONMENT.get_template("macros.html").module
-
-
 def _cell_text(value: Any) -> str:
     return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 

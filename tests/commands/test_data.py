@@ -73,6 +73,8 @@ def test_download_says_what_to_type_next(project, squares):
     assert json.loads(again.stdout) == {
         "name": "my",
         "folder": str(project / "s"),
+        "bytes": listed[0]["bytes"],
+        "state": "there",
         "archives": [{**listed[0], "folder": "."}],
         "yaml": str(project / "my.yaml"),
     }

@@ -46,11 +46,6 @@ def test_the_table_is_filled_from_the_runs(on_coco):
     assert (config["lr_steps"], config["warmup"], config["iters"]) == ([67500, 75000], 500, 2)
     assert json.loads((folder / "table2.json").read_text()) == [row.to_dict() for row in rows]
     assert (folder / "table2.md").read_text().splitlines()[2].startswith("| table2-coco-none | 35.9 |")
-    assert (
-        (folder / "table2.csv")
-        .read_text()
-        .startswith("recipe,nms,figure,paper,seed,ours\ntable2-coco-none,,AP,0.359,0,")
-    )
 
 
 def test_a_second_call_goes_on_where_the_first_stopped(on_coco, tmp_path):

@@ -174,10 +174,13 @@ def test_a_grid_is_runs_that_differ_by_components_and_seed(tmp_path):
         ({"ablation": "iac,dcl"}, "unknown component 'dcl'"),
         ({"bacth": 3}, r"unknown setting 'bacth' \(did you mean batch\?\)"),
         ({"scale_jitter": "2,1"}, "LOW <= HIGH"),
-        ({"scale_jitter": "2"}, r"--scale-jitter 2 \(from the flag\): expected LOW,HIGH, not 2"),
+        (
+            {"scale_jitter": "2"},
+            r"--scale-jitter 2 \(from the flag\): expected LOW,HIGH .* <= 4, not 2",
+        ),
         ({"multi_scale": "800,480"}, r"--multi-scale 800,480 \(from the flag\): expected LOW,HIGH with 32 <= LOW"),
         ({"multi_scale": "0,480"}, "--multi-scale 0,480 .*or 0,0 for none"),
-        ({"multi_scale": "480"}, "expected LOW,HIGH, not 480"),
+        ({"multi_scale": "480"}, "expected LOW,HIGH with .*, or 0,0 for none, not 480"),
         ({"multi_scale": "480,x"}, "valid integer"),
         ({"mosaic": "1.5"}, "--mosaic 1.5"),
         ({"crop": "-1"}, "--crop -1"),
@@ -232,7 +235,7 @@ def test_steps_cover_every_epoch_whole():
 
 
 def test_commands_differ_where_users_expect_it():
-    assert PredictSettings().conf == 0.3
+    assert PredictSettings().conf == "auto"
     assert TrainSettings().conf == 0.05
     assert long_side(800) == 1333
 

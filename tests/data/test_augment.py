@@ -20,6 +20,7 @@ from cledet.data.augment import (
     mosaic,
     random_crop,
 )
+from cledet.data.transforms import random_window
 
 COLOURS = [[round(255 * v) for v in colorsys.hsv_to_rgb(k / 12, 1, 1)] for k in range(12)]
 """A colour a label."""
@@ -87,6 +88,26 @@ def test_augmentations_of_the_whole_image_keep_every_box(name: str, seed: int) -
     assert after.ignore.tolist() == [False, True, False]
     if name != "photometric":  # where colours are others
         assert_on_colours(after)
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 1000), rows=st.integers(1, 60), columns=st.integers(1, 60))
+def test_a_crop_keeps_the_boxes_on_their_objects(seed: int, rows: int, columns: int) -> None:
+    before = scene(seed)
+    cropped = crop_scene(before, random_window(*before.image.shape[:2], rows, columns, np.random.default_rng(seed)))
+    assert cropped.image.shape[:2] == (rows, columns)
+    assert_on_colours(cropped, tolerance=0)
+    seen = [label for label in before.labels if (cropped.image == COLOURS[label]).all(axis=2).any()]
+    assert cropped.labels.tolist() == seen
+
+
+def test_an_object_whose_centre_is_cropped_is_ignored() -> None:
+    boxes = np.array([[0, 0, 4, 4], [36, 16, 40, 20]], dtype=np.float32)
+    corners = Scene(np.zeros((20, 40, 3), np.uint8), boxes, np.array([0, 1]), np.zeros(2, dtype=bool))
+    assert crop_scene(corners, (0, 0, 10, 20)).ignore.tolist() == [False]
+    assert crop_scene(corners, (2, 2, 18, 38)).ignore.tolist() == [False, False]
+    assert crop_scene(corners, (3, 3, 15, 35)).ignore.tolist() == [True, True]
+    assert crop_scene(corners, (10, 10, 5, 5)).labels.tolist() == []
 
 
 PARTIAL = {

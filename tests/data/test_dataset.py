@@ -51,7 +51,7 @@ def test_a_sample(index: DetectionIndex) -> None:
     assert sample.labels.tolist() == [1, 0]
     assert sample.ignored.tolist() == [[0, 0, 16, 16]]
     assert (sample.image_id, sample.index) == (70, 0)
-    assert (sample.size, sample.original_size) == ((40, 80), (20, 40))
+    assert (sample.image.shape, sample.original_size) == ((3, 40, 80), (20, 40))
     assert sample.dropped == 2  # one without width, one outside
 
 
@@ -90,8 +90,8 @@ def test_augmented_boxes_stay_on_the_object(index: DetectionIndex) -> None:
     dataset = DetectionDataset(index, short=80, long=200, augment=geometry)
     for epoch in range(30):
         sample = dataset[(epoch, 0)]
-        assert max(sample.size) <= 200
-        assert min(sample.size) <= 80
+        assert max(sample.image.shape) <= 200
+        assert min(sample.image.shape[1:]) <= 80
         white = sample.image[0] > 127
         for box in sample.boxes[sample.labels == 1]:
             rows, columns = torch.nonzero(white, as_tuple=True)

@@ -21,8 +21,9 @@ import torch
 from cledet.data import loader as loader_module
 from cledet.data.augment import Augment
 from cledet.data.dataset import Batch, DetectionDataset
-from cledet.data.loader import eval_loader, train_loader
+from cledet.data.loader import Loader, eval_loader
 from cledet.data.open import open_source
+from cledet.data.sampler import EpochBatches
 from cledet.errors import ProcessFailed, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +36,22 @@ ALL = Augment(
 @pytest.fixture(scope="module")
 def dataset(squares: Path) -> DetectionDataset:
     return DetectionDataset(open_source(squares).index("train"), short=64, long=96, augment=ALL, seed=5)
+
+
+def train_loader(
+    dataset: DetectionDataset,
+    *,
+    batch: int,
+    total_steps: int,
+    start_step: int = 0,
+    seed: int = 0,
+    workers: int = 0,
+    **shares: int,
+) -> Loader:
+    batches = EpochBatches(
+        len(dataset), batch, seed=seed, total_steps=total_steps, start_step=start_step, **shares  # type: ignore[arg-type]
+    )  # fmt: skip
+    return Loader(dataset, batches, workers=workers)
 
 
 def load(dataset: DetectionDataset, **options: int) -> list[Batch]:
@@ -203,6 +220,21 @@ def test_a_killed_worker_is_a_readable_error(dataset: DetectionDataset) -> None:
     assert it.value.__cause__ is None
 
 
+def test_a_worker_killed_while_it_sends_a_batch_is_a_readable_error(dataset: DetectionDataset, monkeypatch) -> None:
+    loader = train_loader(dataset, batch=2, total_steps=1000, workers=1)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = loader._iterator._workers  # type: ignore[union-attr]
+
+    def broken(*_: object, **__: object) -> None:
+        threading.Timer(0.5, os.kill, (worker.pid, signal.SIGKILL)).start()
+        raise ConnectionResetError
+
+    monkeypatch.setattr(loader._iterator._data_queue, "get", broken)  # type: ignore[union-attr]
+    with pytest.raises(ProcessFailed, match=r"failed: pid \d+ is killed by signal: Killed"):
+        list(batches)
+
+
 def test_a_worker_that_exits_is_a_readable_error(dataset: DetectionDataset) -> None:
     loader = train_loader(Ending(dataset.index, short=64, long=96), batch=2, total_steps=3, workers=1)
     with pytest.raises(ProcessFailed, match="exited unexpectedly with exit code 3"):
@@ -275,12 +307,13 @@ exec "$@"
 PROGRAM = """
 import sys
 from cledet.data.dataset import DetectionDataset
-from cledet.data.loader import train_loader
+from cledet.data.loader import Loader
 from cledet.data.open import open_source
+from cledet.data.sampler import EpochBatches
 from cledet.errors import UserError
 dataset = DetectionDataset(open_source(sys.argv[1]).index("train"), short=320, long=400)
 try:
-    list(train_loader(dataset, batch=4, total_steps=3, workers=2))
+    list(Loader(dataset, EpochBatches(len(dataset), 4, seed=0, total_steps=3), workers=2))
 except UserError as error:
     sys.exit(str(error))
 """

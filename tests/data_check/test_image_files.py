@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cledet.data_check import image_files as module
-from cledet.data_check.image_files import default_threads, read_files
+from cledet.data_check.image_files import read_files
 
 
 @pytest.fixture
@@ -108,8 +108,3 @@ def test_progress_and_an_interrupt_that_leaves_at_once(
         read_files([index], threads=2, progress=interrupt)
     assert len(begun) < 7  # of 9 that were queued
     assert threading.active_count() == before
-
-
-def test_two_threads_a_cpu() -> None:
-    assert default_threads() >= 2
-    assert default_threads() % 2 == 0

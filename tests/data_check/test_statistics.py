@@ -27,21 +27,26 @@ def test_counts_by_hand(make_index) -> None:
         ignore=[6],
     )
     found = describe(index, imgsz=160)
-    assert (found.images, found.boxes, found.ignored, found.empty) == (3, 7, 1, 1)
-    assert (found.image_size, found.image_size_count) == ((100, 80), 2)
-    assert found.boxes_per_image == (3, 4)
-    assert found.classes == {"cat": 4, "dog": 2}
-    assert found.sizes == (2, 3, 0)  # areas 64, 49, 1024, 8000, 1600
-    assert found.sizes_resized == (2, 3, 0)  # the first image twice as large: 256, 196, 4096, 8000, 1600
-    assert dict(zip((0, *SIDES), found.sides)) == {0: 1, 8: 1, 16: 0, 32: 2, 64: 1, 128: 0, 256: 0, 512: 0, 1024: 0}
-    assert dict(zip((0, *SIDES), found.sides_resized)) == {  # sides 16 and 14, 64, then 89 and 40 as before
+    assert [found[key] for key in ("images", "boxes", "ignored", "empty")] == [3, 7, 1, 1]
+    assert (found["image_size"], found["image_size_count"]) == ((100, 80), 2)
+    assert found["boxes_per_image"] == {"median": 3, "most": 4}
+    assert found["classes"] == {"cat": 4, "dog": 2}
+    assert found["sizes"] == {
+        "annotated": {"small": 2, "medium": 3, "large": 0},  # areas 64, 49, 1024, 8000, 1600
+        "resized": {"small": 2, "medium": 3, "large": 0},  # the first image twice as large: 256, 196, 4096, 8000, 1600
+    }
+    sides, ratios = found["sides"], found["ratios"]
+    assert dict(zip((0, *SIDES), sides["annotated"])) == {
+        0: 1, 8: 1, 16: 0, 32: 2, 64: 1, 128: 0, 256: 0, 512: 0, 1024: 0
+    }  # fmt: skip
+    assert dict(zip((0, *SIDES), sides["resized"])) == {  # sides 16 and 14, 64, then 89 and 40 as before
         0: 0, 8: 1, 16: 1, 32: 1, 64: 2, 128: 0, 256: 0, 512: 0, 1024: 0
     }  # fmt: skip
-    assert dict(zip((0, *RATIOS), found.ratios)) == {0: 0, 0.25: 1, 0.5: 0, 1: 4, 2: 0, 4: 0}
+    assert dict(zip((0, *RATIOS), ratios["annotated"])) == {0: 0, 0.25: 1, 0.5: 0, 1: 4, 2: 0, 4: 0}
 
 
 def test_the_document_has_its_bounds(make_index) -> None:
-    document = describe(make_index([(0, 0, 0, 8, 8)]), parts=("a", "b")).to_dict()
+    document = describe(make_index([(0, 0, 0, 8, 8)]), parts=("a", "b"))
     assert document["parts"] == ("a", "b")
     assert document["sizes"]["annotated"] == {"small": 1, "medium": 0, "large": 0}
     assert document["sizes"]["resized"] == {"small": 0, "medium": 1, "large": 0}
@@ -51,10 +56,13 @@ def test_the_document_has_its_bounds(make_index) -> None:
 
 
 def test_splits_without_boxes_and_of_unknown_size(make_index) -> None:
+    none = {"small": 0, "medium": 0, "large": 0}
     empty = describe(make_index([], []))
-    assert (empty.boxes, empty.sizes, sum(empty.sides), sum(empty.ratios)) == (0, (0, 0, 0), 0, 0)
+    assert (empty["boxes"], empty["sizes"]) == (0, {"annotated": none, "resized": none})
+    assert sum(empty["sides"]["annotated"]) == sum(empty["ratios"]["annotated"]) == 0
     unknown = describe(make_index([(0, 1, 1, 5, 5)], sizes=[(0, 0)]))
-    assert (unknown.image_size, unknown.image_size_count, unknown.boxes, unknown.sizes) == (None, 0, 1, (0, 0, 0))
+    assert (unknown["image_size"], unknown["image_size_count"], unknown["boxes"]) == (None, 0, 1)
+    assert unknown["sizes"]["annotated"] == none
 
 
 @pytest.mark.parametrize("imgsz", [64, 131, 800])
@@ -79,7 +87,7 @@ def check_against_training(index, imgsz: int) -> None:
     samples = [dataset[i] for i in range(len(index))]
     found = objects_of(index, index.sizes).resized(imgsz)
     assert np.array_equal(found.boxes, np.concatenate([sample.boxes.numpy() for sample in samples]))
-    sizes = [(sample.size[1], sample.size[0]) for sample in samples for _ in sample.boxes]
+    sizes = [sample.image.shape[:0:-1] for sample in samples for _ in sample.boxes]
     assert found.sizes.tolist() == [list(size) for size in sizes]
     labels = np.concatenate([sample.labels.numpy() for sample in samples])
     assert index.labels[found.rows].tolist() == labels.tolist()

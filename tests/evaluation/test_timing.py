@@ -28,21 +28,6 @@ def test_seconds_add_up_by_stage_in_the_order_they_came(clock):
     assert list(timer.seconds.items()) == [("network", 2.5), ("evaluation", 0.0)]
 
 
-def test_iterate_measures_the_wait_and_not_the_use_of_values(clock):
-    def slow():
-        for i in range(3):
-            clock[0] += 2
-            yield i
-
-    timer, seen = StageTimer(), []
-    for value in timer.iterate("data", slow()):
-        clock[0] += 5
-        seen.append(value)
-    assert seen == [0, 1, 2]
-    assert timer.seconds == {"data": 6}
-    assert list(timer.iterate("data", [7, None])) == [7, None]  # what is no iterator yet; None is a value
-
-
 def test_time_before_an_error_is_counted_and_the_error_is_raised(clock):
     def broken():
         clock[0] += 3

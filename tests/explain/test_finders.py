@@ -16,7 +16,7 @@ from cledet.explain.figure import draw, make_figure
 from cledet.explain.finders import explain, find_clusters, find_peaks, find_positives, interpolate_map
 from cledet.models.criterion import Criterion
 from cledet.models.network import RawOutputs
-from cledet.models.nms import batched_nms
+from cledet.models.nms import batched_nms, suppress
 from cledet.models.postprocess import Detected
 from cledet.ops.boxes import box_iou
 
@@ -90,7 +90,7 @@ def test_clusters_are_those_of_nms():
     scores, labels = torch.rand(300, generator=g), torch.randint(3, (300,), generator=g)
     found = find_clusters(Detected(boxes, scores, labels), 0.4, cl_norm="diagonal")
     assert torch.equal(found.standard, batched_nms(boxes, scores, labels, 0.4, method="standard")[0])
-    kept = batched_nms(boxes, scores, labels, 0.4, method="cl-balanced", cl_norm="diagonal")[0]
+    kept = suppress(boxes, scores, labels, 0.4, method="cl-balanced", cl_norm="diagonal").keep
     assert sorted(found.balanced.tolist()) == sorted(kept.tolist())
     assert torch.equal(found.cluster_index[found.balanced], torch.arange(len(found.standard)))
     for k in (0, 3, len(found.standard) - 1):

@@ -80,7 +80,7 @@ def test_a_file_that_differs_from_pytorch_is_not_kept(tiny_run, tmp_path, monkey
     assert not list(tmp_path.rglob("*"))
 
 
-@pytest.mark.parametrize("format", ["onnx", "openvino", "safetensors"])
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_a_full_temporary_disk_is_a_user_error(tiny_run, tmp_path, monkeypatch, disk, format):
     monkeypatch.setattr(exporter.tempfile, "tempdir", str(disk("64k")))
     monkeypatch.setattr(backends, "write_onnx", lambda plan, path: None)

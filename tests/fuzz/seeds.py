@@ -9,6 +9,7 @@ import zlib
 from functools import cache
 from typing import Any
 
+import av
 import numpy as np
 import yaml
 from formats import encode
@@ -112,6 +113,28 @@ def recipe(rng: random.Random) -> Files:
     kind = rng.choice(list(RECIPES))
     planted = b"open('PLANTED', 'w')\ndef run(*_): open('PLANTED', 'w')\n"
     return {f"{kind}.yaml": RECIPES[kind], "planted.py": planted}
+
+
+@cache
+def clip(suffix: str) -> bytes:
+    """A video of three frames."""
+    file = io.BytesIO()
+    with av.open(file, "w", format={"avi": "avi", "mp4": "mp4", "mkv": "matroska"}[suffix]) as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for stem in OBJECTS:
+            pixels = np.random.default_rng(ord(stem)).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def source(rng: random.Random) -> Files:
+    """Two pictures, a list of them, or a video."""
+    suffix = rng.choice(("avi", "mp4", "mkv", "txt", "txt"))
+    if suffix == "txt":
+        return pictures("photos") | {"source.txt": ["photos/a.png", "photos", "photos/*.png"]}
+    return {f"source.{suffix}": clip(suffix)}
 
 
 PICTURES: tuple[tuple[str, str, dict[str, Any]], ...] = (

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,6 +38,7 @@ from cledet.data_check.check import check
 from cledet.errors import UserError
 from cledet.evaluation.pycocotools_evaluator import coco_annotations
 from cledet.evaluation.score_file import score_file
+from cledet.inference.sources import expand, open_entries
 from cledet.io.run_folders import new_run
 from cledet.io.weight_files import read_weights
 from cledet.models.checkpoint import load_checkpoint
@@ -93,6 +95,13 @@ def use_image(folder: Path, rng: random.Random) -> None:
         read_image(file, rng.choice((None, (seeds.WIDTH, seeds.HEIGHT))))
 
 
+def use_source(folder: Path, rng: random.Random) -> None:
+    """Read the frames of a list or a video."""
+    entries = expand(next(iter(folder.glob("source*")), folder / "source.txt"))
+    for item in islice(open_entries(entry for entry in entries if not isinstance(entry, str)), 100):  # no URLs
+        assert item.read().image.ndim == 3
+
+
 def use_checkpoint(folder: Path, rng: random.Random) -> None:
     """Load a detector and let it see one picture."""
     path = next(iter(folder.glob("*.*")), folder / "best.pt")
@@ -143,6 +152,7 @@ TARGETS = {
     "results": Target(seeds.results, use_results, 100),
     "recipe": Target(seeds.recipe, use_recipe, 120),
     "image": Target(seeds.image, use_image, 120),
+    "source": Target(seeds.source, use_source, 40),
     "archive": Target(seeds.archive, use_archive, 40, ("../x", "/x", "a\\b", "a/../../x", "C:x")),
     "checkpoint": Target(weights.checkpoint, use_checkpoint, 30, OBJECTS),
     "safetensors": Target(weights.safetensors, use_checkpoint, 15),

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
 from cledet import Detector
-from cledet.commands.predict import predict_to_folder
 from cledet.config.base import PredictSettings
 from cledet.config.loading import resolve
 from cledet.data.dataset import DetectionDataset, collate, preprocess
@@ -19,9 +16,9 @@ from cledet.data.images import read_image
 from cledet.data.open import open_source
 from cledet.errors import UserError
 from cledet.evaluation.evaluator import nms_options
-from cledet.inference.predictor import picture_path
+from cledet.inference.frame import Frame
+from cledet.inference.results import Results
 from cledet.models.postprocess import detect
-from cledet.visualization.draw import class_color, draw_detections
 
 
 def settings(**given):
@@ -34,7 +31,7 @@ def test_a_predictor_is_in_evaluation_mode_from_the_start(tiny_run, squares, net
     predictor = detector.predictor(settings())
     if network == "in training":
         predictor = replace(predictor, network=predictor.network.train())
-    wanted = detector.predictor(settings()).predict(image)
+    (wanted,) = detector.predictor(settings()).stream([Frame(image, None, "image")])
     found = predictor.predict(image, None)
     assert not any(module.training for module in predictor.network.modules())
     assert len(found) == 100
@@ -108,15 +105,15 @@ def test_arrays_of_every_kind_are_converted_to_rgb(tiny_run, squares, kind):
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [(np.zeros((8, 8, 3), np.float32), r"0 to 255, not float32 \[8, 8, 3\] \(convert values from 0 to 1 with"),
-     (np.zeros((8, 8), np.uint16), r"not uint16 \[8, 8\]"),
+     (np.zeros((8, 8), np.int16), r"not int16 \[8, 8\]"),
      (np.zeros((8, 8), object), r"not object \[8, 8\]"),
      (np.zeros((3, 8, 8), np.uint8), r"not uint8 \[3, 8, 8\] \(move channels last with"),
      (np.zeros((2, 3, 8, 8), np.uint8), r"not uint8 \[2, 3, 8, 8\]"),
      (np.zeros((8,), np.uint8), r"not uint8 \[8\]"),
      (np.zeros((0, 8, 3), np.uint8), r"an image of uint8 \[0, 8, 3\] has no pixels"),
      (np.zeros((8, 0), np.uint8), r"an image of uint8 \[8, 0\] has no pixels"),
-     (torch.zeros(3, 8, 8), r"not Tensor \(convert a Pillow image"), (None, "not NoneType"),
-     (b"x.jpg", "not bytes"), ([5], "not int"), ({"image": 1}, "not dict")],
+     (torch.full((3, 8, 8), 7.0), "a tensor of floats holds values outside 0 to 1"), (None, "not NoneType"),
+     (b"x.jpg", "not bytes"), ([5.5], "not float"), ({"image": 1}, "not dict")],
 )  # fmt: skip
 def test_invalid_images_are_user_errors(tiny_run, source, sentence):
     with pytest.raises(UserError, match=sentence):
@@ -126,49 +123,8 @@ def test_invalid_images_are_user_errors(tiny_run, source, sentence):
             Detector(tiny_run).explain(source, device="cpu")
 
 
-@pytest.mark.parametrize(("source", "sentence"), [("nowhere.jpg", "nowhere.jpg"), ("empty", "empty"), ("*.xyz", "xyz")])
-def test_sources_without_images_are_user_errors(tiny_run, tmp_path, monkeypatch, source, sentence):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=sentence):
-        predict_to_folder(Detector(tiny_run), source, settings(project=tmp_path / "runs"))
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_folder_becomes_pictures_and_json(tiny_run, squares, tmp_path):
-    run, documents = predict_to_folder(Detector(tiny_run), str(squares / "val"), settings(project=tmp_path, max_det=3))
-    assert sorted(path.name for path in run.iterdir()) == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "predictions.json"]
-    assert json.loads((run / "predictions.json").read_text()) == documents
-    first = documents[0]
-    assert (first["width"], first["height"], len(first["detections"])) == (96, 80, 3)
-    assert {(d["name"], d["category_id"]) for d in first["detections"]} <= {("blue", 3), ("red", 7)}
-    assert cv2.imread(str(run / "0.jpg")).shape == (80, 96, 3)
-
-
-def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path):
-    taken: set[str] = set()
-    names = [picture_path(tmp_path, tmp_path / name, taken).name for name in ("a.png", "a.jpg", "b/a.png", "a-2.png")]
-    assert names == ["a.jpg", "a-2.jpg", "a-3.jpg", "a-2-2.jpg"]
-
-
-def test_a_box_is_drawn_on_a_copy_of_the_image():
-    image = np.full((200, 300, 3), 90, dtype=np.uint8)
-    picture = draw_detections(image, np.array([[50, 60, 250, 180]], dtype=np.float32), [4], ["bar 0.87"])
-    assert (image == 90).all()
-    assert tuple(picture[120, 50]) == class_color(4)
-    assert tuple(picture[180, 150]) == class_color(4)
-    assert (picture[120, 150] == 90).all()  # inside
-    assert (picture[:30] == 90).all()  # the caption sits right above the box
-    assert (picture[45:59, 52:80] != 90).any()
-
-
-@pytest.mark.parametrize("box", [[0, 0, 40, 40], [290, 190, 300, 200], [-20, -30, 500, 400], [5, 5, 5, 5]])
-def test_captions_stay_inside_the_picture(box):
-    """A caption at an edge is as large as one in the middle."""
-    image = np.zeros((200, 300, 3), dtype=np.uint8)
-    at, middle = (
-        draw_detections(image, np.array([b], dtype=np.float32), [1], ["a name 0.50"])
-        for b in (box, [120, 100, 121, 101])
-    )
-    color = np.array(class_color(1))
-    assert (at == color).all(-1).sum() >= 0.95 * (middle == color).all(-1).sum()
+def test_an_image_without_detections_is_unchanged():
+    image = np.zeros((20, 30, 3), dtype=np.uint8)
+    none = Results(None, image, torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), ("a",), (1,))
+    assert (none.plot() == image).all()
+    assert none.to_dict()["detections"] == []

@@ -246,7 +246,8 @@ def test_only_the_chosen_classes_are_detected(detector):
         detector.predict(image, classes="d")
 
 
-def test_each_class_may_have_its_own_confidence(detector):
+def test_each_class_may_have_its_own_confidence(detector, monkeypatch):
+    monkeypatch.setattr("cledet.models.postprocess.CANDIDATES", 10_000)  # all: no class takes the place of another
     predictor = detector.predictor(settings(conf=0.0, max_det=10_000, iou=1.0, nms="standard"))
     image = squares_of((64, 96))[0].image
     own = replace(predictor, post=replace(predictor.post, class_confs=(0.9, 0.5, 1.0))).predict(image)

@@ -242,7 +242,7 @@ def test_unsupported_actions_are_refused_before_any_download(photos, tmp_path, m
         lambda: detector.explain(photos / "0.png"),
         lambda: detector.save("x"),
     ):
-        with pytest.raises(UserError, match=f"torchvision:{NAME} is used as published and cannot be"):
+        with pytest.raises(UserError, match=f"torchvision:{NAME} is used as published, and cannot be"):
             call()
     for flags, flag in (({"imgsz": 640}, "--imgsz"), ({"amp": "bf16"}, "--amp"), ({"cl_norm": "max"}, "--cl-norm")):
         with pytest.raises(UserError, match=f"{flag} does nothing with torchvision:{NAME}"):
@@ -254,7 +254,7 @@ def test_thresholds_default_to_those_of_torchvision():
     assert thresholds(own, resolve(ValSettings, {}, environ={})) == own
     assert thresholds(own, resolve(ValSettings, {"conf": 0.1}, environ={})) == (0.1, 0.6, 300)
     assert thresholds(own, resolve(ValSettings, {"nms": "soft"}, environ={})) == (0.05, 2.0, sys.maxsize)
-    assert thresholds(own, resolve(PredictSettings, {"iou": 0.5}, environ={})) == (0.3, 0.5, 300)
+    assert thresholds(own, resolve(PredictSettings, {"iou": 0.5, "conf": 0.3}, environ={})) == (0.3, 0.5, 300)
 
 
 def test_every_detector_of_torchvision_has_these_thresholds_and_names():

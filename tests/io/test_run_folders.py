@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from cledet.errors import UserError
-from cledet.io.run_folders import name_from, new_run, whole_run
+from cledet.io.run_folders import find_weights, name_from, new_run, whole_run
 
 
 def test_a_second_run_of_a_name_gets_a_number(tmp_path):
@@ -49,3 +51,40 @@ def test_an_interrupted_run_folder_is_deleted_and_no_other(tmp_path, error):
 def test_any_file_name_gives_a_run_name(tmp_path, text, name):
     assert name_from(text, "image") == name
     assert new_run(tmp_path, "explain", name).is_dir()
+
+
+def trained(project, name, status, age):
+    """A run folder of that age in seconds, with weights and a status."""
+    file = project / "train" / name / "weights" / "best.pt"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"")
+    os.utime(file, (1e9 - age, 1e9 - age))
+    if status:
+        (file.parents[1] / "status").write_text(f"{status}\n")
+    return file
+
+
+def test_diverged_and_failed_runs_are_passed_over(tmp_path, capsys):
+    trained(tmp_path, "a", "", 40)
+    wanted = trained(tmp_path, "b", "unfinished", 30)
+    trained(tmp_path, "c", "failed", 20)
+    trained(tmp_path, "d", "diverged", 10)
+    assert find_weights(tmp_path, None, None) == wanted
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'train' / 'd'} has diverged and is passed over; its best epoch is --weights" in said
+    assert said.count("is passed over") == 2
+    assert find_weights(tmp_path, "x.pt", None) == "x.pt"
+
+
+def test_only_a_diverged_run_is_one_sentence(tmp_path):
+    trained(tmp_path, "d", "diverged", 10)
+    with pytest.raises(UserError, match=r"/d has diverged, and there is no other trained run \(its best epoch is --we"):
+        find_weights(tmp_path, None, None, published="coco")
+
+
+def test_without_any_run_published_weights_are_taken_and_announced(tmp_path, capsys):
+    assert find_weights(tmp_path, None, None, published="coco") == "coco"
+    assert "there is no trained run in" in capsys.readouterr().err
+    for arguments in ((None, None), (None, (("dc",),), "coco")):
+        with pytest.raises(UserError, match="there is no trained run in"):
+            find_weights(tmp_path, *arguments)

@@ -1,11 +1,11 @@
-"""Average precision from ranks, of one class and of many columns alike."""
+"""Average precision from ranks."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from cledet.metrics.average_precision import RECALLS, ap_of_columns, ap_of_ranks, precision_at
+from cledet.metrics.average_precision import RECALLS, ap_of_ranks, precision_at
 
 
 def test_worked_by_hand():
@@ -23,16 +23,3 @@ def test_both_are_the_same_area():
         ranks = np.sort(rng.choice(3 * objects, rng.integers(0, objects + 1), replace=False)) + 1
         assert precision_at(ranks, objects).mean() == pytest.approx(ap_of_ranks(ranks, objects), abs=1e-14)
         assert precision_at(ranks, objects).shape == RECALLS.shape
-
-
-@pytest.mark.parametrize("columns", [1, 2, 7])
-def test_columns_are_classes_one_by_one_to_the_last_bit(columns):
-    rng = np.random.default_rng(columns)
-    for _ in range(30):
-        rows = int(rng.integers(1, 400))
-        right = rng.random((rows, columns)) < rng.random(columns)
-        found = right.cumsum(axis=0)
-        ranks = found + rng.integers(0, 3, right.shape).cumsum(axis=0)
-        alone = [ap_of_ranks(ranks[mine, j], rows + 5) for j, mine in enumerate(right.T)]
-        assert ap_of_columns(right, found, ranks, rows + 5).tolist() == alone
-        assert max(alone) > 0

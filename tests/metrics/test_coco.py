@@ -24,11 +24,10 @@ from cledet.errors import UserError
 from cledet.evaluation.candidates import from_network
 from cledet.evaluation.nms_methods import evaluate_methods
 from cledet.evaluation.pycocotools_evaluator import coco_annotations
-from cledet.metrics.coco import evaluate, evaluate_with_correlation
+from cledet.metrics.coco import evaluate, score_iou_correlation
 from cledet.metrics.evaluation import METRICS, Limits
 from cledet.metrics.matching import overlaps
 from cledet.metrics.results_file import read_results
-from cledet.metrics.score_iou import score_iou_correlation
 from cledet.models.network import Architecture, build_network
 from cledet.models.nms import NMSOptions
 
@@ -226,7 +225,7 @@ def test_misalignment_is_that_of_the_detections_as_they_came(scattered):
             score_iou_correlation(np.column_stack([o.score[i], match.iou[i]])) for i in (right, sort_by(o.row, right))
         )
         sums.append(by_score["kept_iou"] != came["kept_iou"])
-        found = evaluate_with_correlation(index, results, Limits())
+        found = evaluate(index, results, correlation=True)
         assert found.misalignment == came
         assert replace(found, misalignment=None) == evaluate(index, results)
     assert any(sums)
@@ -242,9 +241,7 @@ def test_a_split_without_boxes_has_no_metrics(squares):
     assert set(found.metrics.values()) == set(found.per_class["red"].values()) == {None}
     assert found.metrics.keys() == {*METRICS, "VOC07", "VOC12"}
     some = np.array([[index.image_ids[0], 0, 0, 9, 9, 0.5, 3]])
-    assert evaluate_with_correlation(index, some, Limits()) == replace(
-        found, misalignment={"spearman": None, "kept_iou": None}
-    )
+    assert evaluate(index, some, correlation=True) == replace(found, misalignment={"spearman": None, "kept_iou": None})
     assert set(found.best.values()) == {None}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cledet.metrics.coco import evaluate
-from cledet.metrics.confidence import NOWHERE, best_confidence, operating_point
+from cledet.metrics.confidence import NOWHERE, best_confidence, operating_point, operating_points
 from cledet.metrics.matching import overlaps
 
 
@@ -90,3 +90,16 @@ def test_no_other_operating_point_is_better(scattered, seed):
 
     assert found.f1 == pytest.approx(f1(found.confidence))
     assert found.f1 == pytest.approx(max(f1(confidence) for confidence in np.arange(0, 1, 0.05)))
+
+
+def test_the_operating_points_of_the_classes_by_hand(make_index):
+    """Cat: one of one at 0.9, false at 0.4. Dog: one of two at 0.6, nothing below."""
+    boxes = [(0, 0, 0, 10, 10), (1, 20, 0, 10, 10), (1, 40, 0, 10, 10)]
+    index = make_index(boxes)
+    cat, dog = index.category_ids
+    rows = [(0, 0.9, cat), (70, 0.4, cat), (20, 0.6, dog)]
+    results = np.array([(0, x, 0, 10, 10, score, category) for x, score, category in rows])
+    overall, each = operating_points(index, results)
+    assert overall == operating_point(index, results) == pytest.approx((0.5, 0.8, 1.0, 2 / 3))
+    assert each == [pytest.approx((0.65, 1.0, 1.0, 1.0)), pytest.approx((0.3, 2 / 3, 1.0, 0.5))]
+    assert operating_points(index, results[1:2]) == (None, [None, None])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cledet.metrics.coco import evaluate
-from cledet.metrics.hardest_images import hardest_images
+from cledet.metrics.influence import hardest_images
 from cledet.metrics.matching import THRESHOLDS, overlaps
 
 
@@ -46,8 +46,10 @@ def test_the_estimate_finds_the_hardest_images(random_split):
 def test_the_chunk_size_does_not_matter(random_split, monkeypatch, cells):
     index, results = random_split(5, images=30)
     whole = costs(index, results)
-    monkeypatch.setattr("cledet.metrics.hardest_images.CELLS", cells)
-    assert costs(index, results) == whole
+    monkeypatch.setattr("cledet.metrics.influence.CELLS", cells)
+    chunked = costs(index, results)
+    assert [one.image for one in chunked] == [one.image for one in whole]
+    assert [one.ap for one in chunked] == pytest.approx([one.ap for one in whole], rel=1e-12)
 
 
 def test_false_positives_on_an_image_without_objects_cost(make_index):

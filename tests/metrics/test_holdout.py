@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cledet.metrics.holdout import halves, held_out
+from cledet.metrics.bootstrap import halves, held_out
 
 
 @pytest.mark.parametrize("images", [0, 1, 7, 10])

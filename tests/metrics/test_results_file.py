@@ -109,16 +109,19 @@ def test_numbers_that_are_not_finite_are_refused(index, tmp_path):
         ("[" + ENTRY.replace('"image_id": 1', '"image_id": 1e300') + "]", "names image ids .*1e"),
         (
             "[" + ENTRY.replace("[1, 2, 3, 4]", "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]") + "]",
-            "a bbox is not four numbers",
+            r"Expected `array` of length 4, got 11 - at `\$\[0\].bbox`",
         ),
-        ("[" + ", ".join([ENTRY.replace("[1, 2, 3, 4]", "[1, 2, 3]")] * 7) + "]", "a bbox is not four numbers"),
-        ("[" + ENTRY.replace("[1, 2, 3, 4]", '{"a": 1, "b": 2, "c": 3, "d": 4}') + "]", "a bbox is not four numbers"),
-        ("[" + ENTRY.replace("0.5", '"0.5"') + "]", "a value is not a number"),
-        ("[" + ENTRY.replace("0.5", "true") + "]", "a value is not a number"),
-        ("[" + ENTRY.replace("0.5", "null") + "]", "a value is not a number"),
-        ('["abc"]', "an entry is not an object"),
-        ('{"image_id": 1}', "not a list"),
-        ("3", "not a list"),
+        (
+            "[" + ", ".join([ENTRY.replace("[1, 2, 3, 4]", "[1, 2, 3]")] * 7) + "]",
+            "`array` of length 4, got 3",
+        ),
+        ("[" + ENTRY.replace("[1, 2, 3, 4]", '{"a": 1, "b": 2, "c": 3, "d": 4}') + "]", "Expected `array`, got"),
+        ("[" + ENTRY.replace("0.5", '"0.5"') + "]", "Expected `float`, got"),
+        ("[" + ENTRY.replace("0.5", "true") + "]", "Expected `float`, got"),
+        ("[" + ENTRY.replace("0.5", "null") + "]", "Expected `float`, got"),
+        ('["abc"]', "Expected `object`, got `str`"),
+        ('{"image_id": 1}', "Expected `array`, got"),
+        ("3", "Expected `array`, got"),
     ],
 )
 @pytest.mark.filterwarnings("error")

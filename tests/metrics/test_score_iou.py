@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cledet.metrics.coco import evaluate_with_correlation
-from cledet.metrics.evaluation import Limits
-from cledet.metrics.score_iou import ranks, spearman
+from cledet.metrics.coco import evaluate, ranks, spearman
 
 
 def test_ranks_are_shared_by_equal_values():
@@ -44,9 +42,9 @@ def test_results_in_any_order(make_index):
     results = np.array(
         [[0.0, 0, 0, 10, 10, 0.3, 1], [1, 0, 0, 10, 6.25, 0.95, 1], [0, 0, 0, 10, 8, 0.9, 1], [0, 0, 0, 10, 10, 1, 2]]
     )
-    found = evaluate_with_correlation(index, results, Limits()).misalignment
+    found = evaluate(index, results, correlation=True).misalignment
     assert found == pytest.approx({"spearman": -1, "kept_iou": (0.8 + 0.625) / 2})
-    assert evaluate_with_correlation(index, np.zeros((0, 7)), Limits()).misalignment == {
+    assert evaluate(index, np.zeros((0, 7)), correlation=True).misalignment == {
         "spearman": None,
         "kept_iou": None,
     }

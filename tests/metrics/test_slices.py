@@ -72,4 +72,4 @@ def test_bounds_and_found(make_index):
     assert (under.objects, under.found) == (2, 0)
     assert (small.objects, small.found, small.AP) == (2, 0.5, pytest.approx(51 / 101))
     assert [one.objects for one in by_shape(o)] == [0, 0, 3, 0, 1]
-    assert by_shape(o)[0].to_dict() == {"name": "under 1:3", "objects": 0, "AP": None, "AP50": None, "found": None}
+    assert by_shape(o)[0]._asdict() == {"name": "under 1:3", "objects": 0, "AP": None, "AP50": None, "found": None}

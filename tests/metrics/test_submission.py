@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from cledet.metrics.submission import submission_name, zip_submission
+from cledet.metrics.results_file import submission_name, zip_submission
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def test_p7_comes_from_p6_without_relu() -> None:
 
 def test_group_norm_has_32_groups_of_256_channels_and_as_large_ones_of_fewer() -> None:
     for channels, groups in ((256, 32), (64, 8), (16, 2), (4, 1), (100, 4), (512, 32)):
-        head = GFLHead(channels, 1, 2, normed=True)
+        head = GFLHead(channels, 1, 2, norm="group")
         assert [m.num_groups for m in head.modules() if isinstance(m, torch.nn.GroupNorm)] == [groups] * 8
         assert head.classification.convs[0].bias is None
     he_initialize(head)

@@ -43,15 +43,15 @@ def test_soft_by_hand() -> None:
     keep, kept = batched_nms(boxes, scores, labels, 0.5, method="soft")
     assert keep.tolist() == [1, 2, 0]
     assert kept.tolist() == pytest.approx([0.9, 0.7, 0.8 * math.exp(-2)])
-    assert batched_nms(boxes, scores, labels, 0.5, method="soft", min_score=0.2)[0].tolist() == [1, 2]
-    wide = batched_nms(boxes, scores, labels, 0.5, method="soft", sigma=2.0)[1]
+    assert suppress(boxes, scores, labels, 0.5, method="soft", min_score=0.2).keep.tolist() == [1, 2]
+    wide = suppress(boxes, scores, labels, 0.5, method="soft", sigma=2.0).scores
     assert wide[2].item() == pytest.approx(0.8 * math.exp(-0.5))
 
 
 def test_cl_balanced_passes_its_options() -> None:
     boxes, scores, labels = scene(4, n=200, classes=1)
     options = {"localization": "as-printed", "cl_norm": "diagonal", "cl_score": "max"}
-    ours = batched_nms(boxes, scores, labels, 0.3, method="cl-balanced", **options)  # type: ignore[arg-type]
+    ours = suppress(boxes, scores, labels, 0.3, method="cl-balanced", **options)  # type: ignore[arg-type]
     wanted = cl_balanced_nms(boxes, scores, labels, 0.3, **options)
     assert torch.equal(ours[0], wanted[0])
     assert torch.equal(ours[1], wanted[1])

@@ -85,3 +85,42 @@ def test_kept_indices_are_those_of_the_detections(nms):
         assert torch.equal(detected.scores, kept.scores)
         assert torch.equal(detected.boxes, kept.boxes)
         assert torch.equal(kept.boxes, found.boxes[kept.keep]) == (nms not in MOVING)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("conf", "most"), [(0.0, 50), (0.05, 1000), (0.3, 20), (0.9999, 1000)])
+def test_candidates_equal_those_of_the_static_form(monkeypatch, dtype, conf, most):
+    """The exported form takes the best of each level first, and the threshold comes after."""
+    monkeypatch.setattr(module, "CANDIDATES", most)
+    raw = outputs()
+    logits = torch.randperm(raw.logits.numel()).view_as(raw.logits) / raw.logits.numel() * 12 - 8  # all differ
+    raw = raw._replace(logits=logits.to(dtype))
+    for image, found in enumerate(candidates(raw, SIZES, conf)):
+        boxes, scores, labels = (part[image] for part in module.best_of_levels(raw))
+        boxes = module.clip_boxes(boxes, tuple(SIZES[image].tolist()))
+        kept = (scores > conf) & (module.area(boxes) > 0)
+        torch.testing.assert_close(found.scores, scores[kept], rtol=0, atol=1e-7)
+        if dtype == torch.float32:  # in bfloat16 many scores are tied, and the static form's order is topk's
+            assert torch.equal(found.labels, labels[kept])
+            torch.testing.assert_close(found.boxes, boxes[kept], rtol=0, atol=1e-4)
+
+
+def test_tied_candidates_are_taken_by_the_lower_index(monkeypatch):
+    monkeypatch.setattr(module, "CANDIDATES", 5)
+    raw = outputs()._replace(logits=torch.zeros(2, 720, 4), deltas=torch.zeros(2, 720, 4))
+    for found in candidates(raw, torch.tensor([[64, 64], [64, 64]]), 0.3):
+        assert found.labels.tolist() == [0, 1, 2, 3, 0] * 2  # of the first anchors of both levels
+        first = module.clip_boxes(raw.anchors[[0, 0, 0, 0, 1, 576, 576, 576, 576, 577]], (64, 64))
+        torch.testing.assert_close(found.boxes, first)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("conf", [0.001, 0.05, 0.3, 0.5, 0.777, 0.999])
+def test_scores_near_the_threshold_pass_if_they_exceed_it(dtype, conf):
+    exact = torch.tensor(conf, dtype=torch.float64).logit()
+    logits = (exact + torch.linspace(-0.05, 0.05, 576 * 4 + 144 * 4)).to(dtype).view(1, 720, 4)
+    raw = outputs()._replace(logits=logits, deltas=torch.zeros(1, 720, 4))
+    (found,) = candidates(raw, torch.tensor([[64, 64]]), conf)
+    inside = module.area(module.clip_boxes(raw.anchors, (64, 64))) > 0
+    passing = (logits[0].float().sigmoid() > conf) & inside[:, None]
+    assert 100 < len(found.scores) == min(int(passing[:576].sum()), 1000) + int(passing[576:].sum())

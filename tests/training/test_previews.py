@@ -33,7 +33,7 @@ def test_pictures_stand_row_by_row():
 def sample(boxes, labels, ignored, size=(64, 96)):
     image = torch.full((3, *size), 255, dtype=torch.uint8)
     tensors = [torch.tensor(rows, dtype=torch.float32).reshape(-1, 4) for rows in (boxes, ignored)]
-    return Sample(image, tensors[0], torch.tensor(labels, dtype=torch.int64), tensors[1], 0, 0, size, size, 0)
+    return Sample(image, tensors[0], torch.tensor(labels, dtype=torch.int64), tensors[1], 0, 0, size, 0)
 
 
 def test_a_batch_is_drawn_as_the_network_gets_it(tmp_path):
@@ -55,7 +55,7 @@ def test_a_batch_is_drawn_as_the_network_gets_it(tmp_path):
 
 
 def test_a_large_batch_is_drawn_in_part(tmp_path):
-    save_batch(collate([sample([], [], [])] * 20), ("a",), tmp_path / "a.jpg", most=6, columns=4)
+    save_batch(collate([sample([], [], [])] * 20), ("a",), tmp_path / "a.jpg", most=6)
     assert cv2.imread(str(tmp_path / "a.jpg")).shape == (2 * CELL[1], 4 * CELL[0], 3)
 
 

@@ -44,7 +44,6 @@ def test_what_a_heads_defaults_stand_for():
         ({"head": "fcos", "reg_loss": "dfl"}, "--reg-loss dfl does not fit --head fcos"),
         ({"head": "gfl", "reg_loss": "smooth_l1"}, "--reg-loss smooth_l1 does not fit --head gfl"),
         ({"assign": "tal", "ablation": "iac"}, "--ablation iac needs --assign iou, not tal"),
-        ({"weights": "torchvision:ssd300_vgg16"}, "torchvision:ssd300_vgg16 cannot be trained further"),
     ],
 )
 def test_what_does_not_go_together_is_refused(flags, message):

@@ -17,6 +17,7 @@ from cledet.config.loading import resolve
 from cledet.config.train import TrainSettings
 from cledet.errors import Interrupted, UserError
 from cledet.evaluation import evaluator as validator
+from cledet.io.run_folders import status_of
 from cledet.models import criterion
 from cledet.models.checkpoint import load_checkpoint
 from cledet.signals import Interrupts
@@ -43,7 +44,7 @@ def test_a_run_writes_the_files_that_the_readme_lists(tiny_run):
     names = {str(path.relative_to(tiny_run)) for path in tiny_run.rglob("*") if path.is_file()}
     batches = {f"batches/{step:06d}.jpg" for step in (0, 1, 2)}
     saved = {f"weights/{name}.pt" for name in ("best", "last", "last.previous")}
-    assert names == {"config.yaml", "results.csv", "results.png", "val.jpg"} | saved | batches
+    assert names == {"config.yaml", "results.csv", "results.png", "status", "val.jpg"} | saved | batches
     with (tiny_run / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [3, 4]  # 6 images in twos: an epoch is 3 steps
@@ -170,6 +171,23 @@ def test_steps_without_a_finite_loss_are_skipped_and_too_many_end_the_run(tiny, 
     assert capfd.readouterr().err.count(": step skipped") == 4
     (run,) = (tmp_path / "train").iterdir()
     assert all(value.isfinite().all() for value in weights(run).values())
+    assert status_of(run) == "diverged"
+
+
+def test_a_run_has_a_status(tiny, tmp_path, monkeypatch):
+    short = {**tiny, "iters": 1, "val_split": "none", "project": tmp_path}
+    assert status_of(Detector().train(**short, name="good")) == "finished"
+    for name, error, status in (("bad", ValueError, "failed"), ("stopped", KeyboardInterrupt, "unfinished")):
+
+        def end(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(Trainer, "_step", end)
+        with pytest.raises(error):
+            Detector().train(**short, name=name)
+        assert status_of(tmp_path / "train" / name) == status
+    monkeypatch.undo()
+    assert status_of(Detector().train(resume=tmp_path / "train" / "bad")) == "finished"
 
 
 def test_a_step_without_a_finite_loss_changes_nothing(tiny, tmp_path):

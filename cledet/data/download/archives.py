@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from cledet.data.formats.data_yaml import SPLITS, first_error, load_datafile
 from cledet.data.formats.paths import absolute, cache_folder, invalid_path_reason
+from cledet.data.formats.voc import list_file
 from cledet.errors import UserError, nearest
 
 SETS = Path(__file__).parents[1] / "sets"
@@ -98,8 +99,14 @@ class DataSet:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the data set as plain values, for JSON."""
-        archives = [archive.model_dump(exclude_none=True) for archive in self.archives]
-        return {"name": self.name, "folder": str(self.root), "archives": archives, "yaml": str(self.copy or self.file)}
+        return {
+            "name": self.name,
+            "folder": str(self.root),
+            "bytes": sum(archive.bytes for archive in self.archives),
+            "state": "begun" if self.work.exists() else "there" if self.complete else "not there",
+            "archives": [archive.model_dump(exclude_none=True) for archive in self.archives],
+            "yaml": str(self.copy or self.file),
+        }
 
     def target(self, archive: Archive) -> Path:
         """Return the folder an archive is extracted to."""
@@ -117,11 +124,11 @@ def open_set(name: str, to: Path | None = None) -> DataSet:
     if to is not None:
         home = absolute(to)
     root = absolute(home / os.path.expanduser(str(content.get("path", "."))))
-    if to is not None and not _within(root, home):
+    if to is not None and not root.is_relative_to(home):
         raise UserError(f"{file}: 'path' leads out of its folder, so --to cannot move it", "leave --to out")
     archives = () if file == SETS / "shapes.yaml" else _archives(file, content)  # shapes are drawn
     for archive in archives:
-        if not _within(absolute(root / archive.folder), home if _within(root, home) else root):
+        if not absolute(root / archive.folder).is_relative_to(home if root.is_relative_to(home) else root):
             raise UserError(f"{file}: {archive.name} would be unpacked to '{archive.folder}', outside its folder")
     wanted = tuple(path for path in (absolute(root / name) for name in _wanted(content)) if path != root)
     if not wanted:
@@ -165,19 +172,9 @@ def _wanted(content: dict[str, Any]) -> list[str]:
         elif isinstance(split, str) and split.endswith(".json"):
             paths.append(split)
         elif isinstance(split, str | list):
-            paths += [_voc_list(str(name)) for name in ([split] if isinstance(split, str) else split)]
+            paths += [str(list_file(Path(), str(name))) for name in ([split] if isinstance(split, str) else split)]
     return list(dict.fromkeys(paths))
-
-
-def _voc_list(name: str) -> str:
-    """Return the list file of a VOC split: "VOC2007/trainval" -> "VOC2007/ImageSets/Main/trainval.txt"."""
-    folder, _, stem = name.rpartition("/")
-    return os.path.join(folder, "ImageSets", "Main", f"{stem}.txt")
 
 
 def _file_name(url: str) -> str:
     return unquote(urlsplit(url).path).rpartition("/")[2]
-
-
-def _within(path: Path, folder: Path) -> bool:
-    return path == folder or folder in path.parents

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from cledet.data.download.archives import SHIPPED, Archive, DataSet, open_set
+from cledet.data.download.archives import Archive, DataSet
 from cledet.data.download.extract import refuse_full_disk, unpack
 from cledet.data.download.fetch import Phase, fetch, partial_file, verify
 from cledet.data.shapes.dataset import shapes_folder
@@ -32,9 +30,12 @@ def download(chosen: DataSet, phase: Phase, *, keep: bool = False) -> bool:
     `keep`, archives are kept beside the data set. Raises UserError for errors of network, disk and archives, and if
     other files are in the data set's place.
     """
-    _refuse_other_yaml(chosen)
+    if chosen.copy is not None and chosen.copy.exists() and read_yaml(chosen.copy) != read_yaml(chosen.file):
+        raise UserError(f"{chosen.copy} exists and differs from {chosen.file}", f"move it away, or {ELSEWHERE}")
     try:
-        done = _fetch_all(chosen, phase, keep) if chosen.archives else _draw(chosen)
+        done = _fetch_all(chosen, phase, keep) if chosen.archives else not chosen.complete
+        if not chosen.archives:
+            shapes_folder(chosen.home)
         if chosen.copy is not None and not chosen.copy.exists():
             shutil.copyfile(chosen.file, chosen.copy)
     except OSError as error:
@@ -43,107 +44,63 @@ def download(chosen: DataSet, phase: Phase, *, keep: bool = False) -> bool:
     return done
 
 
-def listing() -> list[dict[str, Any]]:
-    """Return name, folder, archive bytes and state of each shipped data set."""
-    return [
-        {
-            "name": shipped.name,
-            "folder": str(shipped.root),
-            "bytes": sum(archive.bytes for archive in shipped.archives),
-            "state": "begun" if shipped.work.exists() else "there" if shipped.complete else "not there",
-            "yaml": str(shipped.file),
-        }
-        for shipped in map(open_set, SHIPPED)
-    ]
-
-
-def _draw(chosen: DataSet) -> bool:
-    if chosen.complete:
-        return False
-    chosen.home.mkdir(parents=True, exist_ok=True)
-    shapes_folder(chosen.home)
-    return True
-
-
 def _fetch_all(chosen: DataSet, phase: Phase, keep: bool) -> bool:
+    """Fetch and extract the archives to `files` in the work folder, which becomes `ready` when all are complete."""
     if not chosen.work.exists():
         if chosen.complete:
             return False
         _refuse_partial(chosen)
-    _refuse_small_disk(chosen, keep)
     with _work_folder(chosen) as work:
-        if not all(_is_unpacked(chosen, archive) for archive in chosen.archives):
+        draft, ready = work / "files", work / "ready"
+        if not ready.exists():
             if chosen.complete:  # an earlier download was interrupted while deleting its work folder
                 shutil.rmtree(work)
                 return False
+            if draft.exists():
+                shutil.rmtree(draft)
+            _refuse_small_disk(chosen)
             for archive in chosen.archives:
-                _fetch_one(chosen, archive, phase, keep)
-        _refuse_incomplete(chosen)
-        _move_into_place(chosen)
+                file = _own_archive(chosen, archive, phase) or fetch(archive, work, chosen.home / archive.name, phase)
+                unpack(file, draft / chosen.target(archive).relative_to(chosen.top), phase)
+            _refuse_incomplete(chosen, draft)
+            draft.rename(ready)
+        _move_into_place(chosen, ready)
+        for archive in chosen.archives if keep else ():
+            if (work / archive.name).exists():
+                shutil.move(work / archive.name, chosen.home / archive.name)
         shutil.rmtree(work)
     return True
 
 
-def _fetch_one(chosen: DataSet, archive: Archive, phase: Phase, keep: bool) -> None:
-    """Fetch and extract one archive; one that the user already has is verified and kept."""
-    if _is_unpacked(chosen, archive):
-        return
-    own = chosen.home / archive.name
-    if own.is_file():
-        try:
-            verify(archive, own, phase)
-        except UserError as error:
-            raise UserError(error.message, "move it away to have the right one fetched") from None
-        file = own
-    else:
-        file = fetch(archive, chosen.work, own, phase)
-        file = Path(shutil.move(file, own)) if keep else file
-    unpack(file, _draft(chosen) / chosen.target(archive).relative_to(chosen.top), phase)
-    _mark(chosen, archive).write_text(archive.digest[1], encoding="utf-8")
-    if file != own:
-        file.unlink()
+def _own_archive(chosen: DataSet, archive: Archive, phase: Phase) -> Path | None:
+    """Return the archive that the user already has beside the data set, verified; it is kept."""
+    file = chosen.home / archive.name
+    if not file.is_file():
+        return None
+    try:
+        verify(archive, file, phase)
+    except UserError as error:
+        raise UserError(error.message, "move it away to have the right one fetched") from None
+    return file
 
 
-def _draft(chosen: DataSet) -> Path:
-    """Return the folder that archives are extracted to until all are complete."""
-    return chosen.work / "files"
-
-
-def _mark(chosen: DataSet, archive: Archive) -> Path:
-    """Return the file that marks an archive as extracted; it holds the archive's digest."""
-    return chosen.work / f"{archive.name}.done"
-
-
-def _is_unpacked(chosen: DataSet, archive: Archive) -> bool:
-    mark = _mark(chosen, archive)
-    return mark.is_file() and mark.read_text(encoding="utf-8") == archive.digest[1]
-
-
-def _move_into_place(chosen: DataSet) -> None:
+def _move_into_place(chosen: DataSet, ready: Path) -> None:
     """Move the extracted files into place; existing folders are merged, existing files are an error."""
-    conflict = next(_conflicts(_draft(chosen), chosen.top), None)
+    moves = list(_moves(ready, chosen.top))
+    conflict = next((target for _, target in moves if os.path.lexists(target)), None)
     if conflict is not None:
         message = f"{conflict} is in the way of the extracted files"
         raise UserError(message, "move it away and run the same command again")
-    _move(_draft(chosen), chosen.top)
+    for source, target in moves:
+        source.rename(target)
 
 
-def _conflicts(source: Path, target: Path) -> Iterator[Path]:
-    for entry in source.iterdir():
-        existing = target / entry.name
-        if entry.is_dir() and existing.is_dir():
-            yield from _conflicts(entry, existing)
-        elif os.path.lexists(existing):
-            yield existing
-
-
-def _move(source: Path, target: Path) -> None:
+def _moves(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
     for entry in sorted(source.iterdir()):
-        destination = target / entry.name
-        if destination.is_dir():
-            _move(entry, destination)
+        if entry.is_dir() and (target / entry.name).is_dir():
+            yield from _moves(entry, target / entry.name)
         else:
-            entry.rename(destination)
+            yield entry, target / entry.name
 
 
 def _refuse_partial(chosen: DataSet) -> None:
@@ -154,30 +111,26 @@ def _refuse_partial(chosen: DataSet) -> None:
         raise UserError(f"{existing[0]} exists, but {lacking} does not", f"move it away, or {ELSEWHERE}")
 
 
-def _refuse_incomplete(chosen: DataSet) -> None:
+def _refuse_incomplete(chosen: DataSet, draft: Path) -> None:
     """Raise UserError if the archives lack a file or folder of the splits."""
     for path in chosen.wanted:
-        inside = chosen.top in path.parents and (_draft(chosen) / path.relative_to(chosen.top)).exists()
+        inside = chosen.top in path.parents and (draft / path.relative_to(chosen.top)).exists()
         if not inside and not path.exists():
             message = f"{chosen.file} names {path}, which is in none of its archives"
-            raise UserError(message, f"correct its paths; the extracted files are in {_draft(chosen)}")
+            raise UserError(message, f"correct its paths; the extracted files are in {draft}")
 
 
-def _refuse_small_disk(chosen: DataSet, keep: bool) -> None:
-    """Raise UserError unless the disk has room for the archives and the extracted files.
+def _refuse_small_disk(chosen: DataSet) -> None:
+    """Raise UserError unless the disk has room for the missing archives and their extracted files.
 
     Images are not compressed further in an archive, so both are counted alike; `unpack` checks the exact size.
     """
-    level = peak = 0
+    needed = 0
     for archive in chosen.archives:
         files = (chosen.home / archive.name, chosen.work / archive.name, partial_file(archive, chosen.work))
         received = max((file.stat().st_size for file in files if file.is_file()), default=0)
-        if _is_unpacked(chosen, archive) or received >= archive.bytes:
-            continue
-        level += archive.bytes - received + archive.bytes
-        peak = max(peak, level)
-        level -= 0 if keep else archive.bytes
-    refuse_full_disk(chosen.top, peak, f"fetch and unpack {chosen.name}", f"make room, or {ELSEWHERE}")
+        needed += 2 * archive.bytes - received if received < archive.bytes else 0
+    refuse_full_disk(chosen.top, needed, f"fetch and unpack {chosen.name}", f"make room, or {ELSEWHERE}")
 
 
 @contextmanager
@@ -188,7 +141,12 @@ def _work_folder(chosen: DataSet) -> Iterator[Path]:
     handle = os.open(chosen.work, os.O_RDONLY) if fcntl else None
     try:
         if handle is not None:
-            _lock(handle, chosen)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"another process is fetching {chosen.name} into {chosen.work}") from None
+            except OSError:
+                pass  # some network file systems have no locks
         yield chosen.work
     finally:
         if handle is not None:
@@ -197,24 +155,3 @@ def _work_folder(chosen: DataSet) -> Iterator[Path]:
             chosen.work.rmdir()
             if fresh:
                 chosen.top.rmdir()
-
-
-def _lock(handle: int, chosen: DataSet) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            raise UserError(f"another process is fetching {chosen.name} into {chosen.work}") from None
-        # some network file systems have no locks
-
-
-def _refuse_other_yaml(chosen: DataSet) -> None:
-    """Raise UserError if the copy of the YAML would overwrite one with other content."""
-    if chosen.copy is None or not chosen.copy.exists():
-        return
-    try:
-        same = read_yaml(chosen.copy) == read_yaml(chosen.file)
-    except UserError:
-        same = False
-    if not same:
-        raise UserError(f"{chosen.copy} exists and differs from {chosen.file}", f"move it away, or {ELSEWHERE}")

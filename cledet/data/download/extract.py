@@ -11,9 +11,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from cledet.data.download.fetch import CHUNK, Phase, format_bytes
 from cledet.data.formats.paths import open_regular_file
@@ -23,8 +22,7 @@ DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOF
 """Exceptions raised by damaged or unsupported archives."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A member of an archive; `problem` is why it cannot be extracted, or ""."""
 
     name: str
@@ -47,7 +45,7 @@ def unpack(file: Path, folder: Path, phase: Phase) -> None:
                 if problem := member.problem or _name_problem(member.name):
                     raise UserError(f"{file.name} was not unpacked: its member '{member.name}' {problem}")
             total = sum(member.size for member in members)
-            refuse_full_disk(folder, sum(_growth(member, folder) for member in members), f"unpack {file.name}")
+            refuse_full_disk(folder, total, f"unpack {file.name}")
             with phase(f"unpacking {file.name}, {len(members):,} files, {format_bytes(total)}", total) as steps:
                 done = 0
                 for member in members:
@@ -99,26 +97,17 @@ def _name_problem(name: str) -> str:
     return "leads out of the folder" if ".." in name.split("/") else ""
 
 
-def _growth(member: Member, folder: Path) -> int:
-    """Return the bytes still to be written of a member, given a file left by an interrupted extraction."""
-    path = folder / member.name
-    return max(member.size - (path.stat().st_size if path.is_file() else 0), 0)
-
-
 def _write(member: Member, folder: Path) -> int:
-    """Write one member, reading at most its declared size; return that size."""
+    """Write one member and return its size; zipfile and tarfile read no more than the declared size."""
     path = folder / member.name
     if member.folder:
         path.mkdir(parents=True, exist_ok=True)
         return 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = 0
     content = member.open()
     assert content is not None, member.name
     with content, path.open("wb") as file:
-        while chunk := content.read(min(CHUNK, member.size - written)):
-            file.write(chunk)
-            written += len(chunk)
-    if written != member.size:
-        raise EOFError(f"{member.name} has {written:,} bytes, expected {member.size:,}")
-    return written
+        shutil.copyfileobj(content, file, CHUNK)
+        if file.tell() != member.size:
+            raise EOFError(f"{member.name} has {file.tell():,} bytes, expected {member.size:,}")
+    return member.size

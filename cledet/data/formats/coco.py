@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from cledet.data.formats.annotation_errors import ErrorLog
 from cledet.data.formats.coco_masks import image_sizes, with_mask_box
-from cledet.data.formats.paths import invalid_path_reason, is_inside, join_paths, not_found_error
+from cledet.data.formats.paths import join_paths, locate, not_found_error
 from cledet.data.index import Bools, DetectionIndex, Ints, group_by_image
 from cledet.errors import UserError, nearest
 
@@ -78,13 +79,9 @@ class CocoFiles:
         annotations, images = self.splits[split]
         return read_coco(annotations, images, self.names, split, self.root)
 
-    def sources(self, split: str) -> list[Path]:
-        """Return the annotation files that `read` parses."""
-        return [self.splits[split][0]]
-
-    def state(self, split: str) -> str:
-        """Return the other inputs of a split as text: none."""
-        return ""
+    def inputs(self, split: str) -> tuple[list[Path], str]:
+        """Return the annotation files that `read` parses, and its other inputs as text: none."""
+        return [self.splits[split][0]], ""
 
 
 def find_coco(folder: Path) -> dict[str, tuple[Path, Path | None]]:
@@ -101,11 +98,7 @@ def find_coco(folder: Path) -> dict[str, tuple[Path, Path | None]]:
 
 
 def read_coco(
-    file: Path,
-    images: Path | None = None,
-    names: Sequence[str] = (),
-    split: str = "",
-    root: Path | None = None,
+    file: Path, images: Path | None = None, names: Sequence[str] = (), split: str = "", root: Path | None = None
 ) -> DetectionIndex:
     """Read one annotation file; without `images`, its image folder is searched for.
 
@@ -117,8 +110,10 @@ def read_coco(
     """
     errors = ErrorLog()
     content = _load(file, errors)
-    folder = images or find_images(file, [image.file_name for image in content.images[:256]], split)
-    records, paths = _locate_images(content.images, folder, root, errors)
+    names_of_files = [image.file_name for image in content.images]
+    folder = images or find_images(file, names_of_files[:256], split)
+    rows, paths = locate(names_of_files, folder, None if root is None else (folder, root), file, errors)
+    records = [content.images[row] for row in rows]
     image_ids = np.array([record.id for record in records], dtype=np.int64)
     ids, counts = np.unique(image_ids, return_counts=True)
     if (counts > 1).any():
@@ -131,11 +126,11 @@ def read_coco(
     _log_unknown_classes(boxes, (position >= 0) & (label < 0), category_ids, errors)
     kept = np.flatnonzero((position >= 0) & (label >= 0))
     order, starts = group_by_image(position[kept], len(image_ids))
-    rows = kept[order]
-    xywh = np.array([box.bbox for box in boxes], dtype=np.float64).reshape(-1, 4)[rows]
+    kept = kept[order]
+    xywh = np.array([box.bbox for box in boxes], dtype=np.float64).reshape(-1, 4)[kept]
     with np.errstate(over="ignore", invalid="ignore"):  # degenerate boxes
         box_area = xywh[:, 2] * xywh[:, 3]
-    area = np.array([np.nan if box.area is None else box.area for box in boxes], dtype=np.float64)[rows]
+    area = np.array([np.nan if box.area is None else box.area for box in boxes], dtype=np.float64)[kept]
     return DetectionIndex(
         name=split or file.stem,
         classes=classes,
@@ -145,8 +140,8 @@ def read_coco(
         sizes=np.array([(i.width or 0, i.height or 0) for i in records], dtype=np.int32).reshape(-1, 2),
         starts=starts,
         xywh=xywh,
-        labels=by_category[label[rows]],
-        ignore=np.array([bool(box.iscrowd) for box in boxes], dtype=np.bool_)[rows],
+        labels=by_category[label[kept]],
+        ignore=np.array([bool(box.iscrowd) for box in boxes], dtype=np.bool_)[kept],
         area=np.where(np.isnan(area), box_area, area),
         notes=_notes(content, file, int((position < 0).sum())),
         annotation_errors=errors.records(),
@@ -202,11 +197,7 @@ def _load_entrywise(file: Path, data: bytes, errors: ErrorLog) -> Content:
 
 
 def _convert(
-    entries: list[Any],
-    kind: type[Record],
-    key: str,
-    errors: ErrorLog,
-    sizes: dict[Any, tuple[Any, Any]] | None = None,
+    entries: list[Any], kind: type[Record], key: str, errors: ErrorLog, sizes: dict[Any, tuple[Any, Any]] | None = None
 ) -> list[Record]:
     """Convert the well-formed entries of the list `key` to records, and log the others.
 
@@ -227,22 +218,6 @@ def _convert(
     return records
 
 
-def _locate_images(
-    images: list[Image], folder: Path, root: Path | None, errors: ErrorLog
-) -> tuple[list[Image], list[str]]:
-    """Return images and their paths; log those with impossible names and, given `root`, those outside both folders."""
-    paths = join_paths(folder, (image.file_name for image in images))
-    kept = []
-    for row, (image, path) in enumerate(zip(images, paths)):
-        if reason := invalid_path_reason(image.file_name):
-            errors.add("entry", f"images[{row}]: file_name {image.file_name[:40]!r}: {reason}")
-        elif root is not None and not is_inside(path, (folder, root)):
-            errors.add("outside", image.file_name)
-        else:
-            kept.append(row)
-    return [images[row] for row in kept], [paths[row] for row in kept]
-
-
 def _classes(content: Content, names: Sequence[str], file: Path) -> tuple[tuple[str, ...], Ints, Ints]:
     """Return class names [C] and category ids [C] by label, and the labels [C] sorted by category id.
 
@@ -258,10 +233,8 @@ def _classes(content: Content, names: Sequence[str], file: Path) -> tuple[tuple[
             raise UserError(f"{file}: categories {category} and {id_of[name]} are both called '{name}'", "rename one")
         if names and name not in expected:
             raise UserError(f"{file} has a class '{name}' that `names` lacks", nearest(name, names))
-    free = max(by_id) + 1
-    for name in names:
-        if name not in id_of:
-            id_of[name], free = free, free + 1
+    unlisted = dict.fromkeys(name for name in names if name not in id_of)
+    id_of |= zip(unlisted, count(max(by_id) + 1))
     classes = tuple(names) or tuple(by_id.values())
     ids = np.array([id_of[name] for name in classes], dtype=np.int64)
     return classes, ids, np.argsort(ids)

@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -43,6 +43,7 @@ def _split(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Split = TypeVar("Split")
 
 
 class CocoSplit(BaseModel):
@@ -57,10 +58,14 @@ class CocoSplit(BaseModel):
         return absolute(root / self.annotations), absolute(root / self.images) if self.images else None
 
 
-class DataFile(BaseModel):
-    """The keys common to all formats."""
+class DataFile(BaseModel, Generic[Split]):
+    """The keys common to all formats; the type of a split depends on the format."""
 
     model_config = ConfigDict(extra="forbid")
+    train: Split | None = None
+    val: Split | None = None
+    test: Split | None = None
+    format: str = ""
     path: str = "."
     names: Names = ()
     outside: bool = False
@@ -68,18 +73,13 @@ class DataFile(BaseModel):
     archives: list[dict[str, Any]] = []
     """Archives for `cledet data download`."""
 
-    def splits(self) -> dict[str, Any]:
-        """Return the splits in the file by name; their type depends on the format."""
+    def splits(self) -> dict[str, Split]:
+        """Return the splits in the file by name."""
         return {name: split for name in SPLITS if (split := getattr(self, name))}
 
 
-class CocoFile(DataFile):
+class CocoFile(DataFile[Annotated[CocoSplit, BeforeValidator(_split)]]):
     """The keys of a COCO data set's YAML file."""
-
-    format: Literal["coco"] = "coco"
-    train: Annotated[CocoSplit, BeforeValidator(_split)] | None = None
-    val: Annotated[CocoSplit, BeforeValidator(_split)] | None = None
-    test: Annotated[CocoSplit, BeforeValidator(_split)] | None = None
 
     def reader(self, root: Path) -> CocoFiles:
         """Return the reader of the data set, with paths relative to `root`."""
@@ -87,27 +87,18 @@ class CocoFile(DataFile):
         return CocoFiles(splits, self.names, None if self.outside else root)
 
 
-class VocFile(DataFile):
+class VocFile(DataFile[Names]):
     """The keys of a VOC data set's YAML file; a split is one list of ImageSets/Main, or several."""
-
-    format: Literal["voc"] = "voc"
-    train: Names | None = None
-    val: Names | None = None
-    test: Names | None = None
 
     def reader(self, root: Path) -> VocFolder:
         """Return the reader of the data set in the folder `root`; without splits in the YAML, those of its lists."""
         return VocFolder(root, self.splits() or find_voc(root), self.names)
 
 
-class YoloFile(DataFile):
+class YoloFile(DataFile[Names]):
     """The keys of an Ultralytics data.yaml; a split is a folder of images, a list of images, or several of them."""
 
     model_config = ConfigDict(extra="ignore")
-    format: Literal["yolo"] = "yolo"
-    train: Names | None = None
-    val: Names | None = None
-    test: Names | None = None
     nc: Annotated[int, Field(ge=0, le=MOST_CLASSES)] | None = None
     kpt_shape: list[int] | None = None
 
@@ -124,11 +115,7 @@ class YoloFile(DataFile):
         return YoloFolder(splits, names, None if self.outside else root, self.kpt_shape is not None)
 
 
-FORMATS: dict[str, type[CocoFile] | type[VocFile] | type[YoloFile]] = {
-    "coco": CocoFile,
-    "voc": VocFile,
-    "yolo": YoloFile,
-}
+FORMATS: dict[str, type[CocoFile | VocFile | YoloFile]] = {"coco": CocoFile, "voc": VocFile, "yolo": YoloFile}
 
 
 def read_datafile(file: Path, home: Path | None = None) -> tuple[Reader, tuple[str, ...]]:

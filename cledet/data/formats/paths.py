@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import stat
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from cledet.data.formats.annotation_errors import ErrorLog
 from cledet.errors import UserError, nearest
 
 UNDIVIDED_SPLIT = "all"
@@ -23,6 +27,18 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("CLEDET_CACHE"):
         return Path(chosen).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "cledet"
+
+
+@contextmanager
+def draft_of(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that is renamed to `folder` at the end of the block, or deleted after an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
+    try:
+        yield draft
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def invalid_path_reason(path: str) -> str:
@@ -101,6 +117,25 @@ def join_paths(folder: Path, names: Iterable[str]) -> list[str]:
 def is_inside(path: str, folders: Sequence[Path]) -> bool:
     """Return whether a normalized path is under one of these folders; links are not resolved: they are the user's."""
     return any(path.startswith(os.path.join(str(folder), "")) for folder in folders)
+
+
+def locate(
+    names: Sequence[str], folder: Path, allowed: Sequence[Path] | None, file: Path, errors: ErrorLog
+) -> tuple[list[int], list[str]]:
+    """Return the positions of the valid file names, and their paths in a folder.
+
+    Impossible names and, given `allowed`, files outside all these folders are logged; `file` is that of the names.
+    """
+    rows, paths = [], []
+    for row, (name, path) in enumerate(zip(names, join_paths(folder, names))):
+        if reason := invalid_path_reason(name):
+            errors.add("entry", f"{file}: {name[:40]!r}: {reason}")
+        elif allowed is not None and not is_inside(path, allowed):
+            errors.add("outside", f"{file}: {name}")
+        else:
+            rows.append(row)
+            paths.append(path)
+    return rows, paths
 
 
 def match_split(name: str, splits: Iterable[str]) -> str | None:

@@ -10,16 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from cledet.data.formats.annotation_errors import ErrorLog
-from cledet.data.formats.paths import (
-    UNDIVIDED_SPLIT,
-    invalid_path_reason,
-    is_inside,
-    join_paths,
-    not_found_error,
-    open_regular_file,
-    read_lines,
-)
-from cledet.data.index import FARTHEST, DetectionIndex, image_numbers
+from cledet.data.formats.paths import UNDIVIDED_SPLIT, locate, not_found_error, open_regular_file, read_lines
+from cledet.data.index import FARTHEST, DetectionIndex, Floats, index_of_rows
 from cledet.errors import nearest
 
 # fmt: off
@@ -48,31 +40,19 @@ class VocFolder:
         errors = ErrorLog()
         files = [file for name in self.splits[split] for file in _annotations(self.folder, name, errors)]
         classes = self.names or _classes(self._all_files())
-        parsed = [read_xml(file, classes, errors) for file in dict.fromkeys(files)]
-        return _build(split, [image for image in parsed if image is not None], classes, errors)
+        parsed = {file: read_xml(file, classes, errors) for file in dict.fromkeys(files)}
+        images = {file: image for file, image in parsed.items() if image is not None}
+        sizes, rows = [image[0] for image in images.values()], [image[1] for image in images.values()]
+        table, counts = np.concatenate([np.zeros((0, 6)), *rows]), list(map(len, rows))
+        return index_of_rows(split, classes, 1, _image_paths(list(images)), sizes, counts, table, errors)
 
-    def sources(self, split: str) -> list[Path]:
-        """Return the files that `read` parses: those of all splits, since they determine the classes."""
-        return [*(_list_file(self.folder, name) for name in self.splits[split]), *self._all_files()]
-
-    def state(self, split: str) -> str:
-        """Return the other inputs of a split as text: none."""
-        return ""
+    def inputs(self, split: str) -> tuple[list[Path], str]:
+        """Return the files that `read` parses, those of all splits since they determine the classes, and no text."""
+        return [*(list_file(self.folder, name) for name in self.splits[split]), *self._all_files()], ""
 
     def _all_files(self) -> list[Path]:
         homes = {_home(self.folder, name) for lists in self.splits.values() for name in lists}
         return [file for home in sorted(homes) for file in sorted((home / "Annotations").glob("*.xml"))]
-
-
-@dataclass(frozen=True, slots=True)
-class VocImage:
-    """The content of one XML file; corners as written, 1-based and inclusive."""
-
-    file: Path
-    size: tuple[int, int]
-    labels: list[int]
-    corners: list[list[float]]
-    difficult: list[bool]
 
 
 def is_voc(folder: Path) -> bool:
@@ -83,37 +63,34 @@ def is_voc(folder: Path) -> bool:
 def find_voc(folder: Path) -> dict[str, tuple[str, ...]]:
     """Find the lists of each split in a VOC folder, or in a folder of VOC2007, VOC2012 ...; empty if it is neither.
 
-    With several years, a split combines the lists of the same name.
+    A folder's splits are its lists except those of a single class, else one undivided split. With several years, a
+    split combines the lists of the same name.
     """
-    if is_voc(folder):
-        return find_lists(folder)
+    parts = [folder] if is_voc(folder) else sorted(entry for entry in folder.glob("VOC[0-9]*") if is_voc(entry))
     splits: dict[str, tuple[str, ...]] = {}
-    for part in sorted(entry for entry in folder.glob("VOC[0-9]*") if is_voc(entry)):
-        for split, lists in find_lists(part).items():
-            splits[split] = (*splits.get(split, ()), *(f"{part.name}/{name}" for name in lists))
+    for part in parts:
+        year = "" if part == folder else f"{part.name}/"
+        stems = {file.stem for file in (part / "ImageSets" / "Main").glob("*.txt") if file.is_file()}
+        names = sorted(stem for stem in stems if "_" not in stem or stem.rpartition("_")[2] not in stems)
+        for split in names or [UNDIVIDED_SPLIT]:
+            splits[split] = (*splits.get(split, ()), f"{year}{split}")
     return splits
 
 
-def find_lists(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Find the splits of one VOC folder: its lists except those of a single class, else one undivided split."""
-    stems = {file.stem for file in (folder / "ImageSets" / "Main").glob("*.txt") if file.is_file()}
-    splits = sorted(stem for stem in stems if "_" not in stem or stem.rpartition("_")[2] not in stems)
-    return {stem: (stem,) for stem in splits} or {UNDIVIDED_SPLIT: (UNDIVIDED_SPLIT,)}
+def read_xml(file: Path, classes: Sequence[str], errors: ErrorLog) -> tuple[tuple[int, int], Floats] | None:
+    """Read width and height, and the objects of these classes as rows [n, 6] for `index_of_rows`.
 
-
-def read_xml(file: Path, classes: Sequence[str], errors: ErrorLog) -> VocImage | None:
-    """Read the objects of these classes in one annotation file; `difficult` and `size` are optional.
-
-    Returns None for a file that is missing or not XML. That, objects without a box and objects of other classes are
-    logged as annotation errors.
+    `difficult` and `size` are optional; difficult and degenerate objects are ignored. Returns None for a file that is
+    missing or not XML. That, objects without a box and objects of other classes are logged as annotation errors.
     """
     try:
         root = _parse(file)
-        size = _size(root)
+        size = root.find("size")
+        sides = (0, 0) if size is None else (int(_number(size, "width")), int(_number(size, "height")))
     except ValueError as error:
         errors.add("annotation", f"{file}: {error}")
         return None
-    labels, corners, difficult = [], [], []
+    rows = []
     for item in root.findall("object"):
         name = _name(item)
         if name not in classes:
@@ -121,13 +98,13 @@ def read_xml(file: Path, classes: Sequence[str], errors: ErrorLog) -> VocImage |
             errors.add("class", f"{file}: '{name[:40]}' ({hint})")
             continue
         try:
-            corners.append(_corners(item))
+            x, y, width, height = pixel_box(_corners(item))
         except ValueError as error:
             errors.add("box", f"{file}: {name}: {error}")
             continue
-        labels.append(classes.index(name))
-        difficult.append((item.findtext("difficult") or "0").strip() == "1")
-    return VocImage(file, size, labels, corners, difficult)
+        difficult = (item.findtext("difficult") or "0").strip() == "1"
+        rows.append((classes.index(name), x, y, width, height, difficult or width <= 0 or height <= 0))
+    return sides, np.array(rows, dtype=np.float64).reshape(-1, 6)
 
 
 def pixel_box(corners: Sequence[float]) -> tuple[float, float, float, float]:
@@ -162,11 +139,6 @@ def _corners(item: ElementTree.Element) -> list[float]:
     return [_number(box, key) for key in ("xmin", "ymin", "xmax", "ymax")]
 
 
-def _size(root: ElementTree.Element) -> tuple[int, int]:
-    size = root.find("size")
-    return (0, 0) if size is None else (int(_number(size, "width")), int(_number(size, "height")))
-
-
 def _number(element: ElementTree.Element, key: str) -> float:
     text = element.findtext(key)
     if text is None:
@@ -182,28 +154,21 @@ def _home(folder: Path, name: str) -> Path:
     return folder.joinpath(*name.split("/")[:-1])
 
 
-def _list_file(folder: Path, name: str) -> Path:
+def list_file(folder: Path, name: str) -> Path:
+    """Return the file of a list: "VOC2007/trainval" -> VOC2007/ImageSets/Main/trainval.txt."""
     return _home(folder, name) / "ImageSets" / "Main" / f"{name.split('/')[-1]}.txt"
 
 
 def _annotations(folder: Path, name: str, errors: ErrorLog) -> list[Path]:
     """Return the XML files of a list (its second column is ignored), or of the whole folder for UNDIVIDED_SPLIT."""
     home = _home(folder, name) / "Annotations"
-    file = _list_file(folder, name)
+    file = list_file(folder, name)
     if not file.is_file() and file.stem == UNDIVIDED_SPLIT:
         return sorted(home.glob("*.xml"))
     if not file.is_file():
         raise not_found_error(f"list '{name}'", file)
     stems = [line.split()[0] for line in read_lines(file)]
-    files = []
-    for stem, path in zip(stems, join_paths(home, stems)):
-        if reason := invalid_path_reason(f"{stem}.xml"):
-            errors.add("entry", f"{file}: {stem[:40]!r}: {reason}")
-        elif is_inside(path, (home,)):
-            files.append(Path(f"{path}.xml"))
-        else:
-            errors.add("outside", f"{file}: {stem}")
-    return files
+    return [Path(f"{path}.xml") for path in locate(stems, home, (home,), file, errors)[1]]
 
 
 def _classes(files: Iterable[Path]) -> tuple[str, ...]:
@@ -215,27 +180,6 @@ def _classes(files: Iterable[Path]) -> tuple[str, ...]:
         except ValueError:
             continue  # logged when its own split is read
     return VOC_CLASSES if names <= set(VOC_CLASSES) else tuple(sorted(names))
-
-
-def _build(split: str, parsed: list[VocImage], classes: tuple[str, ...], errors: ErrorLog) -> DetectionIndex:
-    xywh = [pixel_box(corners) for image in parsed for corners in image.corners]
-    boxes = np.array(xywh, dtype=np.float64).reshape(-1, 4)
-    difficult = np.array([flag for image in parsed for flag in image.difficult], dtype=np.bool_)
-    labels = np.array([label for image in parsed for label in image.labels], dtype=np.int64)
-    return DetectionIndex(
-        name=split,
-        classes=classes,
-        category_ids=np.arange(1, len(classes) + 1, dtype=np.int64),
-        paths=np.array(_image_paths([image.file for image in parsed]), dtype=np.str_),
-        image_ids=image_numbers([image.file.stem for image in parsed]),
-        sizes=np.array([image.size for image in parsed], dtype=np.int32).reshape(-1, 2),
-        starts=np.cumsum([0, *(len(image.labels) for image in parsed)]).astype(np.int64),
-        xywh=boxes,
-        labels=labels,
-        ignore=difficult | (boxes[:, 2:] <= 0).any(axis=1),
-        area=boxes[:, 2] * boxes[:, 3],
-        annotation_errors=errors.records(),
-    )
 
 
 def _image_paths(files: Sequence[Path]) -> list[str]:

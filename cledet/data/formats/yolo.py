@@ -14,14 +14,14 @@ import numpy.typing as npt
 from cledet.data.formats.annotation_errors import ErrorLog
 from cledet.data.formats.paths import (
     UNDIVIDED_SPLIT,
-    invalid_path_reason,
-    is_inside,
     join_paths,
+    locate,
     not_found_error,
     open_regular_file,
     read_lines,
 )
-from cledet.data.index import DetectionIndex, Floats, image_numbers
+from cledet.data.images import IMAGE_SUFFIXES, image_size
+from cledet.data.index import DetectionIndex, Floats, index_of_rows
 from cledet.errors import UserError
 
 MOST_CLASSES = 2**15
@@ -52,17 +52,22 @@ class YoloFolder:
         sizes = _sizes(images, errors)
         rows = [read_labels(label_file(image), self.keypoints, errors) for image in images]
         names = self.names or self._numbers()
-        return _build(split, images, sizes, _with_known_classes(rows, images, names, errors), names, errors)
+        rows = _with_known_classes(rows, images, names, errors)
+        counts, table = list(map(len, rows)), np.concatenate([np.zeros((0, 5)), *rows])
+        size = np.repeat(sizes, counts, axis=0).astype(np.float64)
+        extent = table[:, 3:] * size
+        columns = (table[:, :1], table[:, 1:3] * size - extent / 2, extent, np.zeros((len(table), 1)))
+        return index_of_rows(split, names, 0, images, sizes, counts, np.concatenate(columns, axis=1), errors)
 
-    def sources(self, split: str) -> list[Path]:
-        """Return the label files that `read` parses: those of all splits if the classes have no names."""
+    def inputs(self, split: str) -> tuple[list[Path], str]:
+        """Return the label files that `read` parses, and path, size and modification time of the images as text.
+
+        The label files are those of all splits if the classes have no names.
+        """
         splits = [split] if self.names else list(self.splits)
-        return [Path(label_file(image)) for name in splits for image in self._images(name, ErrorLog())]
-
-    def state(self, split: str) -> str:
-        """Return the other inputs of a split as text: path, size and modification time of its images."""
+        labels = [Path(label_file(image)) for name in splits for image in self._images(name, ErrorLog())]
         stats = ((image, os.stat(image)) for image in self._images(split, ErrorLog()) if os.path.isfile(image))
-        return "\n".join(f"{image} {stat.st_size} {stat.st_mtime_ns}" for image, stat in stats)
+        return labels, "\n".join(f"{image} {stat.st_size} {stat.st_mtime_ns}" for image, stat in stats)
 
     def _images(self, split: str, errors: ErrorLog) -> list[str]:
         """Return the image paths of a split, each once, in order."""
@@ -70,32 +75,17 @@ class YoloFolder:
         return list(dict.fromkeys(images))
 
     def _images_of(self, entry: Path, errors: ErrorLog) -> list[str]:
+        """Return the images below a folder, an image alone, or those of a list, relative to it or to the data set."""
         if entry.is_dir():
             return _images_below(entry)
         if not entry.is_file():
             raise not_found_error("images", entry)
         if _is_image(str(entry)):
             return [str(entry)]
-        return self._images_in_list(entry, errors)
-
-    def _images_in_list(self, file: Path, errors: ErrorLog) -> list[str]:
-        """Read the image paths of a list, relative to the list's folder, else to the data set's."""
-        names = []
-        for name in read_lines(file):
-            if reason := invalid_path_reason(name):
-                errors.add("entry", f"{file}: {name[:40]!r}: {reason}")
-            else:
-                names.append(name)
-        homes = [file.parent, *([self.root] if self.root is not None else [])]
-        home = next((home for home in homes if names and os.path.isfile(join_paths(home, names[:1])[0])), file.parent)
-        paths = join_paths(home, names)
-        images = []
-        for name, path in zip(names, paths):
-            if self.root is None or is_inside(path, (self.root, file.parent)):
-                images.append(path)
-            else:
-                errors.add("outside", f"{file}: {name}")
-        return images
+        names, root, home = read_lines(entry), self.root or entry.parent, entry.parent
+        if names and not os.path.isfile(join_paths(home, names[:1])[0]):
+            home = root if os.path.isfile(join_paths(root, names[:1])[0]) else home
+        return locate(names, home, (root, entry.parent) if self.root is not None else None, entry, errors)[1]
 
     def _numbers(self) -> tuple[str, ...]:
         """Return class numbers as names, up to the highest class of all splits."""
@@ -153,12 +143,14 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _images_below(folder: Path) -> list[str]:
-    """Find the images in a folder and its subfolders, sorted."""
-    if folder == folder.parent:
+    """Find the images in a folder and its subfolders, sorted; hidden subfolders are left out."""
+    real = folder.resolve()
+    if real == real.parent:
         raise UserError(f"a split is the whole file system, {folder}", "name the folder of its images")
     images, entries = [], 0
     for parent, folders, names in os.walk(folder):
         entries += len(folders) + len(names)
+        folders[:] = [name for name in folders if not name.startswith(".")]
         if entries > MAX_ENTRIES:
             message = f"the folder of a split, {folder}, holds more than {MAX_ENTRIES:,} files and folders"
             raise UserError(message, "name the folder of its images")
@@ -175,8 +167,6 @@ def _read_names(folder: Path) -> tuple[str, ...]:
 
 
 def _is_image(file: str) -> bool:
-    from cledet.data.images import IMAGE_SUFFIXES  # Pillow takes a moment to import
-
     return os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
 
 
@@ -193,8 +183,6 @@ def _sizes(images: Sequence[str], errors: ErrorLog) -> npt.NDArray[np.int32]:
 
 
 def _size(image: str) -> tuple[int, int] | UserError:
-    from cledet.data.images import image_size
-
     if not os.path.isfile(image):
         return 0, 0
     try:
@@ -243,32 +231,3 @@ def _with_known_classes(
         for number in row[row[:, 0] >= len(names), 0]:
             errors.add("class", f"{label_file(image)}: class {number:g}, but there are {len(names)}, from 0")
     return [row[row[:, 0] < len(names)] for row in rows]
-
-
-def _build(
-    split: str,
-    images: Sequence[str],
-    sizes: npt.NDArray[np.int32],
-    rows: list[Floats],
-    names: tuple[str, ...],
-    errors: ErrorLog,
-) -> DetectionIndex:
-    counts = [len(row) for row in rows]
-    table = np.concatenate([np.zeros((0, 5)), *rows])
-    size = np.repeat(sizes, counts, axis=0).astype(np.float64)
-    extent = table[:, 3:] * size
-    xywh = np.concatenate([table[:, 1:3] * size - extent / 2, extent], axis=1)
-    return DetectionIndex(
-        name=split,
-        classes=names,
-        category_ids=np.arange(len(names), dtype=np.int64),
-        paths=np.array(images, dtype=np.str_),
-        image_ids=image_numbers([os.path.splitext(os.path.basename(image))[0] for image in images]),
-        sizes=sizes,
-        starts=np.cumsum([0, *counts]).astype(np.int64),
-        xywh=xywh,
-        labels=table[:, 0].astype(np.int64),
-        ignore=np.zeros(len(table), dtype=np.bool_),
-        area=extent[:, 0] * extent[:, 1],
-        annotation_errors=errors.records(),
-    )

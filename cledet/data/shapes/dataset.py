@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from cledet.data.formats.paths import cache_folder
+from cledet.data.formats.paths import cache_folder, draft_of
 from cledet.data.shapes.drawing import SHAPES, Shape, draw_scene
 from cledet.errors import UserError
 
@@ -29,19 +27,13 @@ def shapes_folder(home: Path | None = None) -> Path:
     folder = (home or cache_folder()) / f"shapes-{VERSION}"
     if folder.is_dir():
         return folder
-    draft = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".shapes-", dir=folder.parent))
-        draw_shapes(draft)
-        draft.rename(folder)
+        with draft_of(folder) as draft:
+            draw_shapes(draft)
     except OSError as error:
         if not folder.is_dir():  # else another process was first, with the same pictures
             hint = "set CLEDET_CACHE to a folder that can be written"
             raise UserError(f"cannot write to the cache {folder.parent}: {error.strerror}", hint) from error
-    finally:
-        if draft is not None:
-            shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 

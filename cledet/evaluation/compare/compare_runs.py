@@ -56,7 +56,7 @@ def compare_runs(index: DetectionIndex, entries: Mapping[str, DetectionRows], re
     with Steps("comparing", len(entries) * len(index.classes)) as steps:
         measured = {name: _measure(index, results, repeats, steps) for name, results in entries.items()}
     first, *others = measured
-    differences = {name: _compare(index, measured[first], measured[name]) for name in others}
+    differences = {name: _compare(index, measured[first], measured[name], repeats) for name in others}
     return RunComparison({name: one.evaluation for name, one in measured.items()}, differences)
 
 
@@ -67,28 +67,19 @@ def _measure(index: DetectionIndex, results: DetectionRows, repeats: int, steps:
     return _Measured(evaluate(index, results), samples, leave_one_out(classes, len(index), steps.advance))
 
 
-def _compare(index: DetectionIndex, first: _Measured, other: _Measured) -> RunDifference:
-    repeats = max(map(len, first.classes.values()), default=0)
+def _compare(index: DetectionIndex, first: _Measured, other: _Measured, repeats: int) -> RunDifference:
     first_samples, samples = (mean_ap(one.classes.values(), repeats) for one in (first, other))
     first_ap, ap = (one.evaluation.metrics["AP"] for one in (first, other))
-    images = images_with_objects(index)
+    images, labels = images_with_objects(index), sorted(first.classes)
     (overall,) = paired_differences([ap], first_ap, samples[None], first_samples, [images.any(axis=0).sum()])
-    influence = (overall.value or 0.0) - (other.without - first.without)
-    return RunDifference(overall, _compare_classes(index, first, other, images), influence)
-
-
-def _compare_classes(
-    index: DetectionIndex, first: _Measured, other: _Measured, images: Bools
-) -> dict[str, PairedDifference]:
-    """Compute the difference of each class that has objects, by name; images [C, I] as from `images_with_objects`."""
-    labels = sorted(first.classes)
-    if not labels:
-        return {}
     names = [index.classes[label] for label in labels]
     first_aps, aps = ([one.evaluation.per_class[name]["AP"] for name in names] for one in (first, other))
-    first_samples, samples = (np.stack([one.classes[label] for label in labels]) for one in (first, other))
-    counts = images.sum(axis=1)[labels]
-    return dict(zip(names, paired_differences(aps, first_aps, samples, first_samples, counts, joint=True)))
+    by_class, first_by_class = (
+        np.reshape([one.classes[label] for label in labels], (-1, repeats)) for one in (other, first)
+    )
+    classes = paired_differences(aps, first_aps, by_class, first_by_class, images.sum(axis=1)[labels], joint=True)
+    influence = (overall.value or 0.0) - (other.without - first.without)
+    return RunDifference(overall, dict(zip(names, classes)), influence)
 
 
 def images_with_objects(index: DetectionIndex) -> Bools:

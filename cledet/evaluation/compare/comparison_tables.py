@@ -108,4 +108,4 @@ def _cells(one: PairedDifference) -> list[Any]:
 
 
 def _plain(one: PairedDifference) -> dict[str, Any]:
-    return {"AP": one.value, "low": one.low, "high": one.high, "images": one.images, "verdict": one.conclusion}
+    return {**one.to_dict("AP"), "images": one.images, "verdict": one.conclusion}

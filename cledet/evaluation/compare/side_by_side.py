@@ -12,7 +12,7 @@ from cledet.data.images import read_image
 from cledet.data.index import DetectionIndex
 from cledet.io.atomic import write_whole
 from cledet.metrics.results_file import DetectionRows
-from cledet.visualization.draw import Image, draw_detections, hatch, resized
+from cledet.visualization.draw import Image, draw_detections, draw_text, hatch, resized
 
 HEIGHT = 420
 """Height of a panel in pixels."""
@@ -31,7 +31,8 @@ def save_side_by_side(
     for number, i in enumerate(positions, 1):
         path = Path(str(index.paths[i]))
         if path.is_file():
-            _write(folder / f"{number:02d}-{path.stem}.png", _panels(index, i, entries, conf))
+            _, data = cv2.imencode(".png", cv2.cvtColor(_panels(index, i, entries, conf), cv2.COLOR_RGB2BGR))
+            write_whole(folder / f"{number:02d}-{path.stem}.png", data.tobytes(), sync=False)
             written += 1
     return written
 
@@ -69,10 +70,5 @@ def _draw_detections(image: Image, index: DetectionIndex, rows: DetectionRows, s
 
 def _with_caption(image: Image, text: str) -> Image:
     head = np.full((HEAD, image.shape[1], 3), 255, dtype=np.uint8)
-    cv2.putText(head, text, (6, HEAD - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    draw_text(head, text, (6, 4), HEAD - 8)
     return np.concatenate([head, image])
-
-
-def _write(path: Path, image: Image) -> None:
-    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    write_whole(path, data.tobytes(), sync=False)

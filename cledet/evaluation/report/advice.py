@@ -39,14 +39,6 @@ def largest_error(metrics: Metrics) -> str | None:
     return f"Most AP50 is lost to {description}: {costs[kind]:.3f} ({count:,} of them){remedy(metrics)}."
 
 
-def _missed(metrics: Metrics) -> str:
-    small, large = (_found(metrics["by_size"], *part) for part in ((0, 2), (4, 6)))
-    if small is not None and large is not None and small < 0.75 * large:
-        parts = f"{_percent(small)} of the objects under 32 px are detected and {_percent(large)} of those from 96 px"
-        return f". Over all scores, {parts}: train with a larger `--imgsz`"
-    return "; run `cledet check` to see whether the anchors cover the objects of the training set"
-
-
 def _localization(metrics: Metrics) -> str:
     oracle = ((metrics.get("misalignment") or {}).get("oracle") or {}).get("AP")
     if oracle is not None and oracle - metrics["AP"] > 0.02:
@@ -74,17 +66,18 @@ _KINDS: dict[str, tuple[str, Callable[[Metrics], str]]] = {
         "detections on background",
         lambda _: ": check the hardest images for unlabelled objects; else add training images of such backgrounds",
     ),
-    "missed": ("missed objects", _missed),
+    "missed": (
+        "missed objects",
+        lambda _: "; run `cledet check` to see whether the anchors cover the objects of the training set",
+    ),
 }
 
 
 def small_objects(metrics: Metrics) -> str | None:
-    """Report that small objects have a much lower AP, unless the largest error does."""
+    """Report that small objects have a much lower AP."""
     small, large = metrics["APs"], metrics["APl"]
     counts = [one["objects"] for one in metrics["by_size"]]
     if small is None or large is None or min(sum(counts[:2]), sum(counts[4:])) < ENOUGH or small >= 0.5 * large:
-        return None
-    if "--imgsz" in (largest_error(metrics) or ""):
         return None
     text = f"Small objects have a low AP: {small:.3f} under 32x32 px, and {large:.3f} from 96x96 px"
     return f"{text}: train with a larger `--imgsz`."
@@ -155,14 +148,6 @@ def few_objects(metrics: Metrics) -> str | None:
 RULES: Sequence[Callable[[Metrics], str | None]] = (
     largest_error, few_objects, small_objects, odd_shapes, weak_class, threshold, miscalibration
 )  # fmt: skip
-
-
-def _found(slices: Sequence[Mapping[str, Any]], first: int, last: int) -> float | None:
-    """Compute the recall of these bins; None if they hold few objects."""
-    objects = sum(one["objects"] for one in slices[first:last])
-    if objects < ENOUGH:
-        return None
-    return float(sum((one["found"] or 0) * one["objects"] for one in slices[first:last]) / objects)
 
 
 def _percent(share: float) -> str:

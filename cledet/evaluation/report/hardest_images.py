@@ -7,14 +7,12 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from cledet.data.images import ImageError, read_image
 from cledet.data.index import DetectionIndex, Floats
 from cledet.metrics.analysis import Analysis
-from cledet.metrics.hardest_images import LostAP
 from cledet.metrics.tide import KINDS
-from cledet.visualization.draw import Image, caption, hatch, jpeg, near, resized
+from cledet.visualization.draw import Image, draw_labels, hatch, jpeg, near, resized
 
 SIDE, ZOOM = 640, 3.0
 """Pixels of the longer side of a picture, and the largest scale of a small image."""
@@ -22,24 +20,14 @@ FEW, NAMED = 12, 30
 """With more boxes, captions are short and true positives have none; and the largest number of captions."""
 
 
-class Style(NamedTuple):
-    """Line style of a box."""
-
-    color: tuple[int, int, int]
-    """RGB, one of Okabe and Ito's colours."""
-    dash: int
-    """Pixels of a dash; 0 for a solid line."""
-    weight: int
-
-
 OBJECT, RIGHT, MISSED = "object", "right", "missed"
-WRONG = Style((213, 94, 0), 10, 2)
-STYLES = {
-    OBJECT: Style((255, 255, 255), 0, 1),
-    RIGHT: Style((0, 114, 178), 0, 2),
-    **dict.fromkeys(KINDS, WRONG),
-    MISSED: Style((240, 228, 66), 3, 2),
+COLORS = {
+    OBJECT: (255, 255, 255),
+    RIGHT: (0, 114, 178),
+    **dict.fromkeys(KINDS, (213, 94, 0)),
+    MISSED: (240, 228, 66),
 }
+"""RGB colours of Okabe and Ito, which colour-blind people can tell apart."""
 
 
 class HardestImage(NamedTuple):
@@ -58,23 +46,21 @@ class Mark(NamedTuple):
     box: Floats
     """[4] left, top, width, height."""
     kind: str
-    """A key of STYLES: detected object, true positive, missed object, or a kind of false positive."""
+    """A key of COLORS: detected object, true positive, missed object, or a kind of false positive."""
     name: str
 
 
 def draw_hardest_images(analysis: Analysis) -> list[HardestImage]:
     """Draw the hardest images, the hardest first."""
-    return [_hardest_image(analysis, one) for one in analysis.hardest]
-
-
-def _hardest_image(analysis: Analysis, one: LostAP) -> HardestImage:
-    marks = _marks(analysis, one.image)
-    counts = Counter(mark.kind for mark in marks)
-    text = ", ".join(f"{counts[kind]} {kind}" for kind in (RIGHT, MISSED, *KINDS[:-1]) if counts[kind])
-    path = str(analysis.index.paths[one.image])
-    return HardestImage(
-        path, f"costs {one.ap:.4f} AP: {text or 'nothing shown'}", _picture(analysis.index, one.image, marks)
-    )
+    drawn = []
+    for image, ap in analysis.hardest:
+        marks = _marks(analysis, image)
+        counts = Counter(mark.kind for mark in marks)
+        text = ", ".join(f"{counts[kind]} {kind}" for kind in (RIGHT, MISSED, *KINDS[:-1]) if counts[kind])
+        content = _picture(analysis.index, image, marks)
+        path = str(analysis.index.paths[image])
+        drawn.append(HardestImage(path, f"costs {ap:.4f} AP: {text or 'nothing shown'}", content))
+    return drawn
 
 
 def _marks(analysis: Analysis, image: int) -> list[Mark]:
@@ -110,31 +96,16 @@ def draw_marks(picture: Image, marks: list[Mark], scale: float) -> Image:
     marks = [mark for mark in marks if np.isfinite(mark.box).all()]
     boxes = np.array([mark.box for mark in marks], dtype=np.float64).reshape(-1, 4) * scale
     boxes[:, 2:] += boxes[:, :2]
-    corners = near(boxes, SIDE).astype(np.float32)
+    corners = near(boxes, SIDE)
     for mark, box in zip(marks, corners):
-        style = STYLES[mark.kind]
-        _outline(canvas, box, style._replace(color=(0, 0, 0), weight=style.weight + 2))
-        _outline(canvas, box, style)
+        x1, y1, x2, y2 = (round(float(v)) for v in box)
+        weight = 1 if mark.kind == OBJECT else 2
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), (0, 0, 0), weight + 2)
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), COLORS[mark.kind], weight)
     many = sum(mark.kind != OBJECT for mark in marks) > FEW
     named = [i for i, m in enumerate(marks) if m.kind != OBJECT and not (many and m.kind == RIGHT)]
-    for i in named[-NAMED:]:
-        kind, name = marks[i].kind, marks[i].name
-        text = name if kind == RIGHT or (many and kind == MISSED) else f"{kind}: {name}"
-        caption(canvas, corners[i], STYLES[kind].color, text, 0.65 if many else 0.8)
+    named = named[: -NAMED - 1 : -1]  # the last ones are the most important
+    short = (RIGHT, MISSED) if many else (RIGHT,)
+    captions = [marks[i].name if marks[i].kind in short else f"{marks[i].kind}: {marks[i].name}" for i in named]
+    draw_labels(canvas, corners[named], captions, [COLORS[marks[i].kind] for i in named], 15 if many else 18)
     return canvas
-
-
-def _outline(canvas: Image, box: NDArray[np.float32], style: Style) -> None:
-    """Draw a dashed or solid rectangle."""
-    x1, y1, x2, y2 = (round(float(v)) for v in box)
-    color, dash, weight = style
-    if not dash:
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), color, weight)
-        return
-    step = dash + max(dash, 7)
-    for y in (y1, y2):
-        for x in range(x1, x2, step):
-            cv2.line(canvas, (x, y), (min(x + dash, x2), y), color, weight)
-    for x in (x1, x2):
-        for y in range(y1, y2, step):
-            cv2.line(canvas, (x, y), (x, min(y + dash, y2)), color, weight)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
 
 from cledet.console import printable
-from cledet.data.index import Floats, Ints
+from cledet.data.index import Floats
 from cledet.metrics.analysis import Analysis
 from cledet.metrics.average_precision import RECALLS, mean
-from cledet.metrics.calibration import BINS, Calibration
+from cledet.metrics.calibration import BINS
 from cledet.metrics.slices import Slice
 from cledet.metrics.tide import KINDS, SPECIAL
 from cledet.visualization.plots import png
@@ -33,20 +31,14 @@ WIDTH, HEIGHT, TALL = 6.4, 4.4, 5.4
 
 def plots(analysis: Analysis) -> Iterator[tuple[str, bytes]]:
     """Draw the plots that have data; yields the name and the PNG of each."""
-    classes = int((analysis.curves.objects[:-1] > 0).sum())
-    drawn: list[tuple[str, Callable[[Analysis], Figure]]] = [("errors", errors)]
-    if classes > 1:
-        drawn.append(("errors_by_class", errors_by_class))
-    drawn += [("precision_recall", precision_recall), ("f1", f1), ("size", size), ("shape", shape)]
-    if analysis.calibration is not None:
-        drawn.append(("reliability", reliability))
-    for name, draw in [*drawn, ("confusion", confusion)]:
-        yield name, png(draw(analysis))
+    for draw in (errors, precision_recall, f1, size, shape, reliability, confusion):
+        if draw is not reliability or analysis.calibration is not None:
+            yield draw.__name__, png(draw(analysis))
 
 
 def errors(analysis: Analysis) -> Figure:
     """Plot the cost of each kind of error."""
-    figure, axes = _figure()
+    figure, axes = _figure("What AP50 is lost to")
     costs, counts = analysis.errors.cost, analysis.errors.counts
     names = [*KINDS, *SPECIAL]
     places = [*range(len(KINDS)), *(len(KINDS) + 0.6 + i for i in range(len(SPECIAL)))]
@@ -59,34 +51,12 @@ def errors(analysis: Analysis) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(0, max(1.32 * max(values), 0.01))
     axes.set_xlabel("AP50 gained if all errors of the kind were corrected (number of errors)")
-    return _titled(figure, axes, "What AP50 is lost to")
-
-
-def errors_by_class(analysis: Analysis) -> Figure:
-    """Plot the cost of each kind of error for the classes of lowest AP50."""
-    cost = analysis.errors.class_cost()
-    known = np.flatnonzero(~np.isnan(analysis.errors.ap50))
-    lost = 1 - analysis.errors.ap50[known]
-    shown = known[np.argsort(-lost, kind="stable")][:MOST]
-    figure, axes = _figure(max(2.4, 0.27 * len(shown) + 1.6))
-    values = cost[:, shown].T
-    axes.imshow(values, cmap="Blues", vmin=0, vmax=max(float(values.max(initial=0)), 0.05), aspect="auto")
-    for (row, column), value in np.ndenumerate(values):
-        dark = value > 0.6 * max(float(values.max()), 0.05)
-        text = axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color="w" if dark else "k")
-        text.set_in_layout(False)  # it is inside the axes, so layout can skip it
-    names = [f"{_plain(analysis.index.classes[k])}  {analysis.errors.ap50[k]:.2f}" for k in shown]
-    axes.set_yticks(range(len(shown)), names, fontsize=9.5)
-    axes.set_xticks(range(len(KINDS)), ["classifi-\ncation", "locali-\nzation", *KINDS[2:]], fontsize=9.5)
-    axes.tick_params(length=0)
-    few = f", the {len(shown)} of {len(known)} of lowest AP50" if len(known) > len(shown) else ""
-    axes.set_xlabel(f"AP50 of the class gained{few}")
-    return _titled(figure, axes, "Classes with their AP50, and what it is lost to")
+    return figure
 
 
 def precision_recall(analysis: Analysis) -> Figure:
     """Plot precision over recall at IoU 0.5."""
-    figure, axes = _figure(TALL)
+    figure, axes = _figure("Precision and recall at IoU 0.5", TALL)
     precision = analysis.curves.precision_at[:-1]
     known = precision[analysis.curves.objects[:-1] > 0]
     average = known.mean(axis=0) if len(known) else np.zeros(len(RECALLS))
@@ -95,25 +65,25 @@ def precision_recall(analysis: Analysis) -> Figure:
     axes.plot(RECALLS, average, color="k", linewidth=2.4, label=f"mean of classes  {ap50:.3f}")
     _unit(axes, "recall", "precision at that recall or more")
     _legend(axes, "AP50")
-    return _titled(figure, axes, "Precision and recall at IoU 0.5")
+    return figure
 
 
 def f1(analysis: Analysis) -> Figure:
     """Plot F1 over confidence; for all classes together also precision and recall."""
-    figure, axes = _figure(TALL)
+    figure, axes = _figure("F1 at IoU 0.5", TALL)
     curves = analysis.curves
-    best, step = curves.f1.max(axis=1), curves.best()
+    best = curves.f1.max(axis=1)
     _classes(axes, analysis, curves.confidence, curves.f1[:-1], best[:-1])
     for values, style, name in ((curves.precision, "--", "precision"), (curves.recall, ":", "recall")):
         axes.plot(
             curves.confidence, values[-1], color="k", linestyle=style, linewidth=1.4, label=f"{name}, all together"
         )
     axes.plot(curves.confidence, curves.f1[-1], color="k", linewidth=2.4, label=f"F1, all together  {best[-1]:.3f}")
-    axes.axvline(curves.confidence[step], color=GREY, linewidth=1)
-    _unit(axes, f"confidence threshold; best {curves.confidence[step]:.3g}", "F1")
+    axes.axvline(analysis.confidence, color=GREY, linewidth=1)
+    _unit(axes, f"confidence threshold; best {analysis.confidence:.3g}", "F1")
     axes.set_xlim(curves.confidence[0], curves.confidence[-1])
     _legend(axes, "best F1")
-    return _titled(figure, axes, "F1 at IoU 0.5")
+    return figure
 
 
 def size(analysis: Analysis) -> Figure:
@@ -130,73 +100,46 @@ def reliability(analysis: Analysis) -> Figure:
     """Plot precision over confidence, and the number of detections."""
     data = analysis.calibration
     assert data is not None
-    figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    _reliability(above, data)
-    middles = (np.arange(BINS) + 0.5) / BINS
-    below.bar(middles, data.count, width=0.9 / BINS, color=LIGHT)
-    below.set_yscale("symlog", linthresh=1)
-    below.set_ylim(0, 12 * max(float(data.count.max()), 1))
-    below.yaxis.set_major_locator(LogLocator(10, numticks=4))
-    below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    below.tick_params(axis="y", labelsize=9)
-    for middle, count in zip(middles, data.count.tolist()):
-        below.text(middle, max(count, 0.3) * 1.15, _short(count), ha="center", fontsize=9)
-    below.set_ylabel("detections")
-    below.set_xlabel("confidence, in ten bins")
-    return _titled(figure, above, f"Reliability: expected calibration error {data.ece:.3f}")
+    figure, axes = _figure(f"Reliability: expected calibration error {data.ece:.3f}")
+    middles, known = (np.arange(BINS) + 0.5) / BINS, np.flatnonzero(data.count)
+    low, high = np.sort([data.precision[known], data.confidence[known]], axis=0)
+    axes.bar(middles[known], data.precision[known], width=0.9 / BINS, color=BLUE, label="precision")
+    axes.bar(
+        middles[known], high - low, bottom=low, width=0.9 / BINS, color="none", edgecolor=VERMILLION, hatch="////",
+        linewidth=0.8, label="gap to the mean confidence",
+    )  # fmt: skip
+    axes.plot([0, 1], [0, 1], color="k", linestyle="--", linewidth=1, label="precision = confidence")
+    names = [f"{middle:g}\n{_short(count)}" for middle, count in zip(middles, data.count.tolist())]
+    axes.set_xticks(middles, names, fontsize=9.5)
+    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="precision at IoU 0.5", xlabel="confidence, in ten bins; detections")
+    axes.legend(fontsize=9.5, loc="upper left", frameon=False)
+    return figure
 
 
 def confusion(analysis: Analysis) -> Figure:
     """Plot the confusion matrix, with counts in the cells if they fit."""
-    matrix, names = analysis.confusion.matrix, [*map(_plain, analysis.index.classes), "background"]
-    count = len(names)
-    numbers = count <= MOST + 1
-    side = 5.4 if count <= FEW + 1 else 8.6 if numbers else min(9.5 + 0.03 * max(count - 81, 0), 16)
-    figure, axes = _figure(side * 0.95, side * (0.96 if count > FEW + 1 else 1.1))
+    matrix, names = analysis.confusion, [*map(_plain, analysis.index.classes), "background"]
+    count, few, numbers = len(names), len(names) <= FEW + 1, len(names) <= MOST + 1
+    side = 5.4 if few else 8.6 if numbers else min(9.5 + 0.03 * max(count - 81, 0), 16)
+    title = f"Confusion from confidence {analysis.confidence:.3g} on"
+    figure, axes = _figure(title, side * 0.95, side * (1.1 if few else 0.96))
     shares = matrix / np.maximum(matrix.sum(axis=0), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    font = 11 if count <= FEW + 1 else 9 if numbers else max(60 * (side - 2.2) / count, 3.5)
-    axes.set_xticks(range(count), names, fontsize=min(font, 10), rotation=90 if count > FEW else 20)
+    font = 11 if few else 9 if numbers else max(60 * (side - 2.2) / count, 3.5)
+    axes.set_xticks(range(count), names, fontsize=min(font, 10), rotation=20 if few else 90)
     axes.set_yticks(range(count), names, fontsize=min(font, 10))
     axes.set_xlabel("true class (background: no object); colour: share of the column")
     axes.set_ylabel("predicted class (background: missed)")
-    if numbers:
-        _numbers(axes, matrix, shares, font)
-    else:
-        edges = np.arange(1, count) - 0.5
-        axes.hlines(edges, -0.5, count - 0.5, color="#eeeeee", linewidth=0.4)
-        axes.vlines(edges, -0.5, count - 0.5, color="#eeeeee", linewidth=0.4)
-    return _titled(figure, axes, f"Confusion from confidence {analysis.confidence:.3g} on")
-
-
-def _numbers(axes: Axes, matrix: Ints, shares: Floats, font: float) -> None:
-    for (row, column), value in np.ndenumerate(matrix):
-        if value:
-            color = "w" if shares[row, column] > 0.6 else "k"
-            text = axes.text(column, row, _short(int(value)), ha="center", va="center", fontsize=font - 1, color=color)
-            text.set_in_layout(False)  # it is inside the axes, so layout can skip it
-
-
-def _reliability(axes: Axes, data: Calibration) -> None:
-    middles = (np.arange(BINS) + 0.5) / BINS
-    known = data.count > 0
-    axes.bar(middles[known], data.precision[known], width=0.9 / BINS, color=BLUE, label="precision")
-    for i in np.flatnonzero(known):
-        low, high = sorted((data.precision[i], data.confidence[i]))
-        axes.bar(
-            middles[i], high - low, bottom=low, width=0.9 / BINS, color="none", edgecolor=VERMILLION, hatch="////",
-            linewidth=0.8, label="gap to the mean confidence" if i == np.flatnonzero(known)[0] else None,
-        )  # fmt: skip
-    axes.plot([0, 1], [0, 1], color="k", linestyle="--", linewidth=1, label="precision = confidence")
-    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="precision at IoU 0.5")
-    axes.legend(fontsize=9.5, loc="upper left", frameon=False)
+    for row, column in np.argwhere(matrix) if numbers else ():
+        color = "w" if shares[row, column] > 0.6 else "k"
+        text = axes.text(column, row, _short(matrix[row, column]), ha="center", va="center", fontsize=font - 1)
+        text.set(color=color, in_layout=False)  # it is inside the axes, so layout can skip it
+    return figure
 
 
 def _slices(slices: Sequence[Slice], label: str, title: str) -> Figure:
     """Plot bars of AP and AP50 for each bin, with its number of objects."""
-    figure, axes = _figure(3.8)
+    figure, axes = _figure(title, 3.8)
     places = np.arange(len(slices))
     for shift, name, color, hatch in ((-0.2, "AP", BLUE, ""), (0.2, "AP50", LIGHT, "//")):
         values = [getattr(one, name) for one in slices]
@@ -205,11 +148,13 @@ def _slices(slices: Sequence[Slice], label: str, title: str) -> Figure:
         for place, value in zip(places, values):
             if value is not None:
                 axes.text(place + shift, value, f"{value:.2f}", ha="center", va="bottom", fontsize=9.5)
-    axes.set_xticks(places, [f"{_two_lines(one.name)}\n{one.objects:,} obj." for one in slices], fontsize=9.5)
+    axes.set_xticks(
+        places, [f"{one.name.replace(' ', chr(10), 1)}\n{one.objects:,} obj." for one in slices], fontsize=9.5
+    )
     axes.set_ylim(0, min(1.12, max([one.AP50 or 0 for one in slices]) * 1.25 + 0.05))
     axes.set_xlabel(label)
     axes.legend(fontsize=10, frameon=False, ncols=2, loc="upper left")
-    return _titled(figure, axes, title)
+    return figure
 
 
 def _classes(axes: Axes, analysis: Analysis, x: Floats, rows: Floats, metric: Floats) -> None:
@@ -231,15 +176,11 @@ def _classes(axes: Axes, analysis: Analysis, x: Floats, rows: Floats, metric: Fl
         axes.plot([], [], color=LIGHT, linewidth=0.7, label=f"{len(order) - len(named)} other classes")
 
 
-def _figure(height: float = HEIGHT, width: float = WIDTH) -> tuple[Figure, Axes]:
+def _figure(title: str, height: float = HEIGHT, width: float = WIDTH) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots()
-
-
-def _titled(figure: Figure, axes: Axes, text: str) -> Figure:
-    axes.set_title(text, fontsize=12, fontweight="bold", loc="left")
-    return figure
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=12, fontweight="bold", loc="left")
+    return figure, axes
 
 
 def _unit(axes: Axes, x: str, y: str) -> None:
@@ -249,15 +190,8 @@ def _unit(axes: Axes, x: str, y: str) -> None:
 
 def _legend(axes: Axes, title: str) -> None:
     """Draw the legend below the axes, because curves may be anywhere in them."""
-    axes.legend(
-        fontsize=9,
-        frameon=False,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.16),
-        ncols=2,
-        title=title,
-        title_fontsize=9,
-    )
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
+    axes.legend(fontsize=9, frameon=False, ncols=2, title=title, title_fontsize=9, **below)
 
 
 def _plain(name: str, most: int = 18) -> str:
@@ -265,11 +199,6 @@ def _plain(name: str, most: int = 18) -> str:
     half = most // 2
     short = name if len(name) <= most else f"{name[:half]}…{name[-half + 1 :]}"
     return printable(short).replace("$", r"\$")
-
-
-def _two_lines(name: str) -> str:
-    first, _, rest = name.partition(" ")
-    return f"{first}\n{rest}"
 
 
 def _short(count: int) -> str:

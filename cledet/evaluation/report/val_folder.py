@@ -12,8 +12,7 @@ from cledet.io.atomic import write_file, write_json, write_whole
 from cledet.io.run_folders import from_anywhere, whole_run
 from cledet.metrics.evaluation import EvaluatedDetections
 from cledet.metrics.metric_tables import as_document, nms_table, to_csv, to_markdown
-from cledet.metrics.results_file import encode_results
-from cledet.metrics.submission import submission_name, zip_submission
+from cledet.metrics.results_file import encode_results, submission_name, zip_submission
 
 
 def write_val(
@@ -33,25 +32,20 @@ def write_val(
             for name, file in files.items():
                 write_whole(run / file, zip_submission(evaluated[name].results, Path(file).stem))
             return run, evaluated
-        if settings.report and len(evaluated) == 1:
-            from cledet.evaluation.report.write_report import write_report
+        if len(evaluated) > 1:
+            columns, rows = nms_table({name: one.evaluation for name, one in evaluated.items()})
+            write_whole(run / "nms.md", to_markdown(columns, rows))
+            write_whole(run / "nms.csv", to_csv(columns, rows))
+        else:
+            ((name, one),) = evaluated.items()
+            if settings.report:
+                from cledet.evaluation.report.write_report import write_report
 
-            evaluated = {name: write_report(one, index, run) for name, one in evaluated.items()}
-        _write_metrics(evaluated, run)
+                evaluated = {name: write_report(one, index, run)}
+            _write_detections(run / "detections.json", one)
+        # last, so that it marks a complete folder
+        write_json(run / "metrics.json", as_document({name: one.evaluation for name, one in evaluated.items()}))
     return run, evaluated
-
-
-def _write_metrics(evaluated: Mapping[str, EvaluatedDetections], run: Path) -> None:
-    """Write the detections or the table, and metrics.json last, so that it marks a complete folder."""
-    evaluations = {name: one.evaluation for name, one in evaluated.items()}
-    if len(evaluated) == 1:
-        (one,) = evaluated.values()
-        _write_detections(run / "detections.json", one)
-    else:
-        columns, rows = nms_table(evaluations)
-        write_whole(run / "nms.md", to_markdown(columns, rows))
-        write_whole(run / "nms.csv", to_csv(columns, rows))
-    write_json(run / "metrics.json", as_document(evaluations))
 
 
 def _write_detections(path: Path, one: EvaluatedDetections) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -48,8 +48,9 @@ class Trial:
     """[R] the metric on resamples of the images."""
     boxes: float
     """Mean number of detections per image."""
-    nms_ms: float
-    """Mean milliseconds of NMS per image."""
+
+
+METRIC = attrgetter("metric")
 
 
 class TrialRunner:
@@ -62,14 +63,9 @@ class TrialRunner:
         metric: str,
         halves: Weights,
         resamples: Weights,
-        step: Callable[[], object] = lambda: None,
     ) -> None:
-        """Store candidates that can be iterated repeatedly, and the weights of images in halves and resamples.
-
-        The weights come from `cledet.metrics.holdout` and `cledet.metrics.bootstrap`. `step` is called before each new
-        trial.
-        """
-        self.candidates, self.index, self.metric, self.step = candidates, index, metric, step
+        """Store candidates that can be iterated repeatedly, and the weights of images in halves and resamples."""
+        self.candidates, self.index, self.metric = candidates, index, metric
         self.weights = np.concatenate([np.ones((len(index), 1), dtype=np.int32), halves, resamples], axis=1)
         self.halves = halves.shape[1]
         self.tried: dict[NMSOptions, Trial] = {}
@@ -77,35 +73,23 @@ class TrialRunner:
     def __call__(self, post: NMSOptions) -> Trial:
         """Evaluate a setting, or return its earlier trial; the metric is nan if no image has an object."""
         if post not in self.tried:
-            self.step()
-            results, seconds = self.detections(post)
+            results = self.detections(post)
             metrics = weighted_ap(match(self.index, results, self.metric), self.weights)
             halves, samples = np.split(metrics[1:], [self.halves])
-            images = max(1, len(self.index))
-            trial = Trial(post, float(metrics[0]), halves, samples, len(results) / images, 1000 * seconds / images)
-            self.tried[post] = trial
+            boxes = len(results) / max(1, len(self.index))
+            self.tried[post] = Trial(post, float(metrics[0]), halves, samples, boxes)
         return self.tried[post]
 
     @torch.inference_mode()
-    def detections(self, post: NMSOptions) -> tuple[DetectionRows, float]:
-        """Apply a setting to all candidates; returns detections of the classes of the split, and seconds of NMS."""
-        rows, seconds = [np.zeros((0, 7))], 0.0
+    def detections(self, post: NMSOptions) -> DetectionRows:
+        """Apply a setting to all candidates; returns the detections of the classes of the split."""
+        rows = [np.zeros((0, 7))]
         for image in self.candidates:
-            image = above_conf(image, post.conf)
-            start = time.perf_counter()
-            kept = apply_nms(image.boxes, image.scores, image.labels, post)
-            seconds += time.perf_counter() - start
-            rows.append(to_results(image, kept))
+            high = image.scores > post.conf
+            image = image._replace(boxes=image.boxes[high], scores=image.scores[high], labels=image.labels[high])
+            rows.append(to_results(image, apply_nms(image.boxes, image.scores, image.labels, post)))
         results = np.concatenate(rows)
-        return results[np.isin(results[:, 6], self.index.category_ids)], seconds
-
-
-def above_conf(image: Candidates, conf: float) -> Candidates:
-    """Keep the candidates that score above `conf`."""
-    high = image.scores > conf
-    if high.all():
-        return image
-    return image._replace(boxes=image.boxes[high], scores=image.scores[high], labels=image.labels[high])
+        return results[np.isin(results[:, 6], self.index.category_ids)]
 
 
 def search(runner: TrialRunner, start: NMSOptions, methods: Sequence[str]) -> Iterator[Trial]:
@@ -115,33 +99,22 @@ def search(runner: TrialRunner, start: NMSOptions, methods: Sequence[str]) -> It
         yield search_method(runner, replace(start, method=method))
 
 
-def expected_trials(methods: Sequence[str]) -> int:
-    """Estimate the number of trials of a search."""
-    tried = {"iou": 3 + len(IOUS), "localization": 2 ** len(READINGS) - 1}
-    return sum(1 + sum(tried.get(name, 0) for name in PARAMETERS[method]) for method in methods)
-
-
 def search_method(runner: TrialRunner, start: NMSOptions) -> Trial:
     """Return the best setting of the method of `start`; of equal ones the first that was tried."""
     best, parameters = runner(start), PARAMETERS[start.method]
     if "iou" in parameters:
-        best = _best([best, *(runner(replace(start, iou=iou)) for iou in IOUS)])
+        best = max([best, *(runner(replace(start, iou=iou)) for iou in IOUS)], key=METRIC)
     if "localization" in parameters:
         readings = (dict(zip(READINGS, values)) for values in itertools.product(*READINGS.values()))
-        best = _best([best, *(runner(replace(best.post, **reading)) for reading in readings)])  # type: ignore[arg-type]
+        trials = [runner(replace(best.post, **reading)) for reading in readings]  # type: ignore[arg-type]
+        best = max([best, *trials], key=METRIC)
     if "iou" in parameters:
         for step in (sign * size for size in STEPS for sign in (-1, 1)):
-            best = _climb(runner, best, step)
-    return best
-
-
-def _climb(runner: TrialRunner, best: Trial, step: float) -> Trial:
-    """Step from the best IoU threshold in one direction while that improves it."""
-    while BOUNDS[0] <= (iou := round(best.post.iou + step, 3)) <= BOUNDS[1]:
-        trial = runner(replace(best.post, iou=iou))
-        if trial.metric <= best.metric:
-            break
-        best = trial
+            while BOUNDS[0] <= (iou := round(best.post.iou + step, 3)) <= BOUNDS[1]:
+                trial = runner(replace(best.post, iou=iou))
+                if trial.metric <= best.metric:
+                    break
+                best = trial
     return best
 
 
@@ -156,9 +129,5 @@ def raise_conf(runner: TrialRunner, chosen: Trial, tolerance: float) -> list[Tri
 
 def within(trials: Sequence[Trial], tolerance: float) -> list[Trial]:
     """Select the trials whose metric is at most the tolerance below the best."""
-    best = max(trial.metric for trial in trials)
+    best = max(map(METRIC, trials))
     return [trial for trial in trials if trial.metric >= best - tolerance]
-
-
-def _best(trials: Sequence[Trial]) -> Trial:
-    return max(trials, key=lambda trial: trial.metric)

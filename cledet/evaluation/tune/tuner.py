@@ -19,10 +19,17 @@ from cledet.evaluation.evaluator import network_stream, nms_options
 from cledet.evaluation.score_file import above_conf, explicit_conf, predictions_split
 from cledet.evaluation.splits import load_index
 from cledet.evaluation.tune import candidate_cache
-from cledet.evaluation.tune.search import Trial, TrialRunner, expected_trials, raise_conf, search, within
-from cledet.metrics.bootstrap import PairedDifference, Weights, paired_differences, resamples
+from cledet.evaluation.tune.search import METRIC, Trial, TrialRunner, raise_conf, search, within
+from cledet.metrics.bootstrap import (
+    HeldOut,
+    PairedDifference,
+    Weights,
+    halves,
+    held_out,
+    paired_differences,
+    resamples,
+)
 from cledet.metrics.confidence import OperatingPoint, operating_point
-from cledet.metrics.holdout import HeldOut, halves, held_out
 from cledet.metrics.results_file import read_results
 from cledet.models.checkpoint import Checkpoint
 from cledet.models.nms import NMSOptions
@@ -47,7 +54,7 @@ class TuningResult:
     confs: list[Trial] = field(default_factory=list)
     """The recommended setting at increasing conf."""
     conf: float = 0.0
-    """The highest conf whose cost is within the tolerance."""
+    """The highest of these whose cost is within the tolerance."""
     operating_point: OperatingPoint | None = None
     """Confidence of the highest F1 of the recommended setting at IoU 0.5."""
     seconds: float = 0.0
@@ -57,7 +64,7 @@ class TuningResult:
     @property
     def best(self) -> Trial:
         """Return the best setting of all; the default if none is better."""
-        return max([self.default, *self.methods.values()], key=lambda trial: trial.metric)
+        return max([self.default, *self.methods.values()], key=METRIC)
 
     @property
     def gain(self) -> PairedDifference:
@@ -68,7 +75,7 @@ class TuningResult:
     def significant(self) -> Trial | None:
         """Return the best setting whose interval lies above 0."""
         above = [trial for name, trial in self.methods.items() if self.gains[name].conclusion == "better"]
-        return max(above, key=lambda trial: trial.metric, default=None)
+        return max(above, key=METRIC, default=None)
 
     @property
     def within_noise(self) -> bool:
@@ -91,28 +98,20 @@ def open_candidates(
     if settings.predictions is not None:
         index, floor = predictions_split(settings), explicit_conf(settings)
         results = above_conf(read_results(settings.predictions, index), settings)
-        return list(from_results(results)), index, _default(settings, (), floor or 0.0)
+        plain = settings.model_copy(update={"nms": "auto", "conf": floor or 0.0})
+        return list(from_results(results)), index, nms_options(plain, ())
     assert model is not None
     index = load_index(open_source(settings.data or model.data), settings.split)
-    return _of_network(model, index, settings), index, _default(settings, model.components, settings.conf)
-
-
-def _default(settings: TuneSettings, components: tuple[str, ...], conf: float) -> NMSOptions:
-    plain = settings.model_copy(update={"nms": "auto", "conf": conf})
-    return nms_options(plain, components)
+    plain = settings.model_copy(update={"nms": "auto"})
+    return _of_network(model, index, settings), index, nms_options(plain, model.components)
 
 
 def _of_network(model: Checkpoint, index: DetectionIndex, settings: TuneSettings) -> candidate_cache.CachedCandidates:
     """Return the network's candidates: from the cache, or by one pass that fills it."""
     device = pick_device(settings.device)
     dtype = amp_dtype(device, settings.amp)
-    options = {
-        "imgsz": settings.imgsz or model.imgsz,
-        "conf": settings.conf,
-        "precision": str(dtype),
-        "on": device.type,
-    }
-    origin = candidate_cache.origin(model, index, **options)
+    options = {"conf": settings.conf, "precision": str(dtype), "on": device.type}
+    origin = candidate_cache.origin(model, index, imgsz=settings.imgsz or model.imgsz, **options)
     cached = candidate_cache.find(origin)
     if cached is None:
         say(f"{index.name}: {len(index)} images on {describe(device)}")
@@ -121,7 +120,7 @@ def _of_network(model: Checkpoint, index: DetectionIndex, settings: TuneSettings
         cached = candidate_cache.store(origin, stream)
     else:
         say("the cache holds the candidates of this network on these images")
-    say(f"{len(cached.columns['scores']):,} candidates: {cached.folder}")
+    say(f"{len(cached.rows):,} candidates: {cached.path}")
     return cached
 
 
@@ -135,13 +134,16 @@ def tune(
     methods = (default.method,) if settings.nms == "auto" else settings.nms_methods(())
     began = time.perf_counter()
     best_of: dict[str, Trial] = {}
-    with interrupts() as caught, Steps("tuning", expected_trials(methods)) as steps:
-        runner = TrialRunner(candidates, index, settings.metric, *weights(index, settings), steps.advance)
+    with interrupts() as caught, Steps("tuning", len(methods)) as steps:
+        runner = TrialRunner(candidates, index, settings.metric, *weights(index, settings))
         try:
             with caught.abandoning():
                 for trial in search(runner, default, methods):
-                    best_of[trial.post.method] = trial
-                    say(_line(trial, settings.metric, runner))
+                    name = trial.post.method
+                    best_of[name] = trial
+                    count = sum(post.method == name for post in runner.tried)
+                    say(f"{name}: best {settings.metric} {trial.metric:.4f} of {count} settings")
+                    steps.advance()
         except Stop:
             say("stopped: the trials so far are evaluated")
     if default not in runner.tried:
@@ -150,18 +152,14 @@ def tune(
     if np.isnan(runner(default).metric):
         raise UserError(f"{index.name} has no objects that count for {settings.metric}", "tune on another split")
     tuned = assess_gains(runner, default, best_of)
-    tuned = replace(tuned, seconds=time.perf_counter() - began, stopped=caught.number)
-    return tuned if tuned.stopped else _with_conf(tuned, runner, settings.tolerance)
+    confs = tuned.confs if caught.number else raise_conf(runner, tuned.recommended, settings.tolerance)
+    conf = within(confs, settings.tolerance)[-1].post.conf
+    return replace(tuned, confs=confs, conf=conf, seconds=time.perf_counter() - began, stopped=caught.number)
 
 
 def weights(index: DetectionIndex, settings: TuneSettings) -> tuple[Weights, Weights]:
     """Return the halves and the resamples of the images that every setting is evaluated on."""
     return halves(len(index), settings.repeats), resamples(len(index), settings.bootstrap, seed=0)
-
-
-def _line(trial: Trial, metric: str, runner: TrialRunner) -> str:
-    count = sum(post.method == trial.post.method for post in runner.tried)
-    return f"{trial.post.method}: best {metric} {trial.metric:.4f} of {count} settings"
 
 
 def assess_gains(runner: TrialRunner, default: NMSOptions, best_of: dict[str, Trial]) -> TuningResult:
@@ -172,7 +170,7 @@ def assess_gains(runner: TrialRunner, default: NMSOptions, best_of: dict[str, Tr
     """
     trials, base = list(runner.tried.values()), runner.tried[default]
     interrupted = [trial for trial in trials if trial.post.method not in best_of]
-    for trial in sorted(interrupted, key=lambda trial: trial.metric):
+    for trial in sorted(interrupted, key=METRIC):
         best_of[trial.post.method] = trial
     samples = np.stack([trial.samples for trial in trials])
     gains = paired_differences([trial.metric for trial in trials], base.metric, samples, base.samples, joint=True)
@@ -180,11 +178,5 @@ def assess_gains(runner: TrialRunner, default: NMSOptions, best_of: dict[str, Tr
     by_method = {name: gain_of[trial.post] for name, trial in best_of.items()}
     tuned = TuningResult(base, best_of, by_method, held_out(np.stack([trial.halves for trial in trials])), trials)
     chosen = base if tuned.within_noise or tuned.significant is None else tuned.significant
-    point = operating_point(runner.index, runner.detections(chosen.post)[0])
+    point = operating_point(runner.index, runner.detections(chosen.post))
     return replace(tuned, confs=[chosen], conf=chosen.post.conf, operating_point=point)
-
-
-def _with_conf(tuned: TuningResult, runner: TrialRunner, tolerance: float) -> TuningResult:
-    """Add the highest conf whose cost is within the tolerance."""
-    confs = raise_conf(runner, tuned.recommended, tolerance)
-    return replace(tuned, confs=confs, conf=within(confs, tolerance)[-1].post.conf)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlparse
@@ -57,11 +58,11 @@ def _given(source: str, say: Callable[[str], None]) -> dict[str, Tensor]:
     return read_weights(path)
 
 
-def fetch(url: str, say: Callable[[str], None], what: str) -> Path:
+def fetch(url: str, say: Callable[[str], None], what: str, otherwise: str = OTHERWISE) -> Path:
     """Return the path of the URL's content in torch.hub's cache, downloaded if it is missing.
 
-    `what` describes the file in messages. If its name contains a hash, the content is verified against it, also for a
-    cached file.
+    `what` describes the file in messages, `otherwise` how to do without it. If the name contains a hash, the content is
+    verified against it, also for a cached file.
     """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / cache_name(url)
@@ -70,10 +71,10 @@ def fetch(url: str, say: Callable[[str], None], what: str) -> Path:
         expected = HASHED.search(path.name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), expected and expected[1], progress=False)
+            torch.hub.download_url_to_file(url, str(path), expected and expected[1], progress=sys.stderr.isatty())
         except (OSError, RuntimeError, ValueError) as error:  # no network; a different hash; not a URL
             reason = str(error).partition("\n")[0]
-            hint = f"put that file into {folder} as {path.name}, or {OTHERWISE}"
+            hint = f"put that file into {folder} as {path.name}, or {otherwise}"
             raise UserError(f"{what} could not be fetched from {url}: {reason}", hint) from None
     check_hash(path)
     return path

@@ -7,7 +7,6 @@ and not rounded; images are in BGR; backbones pretrained by MSRA have the stride
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from torch import Tensor
@@ -18,8 +17,10 @@ from cledet.models.converters.imported import (
     CAFFE_MEAN,
     CAFFE_STD,
     ConvertedDetector,
+    Names,
     build_detector,
     halved,
+    rename,
     reorder_anchors,
     tensors_of,
     to_our_images,
@@ -30,7 +31,7 @@ ORDER = (0, 3, 6, 1, 4, 7, 2, 5, 8)
 """Index of our anchor i among Detectron2's anchors of a position, which go through the ratios of each size."""
 STATE = ("pixel_mean", "pixel_std", "anchor_generator.")
 """Prefixes of names that are not weights."""
-NAMES = (
+NAMES: Names = (
     (r"^backbone\.bottom_up\.stem\.conv1\.norm\.", "backbone.bn1."),
     (r"^backbone\.bottom_up\.stem\.conv1\.", "backbone.conv1."),
     (r"^backbone\.bottom_up\.res(\d)\.", lambda m: f"backbone.layer{int(m[1]) - 1}."),
@@ -56,7 +57,7 @@ def is_detectron2(content: dict[str, Any]) -> bool:
 def from_detectron2(content: dict[str, Any]) -> ConvertedDetector:
     """Convert Detectron2's RetinaNet."""
     state = tensors_of(content["model"])
-    renamed = {our_name(key): value for key, value in state.items() if not key.startswith(STATE)}
+    renamed = {rename(key, NAMES): value for key, value in state.items() if not key.startswith(STATE)}
     if len(renamed["head.regression.predict.weight"]) != 9 * 4:
         raise UserError("a RetinaNet of Detectron2 without 9 anchors per position is not supported")
     body = {key.removeprefix("backbone."): value for key, value in renamed.items()}
@@ -75,13 +76,6 @@ def from_detectron2(content: dict[str, Any]) -> ConvertedDetector:
         if ".predict." in key:
             renamed[key] = reorder_anchors(renamed[key], ORDER)
     return build_detector(arch, halved(renamed), (), note)
-
-
-def our_name(key: str) -> str:
-    """Translate a parameter name of Detectron2 to ours."""
-    for pattern, ours in NAMES:
-        key = re.sub(pattern, ours, key)
-    return key
 
 
 def _images(state: dict[str, Tensor], name: str) -> tuple[bool, list[float], list[float], bool, str]:

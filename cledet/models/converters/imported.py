@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,8 @@ from cledet.models.backbones.deform_conv import MODULATED
 from cledet.models.backbones.resnet import IMAGENET_MEAN, IMAGENET_STD
 from cledet.models.network import Architecture, misfit, parameters_of
 
+Names = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
+"""Regular expressions of another project's parameter names, and ours."""
 COCO_NAMES = tuple(name for name in _COCO_CATEGORIES if name not in ("__background__", "N/A"))
 COCO_IDS = tuple(i for i, name in enumerate(_COCO_CATEGORIES) if name not in ("__background__", "N/A"))
 """COCO's 80 names and their category ids, 1 to 90 with holes."""
@@ -75,6 +78,13 @@ def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     offsets = [key for key, value in state.items() if key.endswith("conv2.offset.weight") and len(value) == MODULATED]
     plain = {key.replace(".offset.", "."): state[key.replace(".offset.", ".")] / 2 for key in offsets}
     return {**state, **plain}
+
+
+def rename(key: str, names: Names) -> str:
+    """Translate a parameter name by regular expressions, one after the other."""
+    for pattern, ours in names:
+        key = re.sub(pattern, ours, key)
+    return key
 
 
 def tensors_of(value: Any) -> dict[str, Tensor]:

@@ -18,14 +18,16 @@ from cledet.models.backbones.resnet import IMAGENET_MEAN, IMAGENET_STD, resnet_n
 from cledet.models.converters.imported import (
     CAFFE_MEAN,
     ConvertedDetector,
+    Names,
     build_detector,
     halved,
+    rename,
     tensors_of,
     to_our_images,
 )
 from cledet.models.network import Architecture
 
-NAMES = (
+NAMES: Names = (
     (r"\.conv2_offset\.", ".conv2.offset."),  # of mmcv before 1.0
     (r"\.conv2\.conv_offset\.", ".conv2.offset."),
     (r"^neck\.lateral_convs\.(\d)\.conv\.", r"neck.inner_blocks.\1.0."),
@@ -47,7 +49,7 @@ def is_mmdetection(content: dict[str, Any]) -> bool:
 def from_mmdetection(content: dict[str, Any]) -> ConvertedDetector:
     """Convert MMDetection's RetinaNet."""
     text = config_of(content)
-    renamed = {our_name(key): value for key, value in tensors_of(content["state_dict"]).items()}
+    renamed = {rename(key, NAMES): value for key, value in tensors_of(content["state_dict"]).items()}
     if len(renamed["head.regression.predict.weight"]) != 9 * 4:
         raise UserError("a RetinaNet of MMDetection without 9 anchors per position is not supported")
     _check_coder(text)
@@ -67,13 +69,6 @@ def from_mmdetection(content: dict[str, Any]) -> ConvertedDetector:
     )
     renamed["backbone.conv1.weight"] = to_our_images(renamed["backbone.conv1.weight"], bgr, mean, std)
     return build_detector(arch, halved(renamed), class_names(content), note)
-
-
-def our_name(key: str) -> str:
-    """Translate a parameter name of MMDetection to ours."""
-    for pattern, ours in NAMES:
-        key = re.sub(pattern, ours, key)
-    return key
 
 
 def config_of(content: Mapping[str, Any]) -> str:

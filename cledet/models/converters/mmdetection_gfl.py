@@ -6,7 +6,6 @@ strides. `cledet.models.converters.mmdetection` converts the parts that RetinaNe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,14 +14,23 @@ from torch import Tensor
 
 from cledet.errors import UserError
 from cledet.models.backbones.resnet import resnet_name
-from cledet.models.converters.imported import ConvertedDetector, build_detector, halved, tensors_of, to_our_images
-from cledet.models.converters.mmdetection import class_names, config_of, images_of, is_caffe, our_name
+from cledet.models.converters import mmdetection
+from cledet.models.converters.imported import (
+    ConvertedDetector,
+    Names,
+    build_detector,
+    halved,
+    rename,
+    tensors_of,
+    to_our_images,
+)
+from cledet.models.converters.mmdetection import class_names, config_of, images_of, is_caffe
 from cledet.models.heads import BINS
 from cledet.models.network import Architecture
 
 WIDTH = 256
 """Channels of the pyramid and the head; with others, MMDetection's group norms differ from ours."""
-NAMES = (
+NAMES: Names = (
     (r"^bbox_head\.", "head."),
     (r"^head\.cls_convs\.", "head.classification.convs."),
     (r"^head\.reg_convs\.", "head.regression.convs."),
@@ -30,6 +38,7 @@ NAMES = (
     (r"^(head\..*convs)\.(\d)\.gn\.", lambda m: f"{m[1]}.{3 * int(m[2]) + 1}."),
     (r"^head\.gfl_cls\.", "head.classification.predict."),
     (r"^head\.gfl_reg\.", "head.regression.predict."),
+    *mmdetection.NAMES,
 )
 
 
@@ -42,7 +51,7 @@ def from_gfl(content: dict[str, Any]) -> ConvertedDetector:
     """Convert MMDetection's GFL. Raises UserError where the two differ."""
     state, text = _weights(content), config_of(content)
     _refuse_others(state)
-    renamed = {_our_name(key): value for key, value in state.items()}
+    renamed = {rename(key, NAMES): value for key, value in state.items()}
     scales = [renamed.pop(f"head.scales.{i}.scale").reshape(()) for i in range(5)]
     renamed["head.scales"] = torch.stack(scales)
     del renamed["head.integral.project"]
@@ -71,10 +80,3 @@ def _refuse_others(state: Mapping[str, Tensor]) -> None:
         raise UserError(f"a GFL with distances up to {len(state['bbox_head.integral.project']) - 1} is not supported")
     if len(state.get("neck.lateral_convs.0.conv.weight", ())) != WIDTH:
         raise UserError(f"a GFL whose pyramid does not have {WIDTH} channels is not supported")
-
-
-def _our_name(key: str) -> str:
-    """Translate a parameter name of the head to ours, and the others as in RetinaNet."""
-    for pattern, ours in NAMES:
-        key = re.sub(pattern, ours, key)
-    return our_name(key)

@@ -71,7 +71,8 @@ download: https://example.org/x.zip
 def test_a_data_yaml(yolo: Path, name: str) -> None:
     (yolo / name).write_text(DATA)
     source = open_source(yolo / name)
-    assert source.summary == f"{'set' if name == 'data.yaml' else 'other'}: YOLO, train, val"
+    assert (source.name, source.reader.format) == ("set" if name == "data.yaml" else "other", "YOLO")
+    assert source.splits == ("train", "val")
     assert source.index("train").classes == ("cat", "dog")
     assert len(source.index("train")) == 2
 
@@ -272,8 +273,9 @@ def test_lists_and_class_names_that_are_not_utf_8(yolo: Path) -> None:
     assert (error.kind, error.count) == ("entry", 2)
 
 
-def test_the_root_of_the_file_system_is_refused_as_a_split(yolo: Path) -> None:
-    (yolo / "data.yaml").write_text("train: /\nnames: [a, b]")
+@pytest.mark.parametrize("root", ["/", "/../", "../" * 40])
+def test_the_root_of_the_file_system_is_refused_as_a_split(yolo: Path, root: str) -> None:
+    (yolo / "data.yaml").write_text(f"train: {root}\nnames: [a, b]")
     with pytest.raises(UserError, match="a split is the whole file system, /"):
         open_source(yolo).index("train")
 
@@ -286,3 +288,11 @@ def test_a_folder_of_too_many_files_is_refused(yolo: Path, monkeypatch: pytest.M
     (yolo / "images/train/deep/notes.txt").touch()
     with pytest.raises(UserError, match=r"images/train, holds more than 3 files and folders \(name the folder"):
         open_source(yolo).index("train")
+
+
+def test_hidden_folders_are_left_out(yolo: Path) -> None:
+    before = len(open_source(yolo).index("train"))
+    image = next((yolo / "images" / "train").rglob("*.png"))
+    (image.parent / ".thumbnails").mkdir()
+    (image.parent / ".thumbnails" / "small.png").write_bytes(image.read_bytes())
+    assert len(open_source(yolo).index("train")) == before

@@ -67,15 +67,6 @@ def test_the_largest_error(kind, words):
     assert words in sentence
 
 
-def test_missed_small_objects_lead_to_a_larger_imgsz():
-    few, many = ({"objects": 100, "AP": 0.1, "AP50": 0.2, "found": found} for found in (0.3, 0.9))
-    sizes = [few, few, many, many, many, many]
-    found = costing("missed", by_size=sizes, APs=0.1)
-    assert "30 % of the objects under 32 px are detected and 90 % of those from 96 px" in largest_error(found)
-    assert small_objects(found) is None  # it has been said
-    assert "--imgsz" not in largest_error(costing("missed", by_size=[{**few, "objects": 3}] * 2 + sizes[2:]))
-
-
 def test_a_better_oracle_leads_to_other_nms_methods():
     gain = {"oracle": {"AP": 0.56}}
     assert "would give AP 0.560 instead of 0.500: try `--nms all`" in largest_error(

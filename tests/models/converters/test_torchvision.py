@@ -1,15 +1,15 @@
-"""Torchvision's RetinaNets load and compute the same outputs."""
+"""Torchvision's RetinaNets and FCOS load and compute the same outputs."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
+from torchvision.models.detection import fcos_resnet50_fpn, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 
 from cledet.errors import UserError
 from cledet.models.checkpoint import load_checkpoint
 from cledet.models.converters.imported import COCO_IDS, COCO_NAMES
-from cledet.models.converters.torchvision import from_torchvision
+from cledet.models.converters.torchvision import from_torchvision, with_eps
 from cledet.models.network import build_network
 from cledet.models.nms import NMSOptions
 from cledet.models.postprocess import detect
@@ -23,14 +23,20 @@ def ours_of(state):
     return network.eval()
 
 
-@pytest.fixture(scope="module", params=[retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2], ids=["v1", "v2"])
+BUILDERS = [retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2, fcos_resnet50_fpn]
+
+
+@pytest.fixture(scope="module", params=BUILDERS, ids=["v1", "v2", "fcos"])
 def theirs(request):
     """Torchvision's network with random weights, made to find things; its norms are not the identity."""
     torch.manual_seed(0)
-    model = request.param(weights=None, weights_backbone=None, num_classes=91, detections_per_img=100)
+    same = {"detections_per_img": 100, "nms_thresh": 0.5, "score_thresh": 0.05}
+    model = request.param(weights=None, weights_backbone=None, num_classes=91, **same)
+    fcos = request.param is fcos_resnet50_fpn
     generator = torch.Generator().manual_seed(1)
     for name, value in model.state_dict().items():
-        if ("bn" in name or "downsample.1" in name or ".conv.0.1." in name) and value.ndim:
+        biased = fcos and "_head.conv." in name and name.endswith("bias")
+        if (biased or "bn" in name or "downsample.1" in name or ".conv.0.1." in name) and value.ndim:
             noise = torch.rand(value.shape, generator=generator)
             value.copy_(0.5 + noise if name.endswith(("weight", "var")) else 0.1 * (noise - 0.5))
     head, model = model.head, model.eval()
@@ -43,6 +49,8 @@ def theirs(request):
             last.weight /= head(list(model.backbone(x).values()))[name].std()
         head.classification_head.cls_logits.bias.fill_(-3.0)
         head.regression_head.bbox_reg.weight *= 0.2
+        if fcos:
+            head.regression_head.bbox_reg.bias.fill_(2.0)  # strides to each side
     return model
 
 
@@ -60,6 +68,8 @@ def test_raw_outputs_agree(theirs, ours):
     assert raw.logits.std() > 0.1  # random weights, but not without effect
     torch.testing.assert_close(raw.logits, outputs["cls_logits"][..., list(COCO_IDS)], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(raw.deltas, outputs["bbox_regression"], atol=1e-4, rtol=1e-4)
+    if raw.centerness is not None:
+        torch.testing.assert_close(raw.centerness[..., None], outputs["bbox_ctrness"], atol=1e-4, rtol=1e-4)
 
 
 @torch.inference_mode()
@@ -70,7 +80,7 @@ def test_final_detections_agree(theirs, ours, size):
     image = torch.rand(3, *size, generator=torch.Generator().manual_seed(3))
     theirs.transform.min_size, theirs.transform.max_size = (min(size),), 1333
     # the holes among torchvision's 91 classes have random weights here, so they must be kept from its results
-    bias = theirs.head.classification_head.cls_logits.bias.view(9, 91)
+    bias = theirs.head.classification_head.cls_logits.bias.view(-1, 91)
     bias[:, [i for i in range(91) if i not in COCO_IDS]] = -1e4
     wanted = theirs([image])[0]
     found = detect(ours(image[None] * 255), torch.tensor([size]), NMSOptions())[0]
@@ -87,7 +97,8 @@ def test_a_torchvision_file_is_a_checkpoint(theirs, tmp_path, capsys):
     assert model.classes[0] == "person"
     assert model.category_ids[-1] == 90
     assert model.network().head.classification.outputs == 80
-    assert "retinanet.pth is a RetinaNet" in capsys.readouterr().err
+    kind = "FCOS" if model.architecture.head == "fcos" else "RetinaNet"
+    assert f"retinanet.pth is a {kind}" in capsys.readouterr().err
     model.save(tmp_path / "ours.pt")
     assert load_checkpoint(tmp_path / "ours.pt").architecture == model.architecture
 
@@ -121,3 +132,15 @@ def test_what_is_another_network_is_one_sentence(change, sentence):
     change(state)
     with pytest.raises(UserError, match=sentence):
         from_torchvision(state)
+
+
+def test_norms_of_an_eps_of_zero_compute_the_same_with_ours():
+    generator = torch.Generator().manual_seed(0)
+    norm = torch.nn.BatchNorm2d(8, eps=0.0).eval()
+    norm.running_var.copy_(torch.rand(8, generator=generator) * 1e-4 + 1e-8)
+    norm.weight.data.copy_(torch.rand(8, generator=generator))
+    x = torch.randn(1, 8, 3, 3, generator=generator)
+    ours = torch.nn.BatchNorm2d(8).eval()
+    state = with_eps({f"n.{key}": value for key, value in norm.state_dict().items()})
+    ours.load_state_dict({key.removeprefix("n."): value for key, value in state.items()})
+    torch.testing.assert_close(ours(x), norm(x), rtol=1e-5, atol=1e-5)

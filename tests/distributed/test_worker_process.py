@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cledet.distributed.failure_report import Failure, find_cause, intended_end, report
-from cledet.distributed.worker import exit_code, lost_peer, record_of
+from cledet.distributed.worker import lost_peer, record_of
+from cledet.distributed.worker_process import Failure, intended_end, report
 from cledet.errors import Interrupted, ProcessFailed, UserError
 
 
@@ -22,13 +22,12 @@ def recorded(error):
         return record_of(caught)
 
 
-def failure(rank, error=None, *, at=100.0, exitcode=None, stderr=""):
-    code = exitcode if exitcode is not None else exit_code(error)
-    return Failure(rank=rank, exitcode=code, time=at, record=recorded(error) if error else {}, stderr=stderr)
+def failure(rank, error=None, *, exitcode=1, stderr=""):
+    return Failure(rank, exitcode, recorded(error) if error else {}, stderr)
 
 
-def killed(rank, name, at=100.0):
-    return failure(rank, at=at, exitcode=-getattr(signal, name))
+def killed(rank, name):
+    return failure(rank, exitcode=-getattr(signal, name))
 
 
 LOST = RuntimeError("Connection closed by peer")
@@ -37,19 +36,17 @@ LOST = RuntimeError("Connection closed by peer")
 @pytest.mark.parametrize(
     ("failures", "rank"),
     [
-        ([failure(0, ValueError("y"), at=100.2), failure(1, ValueError("x"), at=100.1)], 1),  # the first exception
-        ([failure(0, LOST, at=99.9), failure(1, ValueError("x"))], 1),  # it left the group before it left its record
-        ([failure(0, LOST, at=99.9), killed(1, "SIGKILL")], 1),  # a blow, noticed later
+        ([failure(0, LOST), failure(1, ValueError("x"))], 1),
+        ([failure(0, LOST), killed(1, "SIGKILL")], 1),
         ([failure(0, LOST), killed(1, "SIGSEGV"), killed(2, "SIGTERM")], 1),
-        ([failure(0, LOST, at=99.9), failure(1, exitcode=7)], 1),  # os._exit
-        ([failure(1, ValueError("x")), killed(0, "SIGKILL", at=130.5)], 1),  # it would not end: the launcher's
-        ([failure(1, ValueError("x"), at=100.3), killed(0, "SIGABRT", at=100.0)], 1),  # NCCL's watchdog
-        ([failure(0, Interrupted(15, Path("run")), at=99.0), failure(1, ValueError("x"))], 1),
+        ([failure(0, LOST), failure(1, exitcode=7)], 1),  # os._exit
+        ([failure(1, ValueError("x")), killed(0, "SIGABRT")], 1),  # NCCL's watchdog
+        ([failure(0, Interrupted(15, Path("run"))), failure(1, ValueError("x"))], 1),
         ([killed(0, "SIGTERM")], 0),
     ],
 )
 def test_the_cause(failures, rank):
-    assert find_cause(failures).rank == find_cause(failures[::-1]).rank == rank
+    assert all(str(report(found, 4, "h")).startswith(f"rank {rank} of 4 on h ") for found in (failures, failures[::-1]))
 
 
 def test_a_connection_lost_while_clearing_up_is_no_lost_peer():
@@ -103,11 +100,3 @@ def test_workers_that_leave_no_record(failed, text):
     found = report([failed], 2, "h")
     assert isinstance(found, ProcessFailed)
     assert str(found) == text
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [(ValueError(), 1), (UserError("x"), 2), (Interrupted(15), 143), (Interrupted(2), 130), (KeyboardInterrupt(), 130)],
-)
-def test_exit_codes(error, code):
-    assert exit_code(error) == code

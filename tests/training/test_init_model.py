@@ -1,0 +1,68 @@
+"""Initial weights of a run: the classifier's rows of classes of the same name are taken over."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cledet import Detector
+from cledet.models.checkpoint import Checkpoint, load_checkpoint
+from cledet.models.network import Architecture, build_network
+from cledet.training.init_model import transfer_weights
+
+
+def start_of(architecture, classes):
+    state = build_network(architecture).state_dict()
+    return Checkpoint(architecture=architecture, model=state, classes=classes, category_ids=tuple(range(len(classes))))
+
+
+@pytest.mark.parametrize(("head", "anchors"), [("retinanet", 9), ("fcos", 1), ("gfl", 1)])
+def test_rows_of_classes_of_the_same_name_are_taken_over(head, anchors):
+    """Against a loop over anchors and classes."""
+    arch = Architecture(backbone="r18", classes=3, fpn_channels=16, head=head)
+    start = start_of(arch, ("cat", "dog", "bird"))
+    network = build_network(arch.model_copy(update={"classes": 4}))
+    own = {name: value.clone() for name, value in network.state_dict().items()}
+    weights, known = transfer_weights(start, network, ("zebra", "bird", "cat", "cow"))
+    assert known == 2
+    for kind in ("weight", "bias"):
+        name = f"head.classification.predict.{kind}"
+        for anchor in range(anchors):
+            for place, before in ((0, None), (1, 2), (2, 0), (3, None)):
+                row = weights[name][anchor * 4 + place]
+                wanted = own[name][anchor * 4 + place] if before is None else start.model[name][anchor * 3 + before]
+                assert torch.equal(row, wanted)
+    assert all(torch.equal(weights[name], start.model[name]) for name in own if "classification.predict" not in name)
+    assert all(torch.equal(value, own[name]) for name, value in network.state_dict().items())
+    network.load_state_dict(weights)
+
+
+def test_equal_classes_take_all_and_other_classes_none():
+    arch = Architecture(backbone="r18", classes=2, fpn_channels=16)
+    start = start_of(arch, ("a", "b"))
+    assert transfer_weights(start, build_network(arch), ("a", "b")) == (start.model, 2)
+    network = build_network(arch)
+    weights, known = transfer_weights(start, network, ("c", "d"))
+    assert known == 0
+    name = "head.classification.predict.weight"
+    assert torch.equal(weights[name], network.state_dict()[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tower_norm", ["none", "group", "group-bias"])
+def test_imported_detectors_are_trained_further(tiny, tmp_path, capsys, tower_norm):
+    """With what the converters set: P6 from C5, norms in the towers, anchors of the image's side."""
+    head = "fcos" if tower_norm == "group-bias" else "retinanet"
+    arch = Architecture(
+        backbone="r18", classes=3, fpn_channels=16, p6_from="c5", tower_norm=tower_norm, anchors_from_image=True,
+        anchor_scale=8.0 if head == "fcos" else 4.0, head=head,
+    )  # fmt: skip
+    start_of(arch, ("person", "red", "car")).save(tmp_path / "start.pt")
+    settings = {key: value for key, value in tiny.items() if key not in ("backbone", "fpn_channels")}
+    run = Detector().train(**settings, head=head, weights=str(tmp_path / "start.pt"), project=tmp_path)
+    said = capsys.readouterr().err
+    assert "initial weights: a r18 trained on person, red, car; 1 of 2 classes taken over" in said
+    before, after = load_checkpoint(tmp_path / "start.pt"), load_checkpoint(run)
+    assert after.architecture == arch.model_copy(update={"classes": 2})
+    name = "head.regression.predict.weight"
+    assert not torch.equal(after.model[name], before.model[name])

@@ -15,14 +15,7 @@ from torch import Tensor
 
 from cledet.config.base import ExplainSettings, ExportSettings, PredictSettings
 from cledet.config.evaluate import ValSettings
-from cledet.config.keywords import (
-    ExplainKeywords,
-    ExportKeywords,
-    PredictKeywords,
-    TrainKeywords,
-    ValKeywords,
-    takes,
-)
+from cledet.config.keywords import ExplainKeywords, ExportKeywords, PredictKeywords, TrainKeywords, ValKeywords, takes
 from cledet.config.loading import resolve
 from cledet.config.train import GridSettings
 from cledet.console import say
@@ -88,6 +81,7 @@ class Detector:
         self.foreign: TorchvisionDetector | None = None
         self._networks: dict[torch.device, RetinaNet] = {}
         self._devices: dict[str, torch.device] = {}
+        self._told = ""
         if weights is not None and str(weights) in BACKBONES and not Path(weights).exists():
             self.backbone = str(weights)
         elif weights is not None:
@@ -199,10 +193,10 @@ class Detector:
     def predict(
         self, source: Source, settings: PredictSettings | None = None, **given: Unpack[PredictKeywords]
     ) -> Iterator[Results]:
-        """Yield the results of each image of a file, a folder, a glob, an array of uint8, or several of these.
+        """Yield the results of each image of a source, read when its result is asked for.
 
-        An array is RGB [H, W, 3], gray [H, W], RGBA [H, W, 4], whose alpha is dropped, or a batch [N, H, W, 3].
-        Images are read when their results are asked for.
+        A source is a path, folder, glob pattern, list file, URL, video, camera number or "-", a Pillow image, an array
+        RGB [H, W, 3], gray [H, W] or RGBA [H, W, 4], a tensor [3, H, W], a batch of these, or an iterable of sources.
         """
         settings = settings or resolve(PredictSettings, given)
         frames = read_frames(source, recursive=settings.recursive)
@@ -225,14 +219,15 @@ class Detector:
         return next(self.predictor(settings).stream([first]))
 
     def predictor(self, settings: PredictSettings) -> Predictor | TorchvisionPredictor:
-        """Prepare the network for prediction, and print the confidence threshold and its origin.
+        """Prepare the network for prediction, and print the origin of the confidence threshold if it is another one.
 
         Raises UserError for classes that the model does not have.
         """
         classes = labels_of(settings.classes or (), self.names)
         conf, origin = resolve_conf(settings, None if self.foreign is not None else self._trained())
-        if origin:
+        if origin not in ("", self._told):
             say(origin)
+            self._told = origin
         if self.foreign is not None:
             return TorchvisionPredictor(self.foreign, settings.model_copy(update={"conf": conf}), classes)
         model, device = self._trained(), self._device(settings.device)

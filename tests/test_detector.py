@@ -150,3 +150,10 @@ def test_val_and_predict_share_the_network(tiny_run, squares):
     list(detector.predict(squares / "val", device="cpu"))
     assert detector._networks == {torch.device("cpu"): network}
     assert not network.training
+
+
+def test_the_origin_of_the_confidence_is_said_once(tiny_run, squares, capsys):
+    detector = Detector(tiny_run)
+    for conf in ("auto", "auto", 0.2, "auto"):
+        detector.predict_one(squares / "val" / "1.png", device="cpu", conf=conf)
+    assert capsys.readouterr().err.count("confidence 0.3: the weights hold none of best F1") == 1

@@ -1,1 +1,1 @@
-"""Detection in single images."""
+"""Prediction: from images to results."""

@@ -78,17 +78,16 @@ def predict_sources(
     """
     from cledet.inference.pipeline import ReadAhead, Writer
     from cledet.inference.sinks import open_sinks
-    from cledet.inference.sources import expand_all, is_still, open_entries
+    from cledet.inference.sources import expand_all, expected_count, open_entries
 
     entries = expand_all(sources, recursive=settings.recursive)
-    total = len(entries) if all(map(is_still, entries)) else None
     predictor = detector.predictor(settings)
     conf = None if predictor.post.class_confs else predictor.post.conf
     items, unread = open_entries(entries, recursive=settings.recursive), Unread()
     run, writer = None, None
     try:
         with (
-            Steps("predicting", total, hidden=stdout_is_terminal()) as steps,
+            Steps("predicting", expected_count(entries), hidden=stdout_is_terminal()) as steps,
             ReadAhead(items, unread.add) as frames,
             ExitStack() as stack,
         ):

@@ -19,7 +19,14 @@ from cledet.errors import UserError
 from cledet.inference.frame import Frame, Item, broken, ready
 from cledet.inference.stdin import stdin_items
 from cledet.inference.urls import is_image_url, is_streamed, is_url, is_web_url, read_url, shown_url, url_suffix
-from cledet.inference.video import STREAM_SUFFIXES, VIDEO_SUFFIXES, camera_items, stream_items, video_items
+from cledet.inference.video import (
+    STREAM_SUFFIXES,
+    VIDEO_SUFFIXES,
+    camera_items,
+    count_frames,
+    stream_items,
+    video_items,
+)
 
 __all__ = ["Frame", "Item", "find_items", "read_frames"]
 
@@ -168,11 +175,21 @@ def _listed(path: Path, recursive: bool) -> list[Entry]:
     return [entry for line in lines for entry in expand_line(line, path.parent, recursive=recursive)]
 
 
-def is_still(entry: Entry) -> bool:
-    """Return whether an entry is one image, as opposed to a video, a stream, or standard input."""
-    if isinstance(entry, str):
-        return is_image_url(entry)
-    return isinstance(entry, Missing) or entry.suffix.lower() not in VIDEO_SUFFIXES
+def expected_count(entries: Iterable[Entry]) -> int | None:
+    """Return the number of images in entries, for a progress bar; None if a stream or standard input is among them."""
+    count = 0
+    for entry in entries:
+        if isinstance(entry, Missing) or (isinstance(entry, str) and is_image_url(entry)):
+            count += 1
+        elif isinstance(entry, str):
+            return None
+        elif entry.suffix.lower() not in VIDEO_SUFFIXES:
+            count += 1
+        elif (frames := count_frames(entry)) is not None:
+            count += frames
+        else:
+            return None
+    return count
 
 
 def open_entries(entries: Iterable[Entry], *, recursive: bool = False) -> Generator[Item]:

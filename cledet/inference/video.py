@@ -77,6 +77,22 @@ def camera_items(number: int) -> Iterator[Item]:
     return _items(None, place, name, options, format=device)
 
 
+def count_frames(path: Path) -> int | None:
+    """Return the number of frames that a video file claims to hold; None if it does not tell or cannot be opened."""
+    try:
+        av = import_av()
+    except UserError:
+        return None
+    options = {"protocol_whitelist": _FILE_PROTOCOLS}
+    try:
+        with av.open(str(path.absolute()), options=options, metadata_errors="replace") as container:
+            stream = container.streams.video[0]
+            duration = (container.duration or 0) / av.time_base
+            return int(stream.frames or round(duration * float(stream.average_rate or 0))) or None
+    except (av.FFmpegError, IndexError):  # IndexError: no video
+        return None
+
+
 def _items(
     path: Path | None,
     file: str | Readable,

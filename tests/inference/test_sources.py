@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from clips import write_clip
 from PIL import Image
 
 from cledet.data.images import read_image
 from cledet.errors import UserError
 from cledet.inference.frame import Frame
-from cledet.inference.sources import Missing, expand, expand_all, find_items, is_still, open_entry, read_frames
+from cledet.inference.sources import Missing, expand, expand_all, expected_count, find_items, open_entry, read_frames
 
 
 @pytest.fixture
@@ -145,9 +146,15 @@ def test_numbers_are_cameras_unless_a_file_has_that_name(photos):
     assert names(str(photos / "7")) == ["7"]
 
 
-def test_entries_tell_images_from_the_rest(photos):
-    entries = expand_all([str(photos), "-", "0", "https://x/a.jpg", "https://x/a", "rtsp://x/a", "gone"])
-    assert [is_still(entry) for entry in entries] == [True, True, False, False, True, False, False, True]
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+def test_the_number_of_images_is_known_beforehand(photos, suffix):
+    assert expected_count(expand_all([str(photos), "https://x/a.jpg", "gone"])) == 4
+    write_clip(photos / f"a.{suffix}", 50)
+    assert expected_count(expand_all([str(photos)])) == pytest.approx(52, abs=1)
+    for endless in ("-", "0", "https://x/a", "rtsp://x/a"):
+        assert expected_count(expand_all([str(photos), endless])) is None
+    (photos / "b.mp4").write_bytes(b"no video")
+    assert expected_count(expand_all([str(photos)])) is None
 
 
 def rgb():

@@ -35,8 +35,8 @@ class RandomRunner(TrialRunner):
         super().__init__([], index, settings.metric, *weights(index, settings))
         self.two, self.seed = two, seed
 
-    def detections(self, post: NMSOptions) -> DetectionRows:
-        of_first = np.random.default_rng((self.seed, int(post.iou))).random(len(self.index)) < 0.5
+    def detections(self, options: NMSOptions) -> DetectionRows:
+        of_first = np.random.default_rng((self.seed, int(options.iou))).random(len(self.index)) < 0.5
         parts = [
             results[np.isin(results[:, 0], self.index.image_ids[chosen])]
             for results, chosen in zip(self.two, (of_first, ~of_first))
@@ -63,7 +63,7 @@ def main() -> None:
     index = open_source(REAL).index("val", need_images=False)
     raw = list(from_results(read_results(REAL / "detections" / "yolox_nano_raw.json", index)))
     runner = TrialRunner(raw, index, "AP", *weights(index, TuneSettings()))
-    two = tuple(runner.detections(post) for post in TWO)
+    two = tuple(runner.detections(options) for options in TWO)
     print(f"{'settings':>8} {'searches':>8} {'tune':>6} {'best alone':>10}")
     for others in args.settings:
         results = [run_search(two, index, seed, others) for seed in range(args.searches)]

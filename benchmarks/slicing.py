@@ -92,14 +92,14 @@ def difference(ours: Detected, theirs: Detected) -> tuple[int, float]:
 
 def of_detector(predictor: Predictor, photos: list[Path], side: int, overlap: float) -> None:
     """Part 1: the same candidates end in the same boxes."""
-    post = replace(predictor.post, method="standard", iou=1.0)  # which suppresses nothing
-    single = replace(predictor, view_options=ViewOptions(), post=post)
+    options = replace(predictor.options, method="standard", iou=1.0)  # which suppresses nothing
+    single = replace(predictor, view_options=ViewOptions(), options=options)
 
     def candidates(image: np.ndarray) -> Detected:
         found = single.predict(np.ascontiguousarray(image))
         return Detected(found.boxes, found.scores, found.labels)
 
-    model = OurModel(model=candidates, confidence_threshold=predictor.post.conf, device="cpu")
+    model = OurModel(model=candidates, confidence_threshold=predictor.options.conf, device="cpu")
     unmatched, largest, boxes, remaining, windows, seconds = 0, 0.0, 0, 0, 0, [0.0, 0.0]
     for photo in photos:
         image = read_image(photo)
@@ -110,7 +110,7 @@ def of_detector(predictor: Predictor, photos: list[Path], side: int, overlap: fl
         start = time.perf_counter()
         result = get_sliced_prediction(
             image, model, side, side, overlap, overlap, postprocess_type="NMS", postprocess_match_metric="IOU",
-            postprocess_match_threshold=predictor.post.iou, verbose=0,
+            postprocess_match_threshold=predictor.options.iou, verbose=0,
         )  # fmt: skip
         seconds[0] += time.perf_counter() - start
         theirs = arrays(result.object_prediction_list)

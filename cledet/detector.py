@@ -233,7 +233,7 @@ class Detector:
         model, device = self._trained(), self._device(settings.device)
         return Predictor(
             network=self.network(device),
-            post=nms_options(settings, model.components, conf),
+            options=nms_options(settings, model.components, conf),
             imgsz=settings.imgsz or model.imgsz,
             device=device,
             dtype=amp_dtype(device, settings.amp),

@@ -247,10 +247,10 @@ def test_a_tensor_on_the_cpu_in_the_criterion_is_found(gpu, monkeypatch):
 def test_prediction_stays_on_the_gpu(gpu, head, method):
     trained = learner(head=head)
     trained.network.requires_grad_(False)
-    post = NMSOptions(method=method, conf=0.0, cl_score="max", cl_norm="diagonal")
+    options = NMSOptions(method=method, conf=0.0, cl_score="max", cl_norm="diagonal")
     for found in from_network.__wrapped__(trained.network, [batch()], 0.0, (3, 7), gpu, None):
         assert found.boxes.device == gpu
-        kept = apply_nms(found.boxes, found.scores, found.labels, post)
+        kept = apply_nms(found.boxes, found.scores, found.labels, options)
         assert {part.device for part in kept} == {gpu}
         assert len(to_results(found, kept)) == len(kept.keep) > 0
         assert len(all_candidates(found)) == len(found.boxes)
@@ -262,7 +262,7 @@ def test_images_are_predicted_on_the_gpu(gpu, monkeypatch, views, agnostic):
     monkeypatch.setattr(Predictor, "_run", torch.no_grad()(Predictor._run.__wrapped__))
     predictor = Predictor(
         network=learner().network,
-        post=NMSOptions(conf=0.0),
+        options=NMSOptions(conf=0.0),
         imgsz=64,
         device=gpu,
         dtype=None,

@@ -82,7 +82,6 @@ def predict_sources(
 
     entries = expand_all(sources, recursive=settings.recursive)
     predictor = detector.predictor(settings)
-    conf = None if predictor.post.class_confs else predictor.post.conf
     items, unread = open_entries(entries, recursive=settings.recursive), Unread()
     run, writer = None, None
     try:
@@ -95,7 +94,7 @@ def predict_sources(
                 if writer is None:
                     run = _run_folder(settings, sources[0])
                     sinks = [] if run is None else open_sinks(run, settings.saved)
-                    writer = stack.enter_context(Writer([*sinks, output(conf)]))
+                    writer = stack.enter_context(Writer([*sinks, output(predictor.conf)]))
                 writer.put(result)
                 unread.read(count)
                 steps.advance()

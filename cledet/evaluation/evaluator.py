@@ -93,8 +93,8 @@ def validate_results(
 
 def nms_options_by_method(settings: SuppressionSettings, components: tuple[str, ...]) -> dict[str, NMSOptions]:
     """Build the post-processing of each NMS method of the settings, for a model with these components."""
-    post = nms_options(settings, components)
-    return {name: replace(post, method=name) for name in settings.nms_methods(components)}
+    options = nms_options(settings, components)
+    return {name: replace(options, method=name) for name in settings.nms_methods(components)}
 
 
 def nms_options(

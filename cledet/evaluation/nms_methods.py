@@ -46,11 +46,11 @@ def evaluate_methods(
         if meter is not None:
             with timer(EVALUATION):
                 meter.start_image(image)
-        for name, post in methods.items():
+        for name, options in methods.items():
             with timer(POST):
                 synchronize(image.boxes.device)
                 start = time.perf_counter()
-                one = apply_nms(image.boxes, image.scores, image.labels, post)
+                one = apply_nms(image.boxes, image.scores, image.labels, options)
                 synchronize(image.boxes.device)
                 seconds[name].append(time.perf_counter() - start)
                 kept[name].append(to_results(image, one))

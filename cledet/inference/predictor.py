@@ -73,7 +73,7 @@ class Predictor:
     """
 
     network: RetinaNet
-    post: NMSOptions
+    options: NMSOptions
     imgsz: int
     device: torch.device
     dtype: torch.dtype | None
@@ -91,7 +91,7 @@ class Predictor:
     @property
     def conf(self) -> float | None:
         """The confidence threshold; None if each class has its own."""
-        return None if self.post.class_confs else self.post.conf
+        return None if self.options.class_confs else self.options.conf
 
     def predict(self, image: Pixels, path: Path | None = None) -> Results:
         """Detect objects in one RGB image [H, W, 3]."""
@@ -155,7 +155,7 @@ class Predictor:
 
     @cached_property
     def _thresholds(self) -> Tensor:
-        own = self.post.class_confs or (self.post.conf,) * len(self.names)
+        own = self.options.class_confs or (self.options.conf,) * len(self.names)
         return class_thresholds(own, self.classes)
 
     def _highest_scores(self, raw: RawOutputs) -> list[float]:
@@ -170,10 +170,10 @@ class Predictor:
         """Apply NMS to the candidates of all views."""
         found = [job.found[i] for i in range(len(job.views))]
         if len(found) == 1:  # in pixels of the network's input, as in val
-            detected = _scaled(suppress_candidates(found[0].candidates, self.post, self.agnostic), *found[0].scale)
+            detected = _scaled(suppress_candidates(found[0].candidates, self.options, self.agnostic), *found[0].scale)
         else:
             united = unite(job.views, [_scaled(one.candidates, *one.scale) for one in found], self.agnostic)
-            detected = suppress_candidates(united, self.post, self.agnostic)
+            detected = suppress_candidates(united, self.options, self.agnostic)
         highest = max((one.highest for one in found if one.highest is not None), default=None)
         return results_of(job.frame, detected, self.names, self.category_ids, highest)
 

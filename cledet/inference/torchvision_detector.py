@@ -137,15 +137,15 @@ class TorchvisionPredictor:
         self.agnostic = settings.agnostic
         merges = bool(classes) or settings.agnostic or settings.tta or settings.slice is not None
         self.own_nms = settings.nms == "auto" and not merges
-        self.post = nms_options(settings, ())
+        self.options = nms_options(settings, ())
         self.names = detector.names
-        self.thresholds = class_thresholds((self.post.conf,) * len(self.names), classes)
+        self.thresholds = class_thresholds((self.options.conf,) * len(self.names), classes)
         self.prepared = detector.prepare(settings, with_nms=self.own_nms)
 
     @property
     def conf(self) -> float:
         """The confidence threshold."""
-        return self.post.conf
+        return self.options.conf
 
     def stream(self, frames: Iterable[Frame], batch: int = 1) -> Iterator[Results]:
         """Yield the results of each frame, in order; `batch` is 1, as these networks process images one by one."""
@@ -157,7 +157,7 @@ class TorchvisionPredictor:
             if len(views) > 1:
                 detected = unite(views, [candidates for candidates, _ in found], self.agnostic)
             if not self.own_nms:
-                detected = suppress_candidates(detected, self.post, self.agnostic)
+                detected = suppress_candidates(detected, self.options, self.agnostic)
             yield results_of(frame, detected, self.names, tuple(range(len(self.names))), highest)
 
     def _detect(self, image: Pixels) -> tuple[Detected, float | None]:

@@ -36,7 +36,7 @@ def save_val_previews(run: Path, val: DetectionIndex, settings: TrainSettings, d
     conf, origin = resolve_conf(PredictSettings(), best)
     predictor = Predictor(
         network=best.network().to(device),
-        post=nms_options(settings, best.components, conf),
+        options=nms_options(settings, best.components, conf),
         imgsz=settings.imgsz,
         device=device,
         dtype=None,

@@ -239,7 +239,7 @@ def test_an_interruption_keeps_what_was_found(tiny_run, photos, monkeypatch):
     predictor = detector.predictor(resolve(PredictSettings, {"device": "cpu"}, environ={}))
 
     class Interrupting:
-        post = predictor.post
+        conf = predictor.conf
 
         def stream(self, frames, batch):
             for i, result in enumerate(predictor.stream(frames, batch)):

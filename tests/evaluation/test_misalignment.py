@@ -106,10 +106,10 @@ FIRST = candidates(
 SECOND = candidates(2, ([0, 0, 10, 6.25], 0.95, 0))  # IoU 0.625
 
 
-def measured(index: DetectionIndex, post: NMSOptions) -> dict[str, object]:
+def measured(index: DetectionIndex, options: NMSOptions) -> dict[str, object]:
     meter = MisalignmentMeter(index, 0.5, 100)
     for found in (FIRST, SECOND):
-        kept = apply_nms(found.boxes, found.scores, found.labels, post)
+        kept = apply_nms(found.boxes, found.scores, found.labels, options)
         meter.start_image(found)
         meter.add("method", to_results(found, kept), kept.keep.numpy())
     return meter.metrics("method")

@@ -199,7 +199,7 @@ def test_slices_and_augmentation_equal_a_slow_loop(trained, method, given, varia
     if "slice" in given:
         windows += slice_windows(height, width, given["slice"], given.get("overlap", 0.2))
     wanted = loop_over_views(predictor, frame.image, windows, variants, 0.2)
-    kept = apply_nms(*wanted, predictor.post)
+    kept = apply_nms(*wanted, predictor.options)
     for batch in (1, 4):
         (found,) = predictor.stream([frame], batch)
         assert len(found) == len(kept.keep) > 0
@@ -250,9 +250,12 @@ def test_each_class_may_have_its_own_confidence(detector, monkeypatch):
     monkeypatch.setattr("cledet.models.postprocess.CANDIDATES", 10_000)  # all: no class takes the place of another
     predictor = detector.predictor(settings(conf=0.0, max_det=10_000, iou=1.0, nms="standard"))
     image = squares_of((64, 96))[0].image
-    own = replace(predictor, post=replace(predictor.post, class_confs=(0.9, 0.5, 1.0))).predict(image)
+    own = replace(predictor, options=replace(predictor.options, class_confs=(0.9, 0.5, 1.0))).predict(image)
     everything = predictor.predict(image)
-    assert (predictor.conf, replace(predictor, post=replace(predictor.post, class_confs=(0.9, 0.5, 1.0))).conf) == (
+    assert (
+        predictor.conf,
+        replace(predictor, options=replace(predictor.options, class_confs=(0.9, 0.5, 1.0))).conf,
+    ) == (
         0,
         None,
     )
@@ -268,7 +271,9 @@ def test_agnostic_nms_equals_nms_of_one_class(detector, method):
     image = squares_of((64, 64))[0].image  # as large as the network's: no scale
     boxes, scores, labels = all_candidates(predictor, image, 64)
     wanted = scores > 0.8
-    kept = apply_nms(boxes[wanted], scores[wanted], torch.zeros(int(wanted.sum()), dtype=torch.int64), predictor.post)
+    kept = apply_nms(
+        boxes[wanted], scores[wanted], torch.zeros(int(wanted.sum()), dtype=torch.int64), predictor.options
+    )
     found = predictor.predict(image)
     torch.testing.assert_close(found.boxes, kept.boxes)
     torch.testing.assert_close(found.scores, kept.scores)

@@ -39,7 +39,7 @@ CONFS = (0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 class Trial:
     """Metrics of one setting."""
 
-    post: NMSOptions
+    options: NMSOptions
     metric: float
     """The metric to maximize, on all images."""
     halves: Floats
@@ -70,24 +70,24 @@ class TrialRunner:
         self.halves = halves.shape[1]
         self.tried: dict[NMSOptions, Trial] = {}
 
-    def __call__(self, post: NMSOptions) -> Trial:
+    def __call__(self, options: NMSOptions) -> Trial:
         """Evaluate a setting, or return its earlier trial; the metric is nan if no image has an object."""
-        if post not in self.tried:
-            results = self.detections(post)
+        if options not in self.tried:
+            results = self.detections(options)
             metrics = weighted_ap(match(self.index, results, self.metric), self.weights)
             halves, samples = np.split(metrics[1:], [self.halves])
             boxes = len(results) / max(1, len(self.index))
-            self.tried[post] = Trial(post, float(metrics[0]), halves, samples, boxes)
-        return self.tried[post]
+            self.tried[options] = Trial(options, float(metrics[0]), halves, samples, boxes)
+        return self.tried[options]
 
     @torch.inference_mode()
-    def detections(self, post: NMSOptions) -> DetectionRows:
+    def detections(self, options: NMSOptions) -> DetectionRows:
         """Apply a setting to all candidates; returns the detections of the classes of the split."""
         rows = [np.zeros((0, 7))]
         for image in self.candidates:
-            high = image.scores > post.conf
+            high = image.scores > options.conf
             image = image._replace(boxes=image.boxes[high], scores=image.scores[high], labels=image.labels[high])
-            rows.append(to_results(image, apply_nms(image.boxes, image.scores, image.labels, post)))
+            rows.append(to_results(image, apply_nms(image.boxes, image.scores, image.labels, options)))
         results = np.concatenate(rows)
         return results[np.isin(results[:, 6], self.index.category_ids)]
 
@@ -106,12 +106,12 @@ def search_method(runner: TrialRunner, start: NMSOptions) -> Trial:
         best = max([best, *(runner(replace(start, iou=iou)) for iou in IOUS)], key=METRIC)
     if "localization" in parameters:
         readings = (dict(zip(READINGS, values)) for values in itertools.product(*READINGS.values()))
-        trials = [runner(replace(best.post, **reading)) for reading in readings]  # type: ignore[arg-type]
+        trials = [runner(replace(best.options, **reading)) for reading in readings]  # type: ignore[arg-type]
         best = max([best, *trials], key=METRIC)
     if "iou" in parameters:
         for step in (sign * size for size in STEPS for sign in (-1, 1)):
-            while BOUNDS[0] <= (iou := round(best.post.iou + step, 3)) <= BOUNDS[1]:
-                trial = runner(replace(best.post, iou=iou))
+            while BOUNDS[0] <= (iou := round(best.options.iou + step, 3)) <= BOUNDS[1]:
+                trial = runner(replace(best.options, iou=iou))
                 if trial.metric <= best.metric:
                     break
                 best = trial
@@ -122,8 +122,8 @@ def raise_conf(runner: TrialRunner, chosen: Trial, tolerance: float) -> list[Tri
     """Try a setting at increasing conf until the cost exceeds the tolerance; `chosen` comes first."""
     trials = [chosen]
     for conf in CONFS:
-        if conf > chosen.post.conf and within(trials, tolerance)[-1] is trials[-1]:
-            trials.append(runner(replace(chosen.post, conf=conf)))
+        if conf > chosen.options.conf and within(trials, tolerance)[-1] is trials[-1]:
+            trials.append(runner(replace(chosen.options, conf=conf)))
     return trials
 
 

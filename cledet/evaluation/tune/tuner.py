@@ -69,7 +69,7 @@ class TuningResult:
     @property
     def gain(self) -> PairedDifference:
         """Return the gain of the best setting."""
-        return NO_GAIN if self.best is self.default else self.gains[self.best.post.method]
+        return NO_GAIN if self.best is self.default else self.gains[self.best.options.method]
 
     @property
     def significant(self) -> Trial | None:
@@ -139,9 +139,9 @@ def tune(
         try:
             with caught.abandoning():
                 for trial in search(runner, default, methods):
-                    name = trial.post.method
+                    name = trial.options.method
                     best_of[name] = trial
-                    count = sum(post.method == name for post in runner.tried)
+                    count = sum(options.method == name for options in runner.tried)
                     say(f"{name}: best {settings.metric} {trial.metric:.4f} of {count} settings")
                     steps.advance()
         except Stop:
@@ -153,7 +153,7 @@ def tune(
         raise UserError(f"{index.name} has no objects that count for {settings.metric}", "tune on another split")
     tuned = assess_gains(runner, default, best_of)
     confs = tuned.confs if caught.number else raise_conf(runner, tuned.recommended, settings.tolerance)
-    conf = within(confs, settings.tolerance)[-1].post.conf
+    conf = within(confs, settings.tolerance)[-1].options.conf
     return replace(tuned, confs=confs, conf=conf, seconds=time.perf_counter() - began, stopped=caught.number)
 
 
@@ -169,14 +169,14 @@ def assess_gains(runner: TrialRunner, default: NMSOptions, best_of: dict[str, Tr
     interrupted is added.
     """
     trials, base = list(runner.tried.values()), runner.tried[default]
-    interrupted = [trial for trial in trials if trial.post.method not in best_of]
+    interrupted = [trial for trial in trials if trial.options.method not in best_of]
     for trial in sorted(interrupted, key=METRIC):
-        best_of[trial.post.method] = trial
+        best_of[trial.options.method] = trial
     samples = np.stack([trial.samples for trial in trials])
     gains = paired_differences([trial.metric for trial in trials], base.metric, samples, base.samples, joint=True)
-    gain_of = {trial.post: gain for trial, gain in zip(trials, gains)}
-    by_method = {name: gain_of[trial.post] for name, trial in best_of.items()}
+    gain_of = {trial.options: gain for trial, gain in zip(trials, gains)}
+    by_method = {name: gain_of[trial.options] for name, trial in best_of.items()}
     tuned = TuningResult(base, best_of, by_method, held_out(np.stack([trial.halves for trial in trials])), trials)
     chosen = base if tuned.within_noise or tuned.significant is None else tuned.significant
-    point = operating_point(runner.index, runner.detections(chosen.post))
-    return replace(tuned, confs=[chosen], conf=chosen.post.conf, operating_point=point)
+    point = operating_point(runner.index, runner.detections(chosen.options))
+    return replace(tuned, confs=[chosen], conf=chosen.options.conf, operating_point=point)

@@ -16,9 +16,9 @@ from cledet.metrics.metric_tables import Table
 from cledet.models.nms import NMSOptions
 
 
-def flags(post: NMSOptions) -> dict[str, Any]:
+def flags(options: NMSOptions) -> dict[str, Any]:
     """Return the flags that affect the method of a setting, without conf."""
-    return {"nms": post.method, **{name: getattr(post, name) for name in PARAMETERS[post.method]}}
+    return {"nms": options.method, **{name: getattr(options, name) for name in PARAMETERS[options.method]}}
 
 
 def command_line(flags: Mapping[str, Any]) -> str:
@@ -31,10 +31,12 @@ def methods_table(tuned: TuningResult, metric: str) -> Table:
     columns = ["best setting", metric, "gain", "95 % from", "to", "boxes per image", "settings tried"]
     rows: list[list[Any]] = []
     for one in [tuned.default, *(one for one in tuned.methods.values() if one is not tuned.default)]:
-        name, is_default = one.post.method, one is tuned.default
-        tried = sum(trial.post.method == name for trial in tuned.searched) if tuned.methods.get(name) is one else None
+        name, is_default = one.options.method, one is tuned.default
+        tried = (
+            sum(trial.options.method == name for trial in tuned.searched) if tuned.methods.get(name) is one else None
+        )
         gain = (None, None, None) if is_default else tuned.gains[name][:3]
-        label = command_line(flags(one.post)) + (" (the default)" if is_default else "")
+        label = command_line(flags(one.options)) + (" (the default)" if is_default else "")
         rows.append([label, one.metric, *gain, f"{one.boxes:.1f}", tried])
     return columns, rows
 
@@ -42,7 +44,7 @@ def methods_table(tuned: TuningResult, metric: str) -> Table:
 def sentences(tuned: TuningResult, settings: TuneSettings) -> list[str]:
     """Summarize the result in sentences."""
     metric, gain, held = settings.metric, tuned.gain, tuned.held_out
-    default, best = (command_line(flags(trial.post)) for trial in (tuned.default, tuned.best))
+    default, best = (command_line(flags(trial.options)) for trial in (tuned.default, tuned.best))
     lines = []
     if tuned.best is tuned.default:
         lines.append(f"of {len(tuned.searched)} settings none is better than the default, {default}")
@@ -56,20 +58,20 @@ def sentences(tuned: TuningResult, settings: TuneSettings) -> list[str]:
             f"chosen on half of the images, the best of {len(tuned.searched)} settings gains {held.gain:+.4f} on the "
             f"other half (mean of {held.halves}, better in {held.better})"
         )
-    chosen = tuned.gains.get(tuned.recommended.post.method, NO_GAIN)
+    chosen = tuned.gains.get(tuned.recommended.options.method, NO_GAIN)
     if tuned.within_noise:
         lines.append("the gain is within the noise: keep the default")
-    elif tuned.recommended.post == tuned.best.post:
+    elif tuned.recommended.options == tuned.best.options:
         lines.append("the gain is significant")
     else:
         lines.append(
             "that gain is within the noise; the best significant one is that of "
-            f"{command_line(flags(tuned.recommended.post))}: {chosen.value:+.4f}, {_interval(chosen)}"
+            f"{command_line(flags(tuned.recommended.options))}: {chosen.value:+.4f}, {_interval(chosen)}"
         )
     if len(tuned.confs) > 1:
         last, most = within(tuned.confs, settings.tolerance)[-1], max(map(METRIC, tuned.confs))
         lines.append(
-            f"--conf {last.post.conf:g} is the highest tried that costs at most {settings.tolerance:g} "
+            f"--conf {last.options.conf:g} is the highest tried that costs at most {settings.tolerance:g} "
             f"{metric}: it costs {most - last.metric:.4f} and leaves {last.boxes:.1f} boxes per image"
         )
     if (at := tuned.operating_point) is not None:
@@ -88,7 +90,7 @@ def _interval(gain: PairedDifference) -> str:
 
 def commands(tuned: TuningResult, settings: TuneSettings, weights: str | None) -> list[str]:
     """Return the command lines that use the recommended setting."""
-    chosen = flags(tuned.recommended.post)
+    chosen = flags(tuned.recommended.options)
     conf = {"conf": f"{tuned.conf:g}"} if tuned.conf > 0 else {}
     source = {"weights": weights or ""} if settings.predictions is None else {"predictions": settings.predictions}
     own = ("data", "split", "imgsz", "max_det")
@@ -103,7 +105,7 @@ def commands(tuned: TuningResult, settings: TuneSettings, weights: str | None) -
 
 def to_recipe(tuned: TuningResult, lines: list[str]) -> str:
     """Format the recommended setting as YAML for `--recipe` of val, predict and export, without conf."""
-    values = "".join(f"{name}: {json.dumps(value)}\n" for name, value in flags(tuned.recommended.post).items())
+    values = "".join(f"{name}: {json.dumps(value)}\n" for name, value in flags(tuned.recommended.options).items())
     return "".join(f"# {printable(line)}\n" for line in lines) + values
 
 
@@ -130,4 +132,4 @@ def to_document(tuned: TuningResult, settings: TuneSettings, lines: list[str]) -
 
 
 def _plain(trial: Trial) -> dict[str, Any]:
-    return {**flags(trial.post), "conf": trial.post.conf, "figure": trial.metric, "boxes": trial.boxes}
+    return {**flags(trial.options), "conf": trial.options.conf, "figure": trial.metric, "boxes": trial.boxes}

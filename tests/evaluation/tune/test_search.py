@@ -34,10 +34,10 @@ class Mountain:
     def __init__(self, height):
         self.height, self.tried = height, []
 
-    def __call__(self, post):
-        if post not in self.tried:
-            self.tried.append(post)
-        return Trial(post, self.height(post), np.zeros(2), np.zeros(2), 0)
+    def __call__(self, options):
+        if options not in self.tried:
+            self.tried.append(options)
+        return Trial(options, self.height(options), np.zeros(2), np.zeros(2), 0)
 
 
 def test_every_method_has_its_parameters():
@@ -47,68 +47,70 @@ def test_every_method_has_its_parameters():
 
 @pytest.mark.parametrize("top", [0.625, 0.5, 0.25, 0.95, 0.05, 0.475])
 def test_the_best_iou_is_found_from_coarse_to_fine(top):
-    mountain = Mountain(lambda post: -abs(post.iou - top))
-    assert search_method(mountain, NMSOptions()).post.iou == top
+    mountain = Mountain(lambda options: -abs(options.iou - top))
+    assert search_method(mountain, NMSOptions()).options.iou == top
     assert mountain.tried[0] == NMSOptions()
     assert len(mountain.tried) == len(set(mountain.tried))
-    assert all(0.05 <= post.iou <= 0.95 for post in mountain.tried)
+    assert all(0.05 <= options.iou <= 0.95 for options in mountain.tried)
 
 
 @pytest.mark.parametrize("top", [0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
 def test_a_lone_peak_of_the_coarse_grid_is_found(top):
     """Without a slope that leads to it."""
-    mountain = Mountain(lambda post: float(post.iou == top))
-    assert search_method(mountain, NMSOptions(iou=0.55)).post.iou == top
+    mountain = Mountain(lambda options: float(options.iou == top))
+    assert search_method(mountain, NMSOptions(iou=0.55)).options.iou == top
 
 
 def test_large_steps_skip_small_dips():
     """Between the grid's best, 0.6, and the top, 0.55, lies a trough."""
     heights = {0.6: 1.0, 0.575: 0.0, 0.55: 2.0}
-    assert search_method(Mountain(lambda post: heights.get(post.iou, 0.0)), NMSOptions(iou=0.6)).post.iou == 0.55
+    assert (
+        search_method(Mountain(lambda options: heights.get(options.iou, 0.0)), NMSOptions(iou=0.6)).options.iou == 0.55
+    )
 
 
 def test_all_readings_are_tried_at_the_best_iou():
     """The top lies where two of three differ from the start, and neither alone is a step up."""
 
-    def height(post):
-        return (post.cl_norm, post.cl_score) == ("diagonal", "own"), -abs(post.iou - 0.7)
+    def height(options):
+        return (options.cl_norm, options.cl_score) == ("diagonal", "own"), -abs(options.iou - 0.7)
 
     mountain = Mountain(height)
-    best = search_method(mountain, NMSOptions(method="cl-balanced", cl_score="max")).post
+    best = search_method(mountain, NMSOptions(method="cl-balanced", cl_score="max")).options
     assert (best.cl_norm, best.cl_score, best.localization, best.iou) == ("diagonal", "own", "proximity", 0.7)
-    readings = {tuple(getattr(post, name) for name in READINGS) for post in mountain.tried}
+    readings = {tuple(getattr(options, name) for name in READINGS) for options in mountain.tried}
     assert len(readings) == 8
 
 
 def test_of_equal_settings_the_start_is_kept():
     start = NMSOptions(method="cl-balanced", iou=0.55, cl_score="own")
-    mountain = Mountain(lambda post: 0.3)
-    assert search_method(mountain, start).post == start
+    mountain = Mountain(lambda options: 0.3)
+    assert search_method(mountain, start).options == start
 
 
 def test_methods_without_parameters_are_tried_once_and_the_start_first():
-    mountain = Mountain(lambda post: 0.3)
+    mountain = Mountain(lambda options: 0.3)
     start = NMSOptions(method="diou", iou=0.6)
     found = list(search(mountain, start, ("soft", "soft-vote")))
-    assert [trial.post for trial in found] == [replace(start, method="soft"), replace(start, method="soft-vote")]
-    assert mountain.tried == [start, *(trial.post for trial in found)]
+    assert [trial.options for trial in found] == [replace(start, method="soft"), replace(start, method="soft-vote")]
+    assert mountain.tried == [start, *(trial.options for trial in found)]
 
 
 def test_conf_rises_until_it_costs_too_much():
     """The metric falls by 0.01 per 0.1 of conf: with a tolerance of 0.0125, 0.1 is the last."""
-    mountain = Mountain(lambda post: 0.5 - post.conf / 10)
+    mountain = Mountain(lambda options: 0.5 - options.conf / 10)
     trials = raise_conf(mountain, mountain(NMSOptions(conf=0.0)), 0.0125)
-    assert [trial.post.conf for trial in trials] == [0.0, 0.02, 0.03, 0.05, 0.1, 0.15]
-    assert within(trials, 0.0125)[-1].post.conf == 0.1
-    assert [t.post.conf for t in raise_conf(mountain, mountain(NMSOptions(conf=0.05)), 0)] == [0.05, 0.1]
+    assert [trial.options.conf for trial in trials] == [0.0, 0.02, 0.03, 0.05, 0.1, 0.15]
+    assert within(trials, 0.0125)[-1].options.conf == 0.1
+    assert [t.options.conf for t in raise_conf(mountain, mountain(NMSOptions(conf=0.05)), 0)] == [0.05, 0.1]
     trials = raise_conf(mountain, mountain(NMSOptions(conf=0.0)), 1)
-    assert [trial.post.conf for trial in trials] == [0.0, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]
+    assert [trial.options.conf for trial in trials] == [0.0, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]
 
 
 def test_a_higher_conf_may_be_better():
-    mountain = Mountain(lambda post: 0.5 + post.conf if post.conf <= 0.1 else 0.0)
+    mountain = Mountain(lambda options: 0.5 + options.conf if options.conf <= 0.1 else 0.0)
     trials = raise_conf(mountain, mountain(NMSOptions(conf=0.01)), 0.001)
-    assert within(trials, 0.001)[-1].post.conf == 0.1
+    assert within(trials, 0.001)[-1].options.conf == 0.1
     assert len(within(trials, 0.001)) == 1
 
 
@@ -116,9 +118,9 @@ def test_a_trial_is_pycocotools_on_the_split_and_on_its_halves(scattered):
     index, results = scattered(9, 3)
     parts, drawn = halves(9, 2), resamples(9, 3, seed=0)
     runner = TrialRunner(list(from_results(results)), index, "AP", parts, drawn)
-    post = NMSOptions(conf=0.3, iou=0.4, method="diou")
-    trial = runner(post)
-    left = runner.detections(post)
+    options = NMSOptions(conf=0.3, iou=0.4, method="diou")
+    trial = runner(options)
+    left = runner.detections(options)
     assert trial.metric == pytest.approx(evaluate(index, left).metrics["AP"], abs=1e-12)
     assert trial.boxes == len(left) / 9
     assert left[:, 5].min() > 0.3
@@ -127,8 +129,8 @@ def test_a_trial_is_pycocotools_on_the_split_and_on_its_halves(scattered):
         shown = left[np.isin(left[:, 0], some.image_ids)]
         assert figure == pytest.approx(evaluate(some, shown).metrics["AP"], abs=1e-12)
     np.testing.assert_array_equal(trial.samples, weighted_ap(match(index, left), drawn))
-    assert runner(post) is trial
-    assert list(runner.tried) == [post]
+    assert runner(options) is trial
+    assert list(runner.tried) == [options]
 
 
 def test_without_images_there_is_no_metric(make_index):

@@ -75,23 +75,23 @@ def test_candidates_of_a_file_are_those_over_conf_if_one_was_given(squares, tmp_
 
 def test_where_duplicates_are_left_a_lower_iou_gains(doubled, capsys):
     found = tuned(*doubled, nms="standard,soft-vote")
-    assert found.best.post.method == "standard"
-    assert found.best.post.iou <= 0.425
+    assert found.best.options.method == "standard"
+    assert found.best.options.iou <= 0.425
     assert found.best.metric == pytest.approx(1)
     assert found.gain.low > 0.1
     assert found.gain.low <= found.gain.value <= found.gain.high
     assert (found.held_out.better, found.held_out.halves) == (20, 20)
     assert not found.within_noise
     assert found.recommended == found.best
-    assert [trial.post.conf for trial in found.confs] == [0, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]
+    assert [trial.options.conf for trial in found.confs] == [0, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5]
     assert found.conf == 0.5  # no score of a first box is lower
     assert found.seconds > 0
-    tried = sum(trial.post.method == "standard" for trial in found.searched)
+    tried = sum(trial.options.method == "standard" for trial in found.searched)
     assert f"standard: best AP 1.0000 of {tried} settings\n" in capsys.readouterr().err
     said = sentences(found, settings())
     assert "the gain is significant" in said
     (line,) = commands(found, settings(), None)
-    iou = f"{found.best.post.iou:g}"
+    iou = f"{found.best.options.iou:g}"
     assert line == f"cledet val --predictions raw.json --data set --nms standard --iou {iou} --conf {found.conf:g}"
 
 
@@ -127,9 +127,9 @@ class Made:
     """A runner of made-up trials; all detections are the same."""
 
     def __init__(self, case, *trials):
-        (self.index, self.results), self.tried = case, {trial.post: trial for trial in trials}
+        (self.index, self.results), self.tried = case, {trial.options: trial for trial in trials}
 
-    def detections(self, post):
+    def detections(self, options):
         return self.results
 
 
@@ -144,7 +144,7 @@ def test_intervals_are_those_of_differences_and_the_best_significant_setting_is_
         for i, (name, (figure, moved)) in enumerate(figures.items())
     ]
     default, sure, best = trials
-    found = assess_gains(Made(doubled, *trials), default.post, {trial.post.method: trial for trial in trials})
+    found = assess_gains(Made(doubled, *trials), default.options, {trial.options.method: trial for trial in trials})
     assert (found.best, found.significant, found.recommended, found.within_noise) == (best, sure, sure, False)
     one = found.gains["soft"]
     assert one[:3] == pytest.approx((0.1, 0.1 - 1.96 * 0.02, 0.1 + 1.96 * 0.02), abs=0.006)
@@ -164,7 +164,7 @@ def test_where_all_settings_are_equal_the_default_is_best(doubled):
 
 def test_the_same_search_finds_the_same(chancy):
     one, other = (tuned(*chancy, nms="standard") for _ in range(2))
-    assert [t.post for t in one.searched] == [t.post for t in other.searched]
+    assert [t.options for t in one.searched] == [t.options for t in other.searched]
     assert [t.metric for t in one.searched] == [t.metric for t in other.searched]
     assert (one.gains, one.held_out, one.conf) == (other.gains, other.held_out, other.conf)
 
@@ -180,11 +180,11 @@ def test_the_tables_recipe_and_document_agree(doubled, tmp_path):
     assert (tmp_path / "tuned.yaml").read_text().startswith("# a\n# b --data 'c\\niou: 0.99'\nnms: ")
     for kind in (ValSettings, PredictSettings):
         read = resolve(kind, {}, recipe=tmp_path / "tuned.yaml", environ={})
-        assert (read.nms, read.iou) == (found.best.post.method, found.best.post.iou)
+        assert (read.nms, read.iou) == (found.best.options.method, found.best.options.iou)
         assert read.origins["iou"] == "recipe"
     assert "conf" not in yaml.safe_load((tmp_path / "tuned.yaml").read_text())
     document = json.loads(json.dumps(to_document(found, settings(), ["x"]), allow_nan=False))
-    assert document["best"]["iou"] == found.best.post.iou
+    assert document["best"]["iou"] == found.best.options.iou
     assert len(document["tried"]) == len(found.searched)
     assert document["gain"]["gain"] == pytest.approx(document["best"]["figure"] - document["default"]["figure"])
     assert document["methods"]["soft"]["low"] == found.gains["soft"].low
@@ -229,10 +229,10 @@ def test_a_signal_keeps_the_trials_so_far(doubled, monkeypatch):
     """After four settings; diou was not begun."""
     call = TrialRunner.__call__
 
-    def interrupted(self, post):
-        if len(self.tried) == 4 and post not in self.tried:
+    def interrupted(self, options):
+        if len(self.tried) == 4 and options not in self.tried:
             os.kill(os.getpid(), signal.SIGINT)
-        return call(self, post)
+        return call(self, options)
 
     monkeypatch.setattr(TrialRunner, "__call__", interrupted)
     found = tuned(*doubled, default=NMSOptions(conf=0.25), nms="standard,diou")
@@ -245,6 +245,6 @@ def test_a_signal_keeps_the_trials_so_far(doubled, monkeypatch):
 
 
 def test_a_signal_before_the_first_trial(doubled, monkeypatch):
-    monkeypatch.setattr(TrialRunner, "__call__", lambda self, post: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(TrialRunner, "__call__", lambda self, options: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted, match="SIGTERM"):
         tuned(*doubled)

@@ -17,6 +17,7 @@ from cledet.console import say, warn
 from cledet.distributed import collectives
 from cledet.errors import Interrupted, UserError
 from cledet.io.atomic import is_there, write_whole
+from cledet.io.run_folders import status_of
 from cledet.metrics.metric_tables import SIZES, Table
 from cledet.models.checkpoint import load_checkpoint
 from cledet.training.history import read_history
@@ -123,6 +124,8 @@ def members(group: Path) -> Members:
 def _finished(run: Path, settings: TrainSettings) -> bool:
     if not is_there(run / "weights" / "last.pt"):  # copied weights, or none yet
         return "clb" in settings.ablation and (run / "weights" / "best.pt").is_file()
+    if status := status_of(run):
+        return status == "finished"  # also if `patience` ended it early
     history = read_history(run / "results.csv")
     done, wanted = ("step", settings.iters) if settings.iters else ("epoch", settings.epochs)
     return bool(history) and int(history[-1][done]) >= wanted

@@ -105,10 +105,11 @@ RUNS_CODE = {"cPickle", "_pickle", "dill", "joblib", "cloudpickle", "shelve", "m
 """Modules that read what is code in disguise, and that nothing here needs."""
 MAY_READ = {
     ("json", "load"), ("json", "loads"), ("yaml", "safe_load"), ("onnx", "load"), ("self", "load"),
-    ("DetectionIndex", "load"), ("image", "load"),
+    ("DetectionIndex", "load"), ("image", "load"), ("np", "load"),
     ("torch", "load"), ("ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding='latin1')", "load"),
 }  # fmt: skip
-"""Allowed calls that read, by owner and name; torch.load must have weights_only, and ArrayUnpickler runs no code."""
+"""Allowed calls that read, by owner and name; torch.load must have weights_only, np.load no allow_pickle, and
+ArrayUnpickler runs no code."""
 
 
 def calls(tree):

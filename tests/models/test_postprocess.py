@@ -95,9 +95,10 @@ def test_candidates_equal_those_of_the_static_form(monkeypatch, dtype, conf, mos
     raw = outputs()
     logits = torch.randperm(raw.logits.numel()).view_as(raw.logits) / raw.logits.numel() * 12 - 8  # all differ
     raw = raw._replace(logits=logits.to(dtype))
-    for image, found in enumerate(candidates(raw, SIZES, conf)):
+    sizes = SIZES if dtype == torch.float32 else torch.tensor([[64, 64], [64, 64]])  # ties: no box may be dropped
+    for image, found in enumerate(candidates(raw, sizes, conf)):
         boxes, scores, labels = (part[image] for part in module.best_of_levels(raw))
-        boxes = module.clip_boxes(boxes, tuple(SIZES[image].tolist()))
+        boxes = module.clip_boxes(boxes, tuple(sizes[image].tolist()))
         kept = (scores > conf) & (module.area(boxes) > 0)
         torch.testing.assert_close(found.scores, scores[kept], rtol=0, atol=1e-7)
         if dtype == torch.float32:  # in bfloat16 many scores are tied, and the static form's order is topk's

@@ -75,7 +75,7 @@ def find(of: dict[str, Any]) -> CachedCandidates | None:
         with np.load(path) as file:
             found = CachedCandidates(path, **file)
         os.utime(path)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
         return None
     return found
 

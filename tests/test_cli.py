@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,34 @@ def test_explain_draws_one_image(project, squares):
     assert document == json.loads((folder / "runs" / "explain" / "other" / "explain.json").read_text())
     assert document["settings"]["score_threshold"] == 0.5
     assert [thing["by_iou"] > 0 for thing in document["objects"]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        ("val --workers 0", ["val/*/metrics.json", "val/*/report.html"]),
+        ("val --nms all --workers 0", ["val/*/nms.md", "val/*/metrics.json"]),
+        ("tune --nms standard,cl-balanced --workers 0", ["tune/*/tune.json", "tune/*/tuned.yaml"]),
+        ("predict {image} --conf 0.02", ["predict/*/1.jpg", "predict/*/predictions.json"]),
+        ("explain {image}", ["explain/*/explain.png", "explain/*/explain.json"]),
+        ("export --format safetensors", ["export/*/model.safetensors"]),
+    ],
+)
+def test_a_reader_that_is_gone_costs_no_file(project, squares, tmp_path, words, files):
+    """As with `| true`: the results are written before stdout is."""
+    shutil.copytree(project[0] / "runs" / "train", tmp_path / "runs" / "train")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "cledet", *words.format(image=squares / "val" / "1.png").split()]
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "CLEDET_DEVICE": "cpu"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environ, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=300, check=False
+    )
+    os.close(writing)
+    assert done.returncode == 141, done.stderr
+    assert "Traceback" not in done.stderr
+    for pattern in files:
+        assert len(list((tmp_path / "runs").glob(pattern))) == 1, pattern
 
 
 def test_tables_are_plain_in_a_pipe(project):

@@ -13,7 +13,7 @@ import pytest
 
 from cledet import cli
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")]
 IMAGES = [
     b"a\nerror: b.jpg",
     b"\x1b[31mred.jpg",

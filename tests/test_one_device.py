@@ -203,6 +203,7 @@ def test_a_training_step_in_one_part_stays_on_the_gpu(gpu):
 
 
 @pytest.mark.parametrize("head", HEADS)
+@pytest.mark.slow
 def test_a_training_step_of_two_processes_in_two_parts_stays_on_the_gpu(gpu, two_processes, head):
     check_step(2, **HEADS[head])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")]
 ENVIRON = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 LONG = "import sys; from cledet import cli; cli.app = lambda: print('x' * 100_000 + '\\n' * 9); cli.main()"
 """More than fits into a buffer, so that the first word fails and not the last."""

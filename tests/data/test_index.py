@@ -94,6 +94,7 @@ def figures(truth: dict, detections: list) -> np.ndarray:
         ),
     ],
 )
+@pytest.mark.slow
 def test_pycocotools_computes_the_same_on_the_index_and_on_the_file(
     shared_data: Path, truth: str, results: str
 ) -> None:

@@ -199,6 +199,7 @@ def test_evaluation_sees_every_image_once(squares: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.slow
 def test_workers_may_be_spawned(dataset: DetectionDataset) -> None:
     loader = train_loader(dataset, batch=2, total_steps=1, workers=1)
     loader.multiprocessing_context = "spawn"
@@ -248,6 +249,7 @@ class Ending(DetectionDataset):
         os._exit(3)
 
 
+@pytest.mark.slow
 def test_a_stalled_image_is_a_readable_error(dataset: DetectionDataset, monkeypatch) -> None:
     monkeypatch.setattr(loader_module, "TIMEOUT", 1)
     loader = train_loader(Sleeping(dataset.index, short=64, long=96), batch=2, total_steps=3, workers=1)
@@ -282,6 +284,7 @@ class Failing(DetectionDataset):
         ("cannot pickle it", ProcessFailed, "exited unexpectedly with exit code 1"),
     ],
 )
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_sent_is_a_readable_error(dataset, monkeypatch, trouble, kind, sentence) -> None:
     """Where Python's queue would drop it, and the main process wait for ever."""
 
@@ -320,6 +323,7 @@ except UserError as error:
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="there is no unshare")
+@pytest.mark.slow
 def test_too_little_shared_memory_is_a_readable_error(squares: Path) -> None:
     """In a mount namespace of its own, with 64 kB of it; a process that imports torch, so some seconds."""
     command = ["unshare", "-m", "sh", "-c", SMALL, "sh", sys.executable, "-c", PROGRAM, str(squares)]

@@ -87,6 +87,7 @@ def test_a_batch_finds_what_single_images_find(trained, batch):
 
 
 @pytest.mark.parametrize("head", ["retinanet", "fcos", "gfl"])
+@pytest.mark.slow
 def test_a_batch_of_photos_finds_what_single_photos_find(shared_data, tmp_path, head):
     """Before NMS, so that every candidate counts. The photos have several padded shapes."""
     untrained(("a", "b"), head=head, imgsz=128).save(tmp_path / "m.pt")
@@ -191,6 +192,7 @@ def loop_over_views(predictor, image, windows, variants, conf):
      ({"slice": 80, "tta": True}, [(m, s) for s in SCALES for m in (False, True)])],
     ids=["slices", "tta", "both"],
 )  # fmt: skip
+@pytest.mark.slow
 def test_slices_and_augmentation_equal_a_slow_loop(trained, method, given, variants):
     predictor = trained.predictor(settings(conf=0.2, nms=method, **given))
     (frame,) = squares_of((120, 150), seed=3)

@@ -32,6 +32,8 @@ from cledet.models.nms import NMSOptions, apply_nms
 from cledet.models.postprocess import Detected
 from cledet.ops.boxes import box_iou
 
+pytestmark = pytest.mark.slow
+
 NAME = "ssdlite320_mobilenet_v3_large"
 
 

@@ -124,6 +124,7 @@ print(step, parts)
 """
 
 
+@pytest.mark.slow
 def test_killed_for_real_a_checkpoint_is_left(tmp_path):
     process = subprocess.run(
         [sys.executable, "-c", KILLS, str(tmp_path / "last.pt")],

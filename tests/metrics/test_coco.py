@@ -50,6 +50,7 @@ def coco_stats(truth_file, results_file):
         ("coco_val2014_100/instances_val2014_100.json", "coco_val2014_100/instances_val2014_fakebbox100_results.json"),
     ],
 )
+@pytest.mark.slow
 def test_the_twelve_metrics_equal_pycocotools(shared_data, truth, results):
     index = open_source(shared_data / truth).index("val", need_images=False)
     found = evaluate(index, read_results(shared_data / results, index))
@@ -101,6 +102,7 @@ def files(draw):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=files())
+@pytest.mark.slow
 def test_the_twelve_metrics_of_any_file_equal_pycocotools(tmp_path, case):
     truth, results = tmp_path / "truth.json", tmp_path / "results.json"
     truth.write_text(json.dumps(case[0]))

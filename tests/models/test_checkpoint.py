@@ -139,6 +139,7 @@ def test_a_folders_weights_fall_back_too(small, tmp_path, capsys):
     assert "best.previous.pt of step 1 is used" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_previous_checkpoint_and_ends_the_same(tiny_run, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
@@ -396,6 +397,7 @@ def test_fields_missing_from_an_old_file_have_defaults(small, tmp_path):
     assert (found.components, found.versions, found.written) == ((), {}, "")
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_leaves_a_good_checkpoint(tiny, disk):
     """best.pt and last.pt of r18 take 45 and 90 MB: the first epoch's fit, the second's do not."""
     project = disk("180m")

@@ -13,6 +13,8 @@ from cledet.models.checkpoint import load_checkpoint
 from cledet.models.network import Architecture
 from cledet.training import auto_batch
 
+pytestmark = pytest.mark.slow
+
 ARCHITECTURE = Architecture(backbone="r18", classes=2, fpn_channels=16, norm="group")
 CPU = torch.device("cpu")
 

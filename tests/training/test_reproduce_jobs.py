@@ -87,6 +87,7 @@ def test_hours_are_operations_over_speed(table2):
     )  # (64² + 64 x 128 + 128²) / 3 is 97.8²
 
 
+@pytest.mark.slow
 def test_checkpoints_are_as_large_as_estimated(tiny, tiny_run):
     """The checkpoints of a run with momentum against the estimate; two classes instead of 80."""
     given = {key: str(tiny[key]) for key in ("backbone", "fpn_channels", "imgsz", "backbone_weights")}

@@ -19,6 +19,7 @@ EXTRA = ["r18-dcnv2", "r50-caffe", "x50-dcn-c4c5", "x101-32x4d-dcnv2-c4c5", "r50
 
 
 @pytest.mark.parametrize("name", [*PLAIN, *(f"{name}-dcn" for name in PLAIN), *EXTRA, "lite0"])
+@pytest.mark.slow
 def test_every_backbone_has_maps_of_strides_8_16_and_32(name):
     with torch.device("meta"):
         backbone = build_backbone(name, "frozen")
@@ -48,6 +49,7 @@ def test_names_and_shapes_of_weights_are_torchvisions(name, theirs):
 
 
 @pytest.mark.parametrize("name", RESNETS)
+@pytest.mark.slow
 def test_names_are_recognized_from_weights(name):
     with torch.device("meta"):
         state = backbone_spec(name).build(nn.BatchNorm2d).state_dict()
@@ -55,6 +57,7 @@ def test_names_are_recognized_from_weights(name):
 
 
 @pytest.mark.parametrize("name", ["r18-dcn", "r18-dcnv2", "x50-dcn-c4c5", "r50-caffe-dcnv2"])
+@pytest.mark.slow
 def test_a_deformable_network_starts_as_the_plain_one(name):
     """From the plain one's weights, with strides, groups and norms; which convolutions are deformable is counted."""
     torch.manual_seed(0)
@@ -98,6 +101,7 @@ def test_offsets_move_the_samples_as_published(modulated):
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["r18-dcn", "x50-dcnv2-c4c5"])
+@pytest.mark.slow
 def test_a_step_trains_every_part(name, dtype):
     torch.manual_seed(0)
     network = build_network(Architecture(backbone=name, classes=2, fpn_channels=16, norm="batch")).train()

@@ -43,6 +43,7 @@ def weights(random_weights):
 @pytest.mark.parametrize(
     ("images", "with_mean", "protocol"), [(MSRA, False, 2), (IMAGENET, True, 5)], ids=["msra", "torchvision"]
 )
+@pytest.mark.slow
 def test_anchors_scores_and_deltas_agree(
     weights, slow_retinanet, slow_anchors, tmp_path, capsys, images, with_mean, protocol
 ):

@@ -47,6 +47,7 @@ def weights(random_weights):
      ({"cfg": V3, "dataset_meta": {"classes": ["a", "b", "c", "d"]}}, False), ({}, False)],
     ids=["2-caffe", "3-pytorch", "bare"],
 )  # fmt: skip
+@pytest.mark.slow
 def test_anchors_scores_and_deltas_agree(weights, slow_retinanet, slow_anchors, tmp_path, capsys, meta, caffe):
     plain, state = weights
     tracked = {"backbone.bn1.num_batches_tracked": torch.tensor(7)}

@@ -14,6 +14,8 @@ from cledet.models.network import build_network
 from cledet.models.nms import NMSOptions
 from cledet.models.postprocess import detect
 
+pytestmark = pytest.mark.slow
+
 
 def ours_of(state):
     """Our network with those weights."""

@@ -187,7 +187,7 @@ def _processes(settings: GridSettings) -> int:
 def _check_processes(settings: GridSettings) -> None:
     """Raise UserError if the processes cannot share the batch equally, or cannot synchronize norms."""
     processes, device = _processes(settings), pick_devices(settings.device).devices[0]
-    amp_dtype(device, settings.amp)
+    amp_dtype(device, settings.amp)  # raises for a precision that the device lacks
     if settings.norm == "sync" and processes > 1 and device.type != "cuda":
         raise UserError("--norm sync of several processes needs CUDA GPUs", "try --norm batch or group")
     if settings.batch % (processes * settings.accumulate):

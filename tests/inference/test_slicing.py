@@ -91,3 +91,10 @@ def test_a_part_without_its_whole_is_kept():
     other = whole._replace(labels=torch.tensor([0, 0, 1]))
     assert len(drop_covered(other, torch.tensor([True, True, False])).boxes) == 3
     assert len(drop_covered(other, torch.tensor([True, True, False]), agnostic=True).boxes) == 1
+
+
+@pytest.mark.parametrize(("covered", "kept"), [(79.0, 2), (81.0, 1)])
+def test_a_part_is_dropped_if_more_than_four_fifths_of_it_are_covered(covered, kept):
+    boxes = torch.tensor([[0, 0, 100, 10], [100 - covered, 0, 200, 10]])
+    found = Detected(boxes, torch.tensor([0.9, 0.8]), torch.zeros(2, dtype=torch.int64))
+    assert len(drop_covered(found, torch.tensor([True, False])).boxes) == kept

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def compare(
     settings: CompareSettings,
     runs: Annotated[
-        list[Path], typer.Argument(help="Two or more of: runs of val or train, COCO results files, weights.")
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Two or more of: runs of val or train, COCO results files, weights."),
     ],
     json: Json = False,
 ) -> None:

@@ -125,18 +125,30 @@ class Command(TyperCommand):
         """Return the flags whose value is shown as `metavar`."""
         return {flag for param in self.params if getattr(param, "metavar", "") == metavar for flag in param.opts}
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the words behind the command's name in its usage line: every argument is required."""
+        arguments = [param for param in self.params if param.param_type_name == "argument"]
+        return ["[OPTIONS]", *map(_argument_name, arguments)]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and flags by panel, then the examples of the function's docstring as they are."""
         panels: dict[str, list[Any]] = {}
         for param in self.get_params(ctx):
-            title = "Arguments" if param.param_type_name == "argument" else getattr(param, "rich_help_panel", None)
-            panels.setdefault(title or "Options", []).append(param.get_help_record(ctx))
+            if param.param_type_name == "argument":
+                panels.setdefault("Arguments", []).append((_argument_name(param), param.help))
+            else:
+                panels.setdefault(param.rich_help_panel or "Options", []).append(param.get_help_record(ctx))
         for title in sorted(panels, key=["Arguments", "Options", *PANELS].index):
             with formatter.section(title):
                 formatter.write_dl(panels[title])
         examples = (inspect.getdoc(self.callback) or "").partition("\nExamples:\n")[2]
         if examples:
             formatter.write(f"\nExamples:\n{examples}\n")
+
+
+def _argument_name(argument: Any) -> str:
+    """Return an argument's name in the help: SOURCE..., IMAGE."""
+    return (argument.metavar or argument.name.upper()).removesuffix("...") + ("..." if argument.nargs == -1 else "")
 
 
 def add_command(app: typer.Typer, function: Callable[..., None], name: str | None = None) -> None:

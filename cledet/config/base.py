@@ -30,7 +30,7 @@ from cledet.config.types import (
     rename_choice,
 )
 
-DEVICE = "Device: cpu, mps, cuda:1, or a GPU's number. auto: the idlest CUDA GPU, else MPS, else the CPU."
+DEVICE = "Device: cpu, mps, cuda:1, or a GPU's number. auto: the least busy CUDA GPU, else MPS, else the CPU."
 
 METHODS = (
     "standard, soft (Gaussian), soft-linear, soft-vote (linear Soft-NMS with box voting: Bodla et al. 2017; Gidaris "
@@ -132,8 +132,7 @@ class ModelSettings(RunSettings):
     ablation: Ablations | None = Field(
         None,
         min_length=1,
-        description="Use the newest run trained with exactly these components: none, or some of iac,dc,clb. val "
-        "evaluates the newest grid for all, every, or several ablations separated by a semicolon.",
+        description="Use the newest run trained with exactly these components: none, or some of iac,dc,clb.",
     )
     imgsz: Side | None = Field(None, description="Short side of images in pixels. Default: as trained.")
 

@@ -11,6 +11,7 @@ from cledet.config.base import METHODS, DetectionSettings, ModelSettings, RunSet
 from cledet.config.types import (
     COCO_MAX_DETS,
     NMS_METHODS,
+    Ablations,
     AmpName,
     Areas,
     Count,
@@ -52,11 +53,18 @@ class EvaluationSettings(DetectionSettings, ModelSettings):
 class ValSettings(EvaluationSettings):
     """`cledet val`."""
 
+    ablation: Ablations | None = Field(
+        None,
+        min_length=1,
+        description="Evaluate the newest run trained with exactly these components: none, or some of iac,dc,clb. "
+        "Several, separated by a semicolon, all (the four of Table 2), or every (all eight): the newest grid of these.",
+    )
     bootstrap: Resamples = Field(
         0, description="Bootstrap resamples for confidence intervals of the gain over the first NMS method. 0: none."
     )
     eval_max_dets: MaxDets = Field(
-        COCO_MAX_DETS, description="Detections per image and class at which AR is computed. AP is computed at the last."
+        COCO_MAX_DETS,
+        description="Detections per image and class at which AR is computed. AP uses the largest.",
     )
     areas: Areas = Field(
         (32, 96), description="Side in pixels up to which objects are small, and up to which they are medium."

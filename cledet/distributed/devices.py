@@ -41,7 +41,7 @@ def pick_devices(wanted: str) -> Picked:
 
 
 def pick_device(wanted: str) -> torch.device:
-    """Select the device of a command that uses one: `auto` (the idlest CUDA GPU, else MPS, else the CPU), or a name."""
+    """Select one device: `auto` (the least busy CUDA GPU, else MPS, else the CPU), or a name."""
     if wanted == "auto":
         if not torch.cuda.is_available():
             return _without_cuda()

@@ -44,6 +44,7 @@ from cledet.metrics.results_file import read_results
 from cledet.models import hub
 from cledet.models.backbones.build import BACKBONES, known_backbones
 from cledet.models.checkpoint import Checkpoint
+from cledet.models.fold import fold_batch_norm
 from cledet.models.network import RetinaNet
 from cledet.models.safetensors import pack
 from cledet.models.weights import TORCHVISION, load_weights
@@ -79,7 +80,7 @@ class Detector:
         self.backbone = backbone
         self.model: Checkpoint | None = None
         self.foreign: TorchvisionDetector | None = None
-        self._networks: dict[torch.device, RetinaNet] = {}
+        self._networks: dict[tuple[torch.device, bool], RetinaNet] = {}
         self._devices: dict[str, torch.device] = {}
         self._told = ""
         if weights is not None and str(weights) in BACKBONES and not Path(weights).exists():
@@ -232,7 +233,7 @@ class Detector:
             return TorchvisionPredictor(self.foreign, settings.model_copy(update={"conf": conf}), classes)
         model, device = self._trained(), self._device(settings.device)
         return Predictor(
-            network=self.network(device),
+            network=self._network(device, folded=True),
             options=nms_options(settings, model.components, conf),
             imgsz=settings.imgsz or model.imgsz,
             device=device,
@@ -246,13 +247,17 @@ class Detector:
 
     def network(self, device: str | torch.device = "auto") -> RetinaNet:
         """Return the network on a device, in evaluation mode; it is built at the first call and kept."""
-        model, device = self._trained(), self._device(device) if isinstance(device, str) else device
+        return self._network(self._device(device) if isinstance(device, str) else device, folded=False)
+
+    def _network(self, device: torch.device, *, folded: bool) -> RetinaNet:
+        """Return the network on a device, as trained or with folded batch norms; both are built once."""
+        model = self._trained()
         with _BUILDING:
-            if device not in self._networks:
+            if (device, folded) not in self._networks:
                 with torch.device("cpu"):  # whatever torch's default device is
-                    network = model.network()
-                self._networks[device] = network.to(device)
-            return self._networks[device]
+                    network = fold_batch_norm(model.network()) if folded else model.network()
+                self._networks[device, folded] = network.to(device)
+            return self._networks[device, folded]
 
     @takes(ExplainKeywords, ExplainSettings)
     def explain(

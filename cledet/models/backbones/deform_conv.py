@@ -52,7 +52,7 @@ class DeformConv2d(nn.Conv2d):
         predicted = self.offset(x)
         offset, logits = predicted[:, :PLAIN], predicted[:, PLAIN:]
         mask = 2 * logits.sigmoid() if logits.shape[1] else None
-        return deform_conv2d(x, offset, self.weight, None, self.stride, self.padding, self.dilation, mask)
+        return deform_conv2d(x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
 
 
 def is_deformable(network: nn.Module) -> bool:

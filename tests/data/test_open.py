@@ -102,7 +102,7 @@ def test_a_missing_path_is_named_with_its_neighbours(squares: Path, tmp_path: Pa
     with pytest.raises(UserError, match="it is empty"):
         open_source(tmp_path)
     write(tmp_path / "a.txt", "")
-    with pytest.raises(UserError, match=r"neither VOC.*nor COCO.*nor YOLO.*it holds a.txt"):
+    with pytest.raises(UserError, match=r"neither COCO nor Pascal VOC nor YOLO.*it holds 1 .txt"):
         open_source(tmp_path)
     with pytest.raises(UserError, match="is no data set"):
         open_source(tmp_path / "a.txt")

@@ -84,19 +84,6 @@ class CocoFiles:
         return [self.splits[split][0]], ""
 
 
-def find_coco(folder: Path) -> dict[str, tuple[Path, Path | None]]:
-    """Find the annotation file and image folder of each split in a folder; empty if it is not a COCO data set.
-
-    Searches annotations/instances_SPLIT.json, annotations/SPLIT.json, SPLIT.json (Label Studio's result.json), and
-    SPLIT/_annotations.coco.json (Roboflow).
-    """
-    for pattern in ("annotations/instances_*.json", "annotations/*.json", "*.json"):
-        if files := sorted(folder.glob(pattern)):
-            return {file.stem.removeprefix("instances_"): (file, None) for file in files}
-    exported = sorted(folder.glob("*/_annotations.coco.json"))
-    return {file.parent.name: (file, file.parent) for file in exported}
-
-
 def read_coco(
     file: Path, images: Path | None = None, names: Sequence[str] = (), split: str = "", root: Path | None = None
 ) -> DetectionIndex:

@@ -12,13 +12,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from cledet.data.formats.coco import CocoFiles
 from cledet.data.formats.paths import absolute, invalid_path_reason, not_found_error
+from cledet.data.formats.reader import Reader
 from cledet.data.formats.voc import VocFolder, find_voc
 from cledet.data.formats.yolo import MOST_CLASSES, YoloFolder
 from cledet.errors import UserError, nearest
 from cledet.safe_yaml import read_yaml
 
 SPLITS = ("train", "val", "test")
-Reader = CocoFiles | VocFolder | YoloFolder
 
 
 def _listed(value: object) -> object:
@@ -135,6 +135,29 @@ def read_datafile(file: Path, home: Path | None = None) -> tuple[Reader, tuple[s
         return FORMATS[kind].model_validate(content).reader(root), notes
     except ValidationError as error:
         raise first_error(file, error, CocoFile.model_fields, CocoSplit.model_fields) from error
+
+
+def find_datafile(folder: Path) -> Path | None:
+    """Find the only YAML file in a folder that names splits by paths; None if there is none.
+
+    Raises UserError if there are several.
+    """
+    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in (".yaml", ".yml")]
+    found = [file for file in files if file.is_file() and _names_splits(file)]
+    if len(found) > 1:
+        names = " and ".join(file.name for file in found[:3])
+        raise UserError(f"{folder} has several data set files: {names}", "pass one of them as --data")
+    return found[0] if found else None
+
+
+def _names_splits(file: Path) -> bool:
+    """Return whether a YAML file is a mapping in which a split is a path, several, or files of COCO."""
+    try:
+        content = read_yaml(file)
+    except UserError:
+        return False
+    splits = [content.get(key) for key in (*SPLITS, "valid", "validation")] if isinstance(content, dict) else []
+    return any(isinstance(split, str | list | dict) and split for split in splits)
 
 
 def load_datafile(file: Path) -> dict[str, Any]:

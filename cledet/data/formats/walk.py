@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from cledet.data.formats.paths import UNDIVIDED_SPLIT, open_regular_file, split_kind, split_word
@@ -20,7 +21,7 @@ IMAGE_FOLDERS = re.compile(r"im(age)?s?|imgs?|jpe?gs?(images)?|photos?|pictures?
 """Usual names of image folders, preferred where masks have the same names as images."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Walk:
     """The files below a folder; hidden files and folders, and those of `__MACOSX`, are left out."""
 
@@ -28,20 +29,27 @@ class Walk:
     folders: dict[str, list[str]]
     """The sorted names of the files in each folder, by its absolute path; links to folders are followed once."""
 
-    def files(self, suffixes: Iterable[str]) -> Iterator[list[Path]]:
-        """Yield the files with one of these lower-case suffixes, folder by folder."""
+    def files(self, suffixes: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+        """Yield each folder that has files with one of these lower-case suffixes, with their names."""
         for folder, names in self.folders.items():
-            if found := [Path(folder, name) for name in names if os.path.splitext(name)[1].lower() in suffixes]:
-                yield found
+            if found := [name for name in names if name.lower().endswith(suffixes)]:
+                yield folder, found
 
+    def lists(self) -> Iterator[tuple[Path, str]]:
+        """Yield the text files that may be lists of a split, with their first line: in ImageSets, or called as one."""
+        for folder, names in self.files((".txt",)):
+            usual = "imagesets" in folder[len(str(self.root)) :].lower().split(os.sep)
+            for name in names:
+                if usual or split_word(name[:-4]) == name[:-4]:
+                    yield Path(folder, name), first_line(read_head(Path(folder, name)))
+
+    @cached_property
     def images(self) -> ImageFiles:
         """Return the images, for look-up by name."""
         by_stem: dict[str, list[str]] = {}
-        for folder, names in self.folders.items():
+        for folder, names in self.files(tuple(IMAGE_SUFFIXES)):
             for name in names:
-                stem, suffix = os.path.splitext(name)
-                if suffix.lower() in IMAGE_SUFFIXES:
-                    by_stem.setdefault(stem, []).append(os.path.join(folder, name))
+                by_stem.setdefault(name[: name.rindex(".")], []).append(os.path.join(folder, name))
         return ImageFiles(by_stem)
 
 
@@ -52,8 +60,10 @@ class ImageFiles:
     by_stem: dict[str, list[str]]
     """Absolute paths of the images, by file name without suffix."""
 
-    def find(self, name: str, near: str) -> str | None:
+    def find(self, name: str, near: str, *, unique: bool = False) -> str | None:
         """Return the image of a file name, which may have folders and may lack the suffix; None if there is none.
+
+        With unique=True, None too if there are several, or if the one is not in the name's folders.
 
         Among images of one name are decisive, in this order: the name's own folders, its suffix, an image beside the
         annotation file, which is in the folder `near`, a usual name of an image folder, and closeness to `near`.
@@ -67,13 +77,15 @@ class ImageFiles:
             own = _common(reversed(parts), reversed(folders))
             return own, os.path.basename(path) == file, parts == home, usual(parts), closeness(parts, home)
 
+        if unique and (len(found) != 1 or rank(found[0])[0] < len(folders)):
+            return None
         return found[0] if len(found) == 1 else max(found, key=rank, default=None)
 
 
-def walk_folder(root: Path) -> Walk:
+def walk_folder(root: Path, most: int = MAX_ENTRIES) -> Walk:
     """List all files below a folder.
 
-    Raises UserError for the whole file system, and for a folder of more than MAX_ENTRIES files and folders.
+    Raises UserError for the whole file system, and for a folder of more than `most` files and folders.
     """
     if root.resolve() == root.resolve().parent:
         raise UserError(f"the data set is the whole file system, {root}", "name its folder")
@@ -86,8 +98,8 @@ def walk_folder(root: Path) -> Walk:
             continue
         seen.add((identity.st_dev, identity.st_ino))
         entries += len(subfolders) + len(names)
-        if entries > MAX_ENTRIES:
-            raise UserError(f"{root} holds more than {MAX_ENTRIES:,} files and folders", "name the data set's folder")
+        if entries > most:
+            raise UserError(f"{root} holds more than {most:,} files and folders", "name the data set's folder")
         subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name != "__MACOSX")
         folders[parent] = sorted(name for name in names if not name.startswith("."))
     return Walk(root, folders)

@@ -172,7 +172,7 @@ def _search(names: Sequence[str], paths: list[str], file: Path, root: Path, alon
     if not missing:
         return paths
     try:
-        images = walk_folder(root, SEARCHED).images
+        images = walk_folder(root, SEARCHED).images()
     except UserError:
         return paths
     found = {row: images.find(names[row], str(file.parent), unique=some) for row in missing}

@@ -91,10 +91,10 @@ def read_file(file: Path) -> Recognized | None:
 def _find(layout: Layout, files: list[Path], walk: Walk) -> Recognized | None:
     """Return the data set of these files, whose images are in their folder or, if that has none, in the one above."""
     above = walk.root.parent
-    home = walk if walk.images.by_stem or above == above.parent else walk_folder(above)
+    home = walk if walk.has_images() or above == above.parent else walk_folder(above)
     if (reader := layout.find(home.root, files)) is None:
         return None
-    images = places((path for paths in home.images.by_stem.values() for path in paths), home.root)
+    images = places((path for paths in home.images().by_stem.values() for path in paths), home.root)
     where = f"{places(map(str, files), home.root)}, {f'images in {images}' if images else 'no images'}"
     return Recognized(reader, home.root, where)
 

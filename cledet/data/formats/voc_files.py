@@ -37,7 +37,7 @@ class VocFiles:
         """
         errors = ErrorLog()
         files, every = self._files(split, errors), self._all_files()
-        classes, images = class_names(every), walk_folder(self.root).images
+        classes, images = class_names(every), walk_folder(self.root).images()
         parsed = {file: image for file in files if (image := read_xml(file, classes, errors)) is not None}
         sizes, rows = [image[0] for image in parsed.values()], [image[1] for image in parsed.values()]
         table, counts = np.concatenate([np.zeros((0, 6)), *rows]), list(map(len, rows))
@@ -46,8 +46,9 @@ class VocFiles:
         return replace(index, notes=_unlabelled(paths, {file.stem for file in every}, images))
 
     def inputs(self, split: str) -> tuple[list[Path], str]:
-        """Return the files that `read` parses, those of all splits since they determine the classes, and no text."""
-        return [*(entry for entry in self.splits[split] if entry.suffix == ".txt"), *self._all_files()], ""
+        """Return the files that `read` parses, those of all splits since they determine the classes; and all images."""
+        lists = [entry for entry in self.splits[split] if entry.is_file()]
+        return [*lists, *self._all_files()], str(walk_folder(self.root).images())
 
     def _all_files(self) -> list[Path]:
         return [file for folder in self.folders for file in xml_files(folder)]
@@ -143,9 +144,12 @@ def listed_stem(line: str, stems: Container[str]) -> str | None:
 
 
 def _lists(root: Path, files: Iterable[Path]) -> dict[str, list[Path]]:
-    """Find the lists of XML files, by name."""
-    stems, lists = {file.stem for file in files}, dict[str, list[Path]]()
-    for file, line in walk_folder(root).lists():
-        if listed_stem(line, stems):
+    """Find the lists of XML files by name: in ImageSets/Main, else in ImageSets, else those called as a split."""
+    stems = {file.stem for file in files}
+    found = [file for file, line in walk_folder(root).lists() if listed_stem(line, stems)]
+    depth = {file: [part.lower() in ("imagesets", "main") for part in file.parts[-3:-1]].count(True) for file in found}
+    lists: dict[str, list[Path]] = {}
+    for file in found:
+        if depth[file] == max(depth.values()):
             lists.setdefault(file.stem, []).append(file)
     return {name: lists[name] for name in without_classes(lists)}

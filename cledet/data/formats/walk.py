@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from cledet.data.formats.paths import UNDIVIDED_SPLIT, open_regular_file, split_kind, split_word
@@ -21,7 +20,7 @@ IMAGE_FOLDERS = re.compile(r"im(age)?s?|imgs?|jpe?gs?(images)?|photos?|pictures?
 """Usual names of image folders, preferred where masks have the same names as images."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Walk:
     """The files below a folder; hidden files and folders, and those of `__MACOSX`, are left out."""
 
@@ -43,7 +42,10 @@ class Walk:
                 if usual or split_word(name[:-4]) == name[:-4]:
                     yield Path(folder, name), first_line(read_head(Path(folder, name)))
 
-    @cached_property
+    def has_images(self) -> bool:
+        """Return whether there is an image."""
+        return next(self.files(tuple(IMAGE_SUFFIXES)), None) is not None
+
     def images(self) -> ImageFiles:
         """Return the images, for look-up by name."""
         by_stem: dict[str, list[str]] = {}

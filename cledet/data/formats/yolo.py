@@ -94,7 +94,7 @@ class YoloFolder:
             return [str(entry)]
         names, root, home = read_lines(entry), self.root or entry.parent, entry.parent
         if self.labels:
-            images = walk_folder(root).images
+            images = walk_folder(root).images()
             names = [images.find(name, str(home)) or name for name in names]
         if names and not os.path.isfile(join_paths(home, names[:1])[0]):
             home = root if os.path.isfile(join_paths(root, names[:1])[0]) else home

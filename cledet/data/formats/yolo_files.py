@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cledet.data.formats.data_yaml import class_names
 from cledet.data.formats.paths import read_lines
 from cledet.data.formats.walk import ImageFiles, Walk, closeness, divide, usual, walk_folder
 from cledet.data.formats.yolo import YoloFolder, is_image
@@ -18,10 +19,11 @@ def find_yolo_files(root: Path, files: list[Path]) -> YoloFolder | None:
     of class names that differ.
     """
     walk = walk_folder(root)
-    labels = _label_folders(files, walk.images)
+    images = walk.images()
+    labels = _label_folders(files, images)
     if not labels:
         return None
-    lists = _image_lists(walk)
+    lists = _image_lists(walk, images)
     splits = lists if len(lists) > 1 else divide(map(Path, labels), root)
     names = _class_names(walk, {*labels, *labels.values()})
     return YoloFolder({name: tuple(entries) for name, entries in splits.items()}, names, root, labels=labels)
@@ -54,26 +56,33 @@ def _label_folders(files: list[Path], images: ImageFiles) -> dict[str, str]:
     return dict(sorted(chosen.items()))
 
 
-def _image_lists(walk: Walk) -> dict[str, list[Path]]:
+def _image_lists(walk: Walk, images: ImageFiles) -> dict[str, list[Path]]:
     """Find the lists of images, by name."""
     lists: dict[str, list[Path]] = {}
     for file, line in walk.lists():
-        if is_image(line) and walk.images.find(line, str(file.parent)):
+        if is_image(line) and images.find(line, str(file.parent)):
             lists.setdefault(file.stem, []).append(file)
     return dict(sorted(lists.items()))
 
 
 def _class_names(walk: Walk, folders: set[str]) -> tuple[str, ...]:
-    """Read the class names in classes.txt, *.names or _darknet.labels above or beside images and labels.
+    """Read the class names in classes.txt, *.names, _darknet.labels or a YAML file, above or beside images and labels.
 
     Raises UserError if two such files differ.
     """
     found: dict[tuple[str, ...], Path] = {}
-    for folder, names in walk.folders.items():
+    for folder, files in walk.files((".txt", ".names", ".labels", ".yaml", ".yml")):
         if any(other == folder or other.startswith(os.path.join(folder, "")) for other in folders):
-            files = [name for name in names if name in ("classes.txt", "_darknet.labels") or name.endswith(".names")]
-            found |= {tuple(read_lines(Path(folder, name))): Path(folder, name) for name in files}
+            for file in files:
+                if names := _names_in(folder, file):
+                    found.setdefault(names, Path(folder, file))
     if len(found) > 1:
         first, second, *_ = found.values()
         raise UserError(f"{first} and {second} name the classes differently", "delete one, or pass a data.yaml")
     return next(iter(found), ())
+
+
+def _names_in(folder: str, name: str) -> tuple[str, ...]:
+    if name in ("classes.txt", "_darknet.labels") or name.endswith(".names"):
+        return tuple(read_lines(Path(folder, name)))
+    return class_names(Path(folder, name)) if name.endswith((".yaml", ".yml")) else ()

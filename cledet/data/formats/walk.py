@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from cledet.data.formats.paths import UNDIVIDED_SPLIT, open_regular_file, split_kind, split_word
@@ -65,19 +66,20 @@ class ImageFiles:
     def find(self, name: str, near: str, *, unique: bool = False) -> str | None:
         """Return the image of a file name, which may have folders and may lack the suffix; None if there is none.
 
-        With unique=True, None too if there are several, or if the one is not in the name's folders.
-
-        Among images of one name are decisive, in this order: the name's own folders, its suffix, an image beside the
-        annotation file, which is in the folder `near`, a usual name of an image folder, and closeness to `near`.
+        Of several images, the annotation's is taken: first by the name's own folders, then by the split in the path of
+        its folder `near`. Then counts the suffix, an image in `near` itself, one in a folder with a usual name, and
+        the parts that both paths share. With unique=True, None if there are several, or one in other folders.
         """
         *folders, file = name.replace("\\", "/").split("/")
         stem = file if file in self.by_stem else os.path.splitext(file)[0]
         found, home = self.by_stem.get(stem, []), near.split(os.sep)
 
-        def rank(path: str) -> tuple[int, bool, bool, bool, int]:
-            parts = os.path.dirname(path).split(os.sep)
-            own = _common(reversed(parts), reversed(folders))
-            return own, os.path.basename(path) == file, parts == home, usual(parts), closeness(parts, home)
+        def rank(path: str) -> tuple[int, bool, bool, bool, bool, int]:
+            folder, own = os.path.split(path)
+            parts = folder.split(os.sep)
+            same_split = folder_split(folder) == folder_split(near)
+            above = _common(reversed(parts), reversed(folders))
+            return above, same_split, own == file, folder == near, usual(parts), closeness(parts, home)
 
         if unique and (len(found) != 1 or rank(found[0])[0] < len(folders)):
             return None
@@ -113,6 +115,12 @@ def closeness(parts: Sequence[str], others: Sequence[str]) -> int:
     Among images/train and images/val, the former is closer to annotations/train.
     """
     return _common(parts, others) + _common(reversed(parts), reversed(others))
+
+
+@lru_cache(maxsize=4096)
+def folder_split(folder: str) -> str:
+    """Return the kind of split that the deepest folder of a path with a split in its name has; "" without one."""
+    return split_kind(next(filter(None, map(split_word, reversed(folder.split(os.sep)))), ""))
 
 
 def usual(parts: Iterable[str]) -> bool:

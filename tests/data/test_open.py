@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from trees import draw, write_coco, write_labels, write_xml
 
 from cledet.data.formats.paths import match_split

@@ -47,7 +47,7 @@ def main() -> None:
         with _terminable():
             _run()
     except UserError as error:
-        fail(str(error))
+        fail(str(error), *error.lines)
         sys.exit(2)
     except BrokenPipeError:  # the reader, say `head`, has seen enough
         sys.exit(141)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -14,10 +14,12 @@ class UserError(Exception):
     The command line prints it in red without a traceback and exits with code 2; Python code may catch it.
     """
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", lines: Sequence[str] = ()) -> None:
         super().__init__(message if not hint else f"{message} ({hint})")
         self.message = message
         self.hint = hint
+        self.lines = tuple(lines)
+        """Further lines for the terminal, below the sentence."""
 
 
 class Interrupted(Exception):

@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from cledet.data.download.archives import SETS, SHIPPED
-from cledet.data.formats.coco import CocoFiles, find_coco
-from cledet.data.formats.data_yaml import SPLITS, Reader, load_datafile, read_datafile
-from cledet.data.formats.paths import absolute, cache_folder, match_split, not_found_error
+from cledet.data.formats.coco import CocoFiles
+from cledet.data.formats.coco_files import find_coco, sniff_coco, split_name
+from cledet.data.formats.data_yaml import SPLITS, find_datafile, load_datafile, read_datafile
+from cledet.data.formats.layouts import LAYOUTS, read_file, recognize
+from cledet.data.formats.paths import absolute, cache_folder, match_split, not_found_error, split_kind
+from cledet.data.formats.reader import Reader
 from cledet.data.formats.voc import VocFolder, find_voc
 from cledet.data.formats.yolo import find_yolo
 from cledet.data.index import Bools, DetectionIndex
@@ -30,6 +33,13 @@ class DataSource:
     """Whether the data set is one annotation file, which serves as any split."""
     notes: tuple[str, ...] = ()
     """Warnings for the caller to print."""
+    where: str = ""
+    """Where annotations and images were found, for a data set that was recognised by content."""
+
+    def __str__(self) -> str:
+        """Return a line for the log: name, format, where annotations and images were found, splits."""
+        where = f" ({self.where})" if self.where else ""
+        return f"{self.name}: {self.reader.format}{where}, {', '.join(self.splits)}"
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -41,7 +51,7 @@ class DataSource:
 
         Any name matches the only split of an undivided data set.
         """
-        undivided = len(self.splits) == 1 and not any(match_split(kind, self.splits) for kind in SPLITS)
+        undivided = len(self.splits) == 1 and split_kind(self.splits[0]) not in SPLITS
         return self.splits[0] if self.single or undivided else match_split(split, self.splits)
 
     def index(self, split: str, *, need_images: bool = True, allow_errors: bool = False) -> DetectionIndex:
@@ -68,26 +78,38 @@ class DataSource:
 
 
 def open_source(data: str | Path) -> DataSource:
-    """Open a YAML file, a COCO annotation file, a COCO, VOC or YOLO folder, or a shipped data set by name.
+    """Open a YAML file, an annotation file, a folder in any known layout, or a shipped data set by name.
 
-    Raises UserError with the path tried and its neighbours if there is no such data set.
+    Raises UserError with the path tried and its neighbours if there is no such data set, and for a folder whose
+    annotations are of no known format, or of several.
     """
     path = absolute(Path(data))
     shipped_name = str(data).removesuffix(".yaml")
     if not os.path.exists(path) and shipped_name in SHIPPED:
         return _open_shipped(shipped_name)
+    if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
+        raise UserError(f"{path} cannot be read: permission denied")
     if os.path.isdir(path):
         return _open_folder(path)
     if not os.path.isfile(path):
         error = not_found_error("data set", path)
         raise UserError(error.message, f"{error.hint}; ships with the package: {', '.join(SHIPPED)}")
-    if path.suffix.lower() == ".json":
-        home = path.parents[1] if path.parent.name == "annotations" else path.parent
-        split = path.stem.removeprefix("instances_")
-        return DataSource(home.name, CocoFiles({split: (path, None)}, root=home), single=True)
     if path.suffix.lower() in (".yaml", ".yml"):
         return _open_yaml(path)
-    raise UserError(f"{path} is no data set", "expected a .yaml, a COCO .json, a folder, or a shipped name")
+    return _open_file(path)
+
+
+def _open_file(path: Path) -> DataSource:
+    """Open one annotation file; a .json file of no other format is taken for a COCO file."""
+    is_json = path.suffix.lower() == ".json"
+    if not (is_json and sniff_coco(path)) and (found := read_file(path)):
+        return DataSource(found.home.name, found.reader, single=True, where=found.where)
+    if is_json:
+        home = path.parents[1] if path.parent.name == "annotations" else path.parent
+        return DataSource(home.name, CocoFiles({split_name(path): (path, None)}, root=home), single=True)
+    suffixes = dict.fromkeys(suffix for layout in LAYOUTS.values() for suffix in layout.suffixes)
+    hint = f"expected a .yaml, a folder, a shipped name, or annotations in {', '.join(suffixes)}"
+    raise UserError(f"{path} is no data set", hint)
 
 
 def _open_shipped(name: str) -> DataSource:
@@ -112,20 +134,30 @@ def _open_yaml(file: Path, home: Path | None = None) -> DataSource:
 
 
 def _open_folder(folder: Path) -> DataSource:
+    """Open a folder: by its data.yaml, in a usual layout, by another YAML file, else by the content of its files."""
     for name in ("data.yaml", "data.yml"):
         if (folder / name).is_file():
             return _open_yaml(folder / name)
-    if lists := find_voc(folder):
+    years = folder.glob("VOC[0-9]*/JPEGImages")
+    if (lists := find_voc(folder)) and ((folder / "JPEGImages").is_dir() or next(years, None)):
         return DataSource(folder.name, VocFolder(folder, lists))
     if files := find_coco(folder):
         return DataSource(folder.name, CocoFiles(files, root=folder))
+    if datafile := find_datafile(folder):
+        return _open_yaml(datafile)
     if yolo := find_yolo(folder):
         return DataSource(folder.name, yolo)
-    content = sorted(entry.name for entry in folder.iterdir())
-    raise UserError(
-        f"{folder} holds neither VOC's Annotations/*.xml, nor COCO's annotations/*.json, nor YOLO's images and labels",
-        f"it holds {', '.join(content[:8])}" if content else "it is empty",
-    )
+    if inner := _only_folder(folder):
+        return _open_folder(inner)
+    found = recognize(folder)
+    return DataSource(found.home.name, found.reader, where=found.where)
+
+
+def _only_folder(folder: Path) -> Path | None:
+    """Return the only visible entry of a folder if it is a folder, as archives often hold."""
+    visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+    alone = len(visible) == 1 and visible[0].is_dir()
+    return visible[0] if alone and not folder.resolve().is_relative_to(visible[0].resolve()) else None
 
 
 def _with_files(index: DetectionIndex) -> DetectionIndex:

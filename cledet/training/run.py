@@ -225,7 +225,7 @@ def _restarted_run(settings: GridSettings) -> Path | None:
 def load_task(settings: TrainSettings) -> Task:
     """Load the splits to train on and to evaluate on; the main process draws or indexes them for the others."""
     source = open_source(settings.data)
-    say(f"{source.name}: {source.reader.format}, {', '.join(source.splits)}")
+    say(str(source))
     train = load_index(source, settings.split)
     if settings.val_split == "none":
         return Task(train=train, val=None)

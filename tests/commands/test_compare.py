@@ -73,5 +73,5 @@ def test_tuning_leaves_a_recipe_and_all_that_was_tried(judged, tiny_run, monkeyp
     assert lines[0].startswith(f"cledet val --weights {tiny_run} --nms {tuned.recommended.options.method}")
     assert yaml.safe_load((folder / "tuned.yaml").read_text())["nms"] == tuned.recommended.options.method
     of_file = {"predictions": run / DETECTIONS, "data": str(Path(tiny_run).parent), "nms": "standard"}
-    with pytest.raises(UserError, match="neither VOC"):
+    with pytest.raises(UserError, match="holds neither"):
         tune_to_folder(settled(TuneSettings, project, **of_file))

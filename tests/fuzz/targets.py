@@ -149,6 +149,7 @@ TARGETS = {
     "voc": Target(seeds.voc, use_data, 130),
     "yolo": Target(seeds.yolo, use_data, 110),
     "datafile": Target(seeds.datafile, use_data, 150),
+    "layout": Target(seeds.layout, use_data, 100),
     "results": Target(seeds.results, use_results, 100),
     "recipe": Target(seeds.recipe, use_recipe, 120),
     "image": Target(seeds.image, use_image, 120),

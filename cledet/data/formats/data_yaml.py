@@ -8,17 +8,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from cledet.data.formats.coco import CocoFiles
 from cledet.data.formats.paths import absolute, invalid_path_reason, not_found_error
+from cledet.data.formats.reader import Reader
 from cledet.data.formats.voc import VocFolder, find_voc
 from cledet.data.formats.yolo import MOST_CLASSES, YoloFolder
 from cledet.errors import UserError, nearest
 from cledet.safe_yaml import read_yaml
 
 SPLITS = ("train", "val", "test")
-Reader = CocoFiles | VocFolder | YoloFolder
 
 
 def _listed(value: object) -> object:
@@ -135,6 +135,44 @@ def read_datafile(file: Path, home: Path | None = None) -> tuple[Reader, tuple[s
         return FORMATS[kind].model_validate(content).reader(root), notes
     except ValidationError as error:
         raise first_error(file, error, CocoFile.model_fields, CocoSplit.model_fields) from error
+
+
+def find_datafile(folder: Path) -> Path | None:
+    """Find the only YAML file in a folder that names splits by paths; None if there is none.
+
+    Raises UserError if there are several.
+    """
+    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in (".yaml", ".yml")]
+    found = [file for file in files if file.is_file() and _names_splits(file)]
+    if len(found) > 1:
+        names = " and ".join(file.name for file in found[:3])
+        raise UserError(f"{folder} has several data set files: {names}", "pass one of them as --data")
+    return found[0] if found else None
+
+
+def _names_splits(file: Path) -> bool:
+    """Return whether a YAML file has a split with COCO's annotations, or splits of images and classes or a path."""
+    content = _mapping(file)
+    splits = [content.get(key) for key in (*SPLITS, "valid", "validation")]
+    paths = any(isinstance(split, str | list) and split for split in splits)
+    coco = any("annotations" in split if isinstance(split, dict) else str(split).endswith(".json") for split in splits)
+    return coco or (paths and any(content.get(key) for key in ("names", "nc", "path")))
+
+
+def class_names(file: Path) -> tuple[str, ...]:
+    """Return the class names in a YAML file that names splits; empty if it has none, or no valid ones."""
+    try:
+        return TypeAdapter(Names).validate_python(_mapping(file).get("names", ())) if _names_splits(file) else ()
+    except ValidationError:
+        return ()
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    try:
+        content = read_yaml(file)
+    except UserError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def load_datafile(file: Path) -> dict[str, Any]:

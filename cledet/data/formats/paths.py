@@ -20,6 +20,9 @@ UNDIVIDED_SPLIT = "all"
 LONGEST = 1024
 """Characters of a path; an index holds each path at the length of the longest."""
 _SYNONYMS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
+_SPLIT_WORD = re.compile(
+    r"(?<![a-z])(trainval|training|train|validation|valid|val|testing|test|dev)[-_]?\d*(?![a-z])", re.IGNORECASE
+)
 
 
 def cache_folder() -> Path:
@@ -141,16 +144,23 @@ def locate(
 def match_split(name: str, splits: Iterable[str]) -> str | None:
     """Match a split name: the split of that name, else the only split of the same kind.
 
-    "val" matches "valid" or "val2017". Returns None without a match, or with several.
+    "val" matches "valid" or "val2017"; without these, it matches "custom_val". None without a match, or with several.
     """
     known = list(splits)
     if name in known:
         return name
-    same_kind = [split for split in known if _kind(split) == _kind(name)]
+    same_kind = [split for split in known if split_kind(split) == split_kind(name)]
+    same_kind = same_kind or [split for split in known if split_kind(split_word(split)) == split_kind(name)]
     return same_kind[0] if len(same_kind) == 1 else None
 
 
-def _kind(split: str) -> str:
+def split_kind(split: str) -> str:
     """Return a split's name without year and variant spelling: "val" for "valid" and "val2017"."""
     plain = re.sub(r"[-_]?\d+$", "", split.lower())
     return _SYNONYMS.get(plain, plain)
+
+
+def split_word(name: str) -> str:
+    """Return the split in the name of a file or folder: "train" for custom_train, "val2017" for val2017; else ""."""
+    found = _SPLIT_WORD.search(name)
+    return found[0] if found else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class VocFolder:
         """Read one split without opening its image files; the index is named after the split."""
         errors = ErrorLog()
         files = [file for name in self.splits[split] for file in _annotations(self.folder, name, errors)]
-        classes = self.names or _classes(self._all_files())
+        classes = self.names or class_names(self._all_files())
         parsed = {file: read_xml(file, classes, errors) for file in dict.fromkeys(files)}
         images = {file: image for file, image in parsed.items() if image is not None}
         sizes, rows = [image[0] for image in images.values()], [image[1] for image in images.values()]
@@ -71,10 +71,14 @@ def find_voc(folder: Path) -> dict[str, tuple[str, ...]]:
     for part in parts:
         year = "" if part == folder else f"{part.name}/"
         stems = {file.stem for file in (part / "ImageSets" / "Main").glob("*.txt") if file.is_file()}
-        names = sorted(stem for stem in stems if "_" not in stem or stem.rpartition("_")[2] not in stems)
-        for split in names or [UNDIVIDED_SPLIT]:
+        for split in without_classes(stems) or [UNDIVIDED_SPLIT]:
             splits[split] = (*splits.get(split, ()), f"{year}{split}")
     return splits
+
+
+def without_classes(lists: Collection[str]) -> list[str]:
+    """Return the sorted names of lists except those of a single class: dog_val beside val."""
+    return sorted(name for name in lists if "_" not in name or name.rpartition("_")[2] not in lists)
 
 
 def read_xml(file: Path, classes: Sequence[str], errors: ErrorLog) -> tuple[tuple[int, int], Floats] | None:
@@ -84,7 +88,7 @@ def read_xml(file: Path, classes: Sequence[str], errors: ErrorLog) -> tuple[tupl
     missing or not XML. That, objects without a box and objects of other classes are logged as annotation errors.
     """
     try:
-        root = _parse(file)
+        root = parse_xml(file)
         size = root.find("size")
         sides = (0, 0) if size is None else (int(_number(size, "width")), int(_number(size, "height")))
     except ValueError as error:
@@ -117,7 +121,7 @@ def pixel_box(corners: Sequence[float]) -> tuple[float, float, float, float]:
     return xmin - 1, ymin - 1, width, height
 
 
-def _parse(file: Path) -> ElementTree.Element:
+def parse_xml(file: Path) -> ElementTree.Element:
     """Parse an XML file to its root element. Raises ValueError with the reason for an unreadable file."""
     try:
         with open(file, "rb", opener=open_regular_file) as content:
@@ -171,12 +175,12 @@ def _annotations(folder: Path, name: str, errors: ErrorLog) -> list[Path]:
     return [Path(f"{path}.xml") for path in locate(stems, home, (home,), file, errors)[1]]
 
 
-def _classes(files: Iterable[Path]) -> tuple[str, ...]:
+def class_names(files: Iterable[Path]) -> tuple[str, ...]:
     """Return the standard twenty classes if they cover all files, else the sorted class names of all files."""
     names: set[str] = set()
     for file in files:
         try:
-            names |= {_name(item) for item in _parse(file).findall("object")}
+            names |= {_name(item) for item in parse_xml(file).findall("object")}
         except ValueError:
             continue  # logged when its own split is read
     return VOC_CLASSES if names <= set(VOC_CLASSES) else tuple(sorted(names))

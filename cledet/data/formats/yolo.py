@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,9 @@ from cledet.data.formats.paths import (
     not_found_error,
     open_regular_file,
     read_lines,
+    split_word,
 )
+from cledet.data.formats.walk import first_line, read_head, walk_folder
 from cledet.data.images import IMAGE_SUFFIXES, image_size
 from cledet.data.index import DetectionIndex, Floats, index_of_rows
 from cledet.errors import UserError
@@ -43,6 +45,9 @@ class YoloFolder:
     """A folder that may hold the images of a list, besides the list's own; None: images may be anywhere."""
     keypoints: bool = False
     """Whether keypoints follow the box in a line, so that a line of more than five numbers is not a polygon."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """The folder of labels of each folder of images; by default by `label_file`. If given, a split's folder is read
+    without its subfolders, and images in lists are found by name."""
     format = "YOLO"
 
     def read(self, split: str) -> DetectionIndex:
@@ -50,9 +55,10 @@ class YoloFolder:
         errors = ErrorLog()
         images = self._images(split, errors)
         sizes = _sizes(images, errors)
-        rows = [read_labels(label_file(image), self.keypoints, errors) for image in images]
+        files = [self._label_file(image) for image in images]
+        rows = [read_labels(file, self.keypoints, errors) for file in files]
         names = self.names or self._numbers()
-        rows = _with_known_classes(rows, images, names, errors)
+        rows = _with_known_classes(rows, files, names, errors)
         counts, table = list(map(len, rows)), np.concatenate([np.zeros((0, 5)), *rows])
         size = np.repeat(sizes, counts, axis=0).astype(np.float64)
         extent = table[:, 3:] * size
@@ -65,7 +71,7 @@ class YoloFolder:
         The label files are those of all splits if the classes have no names.
         """
         splits = [split] if self.names else list(self.splits)
-        labels = [Path(label_file(image)) for name in splits for image in self._images(name, ErrorLog())]
+        labels = [Path(self._label_file(image)) for name in splits for image in self._images(name, ErrorLog())]
         stats = ((image, os.stat(image)) for image in self._images(split, ErrorLog()) if os.path.isfile(image))
         return labels, "\n".join(f"{image} {stat.st_size} {stat.st_mtime_ns}" for image, stat in stats)
 
@@ -77,28 +83,51 @@ class YoloFolder:
     def _images_of(self, entry: Path, errors: ErrorLog) -> list[str]:
         """Return the images below a folder, an image alone, or those of a list, relative to it or to the data set."""
         if entry.is_dir():
-            return _images_below(entry)
+            return (
+                [str(file) for file in sorted(entry.iterdir()) if is_image(file.name)]
+                if self.labels
+                else _images_below(entry)
+            )
         if not entry.is_file():
             raise not_found_error("images", entry)
-        if _is_image(str(entry)):
+        if is_image(str(entry)):
             return [str(entry)]
         names, root, home = read_lines(entry), self.root or entry.parent, entry.parent
+        if self.labels:
+            images = walk_folder(root).images()
+            names = [images.find(name, str(home)) or name for name in names]
         if names and not os.path.isfile(join_paths(home, names[:1])[0]):
             home = root if os.path.isfile(join_paths(root, names[:1])[0]) else home
         return locate(names, home, (root, entry.parent) if self.root is not None else None, entry, errors)[1]
 
+    def _label_file(self, image: str) -> str:
+        folder, name = os.path.split(image)
+        if folder not in self.labels:
+            return label_file(image)
+        return os.path.join(self.labels[folder], f"{os.path.splitext(name)[0]}.txt")
+
     def _numbers(self) -> tuple[str, ...]:
         """Return class numbers as names, up to the highest class of all splits."""
         images = (image for split in self.splits for image in self._images(split, ErrorLog()))
-        rows = (read_labels(label_file(image), self.keypoints, ErrorLog()) for image in images)
+        rows = (read_labels(self._label_file(image), self.keypoints, ErrorLog()) for image in images)
         highest = max((int(row[:, 0].max()) for row in rows if len(row)), default=-1)
         return tuple(str(number) for number in range(highest + 1))
+
+
+def sniff_yolo(file: Path) -> bool:
+    """Return whether a text file begins with a class number and at least four other numbers."""
+    try:
+        number, *others = (float(word) for word in first_line(read_head(file)).split())
+    except ValueError:
+        return False
+    return number.is_integer() and len(others) >= 4
 
 
 def find_yolo(folder: Path) -> YoloFolder | None:
     """Find the splits of a folder without YAML: images/SPLIT, SPLIT/images, or images with labels in labels/ or beside.
 
-    Images without a split folder are one split, UNDIVIDED_SPLIT. Returns None for a folder that is not YOLO's.
+    Images without a split folder are divided by lists of images in the folder, at least two of them, else they are one
+    split, UNDIVIDED_SPLIT. Returns None for a folder that is not YOLO's.
     """
     images, labels = folder / "images", folder / "labels"
     splits = {part.name: part for part in _folders(images)}
@@ -107,10 +136,14 @@ def find_yolo(folder: Path) -> YoloFolder | None:
         splits = {part.name: part / "images" for part in parts}
     if not splits and images.is_dir() and labels.is_dir():
         splits = {UNDIVIDED_SPLIT: images}
-    if not splits and any(_is_image(str(file)) and file.with_suffix(".txt").is_file() for file in folder.iterdir()):
+    if any(map(_holds_other_formats, [labels, *(part.parent / "labels" for part in splits.values())])):
+        return None
+    if not splits and any(is_image(str(file)) and _has_labels_beside(file) for file in folder.iterdir()):
         splits = {UNDIVIDED_SPLIT: folder}
     if not splits:
         return None
+    if UNDIVIDED_SPLIT in splits and len(lists := _image_lists(folder)) > 1:
+        splits = lists
     return YoloFolder({name: (part,) for name, part in splits.items()}, _read_names(folder), folder)
 
 
@@ -142,6 +175,29 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
 
 
+def _has_labels_beside(image: Path) -> bool:
+    """Return whether an image's label file is beside it; below a folder `images`, `label_file` would not find it."""
+    file = image.with_suffix(".txt")
+    return label_file(str(image)) == str(file) and sniff_yolo(file)
+
+
+def _holds_other_formats(labels: Path) -> bool:
+    """Return whether a folder has XML, JSON or CSV files, and none of YOLO's."""
+    suffixes = set()
+    for file in labels.rglob("*.*"):
+        suffixes.add(file.suffix)
+        if file.suffix == ".txt":
+            return False
+    return not suffixes.isdisjoint((".xml", ".json", ".csv"))
+
+
+def _image_lists(folder: Path) -> dict[str, Path]:
+    """Return the lists of images in a folder that are called as a split, such as train.txt."""
+    files = [file for file in sorted(folder.glob("*.txt")) if split_word(file.stem) == file.stem]
+    first = [join_paths(folder, [first_line(read_head(file))])[0] for file in files]
+    return {file.stem: file for file, image in zip(files, first) if is_image(image) and os.path.isfile(image)}
+
+
 def _images_below(folder: Path) -> list[str]:
     """Find the images in a folder and its subfolders, sorted; hidden subfolders are left out."""
     real = folder.resolve()
@@ -154,7 +210,7 @@ def _images_below(folder: Path) -> list[str]:
         if entries > MAX_ENTRIES:
             message = f"the folder of a split, {folder}, holds more than {MAX_ENTRIES:,} files and folders"
             raise UserError(message, "name the folder of its images")
-        images += [os.path.join(parent, name) for name in names if _is_image(name)]
+        images += [os.path.join(parent, name) for name in names if is_image(name)]
     return sorted(images)
 
 
@@ -166,7 +222,7 @@ def _read_names(folder: Path) -> tuple[str, ...]:
     return ()
 
 
-def _is_image(file: str) -> bool:
+def is_image(file: str) -> bool:
     return os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
 
 
@@ -224,10 +280,10 @@ def _box(values: list[float], keypoints: bool) -> tuple[float, float, float, flo
 
 
 def _with_known_classes(
-    rows: list[Floats], images: Sequence[str], names: Sequence[str], errors: ErrorLog
+    rows: list[Floats], files: Sequence[str], names: Sequence[str], errors: ErrorLog
 ) -> list[Floats]:
     """Drop and log the rows whose class has no name."""
-    for image, row in zip(images, rows):
+    for file, row in zip(files, rows):
         for number in row[row[:, 0] >= len(names), 0]:
-            errors.add("class", f"{label_file(image)}: class {number:g}, but there are {len(names)}, from 0")
+            errors.add("class", f"{file}: class {number:g}, but there are {len(names)}, from 0")
     return [row[row[:, 0] < len(names)] for row in rows]

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cledet.data.formats.coco import find_coco, read_coco
+from cledet.data.formats.coco import read_coco
+from cledet.data.formats.coco_files import find_coco
 from cledet.data.open import open_source
 from cledet.errors import UserError
 from cledet.evaluation.pycocotools_evaluator import coco_annotations

@@ -1,0 +1,155 @@
+"""Pascal VOC's XML files in any folders: as Kaggle, labelImg and Roboflow lay them out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cledet.data.formats.annotation_errors import ErrorLog
+from cledet.data.formats.paths import read_lines
+from cledet.data.formats.voc import class_names, parse_xml, read_xml, without_classes
+from cledet.data.formats.walk import ImageFiles, closeness, divide, read_head, walk_folder
+from cledet.data.index import DetectionIndex, index_of_rows
+from cledet.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class VocFiles:
+    """VOC XML files in folders of any name; an image is found by the stem of its XML file, or by its `filename`."""
+
+    root: Path
+    """The folder below which images are searched."""
+    folders: tuple[Path, ...]
+    """The folders of the XML files."""
+    splits: dict[str, tuple[Path, ...]]
+    """The folders of each split, or its lists of image names."""
+    format = "Pascal VOC"
+
+    def read(self, split: str) -> DetectionIndex:
+        """Read one split without opening its image files; the index is named after the split.
+
+        Raises UserError if two XML files annotate one image.
+        """
+        errors = ErrorLog()
+        files, every = self._files(split, errors), self._all_files()
+        classes, images = class_names(every), walk_folder(self.root).images()
+        parsed = {file: image for file in files if (image := read_xml(file, classes, errors)) is not None}
+        sizes, rows = [image[0] for image in parsed.values()], [image[1] for image in parsed.values()]
+        table, counts = np.concatenate([np.zeros((0, 6)), *rows]), list(map(len, rows))
+        paths = _image_paths(list(parsed), images)
+        index = index_of_rows(split, classes, 1, paths, sizes, counts, table, errors)
+        return replace(index, notes=_unlabelled(paths, {file.stem for file in every}, images))
+
+    def inputs(self, split: str) -> tuple[list[Path], str]:
+        """Return the files that `read` parses, those of all splits since they determine the classes; and all images."""
+        lists = [entry for entry in self.splits[split] if entry.is_file()]
+        return [*lists, *self._all_files()], str(walk_folder(self.root).images())
+
+    def _all_files(self) -> list[Path]:
+        return [file for folder in self.folders for file in xml_files(folder)]
+
+    def _files(self, split: str, errors: ErrorLog) -> list[Path]:
+        """Return the XML files of a split, each once; names in lists without an XML file are logged."""
+        files: list[Path] = []
+        for entry in self.splits[split]:
+            if entry.is_dir():
+                files += xml_files(entry)
+            else:
+                files += self._listed(entry, errors)
+        return list(dict.fromkeys(files))
+
+    def _listed(self, file: Path, errors: ErrorLog) -> list[Path]:
+        """Return the XML files that a list names; the closest to it of several with one name."""
+        by_stem: dict[str, list[Path]] = {}
+        for xml in self._all_files():
+            by_stem.setdefault(xml.stem, []).append(xml)
+        files = []
+        for line in read_lines(file):
+            if stem := listed_stem(line, by_stem):
+                parts = file.parent.parts
+                files.append(max(by_stem[stem], key=lambda xml: closeness(xml.parent.parts, parts)))
+            else:
+                errors.add("annotation", f"{file}: {line[:80]!r} has no XML file")
+        return files
+
+
+def _image_paths(files: Sequence[Path], images: ImageFiles) -> list[str]:
+    """Return the image of every XML file. Raises UserError if two have the same."""
+    owners: dict[str, Path] = {}
+    for file in files:
+        path = image_path(file, images)
+        if path in owners:
+            hint = "pass the folder of one of them as --data, or delete one"
+            raise UserError(f"{owners[path]} and {file} annotate the same image, {path}", hint)
+        owners[path] = file
+    return list(owners)
+
+
+def _unlabelled(paths: Sequence[str], stems: Container[str], images: ImageFiles) -> tuple[str, ...]:
+    """Return a note on the images without an XML file in the folders of a split's images."""
+    folders, known = {os.path.dirname(path) for path in paths}, set(paths)
+    others = [path for stem, found in images.by_stem.items() if stem not in stems for path in found]
+    left = sorted(path for path in others if os.path.dirname(path) in folders and path not in known)
+    return (f"{len(left)} images have no XML file, the first is {left[0]}: left out.",) if left else ()
+
+
+def image_path(file: Path, images: ImageFiles) -> str:
+    """Return the image of an XML file, by its stem or its `filename`; beside the file if there is no such image."""
+    near = str(file.parent)
+    beside = images.by_stem.get(file.stem, ())
+    if len(beside) == 1:
+        return beside[0]
+    name = parse_xml(file).findtext("filename", "").strip()
+    same = os.path.splitext(os.path.basename(name.replace("\\", "/")))[0] == file.stem
+    found = images.find(name if same else file.stem, near) or images.find(name, near)
+    return found or os.path.join(near, f"{file.stem}.jpg")
+
+
+def sniff_voc(file: Path) -> bool:
+    """Return whether an XML file has the root <annotation>, and a file name, size or object, as VOC's do."""
+    head = read_head(file)
+    root = re.search(rb"<(?![?!])([^\s/>]+)", head)
+    return root is not None and root[1] == b"annotation" and re.search(rb"<(filename|object|size)\b", head) is not None
+
+
+def find_voc_files(root: Path, files: list[Path]) -> VocFiles | None:
+    """Find the splits of VOC XML files: from lists in ImageSets or named as splits, else from folder names."""
+    folders = sorted({file.parent for file in files})
+    splits = _lists(root, files) or divide(folders, root)
+    return VocFiles(root, tuple(folders), {name: tuple(entries) for name, entries in splits.items()})
+
+
+def xml_files(folder: Path) -> list[Path]:
+    """Return the XML files in a folder, sorted; hidden ones are left out."""
+    return sorted(Path(entry.path) for entry in os.scandir(folder) if _is_xml(entry.name))
+
+
+def _is_xml(name: str) -> bool:
+    return name.lower().endswith(".xml") and not name.startswith(".")
+
+
+def listed_stem(line: str, stems: Container[str]) -> str | None:
+    """Return the known file name without suffix in a list's line: alone, with folders, suffix or a second column."""
+    for text in (line, *line.split()[:1]):
+        name = os.path.basename(text.replace("\\", "/"))
+        for stem in (name, os.path.splitext(name)[0]):
+            if stem in stems:
+                return stem
+    return None
+
+
+def _lists(root: Path, files: Iterable[Path]) -> dict[str, list[Path]]:
+    """Find the lists of XML files by name: in ImageSets/Main, else in ImageSets, else those called as a split."""
+    stems = {file.stem for file in files}
+    found = [file for file, line in walk_folder(root).lists() if listed_stem(line, stems)]
+    depth = {file: [part.lower() in ("imagesets", "main") for part in file.parts[-3:-1]].count(True) for file in found}
+    lists: dict[str, list[Path]] = {}
+    for file in found:
+        if depth[file] == max(depth.values()):
+            lists.setdefault(file.stem, []).append(file)
+    return {name: lists[name] for name in without_classes(lists)}

@@ -59,7 +59,8 @@ class EpochBatches(torch.utils.data.Sampler[list[Key]]):
             places = [divmod(k, self.epoch_images) for k in range(first, first + share)]
             epochs = range(places[0][0], places[-1][0] + 1)
             orders = {epoch: orders[epoch] if epoch in orders else self._order(epoch) for epoch in epochs}
-            keys = [Key(epoch, *orders[epoch][place].tolist(), mosaic) for epoch, place in places]
+            rows = [(epoch, orders[epoch][place]) for epoch, place in places]
+            keys = [Key(epoch, int(position), int(copy), mosaic) for epoch, (position, copy) in rows]
             part = share // self.parts
             yield from (keys[i : i + part] for i in range(0, share, part))
 

@@ -47,7 +47,7 @@ class TrainingSettings(DetectionSettings):
     val_split: str = Field("val", description="Split to evaluate during training, or none.")
     sampler: Literal["uniform", "repeat-factor"] = Field(
         "uniform",
-        description="uniform: every image once per epoch; repeat-factor: images of rare classes more often (LVIS).",
+        description="Sampling: uniform, each image once per epoch; or repeat-factor (LVIS), rare classes more often.",
     )
     repeat_threshold: Unit = Field(
         0.001,

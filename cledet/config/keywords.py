@@ -105,6 +105,9 @@ class TrainKeywords(SuppressionKeywords, total=False):
     data: str
     split: str
     val_split: str
+    sampler: Literal["uniform", "repeat-factor"]
+    repeat_threshold: float
+    class_weights: str | dict[str, float]
     val_every: int
     weights: str | None
     backbone: str
@@ -127,8 +130,9 @@ class TrainKeywords(SuppressionKeywords, total=False):
     normalizer: Literal["positives", "matched"]
     center_unit: Literal["pixel", "stride", "size"]
     reg_loss: Literal["auto", "smooth_l1", "giou", "diou", "ciou", "dfl"]
-    epochs: int
+    epochs: int | None
     iters: int | None
+    hours: float | None
     batch: int | Literal["auto"]
     accumulate: int
     imgsz: int
@@ -139,6 +143,7 @@ class TrainKeywords(SuppressionKeywords, total=False):
     multi_scale: str | tuple[int, int]
     crop: float
     mosaic: float
+    mosaic_until: float
     copy_paste: int
     optimizer: Literal["sgd", "adamw"]
     lr: float | None

@@ -5,14 +5,15 @@ from __future__ import annotations
 from cledet.config.types import COMPONENTS, NMS_METHODS, SAVED
 
 PANELS = {
-    "Data": "data split val_split imgsz batch recursive accumulate predictions html areas eval_max_dets",
+    "Data": "data split val_split imgsz batch sampler repeat_threshold recursive accumulate predictions html areas "
+    "eval_max_dets",
     "Model": "weights backbone backbone_weights head fpn_channels head_init norm freeze anchor_scale assign "
-    "center_sampling cls_loss reg_loss normalizer",
+    "center_sampling cls_loss class_weights reg_loss normalizer",
     "Components (IAC, DC, CL-B)": "ablation alpha score_threshold recall_min_iou recall_center recall_cap recall_start "
     "center_unit",
-    "Schedule and optimizer": "epochs iters optimizer lr backbone_lr momentum weight_decay schedule lr_steps warmup "
-    "clip ema val_every patience seed seeds deterministic",
-    "Augmentation": "flip vflip scale_jitter multi_scale crop mosaic copy_paste photometric",
+    "Schedule and optimizer": "epochs iters hours optimizer lr backbone_lr momentum weight_decay schedule lr_steps "
+    "warmup clip ema val_every patience seed seeds deterministic",
+    "Augmentation": "flip vflip scale_jitter multi_scale crop mosaic mosaic_until copy_paste photometric",
     "NMS": "nms conf iou max_det classes agnostic localization cl_norm cl_score",
     "Views of an image": "slice overlap tta",
     "Statistics": "metric tolerance bootstrap repeats gpu_tflops utilization",
@@ -28,6 +29,7 @@ VALUE_NAMES = {
     "areas": "SMALL,MEDIUM",
     "backbone_weights": "auto|none|FILE",
     "callback": "MODULE:FUNCTION",
+    "class_weights": "none|inverse-sqrt|NAME=W,...",
     "classes": "NAME,...",
     "data": "DATA",
     "device": "auto|cpu|mps|GPU",
@@ -46,6 +48,7 @@ WORDS = {
     "ablation": ("none", *COMPONENTS, ",".join(COMPONENTS), "all", "every"),
     "backbone": ("r18", "r34", "r50", "r101", "r152", "x50", "x101", "x101-32x4d", "x101-64x4d", "lite0", "timm:"),
     "backbone_weights": ("auto", "none"),
+    "class_weights": ("none", "inverse-sqrt"),
     "data": ("coco", "shapes", "voc"),
     "device": ("auto", "cpu", "mps"),
     "logger": ("none", "tensorboard", "wandb", "mlflow"),

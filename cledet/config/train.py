@@ -11,14 +11,17 @@ from cledet.config.base import DetectionSettings
 from cledet.config.types import (
     AUTO,
     COMPONENTS,
+    LARGEST,
     LARGEST_SEED,
     Ablation,
     Ablations,
     AnchorScale,
     Batch,
+    ClassWeights,
     Component,
     Count,
     Factor,
+    Hours,
     Jitter,
     LoggerList,
     Milestones,
@@ -42,6 +45,20 @@ class TrainingSettings(DetectionSettings):
     data: str = Field("shapes", description="Data set: YAML, folder, COCO annotation file, or a shipped name.")
     split: str = Field("train", description="Split to train on.")
     val_split: str = Field("val", description="Split to evaluate during training, or none.")
+    sampler: Literal["uniform", "repeat-factor"] = Field(
+        "uniform",
+        description="Sampling: uniform, each image once per epoch; or repeat-factor (LVIS), rare classes more often.",
+    )
+    repeat_threshold: Unit = Field(
+        0.001,
+        description="--sampler repeat-factor: share of images below which a class is rare. 0.001 is LVIS's; small data "
+        "sets need more, as 0.1.",
+    )
+    class_weights: ClassWeights = Field(
+        "none",
+        description="Weights of the classes in the classification loss of positive anchors, with a mean of 1 over all "
+        "objects. inverse-sqrt: by one over the square root of the number of objects. Unnamed classes have 1.",
+    )
     val_every: Positive = Field(1, description="Epochs between evaluations.")
     weights: str | None = Field(
         None,
@@ -98,8 +115,13 @@ class TrainingSettings(DetectionSettings):
         description="Box regression loss: smooth_l1, giou, diou, ciou, or dfl (2 giou + 0.25 distribution focal loss). "
         "auto: smooth_l1; dfl with --head gfl; giou with --head fcos.",
     )
-    epochs: Positive = Field(12, description="Passes over the training split.")
+    epochs: Positive | None = Field(12, description="Passes over the training split. No limit by default with --hours.")
     iters: Positive | None = Field(None, description="Optimizer steps. Overrides --epochs.")
+    hours: Hours | None = Field(
+        None,
+        description="Time budget in hours, evaluations included. A run ends by the earlier of budget and --epochs or "
+        "--iters, and the learning rate decays by then.",
+    )
     batch: Batch = Field(8, description="Images per optimizer step, on all devices. auto: as many as fit into memory.")
     accumulate: Positive = Field(1, description="Number of parts in which a step's batch is computed.")
     imgsz: Side = Field(800, description="Short side of images in pixels. The long side is at most 1333/800 of it.")
@@ -110,6 +132,7 @@ class TrainingSettings(DetectionSettings):
     multi_scale: PixelRange = Field((0, 0), description="Range of a random short side in pixels. 0,0: --imgsz.")
     crop: Unit = Field(0.0, description="Probability of a random crop that contains a whole object.")
     mosaic: Unit = Field(0.0, description="Probability of a mosaic of four images, in place of crop and scale.")
+    mosaic_until: Unit = Field(0.9, description="End of mosaics, as a fraction of the run. 1: until the end.")
     copy_paste: Count = Field(0, description="Maximum number of objects pasted from another image. 0: none.")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="Optimizer.")
     lr: Annotated[Factor, Field(gt=0)] | None = Field(
@@ -167,8 +190,13 @@ class TrainingSettings(DetectionSettings):
         return tuple(name for name in COMPONENTS if name != "iac" or self.of_head("assign") == "iou")
 
     def steps(self, images: int) -> int:
-        """Count the optimizer steps of the whole run over `images` training images."""
-        return self.iters or -(-self.epochs * self.epoch_images(images) // self.batch)
+        """Count the optimizer steps of the whole run, with `images` images per epoch; LARGEST if --hours alone ends it.
+
+        With --hours this is the upper limit.
+        """
+        if self.iters is not None or self.epochs is None:
+            return self.iters or LARGEST
+        return -(-self.epochs * self.epoch_images(images) // self.batch)
 
     def epoch_images(self, images: int) -> int:
         """Count the images of an epoch over `images` training images: all of them, or one batch if that is more.
@@ -185,6 +213,14 @@ class TrainingSettings(DetectionSettings):
         by_iou = assign == "iou" or (assign == "auto" and HEADS.get(str(head), {}).get("assign") == "iou")
         return values if by_iou or "ablation" in values else values | {"ablation": "dc,clb"}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_epochs(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Set the number of epochs if it is not named: the default, or None if a time budget ends the run."""
+        if values.get("epochs") is not None:
+            return values
+        return values | {"epochs": cls.model_fields["epochs"].default if values.get("hours") is None else None}
+
     def _refuse_impossible(self, subsets: Subsets) -> None:
         if any(set(components) - set(self.possible) for components in subsets):
             raise ValueError(
@@ -198,6 +234,11 @@ class TrainingSettings(DetectionSettings):
             raise ValueError(f"--batch {self.batch} cannot be divided into {self.accumulate} parts (--accumulate)")
         if self.iters is not None and any(isinstance(at, str) for at in self.lr_steps):
             raise ValueError("--lr-steps counts epochs, but the run's length is given by --iters; give --epochs")
+        if self.hours is not None and any(isinstance(at, str) or at > 1 for at in self.lr_steps):
+            steps = ",".join(map(str, self.lr_steps))
+            raise ValueError(
+                f"--lr-steps {steps} may lie beyond the end of --hours; give fractions of the run, as 0.75"
+            )
         return self
 
     @model_validator(mode="after")

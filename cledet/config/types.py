@@ -129,6 +129,34 @@ def parse_words(value: Any, kind: str, known: tuple[str, ...], alone: tuple[str,
     return ",".join(dict.fromkeys(words))
 
 
+HIGHEST_WEIGHT = 1000.0
+"""Limit of a class's weight; the lowest is its inverse."""
+
+
+def parse_class_weights(value: Any) -> Any:
+    """Parse `none`, `inverse-sqrt`, or weights by class name: a mapping, or NAME=W,... as text."""
+    if isinstance(value, str) and value.strip() in ("none", "inverse-sqrt"):
+        return value.strip()
+    if isinstance(value, str):
+        pairs = [word.rpartition("=")[::2] for word in value.split(",")]
+        value = {name.strip(): weight for name, weight in pairs}
+        if len(value) < len(pairs) or "" in value:
+            raise ValueError("give none, inverse-sqrt, or each class once as NAME=W,..., for example person=2,dog=0.5")
+    if not isinstance(value, dict) or not value:
+        raise ValueError("give none, inverse-sqrt, or weights by class name")
+    return {str(name): _class_weight(name, weight) for name, weight in value.items()}
+
+
+def _class_weight(name: Any, weight: Any) -> float:
+    try:
+        number = float(weight)
+    except (TypeError, ValueError):
+        number = 0.0
+    if not 1 / HIGHEST_WEIGHT <= number <= HIGHEST_WEIGHT:
+        raise ValueError(f"the weight of {name} is a number from {1 / HIGHEST_WEIGHT:g} to {HIGHEST_WEIGHT:g}")
+    return number
+
+
 def check_name(name: str) -> str:
     """Check that a run's name is one component of a path. Raises ValueError if not."""
     if name in (".", "..") or re.search(r"[/\\\x00-\x1f\x7f-\x9f]", name):
@@ -190,6 +218,7 @@ Side = Annotated[int, Field(ge=32, le=16384)]
 AnchorScale = Annotated[float, Field(ge=0.01, le=1000)]
 Factor = Annotated[float, Field(ge=0, le=1e15)]
 """Factor whose product with another one is a finite float32."""
+Hours = Annotated[float, Field(gt=0, le=10_000)]
 Workers = Annotated[int, Field(ge=0, le=1024)]
 AmpName = Literal["auto", "off", "bf16", "fp16"]
 NMSName = Literal["standard", "soft-linear", "soft", "diou", "weighted", "cl-balanced", "soft-vote"]
@@ -203,6 +232,7 @@ LoggerList = Annotated[
 SAVED = ("pictures", "video", "json", "jsonl", "coco", "txt", "crops", "csv")
 """Kinds of files that `cledet predict` writes."""
 SaveList = Annotated[str, BeforeValidator(lambda value: parse_words(value, "kind of file", SAVED, ("auto", "none")))]
+ClassWeights = Annotated[str | dict[str, float], BeforeValidator(parse_class_weights)]
 ClassNames = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda value: [word.strip() for word in value.split(",")] if isinstance(value, str) else value),

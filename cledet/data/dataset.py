@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +17,21 @@ from cledet.data.index import DetectionIndex
 from cledet.data.transforms import clip_boxes, has_extent, resize_short, resized_sizes
 from cledet.errors import UserError
 
-Key = tuple[int, int]
-"""Epoch and image position, which determine a sample together with the seed."""
 PADDING = (124, 116, 104)
 """The padding colour: ImageNet's mean, which is 0 after normalization."""
 LEAST_SIDE = 1.0
 """Minimum width and height of an object in pixels after resizing; a smaller one cannot be learned."""
+
+
+class Key(NamedTuple):
+    """A draw of an image in training, which determines a sample together with the seed."""
+
+    epoch: int
+    position: int
+    copy: int = 0
+    """Number of the image's other draws that precede this one in the epoch's list, before it is shuffled."""
+    mosaic: bool = True
+    """False in the last part of a run, which has no mosaics."""
 
 
 @dataclass(slots=True)
@@ -86,7 +96,8 @@ class Batch:
 class DetectionDataset(torch.utils.data.Dataset[Sample]):
     """The resized images of an index with their boxes, augmented if `augment` is given.
 
-    Every random choice is a function of (seed, epoch, image position). Degenerate boxes are dropped and counted.
+    Every random choice is a function of the seed and the `Key`: (epoch, image position), and the number of a copy if an
+    epoch has the image several times. Degenerate boxes are dropped and counted.
     """
 
     def __init__(
@@ -100,15 +111,17 @@ class DetectionDataset(torch.utils.data.Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, key: Key | int) -> Sample:
-        epoch, position = key if isinstance(key, tuple) else (0, key)
+    def __getitem__(self, key: Key | tuple[int, int] | int) -> Sample:
+        key = Key(*key) if isinstance(key, tuple) else Key(0, key)
+        position = key.position
         scene = self.read(position)
         height, width = scene.image.shape[:2]
         if self.augment is None:
             scene = fit(scene, (self.short, self.long))
         else:
-            rng = np.random.default_rng((self.seed, epoch, position))
-            scene = augment_scene(scene, self.read, len(self), (self.short, self.long), self.augment, rng)
+            rng = np.random.default_rng((self.seed, *(key[:3] if key.copy else key[:2])))
+            augment = self.augment if key.mosaic else replace(self.augment, mosaic=0.0)
+            scene = augment_scene(scene, self.read, len(self), (self.short, self.long), augment, rng)
         least = np.where(scene.ignore, np.finfo(np.float32).tiny, LEAST_SIDE)
         small = np.any(scene.boxes[:, 2:] - scene.boxes[:, :2] < least[:, None], axis=1)
         objects = ~small & ~scene.ignore

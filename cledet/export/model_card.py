@@ -64,12 +64,14 @@ def command(settings: dict[str, Any]) -> str:
     default = TrainSettings().model_dump(mode="json")
     words = ["cledet", "train"]
     for key, value in settings.items():
-        if key in LOCAL or key not in default or (value == default[key] and key != "data"):
+        if key in LOCAL or key not in default or value is None or (value == default[key] and key != "data"):
             continue
         if key in PATHS:
             value = Path(str(value)).name
         elif isinstance(value, bool):
             value = "on" if value else "off"
+        elif isinstance(value, dict):
+            value = ",".join(f"{name}={weight:g}" for name, weight in value.items())
         elif isinstance(value, list | tuple):
             value = ",".join(map(str, value)) or "none"
         words += [f"--{key.replace('_', '-')}", str(value)]

@@ -104,6 +104,8 @@ class Criterion:
     normalizer: str = "positives"
     center_unit: str = "size"
     center_sampling: float = 1.5
+    class_weights: Tensor | None = None
+    """[C] factors of the positives' classification loss, by the class of their ground truth; None for 1."""
     total: Callable[[Tensor], Tensor] = Tensor.detach
     """Sums a tensor over `processes` processes; the mean of their losses is then the loss of the whole batch."""
     processes: int = 1
@@ -113,14 +115,20 @@ class Criterion:
 
         A weighted box loss is divided by the sum of its weights instead. A classification loss that is already a mean
         is not divided.
+
+        A class weight multiplies the classification loss of a positive anchor over all its classes, as in the
+        class-balanced loss (Cui et al., arXiv 1901.05555). Background has no class, so no weight. DC's coefficient is
+        normalized on the weighted losses, so it keeps their sum.
         """
         with torch.autocast(raw.logits.device.type, enabled=False):
             assignment = self.assign(raw, targets)
             pos = positives(raw, targets, assignment)
             classification = self.classification(raw, targets, assignment, pos)
             pos_loss = classification[pos.image, pos.anchor]
-            weight = self.coefficient(pos, pos_loss) if self.dc else torch.ones_like(pos_loss)
             background = classification.sum() - pos_loss.sum()
+            if self.class_weights is not None:
+                pos_loss = pos_loss * self.class_weights[targets.labels[pos.image, pos.gt]]
+            weight = self.coefficient(pos, pos_loss) if self.dc else torch.ones_like(pos_loss)
 
             n = self.total(NORMALIZERS[self.normalizer](assignment))
             share = torch.ones_like(n) if CLS_LOSSES[self.cls_loss].is_mean else n

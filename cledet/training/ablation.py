@@ -12,7 +12,7 @@ import numpy as np
 from cledet.config.evaluate import ValSettings
 from cledet.config.loading import reopen
 from cledet.config.train import GridSettings, TrainSettings
-from cledet.config.types import EVERY, Subsets, ablation_name
+from cledet.config.types import EVERY, LARGEST, Subsets, ablation_name
 from cledet.console import say, warn
 from cledet.distributed import collectives
 from cledet.errors import Interrupted, UserError
@@ -127,7 +127,7 @@ def _finished(run: Path, settings: TrainSettings) -> bool:
     if status := status_of(run):
         return status == "finished"  # also if `patience` ended it early
     history = read_history(run / "results.csv")
-    done, wanted = ("step", settings.iters) if settings.iters else ("epoch", settings.epochs)
+    done, wanted = ("step", settings.iters) if settings.iters else ("epoch", settings.epochs or LARGEST)
     return bool(history) and int(history[-1][done]) >= wanted
 
 

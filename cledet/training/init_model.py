@@ -9,8 +9,9 @@ import torch
 
 from cledet.components.iac import IACOptions
 from cledet.config.train import TrainSettings
-from cledet.config.types import ablation_name
+from cledet.config.types import LARGEST, ablation_name
 from cledet.console import say
+from cledet.data.class_balance import class_weights
 from cledet.data.index import DetectionIndex
 from cledet.distributed import collectives
 from cledet.distributed.devices import describe
@@ -33,6 +34,7 @@ def init_model(
     Returns the checkpoint that describes the network and shares its weights, and the network in evaluation mode.
     Random weights are a function of the seed.
     """
+    class_weights(index, settings.class_weights)  # raises UserError for an unknown class
     torch.manual_seed(settings.seed)
     start = load_weights(settings.weights) if settings.weights is not None else given
     architecture = build_architecture(settings, len(index.classes), start)
@@ -116,8 +118,14 @@ def transfer_weights(
     return weights, len(known)
 
 
-def build_criterion(settings: TrainSettings) -> Criterion:
-    """Build the criterion that the settings describe."""
+def build_criterion(
+    settings: TrainSettings, index: DetectionIndex | None = None, device: torch.device | str = "cpu"
+) -> Criterion:
+    """Build the criterion that the settings describe, with class weights for the training split `index` if it is given.
+
+    `device` is that of the network.
+    """
+    weights = None if index is None else class_weights(index, settings.class_weights)
     iac = IACOptions(
         alpha=settings.alpha,
         score_threshold=settings.score_threshold,
@@ -134,6 +142,7 @@ def build_criterion(settings: TrainSettings) -> Criterion:
         normalizer=settings.normalizer,
         center_unit=settings.center_unit,
         center_sampling=settings.center_sampling,
+        class_weights=None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device),
     )
 
 
@@ -163,12 +172,14 @@ def startup_summary(
     left_out = "" if "iac" in settings.possible else f" (iac has no part in --assign {settings.of_head('assign')})"
     head = "" if model.architecture.head == "retinanet" else f" with the head {model.architecture.head}"
     scaled = "" if settings.lr is not None else f" = {settings.base_lr:g} x {settings.batch}/16"
+    steps = "steps" if train_step.total_steps == LARGEST else f"{train_step.total_steps} steps"
+    budget = "" if settings.hours is None else f" within {settings.hours:g} h"
     return [
         f"{model.architecture.backbone}{head} on {describe(train_step.device)}{processes}, {precision}; "
         f"{trained:.1f}M trained parameters; components on: {ablation_name(settings.ablation)}"
         f"{left_out if settings.origins.get('ablation') == 'default' else ''}",
         f"{index.name}: {len(index)} images, {index.num_boxes} boxes, {len(index.classes)} classes; "
-        f"{train_step.total_steps} steps of {settings.batch}{parts} at {settings.imgsz} px, "
+        f"{steps} of {settings.batch}{parts}{budget} at {settings.imgsz} px, "
         f"lr {settings.learning_rate:g}{scaled}",
         f"run folder: {run}",
     ]

@@ -24,9 +24,10 @@ def lr_factor(settings: TrainSettings, step: int, total: int) -> float:
     return ramp * 0.1 ** sum(step >= milestone(at, settings.epochs, total) for at in settings.lr_steps)
 
 
-def milestone(at: float | str, epochs: int, total: int) -> float:
+def milestone(at: float | str, epochs: int | None, total: int) -> float:
     """Convert a fraction of the run, a number of iterations, or a number of epochs (`8e`) to a step."""
     if isinstance(at, str):
+        assert epochs is not None  # settings refuse `8e` where epochs do not give the length
         return float(at.removesuffix("e")) * total / epochs
     return at * total if at <= 1 else at
 

@@ -6,36 +6,35 @@ the step. A resumed run therefore continues exactly as if it had never stopped.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from cledet.config.base import long_side
 from cledet.config.train import TrainSettings
+from cledet.config.types import LARGEST
 from cledet.console import Steps, say, warn
-from cledet.data.augment import Augment
-from cledet.data.dataset import Batch, DetectionDataset
+from cledet.data.dataset import Batch
 from cledet.data.index import DetectionIndex
-from cledet.data.loader import Loader
-from cledet.data.sampler import EpochBatches
 from cledet.distributed import collectives
-from cledet.distributed.devices import default_workers, own_device, pick_devices, within_memory
+from cledet.distributed.devices import own_device, pick_devices, within_memory
 from cledet.errors import Interrupted, ProcessFailed, UserError
 from cledet.evaluation.evaluator import validate
 from cledet.metrics.confidence import operating_points
 from cledet.models.checkpoint import Checkpoint
 from cledet.models.network import RetinaNet
 from cledet.signals import Interrupts, Stop, interrupts
+from cledet.training.budget import Budget
 from cledet.training.history import History, Meter
 from cledet.training.init_model import build_criterion, frozen_stages, make_deterministic, startup_summary
 from cledet.training.loggers import load_callback, open_loggers
 from cledet.training.previews import save_batch, save_val_previews
+from cledet.training.train_batches import describe_balance, load_batches, sampled_images
 from cledet.training.train_state import TrainState, require_same_data
 from cledet.training.train_step import NotFinite, TrainStep
 
@@ -71,9 +70,14 @@ class Trainer:
         if settings.deterministic:
             make_deterministic()
         self.device = own_device(pick_devices(settings.device).devices)
-        self.total_steps = settings.steps(len(task.train))
+        self.epoch_images = settings.epoch_images(sampled_images(settings, task.train))
+        self.total_steps = settings.steps(self.epoch_images)
         network.backbone.freeze(frozen_stages(settings, model.architecture.backbone))
-        self.train_step = TrainStep(network, build_criterion(settings), settings, self.device, self.total_steps)
+        criterion = build_criterion(settings, task.train, self.device)
+        self.train_step = TrainStep(network, criterion, settings, self.device, self.total_steps)
+        interval, evaluated = settings.val_every * self.epoch_images, 0 if task.val is None else len(task.val)
+        seconds = math.inf if settings.hours is None else 3600 * settings.hours
+        self.budget = Budget(seconds, self.total_steps, batch=settings.batch, interval=interval, evaluated=evaluated)
         loggers = open_loggers(settings, run) if collectives.is_main_process() else ()
         self.history = History(run / "results.csv", loggers)
         self.callback = load_callback(settings.callback)
@@ -91,6 +95,7 @@ class Trainer:
         Raises Interrupted, after saving, if a signal arrives, and Diverged if the loss stays infinite or NaN.
         """
         say(*startup_summary(self.settings, self.task.train, self.model, self.train_step, self.run))
+        describe_balance(self.settings, self.task.train)
         with interrupts() as stop:
             try:
                 self._fit(stop)
@@ -109,11 +114,14 @@ class Trainer:
             self._end_epoch(stop)
         if self._finished():
             return
-        with Steps("training", self.total_steps, self.state.step) as progress:
+        total = None if self.total_steps == LARGEST else self.total_steps
+        with Steps("training", total, self.state.step) as progress:
             for parts in self._batches(stop):
                 self._save_batch_preview(parts)
                 self._step(parts, stop)
                 progress.advance(*self.meter.statistics(self._epoch(), self._lr(), self.device))
+                if self.budget.is_due(self.state.step) and self._plan_length():
+                    progress.set(self.state.step, self.total_steps)
                 if self._epoch_ended():
                     self._end_epoch(stop)
                     if self._should_stop_early():
@@ -126,43 +134,35 @@ class Trainer:
 
     def _batches(self, stop: Interrupts) -> Iterator[list[Batch]]:
         """Yield the parts of each remaining step's batch."""
-        batches = iter(self._loader())
-        while True:
+        loaded = 0
+        while self.state.step < self.total_steps:
             start = time.perf_counter()
+            if loaded != self.total_steps:  # a new length moves the end of the mosaics
+                data = self.settings, self.task.train, self.state.step, self.total_steps, self.device
+                loaded, batches = self.total_steps, iter(load_batches(*data))
             with stop.abandoning():
                 parts = list(islice(batches, self.settings.accumulate))
             self.wait_seconds = time.perf_counter() - start
-            if not parts:
-                return
             yield parts
 
-    def _loader(self) -> Iterable[Batch]:
-        """Load this process's share of the remaining steps' batches, `accumulate` parts per step.
+    def _plan_length(self) -> bool:
+        """Fix or shorten the run by its time budget, as the main process decides; return whether its length changed.
 
-        The images of a step do not depend on the number of processes or workers.
+        A signal does not interrupt this, as the end of an epoch may be due.
         """
-        settings = self.settings
-        dataset = DetectionDataset(
-            self.task.train,
-            short=settings.imgsz,
-            long=long_side(settings.imgsz),
-            augment=Augment(**{field.name: getattr(settings, field.name) for field in fields(Augment)}),
-            seed=settings.seed,
-        )
-        width, height = self.task.train.sizes.T
-        batches = EpochBatches(
-            len(self.task.train),
-            settings.batch,
-            seed=settings.seed,
-            total_steps=self.total_steps,
-            start_step=self.state.step,
-            groups=(height > width).astype(np.int64),
-            rank=collectives.rank(),
-            world=collectives.world_size(),
-            parts=settings.accumulate,
-        )
-        workers = default_workers(settings.workers)
-        return Loader(dataset, batches, workers=workers, pin_memory=self.device.type == "cuda")
+        step, before = self.state.step, self.budget.total
+        self.budget.total = collectives.from_main(lambda: self.budget.plan(step))
+        if self.budget.total == before:
+            return False
+        self._apply_length()
+        change = "has" if before is None else "is slower than measured and is cut to"
+        pace = "{:.3g} s per step, {:.3g} s per evaluation".format(*self.budget.pace(step))
+        say(f"--hours {self.settings.hours:g}: the run {change} {self.total_steps} steps ({pace})")
+        return True
+
+    def _apply_length(self) -> None:
+        if self.budget.total is not None:
+            self.total_steps = self.train_step.total_steps = self.budget.total
 
     def _step(self, parts: list[Batch], stop: Interrupts) -> None:
         try:
@@ -194,7 +194,7 @@ class Trainer:
 
     def _end_epoch(self, stop: Interrupts) -> None:
         """Evaluate, log the metrics and save; the weights are saved before evaluation too, as it takes long."""
-        epoch, state, val = self._epoch_number(), self.state, self.task.val
+        epoch, state, val, begin = self._epoch_number(), self.state, self.task.val, self.budget.used
         row = {"epoch": epoch, "step": state.step, "lr": self._lr(), **self.meter.means()}
         metrics: dict[str, Any] = {}
         if val is not None and (state.step == self.total_steps or epoch % self.settings.val_every == 0):
@@ -213,6 +213,8 @@ class Trainer:
             state.best, state.best_epoch = max(state.best, score), epoch
             self._save("best.pt", metrics)
         state.epoch_finished = True
+        if metrics:
+            self.budget.add_evaluation(begin)
         self.meter = Meter()
         self._save("last.pt", metrics)
 
@@ -243,11 +245,11 @@ class Trainer:
         return float(self.train_step.optimizer.param_groups[-1]["lr"])
 
     def _epoch(self) -> float:
-        return self.state.step * self.settings.batch / self.settings.epoch_images(len(self.task.train))
+        return self.state.step * self.settings.batch / self.epoch_images
 
     def _epoch_number(self) -> int:
         """Return the epoch, from 1, in which the last step began; a step never ends more than one epoch."""
-        return (self.state.step - 1) * self.settings.batch // self.settings.epoch_images(len(self.task.train)) + 1
+        return (self.state.step - 1) * self.settings.batch // self.epoch_images + 1
 
     def _epoch_ended(self) -> bool:
         return self.state.step == self.total_steps or self._epoch() >= self._epoch_number()
@@ -280,6 +282,7 @@ class Trainer:
             **self.train_step.state_dict(),
             **vars(self.state),
             "meter": self.meter.state_dict(),
+            "budget": self.budget.state_dict(),
             "images": len(self.task.train),
             "digests": self.digests,
             "finished": self.state.epoch_finished and self._finished(),
@@ -290,4 +293,7 @@ class Trainer:
         self.state = TrainState.from_saved(saved)
         if "meter" in saved:
             self.meter.load_state_dict(saved["meter"])
+        if self.settings.hours is not None:
+            self.budget.load_state_dict(saved["budget"])
+            self._apply_length()
         self.history.truncate(self.state.step if self.state.epoch_finished else self.state.step - 1)

@@ -316,3 +316,22 @@ def test_a_long_value_is_cut_in_the_sentence(tmp_path):
 def test_a_recipe_that_no_file_can_be_is_unknown(recipe):
     with pytest.raises(UserError, match="no recipe"):
         resolve(TrainSettings, recipe=recipe, environ={})
+
+
+def test_class_weights_as_text_mapping_and_recipe(tmp_path):
+    assert resolve(TrainSettings, {"class_weights": " inverse-sqrt "}, environ={}).class_weights == "inverse-sqrt"
+    given = resolve(TrainSettings, {"class_weights": "dog = 2, a=b=0.5"}, environ={})
+    assert given.class_weights == {"dog": 2.0, "a=b": 0.5}
+    (tmp_path / "config.yaml").write_text(given.to_yaml())
+    assert resolve(TrainSettings, recipe=tmp_path / "config.yaml", environ={}).class_weights == given.class_weights
+    (tmp_path / "r.yaml").write_text("class-weights: {'bowl, deep': 3, 7: '0.25'}")
+    mapping = resolve(TrainSettings, recipe=tmp_path / "r.yaml", environ={}).class_weights
+    assert mapping == {"bowl, deep": 3.0, "7": 0.25}
+
+
+@pytest.mark.parametrize("value", ["dog", "dog=1,dog=2", "=2", "", {}, 3, ["dog"], {"dog": "x"}, "dog=0", "dog=nan"])
+def test_class_weights_that_are_none_are_refused(value):
+    with pytest.raises(
+        UserError, match=r"^--class-weights .*\(from the flag\): (give none, inv|the weight of dog is a)"
+    ):
+        resolve(TrainSettings, {"class_weights": value}, environ={})

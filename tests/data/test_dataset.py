@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from cledet.data.augment import Augment
-from cledet.data.dataset import PADDING, DetectionDataset, collate, pad_images
+from cledet.data.dataset import PADDING, DetectionDataset, Key, collate, pad_images
 from cledet.data.index import DetectionIndex
 from cledet.data.open import open_source
 from cledet.errors import UserError
@@ -169,3 +170,24 @@ def test_padded_sizes_are_those_of_each_image_alone(index: DetectionIndex) -> No
     dataset = DetectionDataset(index, short=40, long=100)
     assert dataset.padded_sizes(32).tolist() == [3 << 20 | 2, -2]
     assert collate([dataset[0]]).images.shape[2:] == (2 * 32, 3 * 32)
+
+
+def test_copies_differ_and_the_first_is_the_image_as_ever(squares):
+    """A repeated image is augmented anew; copy 0 has the random numbers of (epoch, position)."""
+    dataset = DetectionDataset(open_source(squares).index("train"), short=64, long=96, augment=STRONG, seed=5)
+    plain, first, second, again = (dataset[key] for key in ((2, 1), Key(2, 1), Key(2, 1, copy=1), Key(2, 1, copy=1)))
+    assert torch.equal(first.image, plain.image)
+    assert torch.equal(again.image, second.image)
+    assert second.image.shape != first.image.shape or not torch.equal(second.image, first.image)
+
+
+def test_a_key_without_mosaic_is_augmented_as_without_the_setting(squares):
+    index = open_source(squares).index("train")
+    mosaics = DetectionDataset(index, short=64, long=96, augment=replace(STRONG, mosaic=1.0), seed=5)
+    without = DetectionDataset(index, short=64, long=96, augment=replace(STRONG, mosaic=0.0), seed=5)
+    for position in range(len(index)):
+        closed = mosaics[Key(0, position, mosaic=False)]
+        assert torch.equal(closed.image, without[(0, position)].image)
+        assert torch.equal(closed.boxes, without[(0, position)].boxes)
+    opened = mosaics[(0, 1)]
+    assert opened.image.shape != without[(0, 1)].image.shape or not torch.equal(opened.image, without[(0, 1)].image)

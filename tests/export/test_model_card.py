@@ -46,3 +46,10 @@ def test_the_command_leaves_out_the_machines_settings():
         "cledet train --data shapes --scale-jitter 0.5,2.0 --compile on"
     )
     assert command({"data": "a b.yaml", "of_tomorrow": 3}) == "cledet train --data 'a b.yaml'"
+
+
+def test_the_command_names_class_weights_and_a_time_budget_without_epochs():
+    settings = TrainSettings(data="shapes", class_weights={"disc": 2.5, "red ring": 1}, hours=0.5)
+    assert command(settings.model_dump(mode="json")) == (
+        "cledet train --data shapes --class-weights 'disc=2.5,red ring=1' --hours 0.5"
+    )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 import torch
 from torchvision.models.detection import _utils as det_utils
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
+from cledet.components.dc import dynamic_coefficient
 from cledet.components.iac import IACOptions
 from cledet.models.anchors import Anchors
 from cledet.models.criterion import Criterion, Targets, positives
@@ -168,3 +173,91 @@ def test_losses_are_float32_under_autocast(dtype):
     assert losses.classification.dtype == losses.regression.dtype == torch.float32
     assert losses.classification.item() == pytest.approx(full.classification.item(), rel=1e-6)
     assert losses.regression.item() == pytest.approx(full.regression.item(), rel=1e-6)
+
+
+WEIGHTS = torch.tensor([0.25, 3.0, 0.5])
+
+
+def entry_loss(name, logit, target, density):
+    """One entry of a classification loss in float64; `target` is y or the quality."""
+    p = 1 / (1 + math.exp(-logit))
+    bce = -(target * math.log(p) + (1 - target) * math.log(1 - p))
+    if name == "focal":
+        return bce * (0.25 * (1 - p) ** 2 if target else 0.75 * p**2)
+    if name == "qfl":
+        return bce * (target - p) ** 2
+    if name == "varifocal":
+        return bce * (target if target > 0 else 0.75 * p**2)
+    return bce / density[min(int(abs(p - target) * 30), 29)]
+
+
+def slow_weighted(criterion, raw, truth):
+    """Loop over all entries in float64: the loss of a positive anchor times the weight of its class."""
+    assignment = criterion.assign(raw, truth)
+    found = positives(raw, truth, assignment)
+    scored = criterion.cls_loss in ("qfl", "varifocal")
+    quality = {
+        (i, a): float(q) if scored else 1.0 for i, a, q in zip(*map(torch.Tensor.tolist, found[:2]), found.quality)
+    }
+    logits, gt = raw.logits.double().tolist(), assignment.gt.tolist()
+    entries = []
+    for i, rows in enumerate(logits):
+        for a, row in enumerate(rows):
+            label = int(truth.labels[i, gt[i][a]]) if gt[i][a] >= 0 else None
+            if gt[i][a] >= -1:
+                weight = 1.0 if label is None else float(WEIGHTS[label])
+                entries += [(x, quality[i, a] if c == label else 0.0, weight) for c, x in enumerate(row)]
+    counts = Counter(min(int(abs(1 / (1 + math.exp(-x)) - y) * 30), 29) for x, y, _ in entries)
+    density = {place: count * len(counts) for place, count in counts.items()}
+    total = sum(weight * entry_loss(criterion.cls_loss, x, y, density) for x, y, weight in entries)
+    return total / (1 if criterion.cls_loss == "ghm" else len(quality))
+
+
+@pytest.mark.parametrize("dc", [False, True])
+@pytest.mark.parametrize("cls_loss", ["focal", "qfl", "varifocal", "ghm"])
+def test_class_weights_are_those_of_a_loop_in_float64(cls_loss, dc):
+    criterion = Criterion(iac=None, dc=dc, cls_loss=cls_loss, class_weights=WEIGHTS)
+    raw = outputs()
+    expected = slow_weighted(criterion, raw, TWO)
+    losses = criterion(raw, TWO)
+    assert losses.classification.item() == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(losses.regression, replace(criterion, class_weights=None)(raw, TWO).regression)
+
+
+@pytest.mark.parametrize("cls_loss", ["focal", "qfl", "varifocal", "ghm"])
+def test_class_weights_scale_the_gradients_of_positives_only(cls_loss):
+    """By hand: objects of classes 1, 2 and 0 with weights 3, 0.5 and 0.25: the ratios of the gradients."""
+    raw = outputs()
+    plain = Criterion(iac=None, dc=False, cls_loss=cls_loss)
+    (a,) = torch.autograd.grad(plain(raw, TWO).classification, raw.logits)
+    (b,) = torch.autograd.grad(replace(plain, class_weights=WEIGHTS)(raw, TWO).classification, raw.logits)
+    gt = plain.assign(raw, TWO).gt
+    factor = torch.ones_like(a[..., 0])
+    for image, place, weight in ((0, 0, 3.0), (0, 1, 0.5), (1, 0, 0.25)):
+        assert (gt[image] == place).any()
+        factor[image, gt[image] == place] = weight
+    torch.testing.assert_close(b, a * factor[..., None], rtol=1e-5, atol=1e-9)
+
+
+def test_dc_keeps_the_sum_of_the_weighted_losses_and_multiplies_the_weights():
+    """A positive's gradient is that without weights times its class weight and a coefficient of weighted losses."""
+    raw = outputs()
+    plain = Criterion(iac=None, dc=False)
+    both = replace(plain, dc=True, class_weights=WEIGHTS)
+    (a,) = torch.autograd.grad(plain(raw, TWO).classification, raw.logits)
+    (b,) = torch.autograd.grad(both(raw, TWO).classification, raw.logits)
+    found = positives(raw, TWO, plain.assign(raw, TWO))
+    labels = TWO.labels[found.image, found.gt]
+    onehot = torch.nn.functional.one_hot(labels, 3).float()
+    loss = sigmoid_focal_loss(raw.logits[found.image, found.anchor], onehot).sum(-1) * WEIGHTS[labels]
+    unit = (found.gt_boxes[:, 2:] - found.gt_boxes[:, :2]).prod(-1).sqrt()
+    coefficient = dynamic_coefficient(found.boxes, found.gt_boxes, unit=unit)
+    coefficient = coefficient * loss.sum() / (coefficient * loss).sum()
+    expected = a[found.image, found.anchor] * (coefficient * WEIGHTS[labels]).detach()[:, None]
+    torch.testing.assert_close(b[found.image, found.anchor], expected, rtol=1e-4, atol=1e-8)
+
+
+def test_class_weights_without_objects_change_nothing():
+    raw = outputs()
+    weighted = Criterion(class_weights=WEIGHTS)(raw, targets([], []))
+    assert torch.equal(weighted.classification, Criterion()(raw, targets([], [])).classification)

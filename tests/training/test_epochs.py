@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ def ends(images: int, **settings: int) -> list[tuple[int, int]]:
     """(step, epoch) of each end of an epoch in a run over so many images."""
     trainer = Trainer.__new__(Trainer)
     trainer.settings = TrainSettings(**settings)
-    trainer.task = SimpleNamespace(train=range(images))
+    trainer.epoch_images = trainer.settings.epoch_images(images)
     trainer.total_steps = trainer.settings.steps(images)
     found = []
     for step in range(1, trainer.total_steps + 1):

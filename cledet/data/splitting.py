@@ -125,16 +125,18 @@ def class_groups(index: DetectionIndex, groups: Ints) -> tuple[Ints, Ints]:
 
 
 def spread_classes(sizes: Ints, positions: Floats, side: Bools, pairs: tuple[Ints, Ints], fraction: float) -> Bools:
-    """Move groups while that brings more classes of several groups onto both sides.
+    """Move groups while that lowers the number of missing classes; no side becomes empty.
 
     Each move is that which gains most classes, of the smallest group, nearest to the border.
     """
     side, (groups, labels) = side.copy(), pairs
-    while _one_sided(side, pairs).any():
+    while (missing := missing_classes(side, pairs)).any():
         count, chosen = np.bincount(labels), np.bincount(labels, weights=side[groups])
-        alone = np.where(side[groups], chosen[labels] == 1, (count - chosen)[labels] == 1)  # the last of its class
-        gains = np.where(_one_sided(side, pairs)[labels], 1, np.where(alone, -1, 0))
-        gain = np.bincount(groups, weights=np.where(count[labels] > 1, gains, 0), minlength=len(sizes))
+        needed = np.where(side[groups], ((chosen == 1) & (count > 1))[labels], (count - chosen == 1)[labels])
+        gain = np.bincount(groups, np.where(missing[labels], 1, -1 * needed), minlength=len(sizes))
+        for part in (side, ~side):
+            if part.sum() == 1:
+                gain[part] = 0
         best = np.lexsort((np.abs(positions - fraction), sizes, -gain))[0]
         if gain[best] <= 0:
             break
@@ -142,8 +144,8 @@ def spread_classes(sizes: Ints, positions: Floats, side: Bools, pairs: tuple[Int
     return side
 
 
-def _one_sided(side: Bools, pairs: tuple[Ints, Ints]) -> Bools:
-    """Mark the classes that occur in several groups, all of them on one side."""
+def missing_classes(side: Bools, pairs: tuple[Ints, Ints]) -> Bools:
+    """Mark the classes that are not in the training part, or not in the validation part though in several groups."""
     groups, labels = pairs
     count, chosen = np.bincount(labels), np.bincount(labels, weights=side[groups])
-    return (count > 1) & ((chosen == 0) | (chosen == count))
+    return (count > 0) & ((chosen == count) | ((count > 1) & (chosen == 0)))

@@ -105,6 +105,8 @@ class TrainKeywords(SuppressionKeywords, total=False):
     data: str
     split: str
     val_split: str
+    val_fraction: float
+    few: int
     val_every: int
     weights: str | None
     backbone: str

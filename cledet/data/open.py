@@ -12,6 +12,7 @@ import numpy as np
 from cledet.data.download.archives import SETS, SHIPPED
 from cledet.data.formats.coco import CocoFiles, find_coco
 from cledet.data.formats.data_yaml import SPLITS, Reader, load_datafile, read_datafile
+from cledet.data.formats.division import DividedReader, Division, read_division
 from cledet.data.formats.paths import absolute, cache_folder, match_split, not_found_error
 from cledet.data.formats.voc import VocFolder, find_voc
 from cledet.data.formats.yolo import find_yolo
@@ -25,7 +26,7 @@ class DataSource:
     """A data set whose splits are known and not yet read."""
 
     name: str
-    reader: Reader
+    reader: Reader | DividedReader
     single: bool = False
     """Whether the data set is one annotation file, which serves as any split."""
     notes: tuple[str, ...] = ()
@@ -72,6 +73,8 @@ def open_source(data: str | Path) -> DataSource:
 
     Raises UserError with the path tried and its neighbours if there is no such data set.
     """
+    if division := read_division(data):
+        return open_division(division)
     path = absolute(Path(data))
     shipped_name = str(data).removesuffix(".yaml")
     if not os.path.exists(path) and shipped_name in SHIPPED:
@@ -88,6 +91,16 @@ def open_source(data: str | Path) -> DataSource:
     if path.suffix.lower() in (".yaml", ".yml"):
         return _open_yaml(path)
     raise UserError(f"{path} is no data set", "expected a .yaml, a COCO .json, a folder, or a shipped name")
+
+
+def open_division(division: Division) -> DataSource:
+    """Open a data set with the parts of a division as its splits train and val."""
+    if read_division(division.data):
+        raise UserError(f"{division.data} is a division itself and cannot be divided", "name the data set it divides")
+    source = open_source(division.data)
+    if division.split not in source.splits:
+        raise UserError(f"{source.name} has no split '{division.split}'", nearest(division.split, source.splits))
+    return DataSource(source.name, DividedReader(source.reader, division), notes=source.notes)
 
 
 def _open_shipped(name: str) -> DataSource:

@@ -125,9 +125,7 @@ class DividedReader:
         if gone:
             notes.append(f"{split}: {len(gone)} listed images are no longer in the data set, the first is {min(gone)}.")
         if others:
-            notes.append(
-                f"{split}: {others} images of the data set are in neither part: added later, or without a file."
-            )
+            notes.append(f"{split}: {others} images of the data set are in neither part: they are new, or had no file.")
         part = index.subset(np.flatnonzero([path in listed for path in paths]))
         return replace(part, name=split, notes=tuple(notes))
 

@@ -6,6 +6,8 @@ The YAML names the data set, its split, and the two lists:
     split: all
     train: train.txt
     val: val.txt
+
+The lists hold image paths relative to the data set, so that one line is to be changed if it moves.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cledet.data.formats.data_yaml import Reader, first_error, load_datafile
-from cledet.data.formats.paths import absolute, join_paths
+from cledet.data.formats.paths import absolute, cache_folder
 from cledet.data.index import DetectionIndex
 from cledet.errors import UserError
 
@@ -51,7 +53,7 @@ class Division:
     val: tuple[str, ...] = field(repr=False)
 
     def files(self, name: str) -> dict[str, bytes]:
-        """Return the content of the files, by name: NAME.yaml, train.txt and val.txt, with one absolute path per line.
+        """Return the content of the files, by name: NAME.yaml, and train.txt and val.txt with one path per line.
 
         Raises UserError for a path with a line break.
         """
@@ -60,11 +62,12 @@ class Division:
             raise UserError(f"{broken!r} has a line break in its name and cannot be listed", "rename it")
         values = {KEY: self.data, "split": self.split, "train": "train.txt", "val": "val.txt"}
         lines = [f"{key}: {json.dumps(value)}\n" for key, value in values.items()]
-        lists = {"train.txt": self.train, "val.txt": self.val}
-        return {
-            **{file: b"".join(os.fsencode(path) + b"\n" for path in paths) for file, paths in lists.items()},
-            f"{name}.yaml": "".join(lines).encode(),
+        home = _home(self.data)
+        lists = {
+            f"{part}.txt": b"".join(os.fsencode(os.path.relpath(path, home)) + b"\n" for path in paths)
+            for part, paths in (("train", self.train), ("val", self.val))
         }
+        return {**lists, f"{name}.yaml": "".join(lines).encode()}
 
 
 def read_division(file: str | Path) -> Division | None:
@@ -82,17 +85,25 @@ def read_division(file: str | Path) -> Division | None:
         parts = _DivisionFile.model_validate(content)
     except ValidationError as error:
         raise first_error(path, error, _DivisionFile.model_fields, ()) from error
-    data = str(absolute(path.parent / parts.divided)) if os.path.exists(path.parent / parts.divided) else parts.divided
-    return Division(data, parts.split, *(_read_list(absolute(path.parent / name)) for name in (parts.train, parts.val)))
+    given = absolute(path.parent / os.path.expanduser(parts.divided))
+    data = str(given) if os.path.exists(given) else parts.divided  # or a shipped name
+    lists = (_read_list(absolute(path.parent / name), _home(data)) for name in (parts.train, parts.val))
+    return Division(data, parts.split, *lists)
 
 
-def _read_list(file: Path) -> tuple[str, ...]:
-    """Read image paths, one per line, relative to the list's folder; any bytes of a file system are kept."""
+def _home(data: str) -> Path:
+    """Return the folder of a data set; the cache, for a shipped name."""
+    path = absolute(Path(data))
+    return cache_folder() if not os.path.exists(path) else path if os.path.isdir(path) else path.parent
+
+
+def _read_list(file: Path, home: Path) -> tuple[str, ...]:
+    """Read image paths, one per line, relative to `home`; file names that are not UTF-8 are kept."""
     try:
         lines = file.read_bytes().replace(b"\r\n", b"\n").split(b"\n")
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}", "it lists a part of a divided data set") from None
-    return tuple(join_paths(file.parent, [os.fsdecode(line) for line in lines if line.strip()]))
+    return tuple(os.path.normpath(os.path.join(home, os.fsdecode(line))) for line in lines if line.strip())
 
 
 @dataclass(frozen=True, slots=True)

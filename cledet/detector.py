@@ -168,10 +168,10 @@ class Detector:
         """Load the split of the settings. The image files may be missing if predictions are evaluated."""
         if settings.predictions is not None:
             return predictions_split(settings)
-        data = settings.data or ("" if self.foreign is not None else self._trained().data)
-        if not data:
+        trained_on = "" if self.foreign is not None else self._trained().data
+        if not settings.data and not trained_on:
             raise UserError("a detector of another project needs --data", "name the data set to evaluate it on")
-        return load_split(settings.data, settings.split, data)
+        return load_split(settings.data, settings.split, trained_on)
 
     def validate(self, settings: ValSettings, index: DetectionIndex | None = None) -> dict[str, EvaluatedDetections]:
         """The same with the detections that the figures are of; `index` is the split if it is open already."""

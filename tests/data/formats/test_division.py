@@ -91,7 +91,7 @@ def test_new_and_missing_images_are_noted(divided: Path, photos: Path) -> None:
 
 def test_a_data_set_may_move(divided: Path, photos: Path, tmp_path: Path) -> None:
     shutil.move(photos, tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="data set not found: .*photos"):
+    with pytest.raises(UserError, match=r"data set not found: .*photos"):
         open_source(divided)
     divided.write_text(divided.read_text().replace(str(photos), "../elsewhere"))
     assert open_source(divided).index("val").image_ids.tolist() == [11, 14]

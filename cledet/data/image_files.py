@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from cledet.data.formats.paths import open_regular_file
 from cledet.data.images import Damage, ImageError, decode_image
-from cledet.data.index import DetectionIndex, Ints
+from cledet.data.index import Bools, DetectionIndex, Ints
 from cledet.data.near_duplicates import COLUMNS, ROWS, Thumbnails, thumbnail
 
 BATCH = 1000
@@ -33,6 +33,11 @@ class ImageFiles(NamedTuple):
     """[F, 16, 18] gray; 0 if not decodable."""
     damage: dict[int, tuple[Damage, str]]
     """Kind of damage and reason, by position, for files that cannot be decoded."""
+
+    @property
+    def decoded(self) -> Bools:
+        """Mark the files [F] that were decoded."""
+        return np.asarray((self.sizes > 0).all(axis=1))
 
 
 def read_files(

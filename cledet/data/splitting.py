@@ -61,9 +61,9 @@ def divide(
     have the same content.
     """
     files, (at,) = read_files([index], threads=threads, progress=progress)
-    digests, decoded = files.digests[at], (files.sizes[at] > 0).all(axis=1)
+    digests = files.digests[at]
     copies = np.unique(digests, return_inverse=True)[1].reshape(-1)
-    groups = join_near_duplicates(copies, files.thumbnails[at], decoded)
+    groups = join_near_duplicates(copies, files.thumbnails[at], files.decoded[at])
     near = np.bincount(groups).max(initial=0) <= (1 - fraction / 2) * len(index)
     groups = groups if near else copies
     if groups.max(initial=0) == 0:

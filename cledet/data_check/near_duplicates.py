@@ -18,11 +18,10 @@ from cledet.data_check.images import IndexedFiles
 
 def check_near_duplicates(splits: Mapping[str, IndexedFiles], files: ImageFiles) -> list[Finding]:
     """Find near-duplicates across two splits, and within a split; images of the same content are left out."""
-    decoded = (files.sizes > 0).all(axis=1)
-    groups = join_near_duplicates(np.arange(len(files.paths)), files.thumbnails, decoded)
+    groups = join_near_duplicates(np.arange(len(files.paths)), files.thumbnails, files.decoded)
     findings: list[Finding] = []
     for (one, (index, at)), (other, (_, at2)) in combinations(splits.items(), 2):
-        shared = np.isin(groups[at], groups[at2]) & ~np.isin(files.digests[at], files.digests[at2]) & decoded[at]
+        shared = np.isin(groups[at], groups[at2]) & ~np.isin(files.digests[at], files.digests[at2])
         rest = f"a near-duplicate in {other}: metrics on one may be too high for a model trained on the other"
         words = (f"image of {one} has {rest}", f"images of {one} have {rest}")
         example = partial(_example, index=index, at=at, among=at2, groups=groups, files=files)

@@ -49,7 +49,7 @@ class TrainingSettings(DetectionSettings):
         description="Fraction of the training images that is held out for evaluation if the data set has no val split, "
         "chosen by content. 0: none.",
     )
-    few: Count = Field(0, description="Train on the first images of the split only, so many. 0: all.")
+    few: Count = Field(0, description="Number of images to train on, the first of the split. 0: all.")
     val_every: Positive = Field(1, description="Epochs between evaluations.")
     weights: str | None = Field(
         None,

@@ -44,9 +44,9 @@ def hold_out(settings: TrainingSettings) -> Division | None:
     for part, name, other in ((val, "held-out", train), (train, "training", val)):
         if classes := _absent_classes(part, other):
             warn(f"{', '.join(classes[:5])}: {len(classes)} classes of {source.name} have no object in {name} images")
-    name = source.find(settings.split)
-    assert name is not None  # else there is no index
-    return Division(settings.data, name, tuple(train.paths.tolist()), tuple(val.paths.tolist()))
+    split = source.find(settings.split)
+    assert split is not None  # else there is no index
+    return Division(settings.data, split, tuple(train.paths.tolist()), tuple(val.paths.tolist()))
 
 
 def lacks_val(source: DataSource, settings: TrainingSettings) -> bool:

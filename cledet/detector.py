@@ -20,13 +20,12 @@ from cledet.config.loading import resolve
 from cledet.config.train import GridSettings
 from cledet.console import say
 from cledet.data.index import DetectionIndex
-from cledet.data.open import open_source
 from cledet.distributed.devices import amp_dtype, describe, pick_device
 from cledet.errors import UserError
 from cledet.evaluation.evaluator import nms_options, validate, validate_results
 from cledet.evaluation.nms_methods import add_gains
 from cledet.evaluation.score_file import predictions_split
-from cledet.evaluation.splits import load_index
+from cledet.evaluation.splits import load_split
 from cledet.explain.explainer import explain_image
 from cledet.explain.explanation import Explanation
 from cledet.export import exporter
@@ -170,10 +169,10 @@ class Detector:
         """Load the split of the settings. The image files may be missing if predictions are evaluated."""
         if settings.predictions is not None:
             return predictions_split(settings)
-        data = settings.data or ("" if self.foreign is not None else self._trained().data)
-        if not data:
+        trained_on = "" if self.foreign is not None else self._trained().data
+        if not settings.data and not trained_on:
             raise UserError("a detector of another project needs --data", "name the data set to evaluate it on")
-        return load_index(open_source(data), settings.split)
+        return load_split(settings.data, settings.split, trained_on)
 
     def validate(self, settings: ValSettings, index: DetectionIndex | None = None) -> dict[str, EvaluatedDetections]:
         """The same with the detections that the figures are of; `index` is the split if it is open already."""

@@ -108,6 +108,8 @@ class TrainKeywords(SuppressionKeywords, total=False):
     sampler: Literal["uniform", "repeat-factor"]
     repeat_threshold: float
     class_weights: str | dict[str, float]
+    val_fraction: float
+    few: int
     val_every: int
     weights: str | None
     backbone: str

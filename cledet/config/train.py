@@ -44,7 +44,15 @@ class TrainingSettings(DetectionSettings):
     )
     data: str = Field("shapes", description="Data set: YAML, folder, COCO annotation file, or a shipped name.")
     split: str = Field("train", description="Split to train on.")
-    val_split: str = Field("val", description="Split to evaluate during training, or none.")
+    val_split: str = Field(
+        "val", description="Split to evaluate during training, or none. train: the training images themselves."
+    )
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.2,
+        description="Fraction of the training images that is held out for evaluation if the data set has no val split, "
+        "chosen by content. 0: none.",
+    )
+    few: Count = Field(0, description="Number of images to train on, the first of the split. 0: all.")
     sampler: Literal["uniform", "repeat-factor"] = Field(
         "uniform",
         description="Sampling: uniform, each image once per epoch; or repeat-factor (LVIS), rare classes more often.",

@@ -13,6 +13,7 @@ from cledet.data.download.archives import SETS, SHIPPED
 from cledet.data.formats.coco import CocoFiles
 from cledet.data.formats.coco_files import find_coco, sniff_coco, split_name
 from cledet.data.formats.data_yaml import SPLITS, find_datafile, load_datafile, read_datafile
+from cledet.data.formats.division import DividedReader, Division, read_division
 from cledet.data.formats.layouts import LAYOUTS, read_file, recognize
 from cledet.data.formats.paths import absolute, cache_folder, match_split, not_found_error, split_kind
 from cledet.data.formats.reader import Reader
@@ -28,7 +29,7 @@ class DataSource:
     """A data set whose splits are known and not yet read."""
 
     name: str
-    reader: Reader
+    reader: Reader | DividedReader
     single: bool = False
     """Whether the data set is one annotation file, which serves as any split."""
     notes: tuple[str, ...] = ()
@@ -83,6 +84,8 @@ def open_source(data: str | Path) -> DataSource:
     Raises UserError with the path tried and its neighbours if there is no such data set, and for a folder whose
     annotations are of no known format, or of several.
     """
+    if division := read_division(data):
+        return open_division(division)
     path = absolute(Path(data))
     shipped_name = str(data).removesuffix(".yaml")
     if not os.path.exists(path) and shipped_name in SHIPPED:
@@ -110,6 +113,16 @@ def _open_file(path: Path) -> DataSource:
     suffixes = dict.fromkeys(suffix for layout in LAYOUTS.values() for suffix in layout.suffixes)
     hint = f"expected a .yaml, a folder, a shipped name, or annotations in {', '.join(suffixes)}"
     raise UserError(f"{path} is no data set", hint)
+
+
+def open_division(division: Division) -> DataSource:
+    """Open a data set with the parts of a division as its splits train and val."""
+    if read_division(division.data):
+        raise UserError(f"{division.data} is a division itself and cannot be divided", "name the data set it divides")
+    source = open_source(division.data)
+    if division.split not in source.splits:
+        raise UserError(f"{source.name} has no split '{division.split}'", nearest(division.split, source.splits))
+    return DataSource(source.name, DividedReader(source.reader, division), notes=source.notes, where=source.where)
 
 
 def _open_shipped(name: str) -> DataSource:

@@ -10,6 +10,7 @@ import numpy as np
 
 from cledet.config.base import CheckSettings
 from cledet.data.formats.paths import match_split
+from cledet.data.image_files import read_files
 from cledet.data.index import DetectionIndex
 from cledet.data.open import DataSource
 from cledet.data_check.anchor_coverage import (
@@ -24,8 +25,8 @@ from cledet.data_check.anchor_coverage import (
 from cledet.data_check.boxes import check_boxes
 from cledet.data_check.classes import check_classes
 from cledet.data_check.findings import SEVERITIES, Example, Finding, box_example, collect
-from cledet.data_check.image_files import read_files
 from cledet.data_check.images import check_files, check_leaks, find_unions
+from cledet.data_check.near_duplicates import check_near_duplicates
 from cledet.data_check.statistics import Objects, describe_split, objects_of
 from cledet.distributed.devices import cores
 from cledet.errors import UserError
@@ -83,6 +84,7 @@ def check(source: DataSource, settings: CheckSettings, progress: Callable[[int, 
         findings += check_files(name, index, files, at)
         findings += check_boxes(name, index)
     findings += check_leaks(basic, files)
+    findings += check_near_duplicates(basic, files)
     findings += check_classes({name: index.class_counts() for name, (index, _) in basic.items()})
     sizes = {
         name: np.where((index.sizes <= 0).any(axis=1, keepdims=True), files.sizes[at], index.sizes)  # else as decoded

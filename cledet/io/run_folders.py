@@ -23,6 +23,8 @@ S = TypeVar("S", "ValSettings", "GridSettings")
 STATUS = "status"
 """File in a training run's folder: unfinished, finished, diverged or failed."""
 FAILED = ("diverged", "failed")
+SPLITS = "splits"
+"""Folder of a run or grid that holds the division of its data set, if the run made one."""
 
 
 def new_run(project: Path, command: str, name: str) -> Path:
@@ -64,6 +66,15 @@ def whole_run(project: Path, command: str, name: str) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def data_beside(file: Path, data: str) -> str:
+    """Return the data set `data` of a run's file; if it is the run's own division, where the run folder is now."""
+    given = Path(data)
+    if given.parent.name != SPLITS:
+        return data
+    places = (folder / SPLITS / given.name for folder in file.absolute().parents[:3])  # weights/, the run, its grid
+    return next((str(place) for place in places if place.is_file()), data)
 
 
 def status_of(run: Path) -> str:

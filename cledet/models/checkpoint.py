@@ -17,6 +17,7 @@ from cledet.console import say, warn
 from cledet.errors import UserError
 from cledet.io.atomic import is_there, previous, write_file
 from cledet.io.provenance import versions
+from cledet.io.run_folders import data_beside
 from cledet.io.weight_files import DamagedFile, is_safetensors, read_file
 from cledet.models.converters.origins import CONVERTERS, convert_weights
 from cledet.models.network import Architecture, RetinaNet, build_network, misfit, parameters_of
@@ -133,6 +134,7 @@ def _read(path: Path) -> Checkpoint:
     is_ours = str(content.get("format", "")).startswith("cledet ")
     checkpoint = _ours(path, content) if is_ours else _others(path, content)
     model = checkpoint.model
+    checkpoint.data = data_beside(path, checkpoint.data)
     wrong = [name for name, value in model.items() if value.dtype.itemsize > 1 and not value.isfinite().all()]
     if wrong:
         count = f"{len(wrong)} of its {len(checkpoint.model)} tensors, first {wrong[0]}"

@@ -14,7 +14,8 @@ from cledet.config.loading import reopen
 from cledet.config.train import GridSettings, TrainingSettings, TrainSettings
 from cledet.config.types import AUTO
 from cledet.console import say, warn
-from cledet.data.open import open_source
+from cledet.data.formats.division import Division, read_division
+from cledet.data.open import DataSource, open_division, open_source
 from cledet.distributed import collectives
 from cledet.distributed.devices import amp_dtype, pick_devices
 from cledet.distributed.environment import in_group
@@ -22,11 +23,12 @@ from cledet.distributed.launch import launch
 from cledet.errors import Interrupted, UserError
 from cledet.evaluation.splits import load_index
 from cledet.io.atomic import is_there, write_whole
-from cledet.io.run_folders import STATUS, from_anywhere, name_from, new_run, status_of
+from cledet.io.run_folders import STATUS, data_beside, from_anywhere, name_from, new_run, status_of
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.models.network import Architecture, RetinaNet
 from cledet.training.ablation import GRID, train_grid
 from cledet.training.auto_batch import find_largest_batch
+from cledet.training.held_out import first_images, hold_out, record_division
 from cledet.training.init_model import init_model
 from cledet.training.trainer import Diverged, Task, Trainer
 
@@ -46,13 +48,17 @@ def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
         settings = collectives.from_main(lambda: from_anywhere(settings))
         if (restarted := collectives.from_main(lambda: _restarted_run(settings))) is not None:
             return resume(restarted, {})
-        task = load_task(settings.runs()[0])
+        division = collectives.from_main(lambda: hold_out(settings))
+        if division is not None:
+            settings = settings.model_copy(update={"split": "train", "val_split": "val"})
+        task = load_task(settings.runs()[0], division)
         model, network = init_model(settings.runs()[0], task.train, given)  # raises UserErrors before there is a folder
         settings = collectives.from_main(lambda: _with_batch(settings, model.architecture, task))
         _check_processes(settings)
-        folder = collectives.from_main(lambda: _new_folder(settings))
+        folder, settings = collectives.from_main(lambda: _new_folder(settings, division))
         runs = settings.runs()
         model.settings = runs[0].model_dump(mode="json")  # with the batch of --batch auto
+        model.data = settings.data
         if len(runs) == 1:
             _start(runs[0], task, model, network, folder)
         else:
@@ -93,7 +99,9 @@ def _reopen(folder: Path, changes: dict[str, Any]) -> tuple[Path, GridSettings]:
     if not grid and not is_there(folder / LAST):
         hint = "pass a folder like runs/train/shapes"
         raise UserError(f"there is no run to resume: {folder / LAST} is missing", hint)
-    return folder.absolute(), reopen(folder / (GRID if grid else CONFIG), GridSettings, changes)
+    file = folder.absolute() / (GRID if grid else CONFIG)
+    settings = reopen(file, GridSettings, changes)
+    return folder.absolute(), settings.model_copy(update={"data": data_beside(file, settings.data)})
 
 
 def _start(settings: TrainSettings, task: Task, model: Checkpoint, network: RetinaNet, run: Path) -> None:
@@ -205,11 +213,12 @@ def _with_batch(settings: GridSettings, architecture: Architecture, task: Task) 
     return settings.model_copy(update={"batch": batch * _processes(settings)})
 
 
-def _new_folder(settings: GridSettings) -> Path:
+def _new_folder(settings: GridSettings, division: Division | None) -> tuple[Path, GridSettings]:
+    """Create the run folder, with the division as the settings' data set if there is one."""
     folder = new_run(settings.project, "train", settings.name or name_from(Path(settings.data).stem, "data"))
     if "TORCHELASTIC_RUN_ID" in os.environ:
         write_whole(folder / JOB, os.environ["TORCHELASTIC_RUN_ID"])
-    return folder
+    return folder, settings if division is None else record_division(division, settings, folder)
 
 
 def _restarted_run(settings: GridSettings) -> Path | None:
@@ -221,12 +230,19 @@ def _restarted_run(settings: GridSettings) -> Path | None:
     return max(files, key=lambda file: file.stat().st_mtime).parent if files else None
 
 
-@collectives.main_process_first()
-def load_task(settings: TrainSettings) -> Task:
-    """Load the splits to train on and to evaluate on; the main process draws or indexes them for the others."""
-    source = open_source(settings.data)
+def load_task(settings: TrainSettings, division: Division | None = None) -> Task:
+    """Load the splits to train on and to evaluate on; the main process draws or indexes them for the others.
+
+    A division of the data set is only read in the main process, where its lists are.
+    """
+    division = division or collectives.from_main(lambda: read_division(settings.data))
+    with collectives.main_process_first():
+        return _load_task(settings, open_division(division) if division else open_source(settings.data))
+
+
+def _load_task(settings: TrainSettings, source: DataSource) -> Task:
     say(str(source))
-    train = load_index(source, settings.split)
+    train = first_images(load_index(source, settings.split), settings.few)
     if settings.val_split == "none":
         return Task(train=train, val=None)
     if source.find(settings.val_split) is None:

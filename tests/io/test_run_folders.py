@@ -7,7 +7,7 @@ import os
 import pytest
 
 from cledet.errors import UserError
-from cledet.io.run_folders import find_weights, name_from, new_run, whole_run
+from cledet.io.run_folders import data_beside, find_weights, name_from, new_run, whole_run
 
 
 def test_a_second_run_of_a_name_gets_a_number(tmp_path):
@@ -88,3 +88,17 @@ def test_without_any_run_published_weights_are_taken_and_announced(tmp_path, cap
     for arguments in ((None, None), (None, (("dc",),), "coco")):
         with pytest.raises(UserError, match="there is no trained run in"):
             find_weights(tmp_path, *arguments)
+
+
+def test_the_division_of_a_run_is_found_where_the_run_is(tmp_path):
+    old = "/gone/train/photos/splits/photos.yaml"
+    run = tmp_path / "moved"
+    weights, own = run / "weights" / "best.pt", run / "splits" / "photos.yaml"
+    assert data_beside(weights, old) == old
+    own.parent.mkdir(parents=True)
+    own.write_text("")
+    assert data_beside(weights, old) == data_beside(run / "config.yaml", old) == str(own)
+    assert data_beside(run / "dc-seed0" / "weights" / "best.pt", old) == str(own)  # a run of a grid
+    assert data_beside(tmp_path / "best.pt", old) == old
+    for other in ("/gone/photos.yaml", "photos", "", "/gone/splits/other.yaml"):
+        assert data_beside(weights, other) == other

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cledet.data.formats.paths import not_found_error
 from cledet.errors import UserError
+from cledet.evaluation.splits import same_data
 from cledet.safe_yaml import read_yaml
 
 DETECTIONS = "detections.json"
@@ -108,7 +109,7 @@ def _common_split(entries: Sequence[Entry], data: str | None, split: str | None)
     known = [entry for entry in entries if entry.data is not None]
     for entry in known[1:]:
         first = known[0]
-        if (data is None and entry.data != first.data) or (split is None and entry.split != first.split):
+        if (data is None and not same_data(entry.data, first.data)) or (split is None and entry.split != first.split):
             raise UserError(
                 f"{first.path} is of {first.data}, split {first.split}, and {entry.path} of {entry.data}, split "
                 f"{entry.split}",

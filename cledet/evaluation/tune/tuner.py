@@ -11,13 +11,12 @@ import numpy as np
 from cledet.config.evaluate import TuneSettings
 from cledet.console import Steps, say
 from cledet.data.index import DetectionIndex
-from cledet.data.open import open_source
 from cledet.distributed.devices import amp_dtype, describe, pick_device
 from cledet.errors import Interrupted, UserError
 from cledet.evaluation.candidates import Candidates, from_results
 from cledet.evaluation.evaluator import network_stream, nms_options
 from cledet.evaluation.score_file import above_conf, explicit_conf, predictions_split
-from cledet.evaluation.splits import load_index
+from cledet.evaluation.splits import load_split
 from cledet.evaluation.tune import candidate_cache
 from cledet.evaluation.tune.search import METRIC, Trial, TrialRunner, raise_conf, search, within
 from cledet.metrics.bootstrap import (
@@ -101,7 +100,7 @@ def open_candidates(
         plain = settings.model_copy(update={"nms": "auto", "conf": floor or 0.0})
         return list(from_results(results)), index, nms_options(plain, ())
     assert model is not None
-    index = load_index(open_source(settings.data or model.data), settings.split)
+    index = load_split(settings.data, settings.split, model.data)
     plain = settings.model_copy(update={"nms": "auto"})
     return _of_network(model, index, settings), index, nms_options(plain, model.components)
 

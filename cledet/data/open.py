@@ -101,7 +101,8 @@ def _open_file(path: Path) -> DataSource:
     """Open one annotation file; a .json file of no other format is taken for a COCO file."""
     is_json = path.suffix.lower() == ".json"
     if not (is_json and sniff_coco(path)) and (found := read_file(path)):
-        return DataSource(found.home.name, found.reader, single=True, where=found.where)
+        single = len(found.reader.splits) == 1
+        return DataSource(found.home.name, found.reader, single=single, where=found.where)
     if is_json:
         home = path.parents[1] if path.parent.name == "annotations" else path.parent
         return DataSource(home.name, CocoFiles({split_name(path): (path, None)}, root=home), single=True)

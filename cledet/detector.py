@@ -18,7 +18,7 @@ from cledet.config.evaluate import ValSettings
 from cledet.config.keywords import ExplainKeywords, ExportKeywords, PredictKeywords, TrainKeywords, ValKeywords, takes
 from cledet.config.loading import resolve
 from cledet.config.train import GridSettings
-from cledet.console import say
+from cledet.console import say, transfer
 from cledet.data.index import DetectionIndex
 from cledet.data.open import open_source
 from cledet.distributed.devices import amp_dtype, describe, pick_device
@@ -172,7 +172,7 @@ class Detector:
         data = settings.data or ("" if self.foreign is not None else self._trained().data)
         if not data:
             raise UserError("a detector of another project needs --data", "name the data set to evaluate it on")
-        return load_index(open_source(data), settings.split)
+        return load_index(open_source(data, transfer), settings.split)
 
     def validate(self, settings: ValSettings, index: DetectionIndex | None = None) -> dict[str, EvaluatedDetections]:
         """The same with the detections that the figures are of; `index` is the split if it is open already."""

@@ -8,7 +8,7 @@ import typer
 
 from cledet.commands.options import Json
 from cledet.config.base import CheckSettings
-from cledet.console import Steps, say, show, show_finding, show_json, show_table
+from cledet.console import Steps, say, show, show_finding, show_json, show_table, transfer
 
 if TYPE_CHECKING:
     from cledet.data_check.check import Report
@@ -30,7 +30,7 @@ def check(
     from cledet.data_check.check import check as examine
     from cledet.data_check.html import refuse_target, write_page
 
-    source = open_source(data)
+    source = open_source(data, transfer)
     if settings.html is not None:
         refuse_target(settings.html)
     with Steps(f"reading {source.name}", 0) as steps:

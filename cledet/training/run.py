@@ -13,7 +13,7 @@ import numpy as np
 from cledet.config.loading import reopen
 from cledet.config.train import GridSettings, TrainingSettings, TrainSettings
 from cledet.config.types import AUTO
-from cledet.console import say, warn
+from cledet.console import say, transfer, warn
 from cledet.data.open import open_source
 from cledet.distributed import collectives
 from cledet.distributed.devices import amp_dtype, pick_devices
@@ -224,7 +224,7 @@ def _restarted_run(settings: GridSettings) -> Path | None:
 @collectives.main_process_first()
 def load_task(settings: TrainSettings) -> Task:
     """Load the splits to train on and to evaluate on; the main process draws or indexes them for the others."""
-    source = open_source(settings.data)
+    source = open_source(settings.data, transfer)
     say(str(source))
     train = load_index(source, settings.split)
     if settings.val_split == "none":

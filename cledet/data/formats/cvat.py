@@ -19,6 +19,8 @@ DEFAULT_SUBSET = "default"
 """CVAT's name of the subset of images without one."""
 WITHOUT_AREA = ("points", "polyline", "skeleton", "tag")
 """Elements of an image that have no box."""
+BROKEN = (OSError, ElementTree.ParseError, LookupError, ValueError)
+"""Errors of broken files; the last two are of encodings that are unknown, and that do not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class CvatFiles:
                         labels.update(dict.fromkeys(_label_names(element)))
                     elif not self.subsets or element.get("subset", DEFAULT_SUBSET) == split:
                         _add_image(file, element, table)
-            except (OSError, ElementTree.ParseError, LookupError) as error:
+            except BROKEN as error:
                 reason = error.strerror if isinstance(error, OSError) else None
                 table.errors.add("annotation", f"{file}: {reason or error}")
         return table
@@ -90,8 +92,7 @@ def find_cvat(root: Path, files: Sequence[Path]) -> CvatFiles | None:
 def _elements(file: Path) -> Iterator[ElementTree.Element]:
     """Yield the `meta` and `image` elements of a file one by one, so that memory is that of the largest.
 
-    Raises OSError, ElementTree.ParseError or LookupError (an unknown encoding) for a file that is broken, and UserError
-    for one of a video.
+    Raises an error of BROKEN for a file that is broken, and UserError for one of a video.
     """
     with open(file, "rb", opener=open_regular_file) as content:
         root, depth = None, 0
@@ -110,7 +111,7 @@ def _subsets(file: Path) -> list[str]:
     """Return the subset of each image of a file; none of a broken file, which is logged when it is read."""
     try:
         return [element.get("subset", DEFAULT_SUBSET) for element in _elements(file) if element.tag == "image"]
-    except (OSError, ElementTree.ParseError, LookupError):
+    except BROKEN:
         return []
 
 

@@ -156,7 +156,7 @@ class ImageTable:
     ) -> npt.NDArray[np.int64]:
         """Return width and height [I, 2]; those that are needed and not annotated are read from the image files."""
         unknown = np.flatnonzero(relative & (sizes <= 0).any(axis=1))
-        sizes[unknown] = read_sizes([files[image] for image in unknown], self.errors)
+        sizes[unknown] = read_sizes([files[image] for image in unknown.tolist()], self.errors)
         return sizes
 
 

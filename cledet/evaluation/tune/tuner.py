@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from cledet.config.evaluate import TuneSettings
-from cledet.console import Steps, say
+from cledet.console import Steps, say, transfer
 from cledet.data.index import DetectionIndex
 from cledet.data.open import open_source
 from cledet.distributed.devices import amp_dtype, describe, pick_device
@@ -101,7 +101,7 @@ def open_candidates(
         plain = settings.model_copy(update={"nms": "auto", "conf": floor or 0.0})
         return list(from_results(results)), index, nms_options(plain, ())
     assert model is not None
-    index = load_index(open_source(settings.data or model.data), settings.split)
+    index = load_index(open_source(settings.data or model.data, transfer), settings.split)
     plain = settings.model_copy(update={"nms": "auto"})
     return _of_network(model, index, settings), index, nms_options(plain, model.components)
 

@@ -108,7 +108,7 @@ def to_yaml(tree: Any, rng: random.Random) -> bytes:
 
 
 def to_xml(tree: Any, rng: random.Random) -> bytes:
-    """[head, root]; a node is [tag, nodes] or [tag, text], or with a dictionary of attributes [tag, attributes, nodes]."""
+    """[head, root]; a node is [tag, nodes], [tag, text], or with a dictionary [tag, attributes, nodes]."""
     head, root = tree if isinstance(tree, list) and len(tree) == 2 else ("", tree)
     return _raw(f"{head}{_node(root)}", XML_RAW)
 

@@ -31,6 +31,7 @@ def check(
     from cledet.data_check.html import refuse_target, write_page
 
     source = open_source(data, transfer)
+    say(str(source))
     if settings.html is not None:
         refuse_target(settings.html)
     with Steps(f"reading {source.name}", 0) as steps:

@@ -168,8 +168,9 @@ def _open_folder(folder: Path) -> DataSource:
 
 def _only_folder(folder: Path) -> Path | None:
     """Return the only visible entry of a folder if it is a folder, as archives often hold."""
-    visible = [entry for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.name != "__MACOSX"]
-    return Path(visible[0].path) if len(visible) == 1 and visible[0].is_dir() else None
+    visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+    alone = len(visible) == 1 and visible[0].is_dir()
+    return visible[0] if alone and not folder.resolve().is_relative_to(visible[0].resolve()) else None
 
 
 def _with_files(index: DetectionIndex) -> DetectionIndex:

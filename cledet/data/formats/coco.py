@@ -16,6 +16,7 @@ import numpy as np
 from cledet.data.formats.annotation_errors import ErrorLog
 from cledet.data.formats.coco_masks import image_sizes, with_mask_box
 from cledet.data.formats.paths import join_paths, locate, not_found_error
+from cledet.data.formats.walk import walk_folder
 from cledet.data.index import Bools, DetectionIndex, Ints, group_by_image
 from cledet.errors import UserError, nearest
 
@@ -60,6 +61,8 @@ class Content(msgspec.Struct):
 
 
 Record = TypeVar("Record", Image, Category, Annotation)
+SEARCHED = 500_000
+"""Files and folders up to which a folder is searched for images that are in none of the usual places."""
 DECODER = msgspec.json.Decoder(Content, strict=False)
 
 
@@ -77,7 +80,7 @@ class CocoFiles:
     def read(self, split: str) -> DetectionIndex:
         """Read one split without opening its image files; the index is named after the split."""
         annotations, images = self.splits[split]
-        return read_coco(annotations, images, self.names, split, self.root)
+        return read_coco(annotations, images, self.names, split, self.root, alone=len(self.splits) == 1)
 
     def inputs(self, split: str) -> tuple[list[Path], str]:
         """Return the annotation files that `read` parses, and its other inputs as text: none."""
@@ -85,9 +88,17 @@ class CocoFiles:
 
 
 def read_coco(
-    file: Path, images: Path | None = None, names: Sequence[str] = (), split: str = "", root: Path | None = None
+    file: Path,
+    images: Path | None = None,
+    names: Sequence[str] = (),
+    split: str = "",
+    root: Path | None = None,
+    alone: bool = False,
 ) -> DetectionIndex:
     """Read one annotation file; without `images`, its image folder is searched for.
+
+    If the usual folders have none of the images, they are searched for by name in all folders below `root`. So are
+    those that are missing if the data set is this file `alone`, as its images may be divided.
 
     The index holds every image of the file, with or without boxes, whether its file exists or not. Boxes are
     unchanged, so evaluation on the index equals evaluation on the file. Malformed entries, boxes of unknown classes
@@ -100,6 +111,8 @@ def read_coco(
     names_of_files = [image.file_name for image in content.images]
     folder = images or find_images(file, names_of_files[:256], split)
     rows, paths = locate(names_of_files, folder, None if root is None else (folder, root), file, errors)
+    if images is None and root is not None:
+        paths = _search([names_of_files[row] for row in rows], paths, file, root, alone)
     records = [content.images[row] for row in rows]
     image_ids = np.array([record.id for record in records], dtype=np.int64)
     ids, counts = np.unique(image_ids, return_counts=True)
@@ -147,6 +160,23 @@ def find_images(file: Path, names: Sequence[str], split: str = "") -> Path:
     candidates += [home.parent, home.parent / "images" / stem, home.parent / "images" / split]
     candidates += [entry for root in roots for entry in sorted(root.iterdir()) if entry.is_dir()]
     return max(candidates, key=lambda folder: sum(os.path.isfile(path) for path in join_paths(folder, sample)))
+
+
+def _search(names: Sequence[str], paths: list[str], file: Path, root: Path, alone: bool) -> list[str]:
+    """Return the paths with those of missing images replaced by the only image below `root` of that name.
+
+    Of several images of one name, that closest to the file is taken if no image of the file is at its path.
+    """
+    some = any(map(os.path.isfile, paths[:: max(1, len(paths) // 16)]))
+    missing = [row for row, path in enumerate(paths) if not os.path.isfile(path)] if alone or not some else []
+    if not missing:
+        return paths
+    try:
+        images = walk_folder(root, SEARCHED).images()
+    except UserError:
+        return paths
+    found = {row: images.find(names[row], str(file.parent), unique=some) for row in missing}
+    return [found.get(row) or path for row, path in enumerate(paths)]
 
 
 def _load(file: Path, errors: ErrorLog) -> Content:

@@ -12,8 +12,6 @@ from cledet.data.formats.walk import divide, read_head
 from cledet.errors import UserError
 
 LISTS = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[')
-NAMED = re.compile(r"instances_.*\.json|_annotations\.coco\.json")
-"""Names that only COCO files have, so that a damaged one is reported as such."""
 
 
 def find_coco(folder: Path) -> dict[str, tuple[Path, Path | None]]:
@@ -23,7 +21,7 @@ def find_coco(folder: Path) -> dict[str, tuple[Path, Path | None]]:
     SPLIT/_annotations.coco.json (Roboflow).
     """
     for pattern in ("annotations/instances_*.json", "annotations/*.json", "*.json"):
-        if files := [file for file in sorted(folder.glob(pattern)) if NAMED.fullmatch(file.name) or sniff_coco(file)]:
+        if files := [file for file in sorted(folder.glob(pattern)) if _may_be_coco(file)]:
             return {split_name(file): (file, None) for file in files}
     exported = sorted(folder.glob("*/_annotations.coco.json"))
     return {file.parent.name: (file, file.parent) for file in exported}
@@ -54,20 +52,27 @@ def split_name(file: Path) -> str:
 
 
 def sniff_coco(file: Path) -> bool:
-    """Return whether a JSON file is an object with a list of images, annotations or categories at its beginning.
+    """Return whether a JSON file is an object with a list of images, annotations or categories.
 
-    A complete file has categories too, which COCO's files of captions lack; a damaged one may have lost them.
+    A complete file has categories, which COCO's files of captions lack; a damaged one may have lost them.
     """
-    head = read_head(file).removeprefix(b"\xef\xbb\xbf").lstrip()
-    return head.startswith(b"{") and LISTS.search(head) is not None and _has_categories(file)
-
-
-def _has_categories(file: Path) -> bool:
+    head = read_head(file)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return LISTS.search(head.decode("utf-16", "replace").encode()) is not None
+    if not head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+        return False
     try:
         with (
             open(file, "rb", opener=open_regular_file) as content,
             mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
-            return data.rfind(b'"categories"') >= 0 or not data[-100:].rstrip().endswith(b"}")
+            complete = data[-100:].rstrip().endswith(b"}")
+            return LISTS.search(data) is not None and (data.rfind(b'"categories"') >= 0 or not complete)
     except (OSError, ValueError):
         return False
+
+
+def _may_be_coco(file: Path) -> bool:
+    """Return whether a file is COCO's, or has a name of COCO's without being a list, as results are."""
+    named = re.fullmatch(r"instances_.*\.json", file.name) and not read_head(file).lstrip().startswith(b"[")
+    return bool(named) or sniff_coco(file)

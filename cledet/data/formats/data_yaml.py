@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from cledet.data.formats.coco import CocoFiles
 from cledet.data.formats.paths import absolute, invalid_path_reason, not_found_error
@@ -151,13 +151,28 @@ def find_datafile(folder: Path) -> Path | None:
 
 
 def _names_splits(file: Path) -> bool:
-    """Return whether a YAML file is a mapping in which a split is a path, several, or files of COCO."""
+    """Return whether a YAML file has a split with COCO's annotations, or splits of images and classes or a path."""
+    content = _mapping(file)
+    splits = [content.get(key) for key in (*SPLITS, "valid", "validation")]
+    paths = any(isinstance(split, str | list) and split for split in splits)
+    coco = any("annotations" in split if isinstance(split, dict) else str(split).endswith(".json") for split in splits)
+    return coco or (paths and any(content.get(key) for key in ("names", "nc", "path")))
+
+
+def class_names(file: Path) -> tuple[str, ...]:
+    """Return the class names in a YAML file that names splits; empty if it has none, or no valid ones."""
+    try:
+        return TypeAdapter(Names).validate_python(_mapping(file).get("names", ())) if _names_splits(file) else ()
+    except ValidationError:
+        return ()
+
+
+def _mapping(file: Path) -> dict[str, Any]:
     try:
         content = read_yaml(file)
     except UserError:
-        return False
-    splits = [content.get(key) for key in (*SPLITS, "valid", "validation")] if isinstance(content, dict) else []
-    return any(isinstance(split, str | list | dict) and split for split in splits)
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def load_datafile(file: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from cledet.data.formats.yolo import sniff_yolo
 from cledet.data.formats.yolo_files import find_yolo_files
 from cledet.errors import UserError
 
-SAMPLES = 16
-"""Files of one suffix in one folder whose content is looked at, if each annotates one image."""
+SAMPLES = 64
+"""Files of one suffix in one folder that are opened, evenly spaced, to find a format; of fewer than 128 all are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def recognize(folder: Path) -> Recognized:
     if not found:
         raise _unknown(walk)
     if len(found) > 1:
-        names = [f"{name} ({places(matching[name], folder)})" for name in found]
+        names = [f"{name} ({places(map(str, matching[name]), folder)})" for name in found]
         hint = "pass one of these files or folders as --data, or a YAML file"
         raise UserError(f"{folder} has annotations in several formats: {' and '.join(names)}", hint)
     return next(iter(found.values()))
@@ -104,36 +104,50 @@ def read_file(file: Path) -> Recognized | None:
 def _find(layout: Layout, files: list[Path], walk: Walk) -> Recognized | None:
     """Return the data set of these files, whose images are in their folder or, if that has none, in the one above."""
     above = walk.root.parent
-    home = walk if walk.images().by_stem or above == above.parent else walk_folder(above)
-    reader = layout.find(home.root, files)
-    return None if reader is None else Recognized(reader, home.root, f"{places(files, home.root)}, {_images(home)}")
+    home = walk if walk.has_images() or above == above.parent else walk_folder(above)
+    if (reader := layout.find(home.root, files)) is None:
+        return None
+    images = places((path for paths in home.images().by_stem.values() for path in paths), home.root)
+    where = f"{places(map(str, files), home.root)}, {f'images in {images}' if images else 'no images'}"
+    return Recognized(reader, home.root, where)
 
 
 def matching_files(walk: Walk, layout: Layout) -> list[Path]:
-    """Return the files of a format; one folder's files of a suffix are of a per-image format if any sample is."""
+    """Return the files of a format: of one folder and suffix all if each annotates one image, and one does."""
     matching: list[Path] = []
-    for files in walk.files(layout.suffixes):
-        if not layout.per_image:
-            matching += filter(layout.sniff, files)
-        elif any(map(layout.sniff, files[:: max(1, len(files) // SAMPLES)])):
-            matching += files
+    for folder, names in walk.files(layout.suffixes):
+        sample = (Path(folder, name) for name in names[:: max(1, len(names) // SAMPLES)])
+        if any(map(layout.sniff, sample)):
+            files = (Path(folder, name) for name in names)
+            matching += files if layout.per_image else filter(layout.sniff, files)
     return matching
 
 
-def places(files: list[Path], root: Path, most: int = 3) -> str:
-    """Describe where files are: a single file of a folder by name, others as *.SUFFIX with their number."""
-    folders = Counter((file.parent, file.suffix) for file in files)
-    single = {(file.parent, file.suffix): file.name for file in files}
-    texts = []
-    for (folder, suffix), count in folders.items():
-        name = f"*{suffix} ({count:,})" if count > 1 else single[folder, suffix]
-        texts.append(os.path.relpath(folder / name, root))
+def places(files: Iterable[str], root: Path, most: int = 3) -> str:
+    """Describe where files are by patterns with counts, such as images/*/*.jpg (12); a single file by its name."""
+    names: dict[tuple[str, str], str] = {}
+    counts = Counter[tuple[str, str]]()
+    for file in files:
+        folder, name = os.path.split(file)
+        key = folder, os.path.splitext(name)[1]
+        names[key] = name
+        counts[key] += 1
+    patterns: dict[tuple[int, str], dict[tuple[str, ...], int]] = {}
+    for (folder, suffix), count in counts.items():
+        name = f"*{suffix}" if count > 1 else names[folder, suffix]
+        parts = (*Path(folder).relative_to(root).parts, name)
+        patterns.setdefault((len(parts), suffix), {})[parts] = count
+    texts = [text for group in patterns.values() for text in _merge(group)]
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
-def _images(walk: Walk) -> str:
-    files = [Path(path) for paths in walk.images().by_stem.values() for path in paths]
-    return f"images in {places(files, walk.root)}" if files else "no images"
+def _merge(patterns: dict[tuple[str, ...], int]) -> list[str]:
+    """Write patterns of one depth and suffix; from three on as one, with * for the parts that differ."""
+    if len(patterns) > 2:
+        parts = tuple(column[0] if len({*column}) == 1 else "*" for column in zip(*patterns))
+        parts = (*parts[:-1], "*" + os.path.splitext(next(iter(patterns))[-1])[1]) if parts[-1] == "*" else parts
+        patterns = {parts: sum(patterns.values())}
+    return [os.path.join(*parts) + (f" ({count:,})" if count > 1 else "") for parts, count in patterns.items()]
 
 
 def _unknown(walk: Walk) -> UserError:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from cledet.data.formats.annotation_errors import ErrorLog
-from cledet.data.formats.paths import read_lines, split_word
+from cledet.data.formats.paths import read_lines
 from cledet.data.formats.voc import class_names, parse_xml, read_xml, without_classes
-from cledet.data.formats.walk import ImageFiles, closeness, divide, first_line, read_head, walk_folder
+from cledet.data.formats.walk import ImageFiles, closeness, divide, read_head, walk_folder
 from cledet.data.index import DetectionIndex, index_of_rows
 from cledet.errors import UserError
 
@@ -37,16 +37,18 @@ class VocFiles:
         """
         errors = ErrorLog()
         files, every = self._files(split, errors), self._all_files()
-        classes = class_names(every)
+        classes, images = class_names(every), walk_folder(self.root).images()
         parsed = {file: image for file in files if (image := read_xml(file, classes, errors)) is not None}
         sizes, rows = [image[0] for image in parsed.values()], [image[1] for image in parsed.values()]
         table, counts = np.concatenate([np.zeros((0, 6)), *rows]), list(map(len, rows))
-        paths = self._image_paths(list(parsed))
-        return index_of_rows(split, classes, 1, paths, sizes, counts, table, errors)
+        paths = _image_paths(list(parsed), images)
+        index = index_of_rows(split, classes, 1, paths, sizes, counts, table, errors)
+        return replace(index, notes=_unlabelled(paths, {file.stem for file in every}, images))
 
     def inputs(self, split: str) -> tuple[list[Path], str]:
-        """Return the files that `read` parses, those of all splits since they determine the classes, and no text."""
-        return [*(entry for entry in self.splits[split] if entry.suffix == ".txt"), *self._all_files()], ""
+        """Return the files that `read` parses, those of all splits since they determine the classes; and all images."""
+        lists = [entry for entry in self.splits[split] if entry.is_file()]
+        return [*lists, *self._all_files()], str(walk_folder(self.root).images())
 
     def _all_files(self) -> list[Path]:
         return [file for folder in self.folders for file in xml_files(folder)]
@@ -75,17 +77,25 @@ class VocFiles:
                 errors.add("annotation", f"{file}: {line[:80]!r} has no XML file")
         return files
 
-    def _image_paths(self, files: Sequence[Path]) -> list[str]:
-        """Return the image of every XML file; a path that does not exist if there is none."""
-        images = walk_folder(self.root).images()
-        owners: dict[str, Path] = {}
-        for file in files:
-            path = image_path(file, images)
-            if path in owners:
-                hint = "pass the folder of one of them as --data, or delete one"
-                raise UserError(f"{owners[path]} and {file} annotate the same image, {path}", hint)
-            owners[path] = file
-        return list(owners)
+
+def _image_paths(files: Sequence[Path], images: ImageFiles) -> list[str]:
+    """Return the image of every XML file. Raises UserError if two have the same."""
+    owners: dict[str, Path] = {}
+    for file in files:
+        path = image_path(file, images)
+        if path in owners:
+            hint = "pass the folder of one of them as --data, or delete one"
+            raise UserError(f"{owners[path]} and {file} annotate the same image, {path}", hint)
+        owners[path] = file
+    return list(owners)
+
+
+def _unlabelled(paths: Sequence[str], stems: Container[str], images: ImageFiles) -> tuple[str, ...]:
+    """Return a note on the images without an XML file in the folders of a split's images."""
+    folders, known = {os.path.dirname(path) for path in paths}, set(paths)
+    others = [path for stem, found in images.by_stem.items() if stem not in stems for path in found]
+    left = sorted(path for path in others if os.path.dirname(path) in folders and path not in known)
+    return (f"{len(left)} images have no XML file, the first is {left[0]}: left out.",) if left else ()
 
 
 def image_path(file: Path, images: ImageFiles) -> str:
@@ -134,10 +144,12 @@ def listed_stem(line: str, stems: Container[str]) -> str | None:
 
 
 def _lists(root: Path, files: Iterable[Path]) -> dict[str, list[Path]]:
-    """Find the lists of XML files by name: those in ImageSets, and others that are called as a split."""
-    stems, lists = {file.stem for file in files}, dict[str, list[Path]]()
-    for file in (file for group in walk_folder(root).files((".txt",)) for file in group):
-        usual = any(part.lower() == "imagesets" for part in file.relative_to(root).parts[:-1])
-        if (usual or split_word(file.stem) == file.stem) and listed_stem(first_line(read_head(file)), stems):
+    """Find the lists of XML files by name: in ImageSets/Main, else in ImageSets, else those called as a split."""
+    stems = {file.stem for file in files}
+    found = [file for file, line in walk_folder(root).lists() if listed_stem(line, stems)]
+    depth = {file: [part.lower() in ("imagesets", "main") for part in file.parts[-3:-1]].count(True) for file in found}
+    lists: dict[str, list[Path]] = {}
+    for file in found:
+        if depth[file] == max(depth.values()):
             lists.setdefault(file.stem, []).append(file)
     return {name: lists[name] for name in without_classes(lists)}

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from cledet.data.formats.paths import UNDIVIDED_SPLIT, open_regular_file, split_kind, split_word
@@ -28,20 +29,30 @@ class Walk:
     folders: dict[str, list[str]]
     """The sorted names of the files in each folder, by its absolute path; links to folders are followed once."""
 
-    def files(self, suffixes: Iterable[str]) -> Iterator[list[Path]]:
-        """Yield the files with one of these lower-case suffixes, folder by folder."""
+    def files(self, suffixes: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+        """Yield each folder that has files with one of these lower-case suffixes, with their names."""
         for folder, names in self.folders.items():
-            if found := [Path(folder, name) for name in names if os.path.splitext(name)[1].lower() in suffixes]:
-                yield found
+            if found := [name for name in names if name.lower().endswith(suffixes)]:
+                yield folder, found
+
+    def lists(self) -> Iterator[tuple[Path, str]]:
+        """Yield the text files that may be lists of a split, with their first line: in ImageSets, or called as one."""
+        for folder, names in self.files((".txt",)):
+            usual = "imagesets" in folder[len(str(self.root)) :].lower().split(os.sep)
+            for name in names:
+                if usual or split_word(name[:-4]) == name[:-4]:
+                    yield Path(folder, name), first_line(read_head(Path(folder, name)))
+
+    def has_images(self) -> bool:
+        """Return whether there is an image."""
+        return next(self.files(tuple(IMAGE_SUFFIXES)), None) is not None
 
     def images(self) -> ImageFiles:
         """Return the images, for look-up by name."""
         by_stem: dict[str, list[str]] = {}
-        for folder, names in self.folders.items():
+        for folder, names in self.files(tuple(IMAGE_SUFFIXES)):
             for name in names:
-                stem, suffix = os.path.splitext(name)
-                if suffix.lower() in IMAGE_SUFFIXES:
-                    by_stem.setdefault(stem, []).append(os.path.join(folder, name))
+                by_stem.setdefault(name[: name.rindex(".")], []).append(os.path.join(folder, name))
         return ImageFiles(by_stem)
 
 
@@ -52,28 +63,33 @@ class ImageFiles:
     by_stem: dict[str, list[str]]
     """Absolute paths of the images, by file name without suffix."""
 
-    def find(self, name: str, near: str) -> str | None:
+    def find(self, name: str, near: str, *, unique: bool = False) -> str | None:
         """Return the image of a file name, which may have folders and may lack the suffix; None if there is none.
 
-        Among images of one name are decisive, in this order: the name's own folders, its suffix, an image beside the
-        annotation file, which is in the folder `near`, a usual name of an image folder, and closeness to `near`.
+        Of several images, the annotation's is taken: first by the name's own folders, then by the split in the path of
+        its folder `near`. Then counts the suffix, an image in `near` itself, one in a folder with a usual name, and
+        the parts that both paths share. With unique=True, None if there are several, or one in other folders.
         """
         *folders, file = name.replace("\\", "/").split("/")
         stem = file if file in self.by_stem else os.path.splitext(file)[0]
         found, home = self.by_stem.get(stem, []), near.split(os.sep)
 
-        def rank(path: str) -> tuple[int, bool, bool, bool, int]:
-            parts = os.path.dirname(path).split(os.sep)
-            own = _common(reversed(parts), reversed(folders))
-            return own, os.path.basename(path) == file, parts == home, usual(parts), closeness(parts, home)
+        def rank(path: str) -> tuple[int, bool, bool, bool, bool, int]:
+            folder, own = os.path.split(path)
+            parts = folder.split(os.sep)
+            same_split = folder_split(folder) == folder_split(near)
+            above = _common(reversed(parts), reversed(folders))
+            return above, same_split, own == file, folder == near, usual(parts), closeness(parts, home)
 
+        if unique and (len(found) != 1 or rank(found[0])[0] < len(folders)):
+            return None
         return found[0] if len(found) == 1 else max(found, key=rank, default=None)
 
 
-def walk_folder(root: Path) -> Walk:
+def walk_folder(root: Path, most: int = MAX_ENTRIES) -> Walk:
     """List all files below a folder.
 
-    Raises UserError for the whole file system, and for a folder of more than MAX_ENTRIES files and folders.
+    Raises UserError for the whole file system, and for a folder of more than `most` files and folders.
     """
     if root.resolve() == root.resolve().parent:
         raise UserError(f"the data set is the whole file system, {root}", "name its folder")
@@ -86,8 +102,8 @@ def walk_folder(root: Path) -> Walk:
             continue
         seen.add((identity.st_dev, identity.st_ino))
         entries += len(subfolders) + len(names)
-        if entries > MAX_ENTRIES:
-            raise UserError(f"{root} holds more than {MAX_ENTRIES:,} files and folders", "name the data set's folder")
+        if entries > most:
+            raise UserError(f"{root} holds more than {most:,} files and folders", "name the data set's folder")
         subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name != "__MACOSX")
         folders[parent] = sorted(name for name in names if not name.startswith("."))
     return Walk(root, folders)
@@ -99,6 +115,12 @@ def closeness(parts: Sequence[str], others: Sequence[str]) -> int:
     Among images/train and images/val, the former is closer to annotations/train.
     """
     return _common(parts, others) + _common(reversed(parts), reversed(others))
+
+
+@lru_cache(maxsize=4096)
+def folder_split(folder: str) -> str:
+    """Return the kind of split that the deepest folder of a path with a split in its name has; "" without one."""
+    return split_kind(next(filter(None, map(split_word, reversed(folder.split(os.sep)))), ""))
 
 
 def usual(parts: Iterable[str]) -> bool:

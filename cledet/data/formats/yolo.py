@@ -138,7 +138,7 @@ def find_yolo(folder: Path) -> YoloFolder | None:
         splits = {UNDIVIDED_SPLIT: images}
     if any(map(_holds_other_formats, [labels, *(part.parent / "labels" for part in splits.values())])):
         return None
-    if not splits and any(is_image(str(file)) and sniff_yolo(file.with_suffix(".txt")) for file in folder.iterdir()):
+    if not splits and any(is_image(str(file)) and _has_labels_beside(file) for file in folder.iterdir()):
         splits = {UNDIVIDED_SPLIT: folder}
     if not splits:
         return None
@@ -173,6 +173,12 @@ def read_labels(file: str, keypoints: bool, errors: ErrorLog) -> Floats:
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+
+
+def _has_labels_beside(image: Path) -> bool:
+    """Return whether an image's label file is beside it; below a folder `images`, `label_file` would not find it."""
+    file = image.with_suffix(".txt")
+    return label_file(str(image)) == str(file) and sniff_yolo(file)
 
 
 def _holds_other_formats(labels: Path) -> bool:

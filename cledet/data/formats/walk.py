@@ -17,7 +17,7 @@ MAX_ENTRIES = 5_000_000
 """Files and folders searched below one folder; the largest public data sets have two million images."""
 HEAD = 65_536
 """Bytes of a file by which its format is recognised."""
-IMAGE_FOLDERS = re.compile(r"im(age)?s?|imgs?|jpe?gs?(images)?|photos?|pictures?|pngs?|frames?", re.IGNORECASE)
+IMAGE_FOLDERS = re.compile(r"im(age)?s?|imgs?|jpe?gs?(images)?|photos?|pics?|pictures?|pngs?|frames?", re.IGNORECASE)
 """Usual names of image folders, preferred where masks have the same names as images."""
 
 
@@ -74,12 +74,11 @@ class ImageFiles:
         stem = file if file in self.by_stem else os.path.splitext(file)[0]
         found, home = self.by_stem.get(stem, []), near.split(os.sep)
 
-        def rank(path: str) -> tuple[int, bool, bool, bool, bool, int]:
+        def rank(path: str) -> tuple[int, int, bool, bool, bool, int]:
             folder, own = os.path.split(path)
             parts = folder.split(os.sep)
-            same_split = folder_split(folder) == folder_split(near)
             above = _common(reversed(parts), reversed(folders))
-            return above, same_split, own == file, folder == near, usual(parts), closeness(parts, home)
+            return above, same_split(folder, near), own == file, folder == near, usual(parts), closeness(parts, home)
 
         if unique and (len(found) != 1 or rank(found[0])[0] < len(folders)):
             return None
@@ -118,9 +117,12 @@ def closeness(parts: Sequence[str], others: Sequence[str]) -> int:
 
 
 @lru_cache(maxsize=4096)
-def folder_split(folder: str) -> str:
-    """Return the kind of split that the deepest folder of a path with a split in its name has; "" without one."""
-    return split_kind(next(filter(None, map(split_word, reversed(folder.split(os.sep)))), ""))
+def same_split(folder: str, other: str) -> int:
+    """Return 1 if two folders' paths hold the same split below what they share, -1 for different ones, else 0."""
+    parts, others = folder.split(os.sep), other.split(os.sep)
+    shared = _common(parts, others)
+    own = [next(filter(None, map(split_word, reversed(path[shared:]))), "") for path in (parts, others)]
+    return 0 if not all(own) else 1 if split_kind(own[0]) == split_kind(own[1]) else -1
 
 
 def usual(parts: Iterable[str]) -> bool:

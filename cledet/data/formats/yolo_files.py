@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cledet.data.formats.data_yaml import class_names
 from cledet.data.formats.paths import read_lines
-from cledet.data.formats.walk import ImageFiles, Walk, closeness, divide, folder_split, usual, walk_folder
+from cledet.data.formats.walk import ImageFiles, Walk, closeness, divide, same_split, usual, walk_folder
 from cledet.data.formats.yolo import YoloFolder, is_image
 from cledet.errors import UserError
 
@@ -40,10 +40,9 @@ def _label_folders(files: list[Path], images: ImageFiles) -> dict[str, str]:
         for path in images.by_stem.get(stem, ()):
             stems.setdefault((os.path.dirname(path), labels), set()).add(stem)
 
-    def rank(pair: tuple[str, str]) -> tuple[bool, bool, int, bool, int]:
+    def rank(pair: tuple[str, str]) -> tuple[bool, int, int, bool, int]:
         folder, other = (path.split(os.sep) for path in pair)
-        same_split = folder_split(pair[0]) == folder_split(pair[1])
-        return folder == other, same_split, len(stems[pair]), usual(folder), closeness(folder, other)
+        return folder == other, same_split(*pair), len(stems[pair]), usual(folder), closeness(folder, other)
 
     chosen: dict[str, str] = {}
     for folder, labels in sorted(sorted(stems), key=rank, reverse=True):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def check(
     settings: CheckSettings,
-    data: Annotated[str, typer.Argument(help="Data set: YAML, folder, COCO annotation file, or a shipped name.")],
+    data: Annotated[str, typer.Argument(help="Data set: YAML, folder, annotation file, .zip, or a shipped name.")],
     strict: Annotated[bool, typer.Option("--strict", metavar="", help="Exit with code 1 on warnings.")] = False,
     json: Json = False,
 ) -> None:

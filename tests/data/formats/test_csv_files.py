@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cledet.data.formats.csv_files import CsvFiles, find_csv, read_names, sniff
 from cledet.data.index import DetectionIndex
+from cledet.data.open import open_source
 from cledet.errors import UserError
 
 TENSORFLOW = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
@@ -230,6 +231,14 @@ def test_other_files_are_not_taken(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.txt").write_text(f"{TENSORFLOW}a.jpg,40,30,dog,1,2,11,22\n")
     assert not sniff(tmp_path / "a.txt")
     assert find_csv(tmp_path, []) is None
+
+
+def test_a_single_file_with_other_columns_is_told_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image,x,y,w,h\n")
+    with pytest.raises(
+        UserError, match=r"a\.csv is of no known format \(expected a \.csv file with the columns filename"
+    ):
+        open_source(tmp_path / "a.csv")
 
 
 corner = st.integers(0, 10**6).map(lambda n: n / 64)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cledet.data.formats.cvat import CvatFiles, find_cvat, sniff
+from cledet.data.open import open_source
 from cledet.errors import UserError
 
 LABELS = ("dog", "cat")
@@ -108,6 +109,14 @@ def test_subsets_are_splits(tmp_path: Path) -> None:
     assert reader.read("Train").paths.tolist() == [str(tmp_path / "images/Train/1.jpg"), str(tmp_path / "2.jpg")]
     assert reader.read("Validation").paths.tolist() == [str(tmp_path / "images/Validation/1.jpg")]
     assert reader.inputs("Train")[0] == [tmp_path / "annotations.xml"]
+
+
+def test_a_single_file_has_its_subsets(tmp_path: Path) -> None:
+    images = [image(f"{name}.jpg", BOX, more=f'subset="{name}"') for name in ("Train", "Validation")]
+    make(tmp_path, {"annotations.xml": document(*images)}, ("Train.jpg", "Validation.jpg"))
+    source = open_source(tmp_path / "annotations.xml")
+    assert source.splits == ("Train", "Validation")
+    assert source.index("val").paths.tolist() == [str(tmp_path / "Validation.jpg")]
 
 
 def test_images_of_the_default_subset_are_a_split_beside_others_only(tmp_path: Path) -> None:

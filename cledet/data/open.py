@@ -121,7 +121,7 @@ def _open_file(path: Path) -> DataSource:
         home = path.parents[1] if path.parent.name == "annotations" else path.parent
         return DataSource(home.name, CocoFiles({split_name(path): (path, None)}, root=home), single=True)
     if wanted := [layout.wanted for layout in LAYOUTS.values() if path.suffix.lower() in layout.suffixes]:
-        raise UserError(f"{path} is of no known format", f"expected {'; or '.join(wanted)}")
+        raise UserError(f"{path} is no data set", f"expected {'; or '.join(wanted)}")
     suffixes = dict.fromkeys(suffix for layout in LAYOUTS.values() for suffix in layout.suffixes)
     hint = f"expected a .yaml, a folder or .zip, a shipped name, or annotations in {', '.join(suffixes)}"
     raise UserError(f"{path} is no data set", hint)

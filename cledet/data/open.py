@@ -206,5 +206,5 @@ def _note_degenerate(index: DetectionIndex) -> DetectionIndex:
     return replace(index, notes=(*index.notes, f"{index.name}: {count}: not trained on."))
 
 
-HINTS = {"outside": "to allow it, write `outside: true` into the data set's YAML"}
+HINTS = {"outside": "move the images into it, or write `outside: true` into the data set's YAML"}
 """Hints for kinds of annotation errors; by default, to run `cledet check`."""

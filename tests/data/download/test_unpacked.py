@@ -117,3 +117,16 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, cache: Path) ->
     cache.parent.write_text("a file")
     with pytest.raises(UserError, match=rf"cannot be unpacked: {cache.parent}.*Not a directory.*CLEDET_CACHE"):
         open_source(zipped(tmp_path / "a.zip", {"labels.csv": LABELS}))
+
+
+def test_ctrl_c_leaves_nothing_in_the_cache(tmp_path: Path, cache: Path) -> None:
+    @contextmanager
+    def phase(title: str, total: int) -> Iterator[SimpleNamespace]:
+        def interrupt(done: int, total: int) -> None:
+            raise KeyboardInterrupt
+
+        yield SimpleNamespace(set=interrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        open_source(zipped(tmp_path / "a.zip", {"labels.csv": LABELS}), phase)
+    assert list(cache.iterdir()) == []

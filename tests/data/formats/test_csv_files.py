@@ -235,9 +235,7 @@ def test_other_files_are_not_taken(tmp_path: Path, text: str) -> None:
 
 def test_a_single_file_with_other_columns_is_told_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("image,x,y,w,h\n")
-    with pytest.raises(
-        UserError, match=r"a\.csv is no data set \(expected a \.csv file with the columns file"
-    ):
+    with pytest.raises(UserError, match=r"a\.csv is no data set \(expected a \.csv file with the columns file"):
         open_source(tmp_path / "a.csv")
 
 

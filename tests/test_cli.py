@@ -186,6 +186,15 @@ def test_mistakes_end_in_one_sentence(tmp_path, args, part):
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_unknown_folder_is_told_what_would_be_readable(tmp_path):
+    (tmp_path / "notes.doc").touch()
+    process = run("check", ".", cwd=tmp_path)
+    assert "(it holds 1 .doc)" in sentence(process)
+    lines = process.stderr.splitlines()[1:]
+    assert lines[0] == "readable are:"
+    assert [line.split(":")[0] for line in lines[1:4]] == ["  COCO", "  Pascal VOC", "  YOLO"]
+
+
 def test_a_crash_of_one_of_several_is_told_once(monkeypatch, capsys):
     monkeypatch.setattr(cli, "app", raising(ProcessFailed("rank 1 of 2 on h failed:\nTraceback ...")))
     with pytest.raises(SystemExit) as ended:

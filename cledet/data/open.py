@@ -90,6 +90,8 @@ def open_source(data: str | Path, phase: Phase = silent) -> DataSource:
     shipped_name = str(data).removesuffix(".yaml")
     if not os.path.exists(path) and shipped_name in SHIPPED:
         return _open_shipped(shipped_name)
+    if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
+        raise UserError(f"{path} cannot be read: permission denied")
     if os.path.isdir(path):
         return _open_folder(path)
     if not os.path.isfile(path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from trees import draw, write_coco, write_labels, write_xml
 
 from cledet.data.formats.paths import match_split
 from cledet.data.open import open_source
@@ -88,10 +89,61 @@ def test_an_unknown_split_names_those_that_exist(squares: Path) -> None:
         ("val", ["val", "val2017"], "val"),
         ("val", ["val2014", "val2017"], None),
         ("test", ["train", "val"], None),
+        ("train", ["custom_train", "custom_val"], "custom_train"),
+        ("val", ["custom_train", "my-valid-2"], "my-valid-2"),
+        ("test", ["test2017", "test-dev2017"], "test2017"),
+        ("train", ["a_train", "b_train"], None),
+        ("train", ["trainval", "val"], None),
+        ("train", ["strain", "retrained"], None),
     ],
 )
 def test_splits_have_aliases(asked: str, splits: list[str], found: str | None) -> None:
     assert match_split(asked, splits) == found
+
+
+def yolo(folder: Path, names: str) -> None:
+    for split in ("train", "valid"):
+        draw(folder, f"images/{split}/1.jpg")
+        write_labels(folder / f"labels/{split}/1.txt")
+    if names:
+        write(folder / names, "path: /content/set\ntrain: images/train\nval: images/valid\nnames: [nut]\n")
+
+
+@pytest.mark.parametrize("name", ["", "mine.yaml", "data.yml", "dataset.YAML"])
+def test_a_yaml_of_any_name_in_the_folder_describes_it(tmp_path: Path, name: str) -> None:
+    yolo(tmp_path, name)
+    write(tmp_path / "args.yaml", "train: {batch: 8}\nval: true\nnames: x\n")  # settings of another program
+    write(tmp_path / "broken.yaml", "train: [")
+    source = open_source(tmp_path)
+    assert source.splits == (("train", "val") if name else ("train", "valid"))
+    assert source.index("val").classes == (("nut",) if name else ("0",))
+
+
+def test_several_yaml_files_are_ambiguous(tmp_path: Path) -> None:
+    yolo(tmp_path, "a.yaml")
+    yolo(tmp_path, "b.yaml")
+    with pytest.raises(UserError, match=r"several data set files: a.yaml and b.yaml \(pass one of them as --data"):
+        open_source(tmp_path)
+    yolo(tmp_path, "data.yaml")
+    assert open_source(tmp_path).splits == ("train", "val")
+
+
+def test_a_split_without_the_others_serves_itself_only(tmp_path: Path) -> None:
+    """A folder called train is no undivided set; one file of COCO is, whatever it is called."""
+    draw(tmp_path, "train/1.jpg", "test/2.jpg")
+    write_xml(tmp_path / "train/1.xml")
+    assert open_source(tmp_path).find("val") is None
+    coco = tmp_path / "coco"
+    draw(coco, "1.jpg")
+    write_coco(coco / "custom_train.json", ["1.jpg"])
+    assert open_source(coco).find("val") == "custom_train"
+
+
+def test_folders_in_a_circle_are_no_data_set(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(UserError, match="holds neither"):
+        open_source(tmp_path)
 
 
 def test_a_missing_path_is_named_with_its_neighbours(squares: Path, tmp_path: Path) -> None:

@@ -176,6 +176,28 @@ def datafile(rng: random.Random) -> Files:
     return encode(files(rng), rng) | {"data.yaml": {"path": ".", **content, "archives": archives}}
 
 
+MOVES: tuple[tuple[Any, dict[str, str]], ...] = (
+    (coco, {"annotations/instances_": "json/my-", "images/": "data/photos/"}),
+    (coco, {"annotations/instances_train.json": "labels.json", "annotations/instances_val.json": "images/notes.json"}),
+    (voc, {"Annotations/": "annots/", "JPEGImages/": "images/", "ImageSets/Main/": ""}),
+    (voc, {"Annotations/": "labels/", "JPEGImages/": "images/"}),
+    (voc, {"Annotations/": "train/", "JPEGImages/": "train/"}),
+    (yolo, {"images/": "obj/", "labels/": "obj/", "classes.txt": "obj/classes.txt"}),
+    (yolo, {"images/": "pics/", "labels/": "annotations/"}),
+)
+"""Data sets, and beginnings of their paths with others in their place, which only content tells what they are."""
+
+
+def layout(rng: random.Random) -> Files:
+    """A data set in folders of other names."""
+    files, moves = rng.choice(MOVES)
+    moved = {}
+    for path, content in files(rng).items():
+        start = next((start for start in moves if path.startswith(start)), "")
+        moved[moves.get(start, "") + path.removeprefix(start)] = content
+    return moved
+
+
 def results(rng: random.Random) -> Files:
     rows = [(i, *row) for i, stem in enumerate(OBJECTS) for row in OBJECTS[stem]]
     found = [

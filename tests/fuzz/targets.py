@@ -164,6 +164,7 @@ TARGETS = {
     "label-studio": Target(seeds.label_studio, use_data, 60),
     "zip": Target(seeds.zipped, use_zip, 20, ("../x", "/x", "a\\b", "a/../../x", "C:x")),
     "datafile": Target(seeds.datafile, use_data, 150),
+    "layout": Target(seeds.layout, use_data, 100),
     "results": Target(seeds.results, use_results, 100),
     "recipe": Target(seeds.recipe, use_recipe, 120),
     "image": Target(seeds.image, use_image, 120),

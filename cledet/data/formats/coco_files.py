@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cledet.data.formats.coco import CocoFiles
 from cledet.data.formats.paths import UNDIVIDED_SPLIT, open_regular_file, split_word
-from cledet.data.formats.walk import divide, read_head
+from cledet.data.formats.walk import divide, read_head, sample
 from cledet.errors import UserError
 
 LISTS = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[')
@@ -21,8 +21,9 @@ def find_coco(folder: Path) -> dict[str, tuple[Path, Path | None]]:
     SPLIT/_annotations.coco.json (Roboflow).
     """
     for pattern in ("annotations/instances_*.json", "annotations/*.json", "*.json"):
-        if files := [file for file in sorted(folder.glob(pattern)) if _may_be_coco(file)]:
-            return {split_name(file): (file, None) for file in files}
+        files = sorted(folder.glob(pattern))
+        if any(map(_may_be_coco, sample(files))):
+            return {split_name(file): (file, None) for file in files if _may_be_coco(file)}
     exported = sorted(folder.glob("*/_annotations.coco.json"))
     return {file.parent.name: (file, file.parent) for file in exported}
 
@@ -66,13 +67,13 @@ def sniff_coco(file: Path) -> bool:
             open(file, "rb", opener=open_regular_file) as content,
             mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
-            complete = data[-100:].rstrip().endswith(b"}")
-            return LISTS.search(data) is not None and (data.rfind(b'"categories"') >= 0 or not complete)
+            if LISTS.search(data) is None:
+                return False
+            return data.rfind(b'"categories"') >= 0 or not data[-100:].rstrip().endswith(b"}")
     except (OSError, ValueError):
         return False
 
 
 def _may_be_coco(file: Path) -> bool:
-    """Return whether a file is COCO's, or has a name of COCO's without being a list, as results are."""
-    named = re.fullmatch(r"instances_.*\.json", file.name) and not read_head(file).lstrip().startswith(b"[")
-    return bool(named) or sniff_coco(file)
+    """Return whether a file is COCO's, or has the name of one, so that reading a damaged one tells what is wrong."""
+    return file.name.startswith("instances_") or sniff_coco(file)

@@ -12,13 +12,10 @@ from cledet.data.formats import csv_files, cvat, label_studio, labelme
 from cledet.data.formats.coco_files import find_coco_files, sniff_coco
 from cledet.data.formats.reader import Reader
 from cledet.data.formats.voc_files import find_voc_files, sniff_voc
-from cledet.data.formats.walk import Walk, walk_folder
+from cledet.data.formats.walk import Walk, sample, walk_folder
 from cledet.data.formats.yolo import sniff_yolo
 from cledet.data.formats.yolo_files import find_yolo_files
 from cledet.errors import UserError
-
-SAMPLES = 64
-"""Files of one suffix in one folder that are opened, evenly spaced, to find a format; of fewer than 128 all are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +82,7 @@ def recognize(folder: Path) -> Recognized:
     matching = {name: files for name, layout in LAYOUTS.items() if (files := matching_files(walk, layout))}
     found = {name: one for name, files in matching.items() if (one := _find(LAYOUTS[name], files, walk))}
     if not found:
-        raise _unknown(walk)
+        raise _unknown(walk, matching)
     if len(found) > 1:
         names = [f"{name} ({places(map(str, matching[name]), folder)})" for name in found]
         hint = "pass one of these files or folders as --data, or a YAML file"
@@ -116,8 +113,7 @@ def matching_files(walk: Walk, layout: Layout) -> list[Path]:
     """Return the files of a format: of one folder and suffix all if each annotates one image, and one does."""
     matching: list[Path] = []
     for folder, names in walk.files(layout.suffixes):
-        sample = (Path(folder, name) for name in names[:: max(1, len(names) // SAMPLES)])
-        if any(map(layout.sniff, sample)):
+        if any(layout.sniff(Path(folder, name)) for name in sample(names)):
             files = (Path(folder, name) for name in names)
             matching += files if layout.per_image else filter(layout.sniff, files)
     return matching
@@ -150,10 +146,14 @@ def _merge(patterns: dict[tuple[str, ...], int]) -> list[str]:
     return [os.path.join(*parts) + (f" ({count:,})" if count > 1 else "") for parts, count in patterns.items()]
 
 
-def _unknown(walk: Walk) -> UserError:
-    """Return the error for a folder without annotations."""
+def _unknown(walk: Walk, matching: dict[str, list[Path]]) -> UserError:
+    """Return the error for a folder without annotations, or with files like annotations that have no images."""
+    lines = ["readable are:", *(f"  {name}: {layout.wanted}" for name, layout in LAYOUTS.items())]
+    if matching:
+        names = [f"{name}'s ({places(map(str, files), walk.root)})" for name, files in matching.items()]
+        message = f"{walk.root} holds files like {' and '.join(names)}, but no images of their names"
+        return UserError(message, "copy the images beside them", lines)
     suffixes = Counter(os.path.splitext(name)[1].lower() or name for names in walk.folders.values() for name in names)
     content = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common(8))
-    lines = [f"  {name}: {layout.wanted}" for name, layout in LAYOUTS.items()]
     message = f"{walk.root} holds neither {' nor '.join(LAYOUTS)} annotations"
-    return UserError(message, f"it holds {content}" if content else "it is empty", ["readable are:", *lines])
+    return UserError(message, f"it holds {content}" if content else "it is empty", lines)

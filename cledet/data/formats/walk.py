@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from cledet.data.formats.paths import UNDIVIDED_SPLIT, open_regular_file, split_kind, split_word
 from cledet.data.images import IMAGE_SUFFIXES
@@ -17,6 +18,9 @@ MAX_ENTRIES = 5_000_000
 """Files and folders searched below one folder; the largest public data sets have two million images."""
 HEAD = 65_536
 """Bytes of a file by which its format is recognised."""
+SAMPLES = 64
+"""Files of one suffix in one folder that are opened to find their format."""
+Name = TypeVar("Name", str, Path)
 IMAGE_FOLDERS = re.compile(r"im(age)?s?|imgs?|jpe?gs?(images)?|photos?|pics?|pictures?|pngs?|frames?", re.IGNORECASE)
 """Usual names of image folders, preferred where masks have the same names as images."""
 
@@ -137,6 +141,11 @@ def _common(parts: Iterable[str], others: Iterable[str]) -> int:
             break
         count += 1
     return count
+
+
+def sample(files: Sequence[Name]) -> Sequence[Name]:
+    """Return SAMPLES files or somewhat more, evenly spaced; all of fewer than twice as many."""
+    return files[:: max(1, len(files) // SAMPLES)]
 
 
 def read_head(file: Path) -> bytes:

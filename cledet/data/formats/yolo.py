@@ -182,9 +182,13 @@ def _has_labels_beside(image: Path) -> bool:
 
 
 def _holds_other_formats(labels: Path) -> bool:
-    """Return whether a folder has files, but none of YOLO's: its XML or JSON files are another format's."""
-    files = [file.suffix for file in labels.rglob("*.*")]
-    return bool(files) and ".txt" not in files
+    """Return whether a folder has XML, JSON or CSV files, and none of YOLO's."""
+    suffixes = set()
+    for file in labels.rglob("*.*"):
+        suffixes.add(file.suffix)
+        if file.suffix == ".txt":
+            return False
+    return not suffixes.isdisjoint((".xml", ".json", ".csv"))
 
 
 def _image_lists(folder: Path) -> dict[str, Path]:

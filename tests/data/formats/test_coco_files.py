@@ -78,8 +78,6 @@ def test_other_json_beside_coco_files_is_no_split(tmp_path: Path) -> None:
     assert list(find_coco(tmp_path)) == ["train"]
     write(tmp_path / "annotations/instances_val.json", "{damaged")
     assert list(find_coco(tmp_path)) == ["val"]  # by its name, so that the damage is told
-    write(tmp_path / "annotations/instances_val.json", "[]")
-    assert list(find_coco(tmp_path)) == ["train"]
 
 
 def test_an_image_that_is_missing_is_not_replaced_by_that_of_another_split(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_two_folders_of_labels_for_one_of_images_are_ambiguous(tmp_path: Path, f
 
 def test_labels_without_images_are_no_data_set(tmp_path: Path) -> None:
     assert find_yolo_files(tmp_path, [write_labels(tmp_path / "set/txt/1.txt")]) is None
-    with pytest.raises(UserError, match="holds neither"):
+    with pytest.raises(UserError, match=r"txt holds files like YOLO's \(1.txt\), but no images of their names"):
         open_source(tmp_path / "set")
 
 

@@ -75,7 +75,8 @@ class CsvFiles:
             classes = tuple(name for name in dict.fromkeys(names.values()) if name in used)
         else:
             classes = tuple(names)
-        return tables[split].index(split, classes, walk_folder(self.root).images(), self.root)
+        images = walk_folder(self.root).images()
+        return tables[split].index(split, classes, images, self.root, tables.values())
 
     def inputs(self, split: str) -> tuple[list[Path], str]:
         """Return the files of all splits, since they determine the classes, and the image files as text."""

@@ -47,7 +47,8 @@ class CvatFiles:
         tables = {name: self._table(name, labels) for name in self.splits}
         used = {name for table in tables.values() for name in table.classes}
         classes = tuple(labels) or tuple(sorted(used))
-        return tables[split].index(split, classes, walk_folder(self.root).images(), self.root)
+        images = walk_folder(self.root).images()
+        return tables[split].index(split, classes, images, self.root, tables.values())
 
     def inputs(self, split: str) -> tuple[list[Path], str]:
         """Return the files of all splits, since they determine the classes, and the image files as text."""

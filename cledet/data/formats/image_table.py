@@ -8,7 +8,7 @@ import os
 import re
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +37,8 @@ class ImageTable:
         self.without_box: Counter[str] = Counter()
         """Number of shapes that have no box, by type: points, lines."""
         self._notes: list[str] = []
-        self._names: list[str] = []
+        self.names: list[str] = []
+        """Paths or names of the images, as the files have them."""
         self._folders: list[str] = []
         self._sizes: list[tuple[int, int]] = []
         self._relative: list[bool] = []
@@ -53,11 +54,11 @@ class ImageTable:
         if not all(0 <= side <= FARTHEST for side in size):
             self.errors.add("entry", f"{where}: width and height are {size[0]} and {size[1]}")
             size = (0, 0)
-        self._names.append(name)
+        self.names.append(name)
         self._folders.append(folder)
         self._sizes.append(size)
         self._relative.append(relative)
-        return len(self._names) - 1
+        return len(self.names) - 1
 
     def size(self, image: int) -> tuple[int, int]:
         """Return the width and height of an image as added."""
@@ -75,10 +76,13 @@ class ImageTable:
             label = self.classes.setdefault(name, len(self.classes))
             self._boxes.extend((image, label, *box, ignore or box[2] <= 0 or box[3] <= 0))
 
-    def index(self, split: str, classes: tuple[str, ...], images: ImageFiles, root: Path) -> DetectionIndex:
+    def index(
+        self, split: str, classes: tuple[str, ...], images: ImageFiles, root: Path, others: Iterable[ImageTable] = ()
+    ) -> DetectionIndex:
         """Return the index of the split, named after it; files of images are searched for below `root`.
 
         Boxes of other classes, images outside `root`, and images that are listed twice are logged as annotation errors.
+        Images beside those of the split that neither this table nor `others`, those of all splits, list are noted.
         """
         paths = self._paths(split, images, root)
         kept = [image for image, path in enumerate(paths) if path]
@@ -95,7 +99,7 @@ class ImageTable:
         rows[:, 1:5] *= np.concatenate([scale, scale], axis=1)
         rows[:, 5] = (rows[:, 5] > 0) | (rows[:, 3:5] <= 0).any(axis=1)
         index = index_of_rows(split, classes, 1, files, sizes, np.diff(starts).tolist(), rows, self.errors)
-        return replace(index, notes=self._all_notes(split))
+        return replace(index, notes=(*self._all_notes(split), *_unlisted((self, *others), split, files, images)))
 
     def note(self, count: int, text: str) -> None:
         """Add a note for the caller of the index to print, if there is anything to count."""
@@ -109,7 +113,7 @@ class ImageTable:
     def _paths(self, split: str, images: ImageFiles, root: Path) -> list[str]:
         """Return the file of each image; "" for one that is invalid, outside `root` or the second of the same file."""
         paths, seen = [], set[str]()
-        for name, folder in zip(self._names, self._folders):
+        for name, folder in zip(self.names, self._folders):
             path = self._path(name, folder, split, images, root)
             if path in seen:
                 self.errors.add("entry", f"{folder}: {name[:200]} is listed twice")
@@ -147,7 +151,7 @@ class ImageTable:
         labels = label_of[rows[:, 1].astype(np.int64)]
         for image, label in rows[labels < 0, :2].astype(np.int64).tolist():
             hint = nearest(own[label], classes) if self.errors.needs_example("class") else ""
-            self.errors.add("class", f"{self._names[image]}: '{own[label][:40]}' ({hint})")
+            self.errors.add("class", f"{self.names[image]}: '{own[label][:40]}' ({hint})")
         rows[:, 1] = labels
         return rows[labels >= 0]
 
@@ -158,6 +162,17 @@ class ImageTable:
         unknown = np.flatnonzero(relative & (sizes <= 0).any(axis=1))
         sizes[unknown] = read_sizes([files[image] for image in unknown.tolist()], self.errors)
         return sizes
+
+
+def _unlisted(tables: Iterable[ImageTable], split: str, files: Sequence[str], images: ImageFiles) -> tuple[str, ...]:
+    """Return a note on the images in the folders of a split's images that no annotation file lists."""
+    names = {re.split(r"[\\/]", name)[-1] for table in tables for name in table.names}
+    stems, folders = names | {os.path.splitext(name)[0] for name in names}, {os.path.dirname(file) for file in files}
+    others = (path for stem, paths in images.by_stem.items() if stem not in stems for path in paths)
+    left = sorted({path for path in others if os.path.dirname(path) in folders}.difference(files))
+    return (
+        (f"{split}: {len(left)} images are in no annotation file, the first is {left[0]}: left out.",) if left else ()
+    )
 
 
 def images_state(images: ImageFiles, *, stats: bool) -> str:

@@ -106,7 +106,7 @@ class LabelStudioFiles:
         images = walk_folder(self.root).images()
         tables = {name: _table(files, images) for name, files in self.splits.items()}
         classes = tuple(sorted({name for table in tables.values() for name in table.classes}))
-        return tables[split].index(split, classes, images, self.root)
+        return tables[split].index(split, classes, images, self.root, tables.values())
 
     def inputs(self, split: str) -> tuple[list[Path], str]:
         """Return the files of all splits, since they determine the classes, and the image files as text."""

@@ -59,7 +59,8 @@ class LabelMeFiles:
         """Read one split without opening its image files; the index is named after it. Classes are ordered by name."""
         tables = {name: _table(files) for name, files in self.splits.items()}
         classes = tuple(sorted({name for table in tables.values() for name in table.classes}))
-        return tables[split].index(split, classes, walk_folder(self.root).images(), self.root)
+        images = walk_folder(self.root).images()
+        return tables[split].index(split, classes, images, self.root, tables.values())
 
     def inputs(self, split: str) -> tuple[list[Path], str]:
         """Return the files of all splits, since they determine the classes, and the image files as text."""

@@ -215,6 +215,18 @@ def test_images_without_a_file_keep_their_place(tmp_path: Path) -> None:
     assert not index.annotation_errors
 
 
+def test_images_that_no_file_lists_are_noted(tmp_path: Path) -> None:
+    files = {f"{split}.csv": f"{name},1,2,11,22,cow\n" for split, name in (("train", "a.jpg"), ("val", "b.v2.jpg"))}
+    images = ("photos/a.jpg", "photos/b.v2.jpg", "photos/c.jpg", "photos/d.jpg", "masks/e.jpg")
+    reader = make(tmp_path, files, images)
+    first = tmp_path / "photos" / "c.jpg"
+    for split in ("train", "val"):
+        note = f"{split}: 2 images are in no annotation file, the first is {first}: left out."
+        assert reader.read(split).notes == (note,)
+    (tmp_path / "val.csv").write_text("c.jpg,,,,,\nb.v2,1,2,11,22,cow\nother/d.png,,,,,\n")
+    assert reader.read("train").notes == ()
+
+
 def test_an_image_in_two_files_of_a_split_is_an_error(tmp_path: Path) -> None:
     reader = make(tmp_path, {"a.csv": "1.jpg,1,2,11,22,cow\n", "b.csv": "1.jpg,1,2,11,22,cow\n"}, ("1.jpg",))
     (error,) = reader.read("all").annotation_errors

@@ -8,7 +8,7 @@ import typer
 
 from cledet.commands.options import Json
 from cledet.config.base import CheckSettings
-from cledet.console import Steps, say, show, show_finding, show_json, show_table
+from cledet.console import Steps, say, show, show_finding, show_json, show_table, transfer
 
 if TYPE_CHECKING:
     from cledet.data_check.check import Report
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def check(
     settings: CheckSettings,
-    data: Annotated[str, typer.Argument(help="Data set: YAML, folder, COCO annotation file, or a shipped name.")],
+    data: Annotated[str, typer.Argument(help="Data set: YAML, folder, annotation file, .zip, or a shipped name.")],
     strict: Annotated[bool, typer.Option("--strict", metavar="", help="Exit with code 1 on warnings.")] = False,
     json: Json = False,
 ) -> None:
@@ -30,7 +30,7 @@ def check(
     from cledet.data_check.check import check as examine
     from cledet.data_check.html import refuse_target, write_page
 
-    source = open_source(data)
+    source = open_source(data, transfer)
     say(str(source))
     if settings.html is not None:
         refuse_target(settings.html)

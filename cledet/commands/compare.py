@@ -11,7 +11,7 @@ from cledet.commands.options import Json
 from cledet.commands.val import val_to_folder
 from cledet.config.evaluate import CompareSettings, ValSettings
 from cledet.config.loading import resolve
-from cledet.console import say, show, show_json, show_table
+from cledet.console import say, show, show_json, show_table, transfer
 from cledet.errors import UserError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def compare_to_folder(
     entries = open_entries(paths, settings.data, settings.split, validate)
     data, split = common_ground(entries, settings.data, settings.split)
     called = names(entries)
-    index = load_index(open_source(data), split, need_images=any(entry.of_model for entry in entries))
+    index = load_index(open_source(data, transfer), split, need_images=any(entry.of_model for entry in entries))
     results = {name: read_results(entry.file, index) for name, entry in zip(called, entries)}
     comparison = compare_runs(index, results, settings.bootstrap)
     document = to_document(comparison, index, settings.bootstrap)

@@ -42,7 +42,7 @@ class TrainingSettings(DetectionSettings):
         description="Devices: cpu, mps, or GPUs as 0,2, with a process each. auto: every idle CUDA GPU, else MPS, else "
         "the CPU.",
     )
-    data: str = Field("shapes", description="Data set: YAML, folder, COCO annotation file, or a shipped name.")
+    data: str = Field("shapes", description="Data set: YAML, folder, annotation file, .zip, or a shipped name.")
     split: str = Field("train", description="Split to train on.")
     val_split: str = Field(
         "val", description="Split to evaluate during training, or none. train: the training images themselves."

@@ -1,4 +1,4 @@
-"""Data sets: a YAML file, an annotation file, a folder or a shipped name, opened as splits."""
+"""Data sets: a YAML file, an annotation file, a folder, a zip file or a shipped name, opened as splits."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from cledet.data.download.archives import SETS, SHIPPED
+from cledet.data.download.fetch import Phase
+from cledet.data.download.unpacked import silent, unpacked
 from cledet.data.formats.coco import CocoFiles
 from cledet.data.formats.coco_files import find_coco, sniff_coco, split_name
 from cledet.data.formats.data_yaml import SPLITS, find_datafile, load_datafile, read_datafile
@@ -78,14 +80,15 @@ class DataSource:
         return _note_degenerate(_with_files(index) if need_images else index)
 
 
-def open_source(data: str | Path) -> DataSource:
-    """Open a YAML file, an annotation file, a folder in any known layout, or a shipped data set by name.
+def open_source(data: str | Path, phase: Phase = silent) -> DataSource:
+    """Open a YAML file, an annotation file, a folder in any known layout, a zip file of one, or a shipped set by name.
 
+    A zip file is unpacked into the cache the first time, with `phase` as progress display.
     Raises UserError with the path tried and its neighbours if there is no such data set, and for a folder whose
     annotations are of no known format, or of several.
     """
     if division := read_division(data):
-        return open_division(division)
+        return open_division(division, phase)
     path = absolute(Path(data))
     shipped_name = str(data).removesuffix(".yaml")
     if not os.path.exists(path) and shipped_name in SHIPPED:
@@ -99,27 +102,41 @@ def open_source(data: str | Path) -> DataSource:
         raise UserError(error.message, f"{error.hint}; ships with the package: {', '.join(SHIPPED)}")
     if path.suffix.lower() in (".yaml", ".yml"):
         return _open_yaml(path)
+    if path.suffix.lower() == ".zip":
+        return _open_zip(path, phase)
     return _open_file(path)
+
+
+def _open_zip(file: Path, phase: Phase) -> DataSource:
+    """Open a zip file: its folder in the cache, or the only folder in that, as many archives have."""
+    folder = top = unpacked(file, phase)
+    while inner := _only_folder(folder):
+        folder = inner
+    source = _open_folder(folder)
+    return replace(source, name=file.stem, where=", ".join(filter(None, (f"unpacked in {top}", source.where))))
 
 
 def _open_file(path: Path) -> DataSource:
     """Open one annotation file; a .json file of no other format is taken for a COCO file."""
     is_json = path.suffix.lower() == ".json"
     if not (is_json and sniff_coco(path)) and (found := read_file(path)):
-        return DataSource(found.home.name, found.reader, single=True, where=found.where)
+        single = len(found.reader.splits) == 1
+        return DataSource(found.home.name, found.reader, single=single, where=found.where)
     if is_json:
         home = path.parents[1] if path.parent.name == "annotations" else path.parent
         return DataSource(home.name, CocoFiles({split_name(path): (path, None)}, root=home), single=True)
+    if wanted := [layout.wanted for layout in LAYOUTS.values() if path.suffix.lower() in layout.suffixes]:
+        raise UserError(f"{path} is no data set", f"expected {'; or '.join(wanted)}")
     suffixes = dict.fromkeys(suffix for layout in LAYOUTS.values() for suffix in layout.suffixes)
-    hint = f"expected a .yaml, a folder, a shipped name, or annotations in {', '.join(suffixes)}"
+    hint = f"expected a .yaml, a folder or .zip, a shipped name, or annotations in {', '.join(suffixes)}"
     raise UserError(f"{path} is no data set", hint)
 
 
-def open_division(division: Division) -> DataSource:
+def open_division(division: Division, phase: Phase = silent) -> DataSource:
     """Open a data set with the parts of a division as its splits train and val."""
     if read_division(division.data):
         raise UserError(f"{division.data} is a division itself and cannot be divided", "name the data set it divides")
-    source = open_source(division.data)
+    source = open_source(division.data, phase)
     if division.split not in source.splits:
         raise UserError(f"{source.name} has no split '{division.split}'", nearest(division.split, source.splits))
     return DataSource(source.name, DividedReader(source.reader, division), notes=source.notes, where=source.where)
@@ -204,5 +221,5 @@ def _note_degenerate(index: DetectionIndex) -> DetectionIndex:
     return replace(index, notes=(*index.notes, f"{index.name}: {count}: not trained on."))
 
 
-HINTS = {"outside": "to allow it, write `outside: true` into the data set's YAML"}
+HINTS = {"outside": "move the images into it, or write `outside: true` into the data set's YAML"}
 """Hints for kinds of annotation errors; by default, to run `cledet check`."""

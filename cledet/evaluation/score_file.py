@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cledet.config.evaluate import TuneSettings, ValSettings
+from cledet.console import transfer
 from cledet.data.index import DetectionIndex
 from cledet.data.open import open_source
 from cledet.errors import UserError
@@ -42,7 +43,7 @@ def predictions_split(settings: ValSettings | TuneSettings) -> DetectionIndex:
     """Load the split of a predictions file; its images may be missing."""
     if settings.data is None:
         raise UserError("--predictions needs --data", "name the data set of the predictions")
-    return load_index(open_source(settings.data), settings.split, need_images=False)
+    return load_index(open_source(settings.data, transfer), settings.split, need_images=False)
 
 
 def explicit_conf(settings: ValSettings | TuneSettings) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from cledet.console import warn
+from cledet.console import transfer, warn
 from cledet.data.formats.division import read_division
 from cledet.data.index import DetectionIndex
 from cledet.data.open import DataSource, open_source
@@ -24,7 +24,7 @@ def load_split(data: str | None, split: str, trained_on: str) -> DetectionIndex:
 
     Warns if another data set holds training images of a run that held out others.
     """
-    index = load_index(open_source(data or trained_on), split)
+    index = load_index(open_source(data or trained_on, transfer), split)
     if data is not None and not same_data(data, trained_on):
         with suppress(UserError):  # the lists are gone
             _warn_of_trained(index, trained_on)

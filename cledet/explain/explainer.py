@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cledet.config.base import ExplainSettings, long_side
 from cledet.config.train import TrainSettings
-from cledet.console import say
+from cledet.console import say, transfer
 from cledet.data.dataset import DetectionDataset, preprocess
 from cledet.data.formats.paths import absolute
 from cledet.data.images import Pixels, read_image, rgb_arrays
@@ -104,7 +104,7 @@ def _look_up(path: Path | None, requested: str | None, trained_on: str) -> tuple
     if path is None or not data:
         return None, "no data set is known for this image"
     try:
-        source = open_source(data)
+        source = open_source(data, transfer)
         for split in source.splits:
             index = source.index(split, need_images=False)
             positions = np.flatnonzero(index.paths == str(absolute(path)))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cledet.config.train import GridSettings, TrainingSettings
-from cledet.console import Steps, say, warn
+from cledet.console import Steps, say, transfer, warn
 from cledet.data.formats.division import Division
 from cledet.data.formats.paths import match_split
 from cledet.data.index import DetectionIndex
@@ -24,7 +24,7 @@ def hold_out(settings: TrainingSettings) -> Division | None:
     See `cledet.data.splitting.divide` for the choice. Prints its result in one line, and warns of classes without
     images in a part.
     """
-    source = open_source(settings.data)
+    source = open_source(settings.data, transfer)
     if not lacks_val(source, settings):
         return None
     index = source.index(settings.split)

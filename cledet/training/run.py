@@ -13,7 +13,7 @@ import numpy as np
 from cledet.config.loading import reopen
 from cledet.config.train import GridSettings, TrainingSettings, TrainSettings
 from cledet.config.types import AUTO
-from cledet.console import say, warn
+from cledet.console import say, transfer, warn
 from cledet.data.formats.division import Division, read_division
 from cledet.data.open import DataSource, open_division, open_source
 from cledet.distributed import collectives
@@ -237,7 +237,9 @@ def load_task(settings: TrainSettings, division: Division | None = None) -> Task
     """
     division = division or collectives.from_main(lambda: read_division(settings.data))
     with collectives.main_process_first():
-        return _load_task(settings, open_division(division) if division else open_source(settings.data))
+        return _load_task(
+            settings, open_division(division, transfer) if division else open_source(settings.data, transfer)
+        )
 
 
 def _load_task(settings: TrainSettings, source: DataSource) -> Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -43,6 +44,7 @@ XML_RAW = (
     "<!-- -->", "<?a b?>", "1e999", "9" * 5000, "9" * 400, "inf", "-inf", "nan", "1_0", "١", "0x1p3", "</a>", "<a",
     "\udcff", "\t1\n", " ",
 )  # fmt: skip
+QUOTES = {'"': "&quot;"}
 PLANTS = (
     (os.system, ("touch PLANTED",)),
     (exec, ("open('PLANTED', 'w')",)),
@@ -106,16 +108,26 @@ def to_yaml(tree: Any, rng: random.Random) -> bytes:
 
 
 def to_xml(tree: Any, rng: random.Random) -> bytes:
-    """[head, root]; a node is [tag, nodes] or [tag, text]."""
+    """[head, root]; a node is [tag, nodes], [tag, text], or with a dictionary [tag, attributes, nodes]."""
     head, root = tree if isinstance(tree, list) and len(tree) == 2 else ("", tree)
     return _raw(f"{head}{_node(root)}", XML_RAW)
 
 
 def _node(tree: Any) -> str:
-    if not (isinstance(tree, list) and len(tree) == 2 and isinstance(tree[0], str)):
+    if not (isinstance(tree, list) and len(tree) in (2, 3) and isinstance(tree[0], str)):
         return escape(str(tree))
-    tag, content = tree
-    return f"<{tag}>{''.join(map(_node, content)) if isinstance(content, list) else escape(str(content))}</{tag}>"
+    tag, content = tree[0], tree[-1]
+    named = tree[1].items() if isinstance(tree[1], dict) else ()
+    start = "".join([tag, *(f' {key}="{escape(str(value), QUOTES)}"' for key, value in named)])
+    return f"<{start}>{''.join(map(_node, content)) if isinstance(content, list) else escape(str(content))}</{tag}>"
+
+
+def to_csv(tree: Any, rng: random.Random) -> bytes:
+    """Lists of fields."""
+    file = io.StringIO()
+    rows = [row if isinstance(row, list | tuple) else [row] for row in (tree if isinstance(tree, list) else [tree])]
+    csv.writer(file, delimiter=rng.choice(",,,;\t")).writerows(rows)
+    return _raw(file.getvalue(), XML_RAW)
 
 
 def to_text(tree: Any, rng: random.Random) -> bytes:
@@ -155,8 +167,8 @@ def _is_plain(value: Any) -> bool:
 
 
 WRITERS: dict[str, Callable[[Any, random.Random], bytes]] = {
-    ".json": to_json, ".yaml": to_yaml, ".xml": to_xml, ".txt": to_text, ".pt": to_torch, ".pth": to_torch,
-    ".pkl": to_pickle, ".safetensors": to_safetensors, ".zip": to_zip, ".tar": to_tar,
+    ".csv": to_csv, ".json": to_json, ".yaml": to_yaml, ".xml": to_xml, ".txt": to_text, ".pt": to_torch,
+    ".pth": to_torch, ".pkl": to_pickle, ".safetensors": to_safetensors, ".zip": to_zip, ".tar": to_tar,
     ".tgz": lambda tree, rng: gzip.compress(to_tar(tree, rng), 1, mtime=0),
     ".xz": lambda tree, rng: lzma.compress(to_tar(tree, rng), preset=0),
 }  # fmt: skip

@@ -72,6 +72,96 @@ def yolo(rng: random.Random) -> Files:
     return files | ({"classes.txt": NAMES} if rng.random() < 0.5 else {})
 
 
+def csv_files(rng: random.Random) -> Files:
+    """TensorFlow's columns, keras-retinanet's rows, or Open Images'."""
+    kind = rng.choice(("tensorflow", "retinanet", "open images"))
+    rows = [(f"{stem}.png", NAMES[k], x, y, x + w, y + h) for stem in OBJECTS for k, x, y, w, h in OBJECTS[stem]]
+    if kind == "tensorflow":
+        header = ["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"]
+        content = {"labels.csv": [header, *([file, WIDTH, HEIGHT, *row] for file, *row in rows)]}
+    elif kind == "retinanet":
+        boxes = [[f"images/{split}/{file}", *box, name] for split in ("train", "val") for file, name, *box in rows]
+        content = {
+            "labels.csv": [*boxes, ["images/val/c.png", "", "", "", "", ""]],
+            "classes.csv": [["cat", 0], ["dog", 1]],
+        }
+        return pictures("images/train") | pictures("images/val") | content
+    else:
+        header = ["ImageID", "LabelName", "XMin", "YMin", "XMax", "YMax", "IsGroupOf"]
+        boxes = [
+            [file[0], f"/m/{name}", a / WIDTH, b / HEIGHT, c / WIDTH, d / HEIGHT, rng.choice((0, 0, 1))]
+            for file, name, a, b, c, d in rows
+        ]
+        content = {"names.csv": [[f"/m/{name}", name] for name in NAMES], "labels.csv": [header, *boxes]}
+    return pictures("images") | content
+
+
+def labelme(rng: random.Random) -> Files:
+    files = pictures("train") | pictures("val")
+    for stem, rows in OBJECTS.items():
+        shapes = [
+            {
+                "label": NAMES[k],
+                "points": [[x, y], [x + w, y + h]],
+                "shape_type": rng.choice(("rectangle", "circle", "mask")),
+            }
+            for k, x, y, w, h in rows
+        ]
+        shapes.append({"label": "cat", "points": [[1, 2], [9, 4], [5, 8]], "shape_type": "polygon", "flags": {}})
+        size = {"imageHeight": HEIGHT, "imageWidth": WIDTH}
+        content = {"version": "5.0", "shapes": shapes, "imagePath": f"{stem}.png", "imageData": None, **size}
+        files |= {f"{split}/{stem}.json": content for split in ("train", "val")}
+    return files
+
+
+def cvat(rng: random.Random) -> Files:
+    subsets = rng.random() < 0.5
+    images = []
+    for split in ("train", "val"):
+        for stem, rows in OBJECTS.items():
+            boxes = [
+                [
+                    "box",
+                    {"label": NAMES[k], "occluded": 0, "xtl": x, "ytl": y, "xbr": x + w, "ybr": y + h, "rotation": k},
+                    [],
+                ]
+                for k, x, y, w, h in rows
+            ]
+            boxes.append(["polygon", {"label": "cat", "points": "1.0,2.0;9.0,4.0;5.0,8.0"}, []])
+            boxes.append(["ellipse", {"label": "dog", "cx": 9, "cy": 9, "rx": 3, "ry": 4, "rotation": 30}, []])
+            name = {"name": f"{split}/{stem}.png", "width": WIDTH, "height": HEIGHT}
+            images.append(["image", name | ({"subset": split} if subsets else {}), boxes])
+    labels = ["labels", [["label", [["name", name], ["type", "any"]]] for name in NAMES]]
+    root = ["annotations", [["version", "1.1"], ["meta", [["task", [labels]]]], *images]]
+    return pictures("images/train") | pictures("images/val") | {"annotations.xml": ["", root]}
+
+
+def label_studio(rng: random.Random) -> Files:
+    """The JSON export or the JSON-MIN export."""
+    tasks: list[Any] = []
+    minimal, size = rng.random() < 0.5, {"original_width": WIDTH, "original_height": HEIGHT}
+    for stem, rows in OBJECTS.items():
+        values = [
+            {"x": x / WIDTH * 100, "y": y / HEIGHT * 100, "width": w / WIDTH * 100, "height": h / HEIGHT * 100,
+             "rotation": k * 10, "rectanglelabels": [NAMES[k]]}
+            for k, x, y, w, h in rows
+        ]  # fmt: skip
+        image = f"/data/upload/1/0a1b2c3d-{stem}.png"
+        if minimal:
+            tasks.append({"image": image, "id": 1, "label": [value | size for value in values], "annotation_id": 1})
+        else:
+            results = [{"id": "r", "type": "rectanglelabels", "value": value, **size} for value in values]
+            annotations = [{"result": results, "created_at": "2024-01-01T00:00:00Z", "was_cancelled": False}]
+            tasks.append({"id": 1, "annotations": annotations, "data": {"image": image}})
+    return pictures("images") | {"project.json": tasks}
+
+
+def zipped(rng: random.Random) -> Files:
+    """A data set of any layout in a zip file."""
+    files = encode(rng.choice((coco, voc, yolo, csv_files, labelme, cvat, label_studio))(rng), rng)
+    return {"data.zip": [[name, data, 0] for name, data in files.items()]}
+
+
 def datafile(rng: random.Random) -> Files:
     files, content = rng.choice(
         (

@@ -33,7 +33,7 @@ from cledet.data.dataset import DetectionDataset, collate
 from cledet.data.download.archives import open_set
 from cledet.data.download.extract import unpack
 from cledet.data.images import image_files, image_size, read_image
-from cledet.data.open import open_source
+from cledet.data.open import DataSource, open_source
 from cledet.data_check.check import check
 from cledet.errors import UserError
 from cledet.evaluation.pycocotools_evaluator import coco_annotations
@@ -55,8 +55,18 @@ def use_data(folder: Path, rng: random.Random) -> None:
         with suppress(UserError):
             open_set(str(file))
     else:
-        file = rng.choice([folder, *sorted(folder.glob("annotations/*.json"))])
-    source = open_source(file)
+        annotations = [path for suffix in ("json", "csv", "xml") for path in folder.glob(f"*.{suffix}")]
+        file = rng.choice([folder, *sorted([*folder.glob("annotations/*.json"), *annotations])])
+    use_source_of_data(open_source(file))
+
+
+def use_zip(folder: Path, rng: random.Random) -> None:
+    """The same with a zip file, which is unpacked into the cache."""
+    os.environ["CLEDET_CACHE"] = str(folder / OUT)
+    use_source_of_data(open_source(next(iter(folder.glob("data*")), folder / "data.zip")))
+
+
+def use_source_of_data(source: DataSource) -> None:
     report = check(source, CheckSettings(imgsz=64, workers=1))
     json.dumps(report.to_dict(), default=str, allow_nan=False)
     for split in source.splits:
@@ -148,6 +158,11 @@ TARGETS = {
     "coco": Target(seeds.coco, use_data, 150),
     "voc": Target(seeds.voc, use_data, 130),
     "yolo": Target(seeds.yolo, use_data, 110),
+    "csv": Target(seeds.csv_files, use_data, 80),
+    "labelme": Target(seeds.labelme, use_data, 50),
+    "cvat": Target(seeds.cvat, use_data, 60),
+    "label-studio": Target(seeds.label_studio, use_data, 60),
+    "zip": Target(seeds.zipped, use_zip, 20, ("../x", "/x", "a\\b", "a/../../x", "C:x")),
     "datafile": Target(seeds.datafile, use_data, 150),
     "layout": Target(seeds.layout, use_data, 100),
     "results": Target(seeds.results, use_results, 100),

@@ -70,7 +70,7 @@ def refuse_full_disk(folder: Path, needed: int, purpose: str, hint: str = "make 
 def _open(file: Path) -> Iterator[list[Member]]:
     """Open an archive and list its members, which can be read until it is closed."""
     with open(file, "rb", opener=open_regular_file) as content:
-        if file.suffix == ".zip":
+        if file.suffix.lower() == ".zip":
             with zipfile.ZipFile(content) as archive:
                 yield [_zip_member(archive, info) for info in archive.infolist()]
         else:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cledet.data.formats import csv_files, cvat, label_studio, labelme
 from cledet.data.formats.coco_files import find_coco_files, sniff_coco
 from cledet.data.formats.reader import Reader
 from cledet.data.formats.voc_files import find_voc_files, sniff_voc
@@ -54,6 +55,18 @@ LAYOUTS: dict[str, Layout] = {
     "YOLO": Layout(
         (".txt",), sniff_yolo, find_yolo_files, True,
         "a .txt file per image with lines `class x y width height` in fractions, or a data.yaml",
+    ),
+    "CSV": Layout(
+        csv_files.SUFFIXES, csv_files.sniff, csv_files.find_csv, False,
+        "a .csv file with the columns filename, class, xmin, ymin, xmax, ymax, or rows `path,x1,y1,x2,y2,class`",
+    ),
+    "LabelMe": Layout(
+        (".json",), labelme.sniff, labelme.find_labelme, True, "a .json file per image with shapes and imagePath"
+    ),
+    "CVAT": Layout((".xml",), cvat.sniff, cvat.find_cvat, False, "an .xml file of 'CVAT for images 1.1'"),
+    "Label Studio": Layout(
+        (".json",), label_studio.sniff, label_studio.find_label_studio, False,
+        "a .json file of Label Studio's JSON or JSON-MIN export",
     ),
 }  # fmt: skip
 """The annotation formats that are recognised by content."""

@@ -54,7 +54,7 @@ class YoloFolder:
         """Read one split; images are opened for their sizes; the index is named after the split."""
         errors = ErrorLog()
         images = self._images(split, errors)
-        sizes = _sizes(images, errors)
+        sizes = read_sizes(images, errors)
         files = [self._label_file(image) for image in images]
         rows = [read_labels(file, self.keypoints, errors) for file in files]
         names = self.names or self._numbers()
@@ -226,7 +226,7 @@ def is_image(file: str) -> bool:
     return os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
 
 
-def _sizes(images: Sequence[str], errors: ErrorLog) -> npt.NDArray[np.int32]:
+def read_sizes(images: Sequence[str], errors: ErrorLog) -> npt.NDArray[np.int32]:
     """Read width and height [I, 2] of the images with EXIF orientation applied; 0 if there is no file."""
     chunks = [images[start : start + 64] for start in range(0, len(images), 64)]
     with ThreadPoolExecutor(8) as pool:

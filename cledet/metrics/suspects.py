@@ -14,8 +14,8 @@ scores. A label is confirmed by the trust in the detection that matches it. Scor
 - wrong class: trust x (1 - confirmed), with the precision among detections that lie on a label
 - misplaced: trust x (1 - confirmed); for a matched label, trust x the share of matched labels of the class with a
   higher IoU
-- missing label: trust x the smallest `confirmed` of the labels that could explain the detection
-  x (1 - IoU with its best label)
+- missing label: trust x the smallest `confirmed` of the labels of its class beside it x (1 - the highest IoU with
+  these)
 - spurious label: recall of its class and size x (1 - confirmed)
 
 From the highest score down, each label and each detection takes part in one suspect, and detections that overlap one
@@ -124,6 +124,11 @@ class Evidence:
         return self.o.label[self.pairs.detection] == self.o.index.labels[self.pairs.gt]
 
     @cached_property
+    def boxes(self) -> Bools:
+        """Return the mask [B] of the labels with a box of some extent that are not ignored."""
+        return self.o.objects & ~self.o.index.degenerate()
+
+    @cached_property
     def trust(self) -> Floats:
         """Compute the trust [D] in the claim of a detection that an object of its class is there."""
         return self._trust(self.match.correct | self.free)
@@ -154,7 +159,7 @@ class Evidence:
         """Compute the share [B] of detected labels among those of the same class nearest in area."""
         recall = np.zeros(self.o.index.num_boxes)
         area = self.o.index.xywh[:, 2] * self.o.index.xywh[:, 3]
-        for rows in by_class(self.o.index.labels, self.o.objects, len(self.o.index.classes)):
+        for rows in by_class(self.o.index.labels, self.boxes, len(self.o.index.classes)):
             rows = rows[np.argsort(area[rows], kind="stable")]
             total = np.append(0, np.cumsum(self.confirmed[rows] > 0))
             width = min(NEIGHBOURS, len(rows))
@@ -168,6 +173,7 @@ def find_suspects(o: Overlaps, match: Match, most: int) -> list[Suspect]:
     evidence = Evidence(o, match)
     parts = [f(evidence) for f in (wrong_classes, misplaced, badly_covered, missing_labels, spurious_labels)]
     kind, gt, detection, score = (np.concatenate(column) for column in zip(*parts))
+    score = score.round(9)  # so that equal ones are equal on every machine
     # of equal scores, the higher score of the detection first, then the order of the kinds
     order = np.lexsort((np.arange(len(score)), -np.where(detection >= 0, np.append(o.score, 0)[detection], 0), -score))
     order = order[score[order] >= LEAST]
@@ -200,12 +206,11 @@ def badly_covered(evidence: Evidence) -> Candidates:
 
 def missing_labels(evidence: Evidence) -> Candidates:
     """Take free detections, less those that a label could explain."""
-    pairs, same = evidence.pairs, evidence.same
     explained, near = np.ones(len(evidence.free)), np.zeros(len(evidence.free))
-    possible = pairs.where(same | (pairs.iou >= FOREGROUND))
-    np.minimum.at(explained, possible.detection, evidence.confirmed[possible.gt])
-    own = pairs.where(same)
-    np.maximum.at(near, own.detection, np.where(own.iou >= FOREGROUND, 1, own.iou))
+    own = evidence.pairs.where(evidence.same)
+    np.minimum.at(explained, own.detection, evidence.confirmed[own.gt])
+    np.maximum.at(near, own.detection, own.iou)
+    near[evidence.pairs.detection[evidence.pairs.iou >= FOREGROUND]] = 1
     free = np.flatnonzero(evidence.free)
     score = evidence.trust[free] * explained[free] * (1 - near[free])
     return _candidates(MISSING, np.full(len(free), -1), free, score)
@@ -213,7 +218,7 @@ def missing_labels(evidence: Evidence) -> Candidates:
 
 def spurious_labels(evidence: Evidence) -> Candidates:
     """Take labels that no trusted detection matches."""
-    gt = np.flatnonzero(evidence.o.objects)
+    gt = np.flatnonzero(evidence.boxes)
     score = UNSURE * evidence.recall[gt] * (1 - evidence.confirmed[gt])
     return _candidates(SPURIOUS, gt, np.full(len(gt), -1), score)
 

@@ -65,7 +65,7 @@ def coco_annotations(analysis: Analysis, images: dict[int, Ranked]) -> dict[str,
     their kind, and `rank`.
     """
     index = analysis.index
-    names, sizes = relative_paths(index), index.sizes.tolist()
+    names, sizes = relative_paths(index), {image: _size(index, image) or (0, 0) for image in images}
     marks = {one.gt: {"suspect": one.kind, "rank": rank} for ranked in images.values() for rank, one in ranked}
     rows = np.concatenate([np.arange(*index.rows(image).indices(index.num_boxes)) for image in images])
     image_of = index.image_ids[index.image_of_boxes()]
@@ -137,7 +137,8 @@ def label_studio_tasks(analysis: Analysis, images: dict[int, Ranked], shown: dic
         prediction = {"model_version": "detections", "score": ranked[0][1].score, "result": found}
         tasks.append({"data": data, "annotations": [{"result": labels}], "predictions": [prediction]})
     if unknown:
-        warn(f"review/label_studio.json lacks {len(unknown)} images of unknown size, the first is {unknown[0]}")
+        count = "1 image" if len(unknown) == 1 else f"{len(unknown)} images"
+        warn(f"review/label_studio.json lacks {count} of unknown size: {unknown[0]}{' ...' if unknown[1:] else ''}")
     return tasks
 
 
@@ -149,9 +150,14 @@ def _size(index: DetectionIndex, image: int) -> tuple[int, int] | None:
 
 
 def _region(name: str, label: str, box: list[float], size: tuple[int, int], text: str | None) -> dict[str, Any]:
-    """Build a rectangle in percent of the image from a box left, top, width, height in pixels."""
+    """Build a rectangle in percent of the image from a box left, top, width, height in pixels.
+
+    The part outside the image is cut off: Label Studio refuses percentages below 0 and above 100.
+    """
+    left, top = (min(max(start, 0), side) for start, side in zip(box, size))
+    right, bottom = (min(max(start + length, 0), side) for start, length, side in zip(box, box[2:], size))
     width, height = size
-    x, y, w, h = (100 * value / side for value, side in zip(box, (width, height, width, height)))
+    x, y, w, h = 100 * left / width, 100 * top / height, 100 * (right - left) / width, 100 * (bottom - top) / height
     value = {"x": x, "y": y, "width": w, "height": h, "rotation": 0, "rectanglelabels": [printable(label)]}
     of = {"type": "rectanglelabels", "from_name": "label", "to_name": "image"}
     region = {"id": name, **of, "original_width": width, "original_height": height, "image_rotation": 0, "value": value}

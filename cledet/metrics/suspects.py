@@ -13,7 +13,7 @@ scores. A label is confirmed by the trust in the detection that matches it. Scor
 
 - wrong class: trust x (1 - confirmed), with the precision among detections that lie on a label
 - misplaced: trust x (1 - confirmed); for a matched label, trust x the share of matched labels of the class with a
-  higher IoU
+  higher IoU x (2 (1 - IoU))^2
 - missing label: trust x the smallest `confirmed` of the labels of its class beside it x (1 - the highest IoU with
   these)
 - spurious label: recall of its class and size x (1 - confirmed)
@@ -143,8 +143,10 @@ class Evidence:
     def _trust(self, counted: Bools) -> Floats:
         trust = np.zeros(len(counted))
         for rows in by_class(self.o.label, counted, len(self.o.index.classes)):
-            precision = self.match.correct[rows].cumsum() / np.arange(1, len(rows) + 1)
-            trust[rows] = (1 - RAW) * envelope(precision) + RAW * np.clip(self.o.score[rows], 0, 1)
+            score = self.o.score[rows]
+            precision = envelope(self.match.correct[rows].cumsum() / np.arange(1, len(rows) + 1))
+            last = np.searchsorted(-score, -score, side="right") - 1  # of those with an equal score
+            trust[rows] = (1 - RAW) * precision[last] + RAW * np.clip(score, 0, 1)
         return trust
 
     @cached_property
@@ -195,13 +197,14 @@ def misplaced(evidence: Evidence) -> Candidates:
 
 
 def badly_covered(evidence: Evidence) -> Candidates:
-    """Pair labels with their own matches, by the share of matches of their class with a higher IoU."""
+    """Pair labels with their own matches, by their IoU and the share of matches of their class with a higher one."""
     match, label = evidence.match, evidence.o.label
     higher = np.zeros(len(label))
     for rows in by_class(label, match.correct, len(evidence.o.index.classes)):
         higher[rows] = 1 - np.searchsorted(np.sort(match.iou[rows]), match.iou[rows], side="right") / max(len(rows), 1)
     matched = np.flatnonzero(match.correct & evidence.outside)
-    return _candidates(MISPLACED, match.gt[matched], matched, evidence.trust[matched] * higher[matched])
+    bad = higher[matched] * ((1 - match.iou[matched]) / (1 - FOREGROUND)) ** 2
+    return _candidates(MISPLACED, match.gt[matched], matched, evidence.trust[matched] * bad)
 
 
 def missing_labels(evidence: Evidence) -> Candidates:

@@ -106,8 +106,9 @@ def test_neighbours_are_not_misplaced(make_index):
 
 def test_duplicates_and_weak_detections_are_no_suspects(make_index):
     index, rows = cats_and_dogs(make_index, [(0, *A)])
-    found = [[MANY, *A, 0.9, 1], [MANY, 1, 0, 20, 20, 0.8, 1], [MANY, *B, 0.05, 2]]
-    assert suspects(index, [*rows, *found])[1] == []
+    found = [[MANY, *A, 0.9, 1], [MANY, 1, 0, 20, 20, 0.8, 1]]
+    weak = [[i, 30, 20, 20, 20, 0.05, 2] for i in range(MANY)]
+    assert suspects(index, [*rows, *found, *weak])[1] == []
 
 
 def test_ignored_labels_and_detections_in_them_are_never_suspects(make_index):
@@ -209,7 +210,8 @@ def loop(o):
         for d in counted:
             own = [e for e in sorted(counted) if o.label[e] == o.label[d]]
             precisions = [sum(e in matched for e in own[: n + 1]) / (n + 1) for n in range(len(own))]
-            trust[d] = (1 - RAW) * max(precisions[own.index(d) :]) + RAW * o.score[d]
+            last = max(n for n, e in enumerate(own) if o.score[e] == o.score[d])
+            trust[d] = (1 - RAW) * max(precisions[last:]) + RAW * o.score[d]
         return trust
 
     trust = trust_among([*matched, *free])
@@ -226,7 +228,8 @@ def loop(o):
     for d, g in matched.items():
         own = [match.iou[e] for e in matched if o.label[e] == o.label[d]]
         if d not in inside:
-            candidates.append((1, g, d, trust[d] * sum(v > match.iou[d] for v in own) / len(own)))
+            higher = sum(v > match.iou[d] for v in own) / len(own)
+            candidates.append((1, g, d, trust[d] * higher * (2 * (1 - match.iou[d])) ** 2))
     for d in free:
         beside = [g for g in labels if (d, g) in ious and same(d, g)]
         explained = min((confirmed[g] for g in beside), default=1)

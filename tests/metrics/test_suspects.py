@@ -48,7 +48,7 @@ def test_a_trusted_detection_of_its_own_class_clears_a_label(make_index):
     index, rows = cats_and_dogs(make_index, [(1, *A)])
     contradiction = [MANY, *A, 0.8, 1]
     assert suspects(index, [*rows, contradiction, [MANY, *A, 0.9, 2]])[1] == []
-    o, (one,) = suspects(index, [*rows, contradiction, [MANY, *A, 0.05, 2]])
+    _, (one,) = suspects(index, [*rows, contradiction, [MANY, *A, 0.05, 2]])
     assert one.kind == "wrong class"
     trust, other = ((1 - RAW) * precision + RAW * score for precision, score in ((MANY / (MANY + 1), 0.8), (1, 0.05)))
     assert one.score == pytest.approx(trust * (1 - other))
@@ -217,7 +217,7 @@ def loop(o):
     trust = trust_among([*matched, *free])
     on_others = [d for d in free if any(not same(d, g) and ious.get((d, g), 0) >= 0.5 for g in labels)]
     class_trust = trust_among([*matched, *on_others])
-    confirmed = {g: 0.0 for g in labels} | {g: trust[d] for d, g in matched.items()}
+    confirmed = dict.fromkeys(labels, 0.0) | {g: trust[d] for d, g in matched.items()}
 
     candidates = []  # kind, label, detection, score
     for d, g in sorted(ious):

@@ -3,20 +3,19 @@
 A suspect is of one of four kinds:
 
 - wrong class: a detection of another class lies on the label (IoU 0.5 or more)
-- misplaced: the closest detection of the label's class lies beside it (IoU 0.1 to 0.5), or covers it unusually badly
+- misplaced: a detection of the label's class lies beside it (IoU 0.1 to 0.5)
 - missing label: a detection lies on no label
 - spurious label: no detection lies on the label, though others of its class and size are detected
 
-The trust in a detection is the interpolated precision of its class among the detections of at least its score,
-averaged with the score itself. So it is comparable between classes and detectors, and does not assume calibrated
-scores. A label is confirmed by the trust in the detection that matches it. Scores of suspects are products of these:
+The trust in a detection is the mean of its score and of the precision of the 50 detections of its class with the
+nearest scores, made monotone. So it is comparable between classes and detectors, and scores need not be calibrated. A
+label is confirmed by the trust in the detection that matches it. Scores of suspects are products of these:
 
 - wrong class: trust x (1 - confirmed), with the precision among detections that lie on a label
-- misplaced: trust x (1 - confirmed); for a matched label, trust x the share of matched labels of the class with a
-  higher IoU x (2 (1 - IoU))^2
+- misplaced: trust x (1 - confirmed)
 - missing label: trust x the smallest `confirmed` of the labels of its class beside it x (1 - the highest IoU with
   these)
-- spurious label: recall of its class and size x (1 - confirmed)
+- spurious label: half the recall of the 50 labels of its class with the nearest areas x (1 - confirmed)
 
 From the highest score down, each label and each detection takes part in one suspect, and detections that overlap one
 in use (IoU 0.5 or more) in none. Labels that are ignored, and detections inside them, are never suspects.
@@ -41,10 +40,8 @@ KINDS = ("wrong class", "misplaced", "missing label", "spurious label")
 WRONG_CLASS, MISPLACED, MISSING, SPURIOUS = range(4)
 LEAST = 0.4
 """Lowest score of a suspect."""
-RAW = 0.5
-"""Share of the detector's own score in the trust."""
 NEIGHBOURS = 50
-"""Labels of a class nearest in area, over which recall is computed."""
+"""Detections of a class over which precision, and labels over which recall is computed."""
 UNSURE = 0.5
 """Weight of spurious labels: an object that the model misses is more frequent than a label without an object."""
 
@@ -144,9 +141,9 @@ class Evidence:
         trust = np.zeros(len(counted))
         for rows in by_class(self.o.label, counted, len(self.o.index.classes)):
             score = self.o.score[rows]
-            precision = envelope(self.match.correct[rows].cumsum() / np.arange(1, len(rows) + 1))
+            precision = envelope(_moving_mean(self.match.correct[rows]))
             last = np.searchsorted(-score, -score, side="right") - 1  # of those with an equal score
-            trust[rows] = (1 - RAW) * precision[last] + RAW * np.clip(score, 0, 1)
+            trust[rows] = (precision[last] + np.clip(score, 0, 1)) / 2
         return trust
 
     @cached_property
@@ -163,17 +160,14 @@ class Evidence:
         area = self.o.index.xywh[:, 2] * self.o.index.xywh[:, 3]
         for rows in by_class(self.o.index.labels, self.boxes, len(self.o.index.classes)):
             rows = rows[np.argsort(area[rows], kind="stable")]
-            total = np.append(0, np.cumsum(self.confirmed[rows] > 0))
-            width = min(NEIGHBOURS, len(rows))
-            first = np.clip(np.arange(len(rows)) - width // 2, 0, len(rows) - width)
-            recall[rows] = (total[first + width] - total[first]) / max(width, 1)
+            recall[rows] = _moving_mean(self.confirmed[rows] > 0)
         return recall
 
 
 def find_suspects(o: Overlaps, match: Match, most: int) -> list[Suspect]:
     """Find the `most` suspects of highest score; `match` is the matching at IoU 0.5."""
     evidence = Evidence(o, match)
-    parts = [f(evidence) for f in (wrong_classes, misplaced, badly_covered, missing_labels, spurious_labels)]
+    parts = [f(evidence) for f in (wrong_classes, misplaced, missing_labels, spurious_labels)]
     kind, gt, detection, score = (np.concatenate(column) for column in zip(*parts))
     score = score.round(9)  # so that equal ones are equal on every machine
     # of equal scores, the higher score of the detection first, then the order of the kinds
@@ -196,17 +190,6 @@ def misplaced(evidence: Evidence) -> Candidates:
     return _candidates(MISPLACED, pairs.gt, pairs.detection, score)
 
 
-def badly_covered(evidence: Evidence) -> Candidates:
-    """Pair labels with their own matches, by their IoU and the share of matches of their class with a higher one."""
-    match, label = evidence.match, evidence.o.label
-    higher = np.zeros(len(label))
-    for rows in by_class(label, match.correct, len(evidence.o.index.classes)):
-        higher[rows] = 1 - np.searchsorted(np.sort(match.iou[rows]), match.iou[rows], side="right") / max(len(rows), 1)
-    matched = np.flatnonzero(match.correct & evidence.outside)
-    bad = higher[matched] * ((1 - match.iou[matched]) / (1 - FOREGROUND)) ** 2
-    return _candidates(MISPLACED, match.gt[matched], matched, evidence.trust[matched] * bad)
-
-
 def missing_labels(evidence: Evidence) -> Candidates:
     """Take free detections, less those that a label could explain."""
     explained, near = np.ones(len(evidence.free)), np.zeros(len(evidence.free))
@@ -224,6 +207,13 @@ def spurious_labels(evidence: Evidence) -> Candidates:
     gt = np.flatnonzero(evidence.boxes)
     score = UNSURE * evidence.recall[gt] * (1 - evidence.confirmed[gt])
     return _candidates(SPURIOUS, gt, np.full(len(gt), -1), score)
+
+
+def _moving_mean(values: Bools) -> Floats:
+    """Compute the mean [N] over the NEIGHBOURS nearest values; at the ends, over the first and the last of them."""
+    width, total = min(NEIGHBOURS, len(values)), np.append(0, np.cumsum(values))
+    first = np.clip(np.arange(len(values)) - width // 2, 0, len(values) - width)
+    return np.asarray((total[first + width] - total[first]) / max(width, 1), dtype=np.float64)
 
 
 def _candidates(kind: int, gt: Ints, detection: Ints, score: Floats) -> Candidates:

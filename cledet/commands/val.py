@@ -97,3 +97,14 @@ def _show_val(run: Path, validations: Mapping[str, EvaluatedDetections], setting
         show_table("", columns, rows)
     report = run / "report.html"
     say(f"run folder: {run}" + (f"; error analysis: {report}" if report.exists() else ""))
+    for one in evaluations.values():
+        if (kinds := (one.analysis or {}).get("suspects")) is not None:
+            say(_suspects_line(kinds, run))
+
+
+def _suspects_line(kinds: Mapping[str, int], run: Path) -> str:
+    """Return the number of suspected label errors of each kind, and their files."""
+    if not any(kinds.values()):
+        return "suspected label errors: none"
+    parts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+    return f"suspected label errors: {parts}; {run / 'suspects.json'}, for tools {run / 'review'}"

@@ -76,6 +76,12 @@ class ValSettings(EvaluationSettings):
         True, description="Write the error analysis as report.html and plots/*.png, if one NMS method is evaluated."
     )
 
+    suspects: Count = Field(
+        500,
+        description="Largest number of suspected label errors in suspects.json and review/, a part of the report. "
+        "0: none.",
+    )
+
     @model_validator(mode="after")
     def _check_bootstrap_and_counts(self) -> ValSettings:
         suppressed = self.predictions is None or self.nms != "auto"

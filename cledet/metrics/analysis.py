@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from cledet.metrics.influence import LostAP, hardest_images
 from cledet.metrics.matching import THRESHOLDS, Match, Overlaps, overlaps
 from cledet.metrics.results_file import DetectionRows
 from cledet.metrics.slices import Slice, by_shape, by_size
+from cledet.metrics.suspects import KINDS, Suspect, find_suspects
 from cledet.metrics.tide import Errors, find_errors
 
 HARDEST = 12
@@ -38,6 +40,8 @@ class Analysis:
     sizes: list[Slice]
     shapes: list[Slice]
     hardest: list[LostAP]
+    suspects: list[Suspect] | None
+    """Suspected label errors, highest score first; None if they were not asked for."""
 
     @property
     def index(self) -> DetectionIndex:
@@ -47,7 +51,7 @@ class Analysis:
     def to_dict(self) -> dict[str, Any]:
         """Convert to the content of `analysis` in metrics.json."""
         names, ids = self.index.classes, self.index.image_ids
-        return {
+        document: dict[str, Any] = {
             "errors": self.errors.to_dict(),
             "calibration": self.calibration.to_dict() if self.calibration else None,
             "calibration_shown": self.calibration_shown.to_dict() if self.calibration_shown else None,
@@ -59,10 +63,14 @@ class Analysis:
             ],
             "worst_images": [{"image_id": int(ids[one.image]), "AP": one.ap} for one in self.hardest],
         }
+        if self.suspects is not None:
+            kinds = Counter(one.kind for one in self.suspects)
+            document["suspects"] = {kind: kinds[kind] for kind in KINDS}
+        return document
 
 
-def analyse(index: DetectionIndex, results: DetectionRows) -> Analysis:
-    """Analyse the errors of the detections of a split."""
+def analyse(index: DetectionIndex, results: DetectionRows, suspects: int = 0) -> Analysis:
+    """Analyse the errors of the detections of a split, and find so many suspected label errors at most."""
     o = overlaps(index, results)
     matches = [o.match(threshold) for threshold in THRESHOLDS]
     match = matches[0]
@@ -80,4 +88,5 @@ def analyse(index: DetectionIndex, results: DetectionRows) -> Analysis:
         sizes=by_size(o),
         shapes=by_shape(o),
         hardest=hardest_images(o, matches, HARDEST),
+        suspects=find_suspects(o, match, suspects) if suspects else None,
     )

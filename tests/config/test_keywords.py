@@ -21,7 +21,7 @@ FOLDER = {"project", "name"}
 """Of commands that write a folder where the method of the same name writes nothing."""
 PAIRS = {
     "predict": (keywords.PredictKeywords, PredictSettings, MODEL | FOLDER | {"save"}),
-    "val": (keywords.ValKeywords, ValSettings, MODEL | FOLDER | {"report"}),
+    "val": (keywords.ValKeywords, ValSettings, MODEL | FOLDER | {"report", "suspects"}),
     "explain": (keywords.ExplainKeywords, ExplainSettings, MODEL | FOLDER),
     "export": (keywords.ExportKeywords, ExportSettings, MODEL | {"format"}),
     "train": (keywords.TrainKeywords, GridSettings, set()),

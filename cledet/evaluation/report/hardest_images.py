@@ -21,11 +21,14 @@ FEW, NAMED = 12, 30
 
 
 OBJECT, RIGHT, MISSED = "object", "right", "missed"
+LABEL, DETECTION = "label", "detection"
 COLORS = {
     OBJECT: (255, 255, 255),
     RIGHT: (0, 114, 178),
     **dict.fromkeys(KINDS, (213, 94, 0)),
     MISSED: (240, 228, 66),
+    LABEL: (240, 228, 66),
+    DETECTION: (213, 94, 0),
 }
 """RGB colours of Okabe and Ito, which colour-blind people can tell apart."""
 
@@ -46,7 +49,7 @@ class Mark(NamedTuple):
     box: Floats
     """[4] left, top, width, height."""
     kind: str
-    """A key of COLORS: detected object, true positive, missed object, or a kind of false positive."""
+    """A key of COLORS: detected object, true positive, missed object, kind of false positive, label or detection."""
     name: str
 
 
@@ -105,7 +108,7 @@ def draw_marks(picture: Image, marks: list[Mark], scale: float) -> Image:
     many = sum(mark.kind != OBJECT for mark in marks) > FEW
     named = [i for i, m in enumerate(marks) if m.kind != OBJECT and not (many and m.kind == RIGHT)]
     named = named[: -NAMED - 1 : -1]  # the last ones are the most important
-    short = (RIGHT, MISSED) if many else (RIGHT,)
+    short = (RIGHT, LABEL, DETECTION, *((MISSED,) if many else ()))
     captions = [marks[i].name if marks[i].kind in short else f"{marks[i].kind}: {marks[i].name}" for i in named]
     draw_labels(canvas, corners[named], captions, [COLORS[marks[i].kind] for i in named], 15 if many else 18)
     return canvas

@@ -21,8 +21,8 @@ def write_val(
     """Write a new run folder with config.yaml and metrics.json.
 
     For one NMS method it also holds detections.json in COCO's results format and, if the settings ask for it, the error
-    report; for several, their table as nms.md and nms.csv. For a split without annotations it holds zips for COCO's
-    server instead of metrics, see `submissions`.
+    report with the suspected label errors; for several, their table as nms.md and nms.csv. For a split without
+    annotations it holds zips for COCO's server instead of metrics, see `submissions`.
 
     Returns the folder, and the evaluated detections with the error analysis.
     """
@@ -41,7 +41,7 @@ def write_val(
             if settings.report:
                 from cledet.evaluation.report.write_report import write_report
 
-                evaluated = {name: write_report(one, index, run)}
+                evaluated = {name: write_report(one, index, run, settings.suspects)}
             _write_detections(run / "detections.json", one)
         # last, so that it marks a complete folder
         write_json(run / "metrics.json", as_document({name: one.evaluation for name, one in evaluated.items()}))

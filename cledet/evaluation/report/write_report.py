@@ -1,6 +1,6 @@
 """The error report of an evaluation: plots/*.png, the analysis for metrics.json, and report.html.
 
-The page is self-contained: metrics, advice, plots, tables, and the hardest images.
+The page is self-contained: metrics, advice, plots, tables, the hardest images, and suspected label errors.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from cledet.data.index import DetectionIndex
 from cledet.evaluation.report.advice import advice
 from cledet.evaluation.report.hardest_images import HardestImage, draw_hardest_images
 from cledet.evaluation.report.plots import FEW, MOST, plots
+from cledet.evaluation.report.review_files import write_suspects
+from cledet.evaluation.report.suspect_pictures import SuspectPicture, draw_suspects
 from cledet.io.atomic import write_whole
 from cledet.metrics.analysis import Analysis, analyse
 from cledet.metrics.confusion import mistaken
@@ -42,17 +44,24 @@ CLASS_COLUMNS = (
 )  # fmt: skip
 
 
-def write_report(evaluated: EvaluatedDetections, index: DetectionIndex, run: Path) -> EvaluatedDetections:
-    """Analyse the errors, write the report into the run folder, and return the detections with their analysis."""
-    analysis = analyse(index, evaluated.results)
+def write_report(
+    evaluated: EvaluatedDetections, index: DetectionIndex, run: Path, suspects: int = 0
+) -> EvaluatedDetections:
+    """Analyse the errors, write the report into the run folder, and return the detections with their analysis.
+
+    At most so many suspected label errors are written to suspects.json and review/; none for 0.
+    """
+    analysis = analyse(index, evaluated.results, suspects)
     evaluation = evaluated.evaluation
     sentences = advice(metrics_for_advice(evaluation, analysis))
     drawn = dict(plots(analysis))
     (run / "plots").mkdir(exist_ok=True)
     for name, content in drawn.items():
         write_whole(run / "plots" / f"{name}.png", content, sync=False)
-    text = page(index.name, evaluation, analysis, sentences, drawn, draw_hardest_images(analysis))
-    write_whole(run / "report.html", text)
+    pictures, suspicious = draw_hardest_images(analysis), draw_suspects(analysis)
+    write_whole(run / "report.html", page(index.name, evaluation, analysis, sentences, drawn, pictures, suspicious))
+    if suspects:
+        write_suspects(analysis, run)
     return evaluated.with_fields(analysis={"advice": sentences, **analysis.to_dict()})
 
 
@@ -64,7 +73,7 @@ def metrics_for_advice(evaluation: Evaluation, analysis: Analysis) -> dict[str, 
 
 
 def page(name: str, evaluation: Evaluation, analysis: Analysis, advice: Sequence[str], plots: Mapping[str, bytes],
-         pictures: Sequence[HardestImage]) -> str:  # fmt: skip
+         pictures: Sequence[HardestImage], suspicious: Sequence[SuspectPicture] = ()) -> str:  # fmt: skip
     """Render the report with plots and pictures embedded."""
     index, classes = analysis.index, len(analysis.index.classes)
     counts = f"{len(index):,} images, {int(analysis.overlaps.objects.sum()):,} objects, {classes} classes"
@@ -93,6 +102,8 @@ def page(name: str, evaluation: Evaluation, analysis: Analysis, advice: Sequence
         calibration=calibration,
         misalignment=misalignment,
         hardest=pictures,
+        suspects=None if analysis.suspects is None else len(analysis.suspects),
+        suspicious=suspicious,
         confidence=f"{analysis.confidence:.3g}",
         class_columns=CLASS_COLUMNS,
         classes=_class_rows(evaluation, analysis),

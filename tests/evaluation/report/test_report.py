@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from cledet import Detector
-from cledet.commands.val import val_to_folder
+from cledet.commands.val import val, val_to_folder
 from cledet.config.evaluate import ValSettings
 from cledet.config.loading import resolve
 from cledet.data.open import open_source
 from cledet.evaluation.nms_methods import EvaluatedDetections
 from cledet.evaluation.report.hardest_images import COLORS, Mark, draw_hardest_images, draw_marks
+from cledet.evaluation.report.suspect_pictures import draw_suspects
 from cledet.evaluation.report.write_report import page, write_report
 from cledet.metrics.analysis import analyse
 from cledet.metrics.coco import evaluate
@@ -186,5 +187,83 @@ def test_val_writes_the_report_by_default(squares, found, tmp_path):
     for more in ({"report": "false"}, {"nms": "standard,soft"}):
         run, _ = val_to_folder(Detector(), resolve(ValSettings, {**given, **more}))
         names = {path.name for path in Path(run).iterdir()}
-        assert names.isdisjoint({"report.html", "plots"})
+        assert names.isdisjoint({"report.html", "plots", "suspects.json", "review"})
         assert "analysis" not in json.loads((run / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def suspicious(squares, tmp_path_factory):
+    """A results file of the squares in which a red one is detected as blue, and a blue one where nothing is labelled;
+    several detections of equal score beside them, which make both classes trustworthy."""
+    index = open_source(squares).index("val")
+    label, image = index.labels.copy(), index.image_ids[index.image_of_boxes()]
+    label[-1] = 1 - label[-1]
+    rows = np.column_stack([image, index.xywh, np.full(len(label), 0.9), index.category_ids[label]])
+    rows = np.vstack([rows, [index.image_ids[0], 5, 5, 30, 30, 0.95, index.category_ids[0]]])
+    file = tmp_path_factory.mktemp("suspicious") / "found.json"
+    file.write_bytes(encode_results(rows))
+    return {"data": str(squares), "predictions": str(file)}
+
+
+def test_val_lists_and_draws_suspected_label_errors(suspicious, tmp_path, capsys):
+    val(resolve(ValSettings, {**suspicious, "project": str(tmp_path)}))
+    (run,) = (tmp_path / "val").iterdir()
+    listed = json.loads((run / "suspects.json").read_text())
+    assert sorted(one["kind"] for one in listed) == ["missing label", "wrong class"]
+    read = Reader((run / "report.html").read_text(encoding="utf-8"))
+    assert "Suspected label errors" in read.text
+    for rank, one in enumerate(listed, 1):
+        assert f"{rank}. {one['kind']}: " in read.text
+    pictures = [attrs["src"] for tag, attrs in read.tags if tag == "img" and "image/jpeg" in attrs["src"]]
+    document = json.loads((run / "metrics.json").read_text())["analysis"]
+    assert len(pictures) == len(document["worst_images"]) + len(listed)
+    assert document["suspects"] == {"wrong class": 1, "misplaced": 0, "missing label": 1, "spurious label": 0}
+    assert {path.name for path in (run / "review").iterdir()} == {
+        "annotations.json", "detections.json", "label_studio.json", "label_studio.xml"
+    }  # fmt: skip
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"suspected label errors: 1 wrong class, 1 missing label; {run / 'suspects.json'}" in message
+
+
+def test_suspects_can_be_limited_and_left_out(suspicious, tmp_path, capsys):
+    def run(name, **given):
+        val(resolve(ValSettings, {**suspicious, "project": str(tmp_path), "name": name, **given}))
+        return tmp_path / "val" / name
+
+    assert len(json.loads((run("one", suspects=1) / "suspects.json").read_text())) == 1
+    capsys.readouterr()
+    none = run("none", suspects=0)
+    assert {path.name for path in none.iterdir()}.isdisjoint({"suspects.json", "review"})
+    assert "Suspected" not in (none / "report.html").read_text(encoding="utf-8")
+    assert "suspects" not in json.loads((none / "metrics.json").read_text())["analysis"]
+    assert "suspected" not in capsys.readouterr().err
+
+
+def test_no_suspects_are_a_sentence(squares, tmp_path, capsys):
+    index = open_source(squares).index("val")
+    image = index.image_ids[index.image_of_boxes()]
+    rows = np.column_stack([image, index.xywh, np.full(len(image), 0.9), index.category_ids[index.labels]])
+    (tmp_path / "right.json").write_bytes(encode_results(rows))
+    given = {"data": str(squares), "predictions": str(tmp_path / "right.json"), "project": str(tmp_path)}
+    val(resolve(ValSettings, given))
+    (run,) = (tmp_path / "val").iterdir()
+    assert json.loads((run / "suspects.json").read_text()) == []
+    assert "No label is contradicted" in (run / "report.html").read_text(encoding="utf-8")
+    assert "suspected label errors: none" in capsys.readouterr().err
+
+
+def test_the_picture_of_a_suspect_shows_label_and_detection_around_it(make_index, tmp_path):
+    """A part of 20 + 2 x 24 px, four times as large, with the label at its place."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((400, 500, 3), 99, dtype=np.uint8))
+    index = make_index(
+        *[[(0, 0, 0, 20, 20)]] * 30, [(1, 200, 100, 20, 20)], sizes=[(500, 400)] * 31, paths=[tmp_path / "a.png"] * 31
+    )
+    rows = [[i, 0, 0, 20, 20, 0.9, 1] for i in range(30)] + [[30, 200, 100, 20, 20, 0.9, 1]]
+    analysis = analyse(index, np.array(rows, dtype=float), suspects=5)
+    (one,) = draw_suspects(analysis)
+    assert one.text.startswith("1. wrong class: labelled dog, detected cat 0.90 (score 0.9")
+    picture = cv2.imdecode(np.frombuffer(one.content, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (272, 272, 3)
+    left = picture[110:160, 94:99, ::-1].reshape(-1, 3).astype(int)
+    assert np.abs(left - COLORS["detection"]).sum(axis=1).min() < 90  # JPEG
+    assert (np.abs(picture[:60].astype(int) - 99) < 12).mean() > 0.7

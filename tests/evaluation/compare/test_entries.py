@@ -100,10 +100,12 @@ def test_paths_that_cannot_be_compared_are_refused(run_of_val, tmp_path):
     with pytest.raises(UserError, match=r"not found: .*val/aa \(did you mean a"):
         opened(a, a.parent / "aa")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty cannot be compared: a folder without detections.json and weights"):
+    with pytest.raises(
+        UserError, match=r"empty cannot be compared: a folder without detections.json, weights and predictions"
+    ):
         opened(a, tmp_path / "empty")
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(UserError, match=r"notes.txt cannot be compared: neither results \(.json\) nor weights"):
+    with pytest.raises(UserError, match=r"notes.txt cannot be compared: neither predictions \(.json, .jsonl, .csv\) nor weights"):
         opened(a, tmp_path / "notes.txt")
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "nms.csv").write_text("")

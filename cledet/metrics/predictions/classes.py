@@ -157,7 +157,7 @@ def _unknown_numbers(
     kind = "category ids" if first == "ids" else "class numbers"
     hint = f"its {kind} are {', '.join(map(str, [*known][:20]))}{' ...' if len(known) > 20 else ''}"
     for step, word in ((1, "lower"), (-1, "higher")):
-        if all(number + step in known for number in numbers):
+        if len(numbers) > 1 and all(number + step in known for number in numbers):
             hint = f"each is 1 {word} than one of the data set: is the numbering off by one?"
     message = f"{path} names {len(unknown)} of {len(numbers)} {kind} that {index.name} does not have"
     return UserError(f"{message}: {shown(unknown)}", hint)

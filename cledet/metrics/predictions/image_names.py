@@ -131,7 +131,7 @@ def _error(
         return UserError(message + ", ".join(several[:3]), "name images by paths that tell them apart, or by ids")
     first = f"the first of the split is {os.path.basename(str(index.paths[0]))}, id {index.image_ids[0]}"
     for step, word in ((1, "lower"), (-1, "higher")):
-        if all(isinstance(ref, int | float) and ref + step in finder.ids for ref in refs):
+        if len(refs) > 1 and all(isinstance(ref, int | float) and ref + step in finder.ids for ref in refs):
             first = f"each id is 1 {word} than one of the split: is the numbering off by one?"
     message = f"{path} names {len(unknown):,} of {len(refs):,} images that {index.name} does not have"
     return UserError(f"{message}: {shown(unknown)}", first)

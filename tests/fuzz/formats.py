@@ -124,6 +124,17 @@ def to_text(tree: Any, rng: random.Random) -> bytes:
     return _raw("\n".join(" ".join(map(str, line)) if isinstance(line, list) else str(line) for line in lines), XML_RAW)
 
 
+def to_table(tree: Any, rng: random.Random) -> bytes:
+    """Rows of cells, quoted where one holds a comma."""
+    rows = tree if isinstance(tree, list) else [tree]
+    cells = [[str(cell) for cell in row] if isinstance(row, list) else [str(row)] for row in rows]
+    return _raw("\n".join(",".join(f'"{cell}"' if "," in cell else cell for cell in row) for row in cells), XML_RAW)
+
+
+def to_json_lines(tree: Any, rng: random.Random) -> bytes:
+    return b"\n".join(to_json(item, rng) for item in (tree if isinstance(tree, list) else [tree]))
+
+
 def to_torch(tree: Any, rng: random.Random) -> bytes:
     """As torch.save writes it, at times in its old format."""
     file = io.BytesIO()
@@ -156,6 +167,7 @@ def _is_plain(value: Any) -> bool:
 
 WRITERS: dict[str, Callable[[Any, random.Random], bytes]] = {
     ".json": to_json, ".yaml": to_yaml, ".xml": to_xml, ".txt": to_text, ".pt": to_torch, ".pth": to_torch,
+    ".csv": to_table, ".jsonl": to_json_lines,
     ".pkl": to_pickle, ".safetensors": to_safetensors, ".zip": to_zip, ".tar": to_tar,
     ".tgz": lambda tree, rng: gzip.compress(to_tar(tree, rng), 1, mtime=0),
     ".xz": lambda tree, rng: lzma.compress(to_tar(tree, rng), preset=0),

@@ -70,6 +70,11 @@ def use_results(folder: Path, rng: random.Random) -> None:
     score_file(resolve(ValSettings, {"data": str(folder), "predictions": str(folder / "results.json")}, environ={}))
 
 
+def use_predictions(folder: Path, rng: random.Random) -> None:
+    found = next(iter(folder.glob("found*")), folder / "found.json")
+    score_file(resolve(ValSettings, {"data": str(folder), "predictions": str(found)}, environ={}))
+
+
 def use_recipe(folder: Path, rng: random.Random) -> None:
     """What a command does with a recipe before it begins to work: settings, a run's folder, the callback."""
     sys.modules.pop("planted", None)
@@ -150,6 +155,7 @@ TARGETS = {
     "yolo": Target(seeds.yolo, use_data, 110),
     "datafile": Target(seeds.datafile, use_data, 150),
     "results": Target(seeds.results, use_results, 100),
+    "predictions": Target(seeds.predictions, use_predictions, 100),
     "recipe": Target(seeds.recipe, use_recipe, 120),
     "image": Target(seeds.image, use_image, 120),
     "source": Target(seeds.source, use_source, 40),

@@ -18,6 +18,8 @@ ImageRef = str | int | float
 UNKNOWN, AMBIGUOUS = -1, -2
 SHOWN = 5
 """Unknown ids or names that a message lists."""
+HUGE = 1e300
+"""Numbers from here on are not written out."""
 
 
 def find_images(
@@ -139,5 +141,5 @@ def _error(
 
 def shown(refs: Sequence[ImageRef]) -> str:
     """List the first ids or names for a message."""
-    texts = [ref[:80] if isinstance(ref, str) else f"{ref:.17g}" for ref in refs[:SHOWN]]
+    texts = [ref[:80] if isinstance(ref, str) else f"{ref:.17g}" if abs(ref) < HUGE else "..." for ref in refs[:SHOWN]]
     return ", ".join(texts) + (" ..." if len(refs) > SHOWN else "")

@@ -44,7 +44,9 @@ def is_table(header: str) -> bool:
 
 def from_table(path: Path, columns: Mapping[str, Sequence[Any]], count: int) -> FileColumns:
     """Convert columns of `count` rows. Raises UserError if the image, the class or the score is missing."""
-    box = next(names for names in BOXES if columns.keys() >= {*names})
+    box = next((names for names in BOXES if columns.keys() >= {*names}), None)
+    if box is None:
+        raise UserError(f"{path} has no boxes: columns called {', '.join(BOXES[0])}")
     format = "supervision" if box == BOXES[0] else "a table"
     score = _first(columns, SCORES)
     if score is None:

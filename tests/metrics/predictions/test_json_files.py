@@ -146,6 +146,8 @@ def test_json_of_supervision_is_read(read):
         read([SUPERVISION, 3])
     with pytest.raises(UserError, match="y_min of detection 2 is 'None', not a number"):
         read([SUPERVISION, {"x_min": 1}])
+    with pytest.raises(UserError, match="has no boxes: columns called x_min, y_min, x_max, y_max"):
+        read([{"x_min": 1, "x_max": 2}])
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_the_error_is_of_the_way_that_fits_best(index):
         find_images(Path("f"), None, [1, 2, 3, 4, 5, 6, 7, 10], index)
 
 
-@pytest.mark.parametrize("ref", [10**400, 10**5000, float("inf"), 2**70, "x" * 9999])
+@pytest.mark.parametrize("ref", [10**400, 10**5000, float("inf"), 2**70, "x" * 9999], ids=range(5))
 def test_no_id_is_too_large_for_a_message(index, ref):
     with pytest.raises(UserError, match=r"names 1 of 1 images that set/train does not have") as refused:
         find_images(Path("f"), None, [ref], index)

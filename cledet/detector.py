@@ -24,7 +24,7 @@ from cledet.distributed.devices import amp_dtype, describe, pick_device
 from cledet.errors import UserError
 from cledet.evaluation.evaluator import nms_options, validate, validate_results
 from cledet.evaluation.nms_methods import add_gains
-from cledet.evaluation.score_file import predictions_split
+from cledet.evaluation.score_file import load_predictions, predictions_split
 from cledet.evaluation.splits import load_split
 from cledet.explain.explainer import explain_image
 from cledet.explain.explanation import Explanation
@@ -39,7 +39,6 @@ from cledet.inference.torchvision_detector import TorchvisionDetector, Torchvisi
 from cledet.inference.views import ViewOptions
 from cledet.io.run_folders import name_from, newest_run, whole_run
 from cledet.metrics.evaluation import EvaluatedDetections, Evaluation
-from cledet.metrics.results_file import read_results
 from cledet.models import hub
 from cledet.models.backbones.build import BACKBONES, known_backbones
 from cledet.models.checkpoint import Checkpoint
@@ -178,7 +177,7 @@ class Detector:
         """The same with the detections that the figures are of; `index` is the split if it is open already."""
         index = index or self.split(settings)
         if settings.predictions is not None:
-            found = validate_results(read_results(settings.predictions, index), index, settings)
+            found = validate_results(load_predictions(settings.predictions, index).rows, index, settings)
         elif self.foreign is not None:
             found = validate_results(self.foreign.results(index, settings), index, settings)
         else:

@@ -22,7 +22,9 @@ def compare(
     settings: CompareSettings,
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Two or more of: runs of val or train, COCO results files, weights."),
+        typer.Argument(
+            metavar="RUN...", help="Two or more: runs of val or train, predictions of any detector, weights."
+        ),
     ],
     json: Json = False,
 ) -> None:
@@ -31,6 +33,7 @@ def compare(
     Examples:
         cledet compare runs/val/a runs/val/b
         cledet compare runs/train/photos theirs.json --data coco.yaml
+        cledet compare predictions.json labels/ --data data.yaml
     """
     if len(runs) < 2:
         raise UserError(f"one run alone, {runs[0]}, cannot be compared", "name two or more")
@@ -55,8 +58,9 @@ def compare_to_folder(
     from cledet.data.open import open_source
     from cledet.evaluation.compare.compare_runs import compare_runs, most_influential_images
     from cledet.evaluation.compare.comparison_tables import main_table, notes, sections, to_document, to_page
-    from cledet.evaluation.compare.entries import common_ground, names, open_entries
+    from cledet.evaluation.compare.entries import DETECTIONS, common_ground, names, open_entries
     from cledet.evaluation.compare.side_by_side import save_side_by_side
+    from cledet.evaluation.score_file import load_predictions
     from cledet.evaluation.splits import load_index
     from cledet.io.atomic import write_json, write_whole
     from cledet.io.run_folders import whole_run
@@ -79,7 +83,12 @@ def compare_to_folder(
     data, split = common_ground(entries, settings.data, settings.split)
     called = names(entries)
     index = load_index(open_source(data, transfer), split, need_images=any(entry.of_model for entry in entries))
-    results = {name: read_results(entry.file, index) for name, entry in zip(called, entries)}
+    results = {
+        name: read_results(entry.file, index)
+        if entry.file.name == DETECTIONS
+        else load_predictions(entry.file, index).rows
+        for name, entry in zip(called, entries)
+    }
     comparison = compare_runs(index, results, settings.bootstrap)
     document = to_document(comparison, index, settings.bootstrap)
     with whole_run(settings.project, "compare", settings.name or split) as run:

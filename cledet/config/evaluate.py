@@ -38,7 +38,8 @@ class EvaluationSettings(DetectionSettings, ModelSettings):
     split: str = Field("val", description="Split to evaluate.")
     predictions: Path | None = Field(
         None,
-        description="COCO results file to take instead of a model. val applies only a given --nms to it.",
+        description="Detections of any detector instead of a model: COCO results, the files of Ultralytics, "
+        "supervision or cledet, a folder of YOLO or VOC text files. val applies only a given --nms to them.",
     )
     batch: Images = Field(8, description="Images per batch.")
     workers: Workers = Field(2, description="Processes that load images.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cledet.config.evaluate import TuneSettings, ValSettings
-from cledet.console import transfer
+from cledet.console import say, transfer
 from cledet.data.index import DetectionIndex
 from cledet.data.open import open_source
 from cledet.errors import UserError
@@ -11,7 +13,9 @@ from cledet.evaluation.pycocotools_evaluator import apply_evaluator
 from cledet.evaluation.splits import load_index
 from cledet.metrics.coco import evaluate
 from cledet.metrics.evaluation import EvaluatedDetections, Limits
-from cledet.metrics.results_file import DetectionRows, read_results
+from cledet.metrics.predictions.columns import Predictions
+from cledet.metrics.predictions.read import read_predictions
+from cledet.metrics.results_file import DetectionRows
 
 WITHOUT_NMS = "without NMS"
 """Name in place of an NMS method for results that are evaluated without NMS."""
@@ -27,16 +31,26 @@ def score_file(settings: ValSettings) -> tuple[dict[str, EvaluatedDetections], D
     """Evaluate the file that the settings name; returns its metrics and the index of the split."""
     assert settings.predictions is not None
     index = predictions_split(settings)
-    return {WITHOUT_NMS: score(index, read_results(settings.predictions, index), settings)}, index
+    found = load_predictions(settings.predictions, index)
+    return {WITHOUT_NMS: score(index, found.rows, settings, found.source)}, index
 
 
-def score(index: DetectionIndex, results: DetectionRows, settings: ValSettings) -> EvaluatedDetections:
-    """Evaluate the detections of a file, those above `conf` if it was set."""
+def load_predictions(path: Path, index: DetectionIndex) -> Predictions:
+    """Read the detections of any detector, and print how they were read."""
+    found = read_predictions(path, index)
+    say(found.summary)
+    return found
+
+
+def score(
+    index: DetectionIndex, results: DetectionRows, settings: ValSettings, source: Path | None = None
+) -> EvaluatedDetections:
+    """Evaluate detections, those above `conf` if it was set; `source` is a COCO results file that holds them."""
     kept = above_conf(results, settings)
     evaluation = evaluate(index, kept, limits_of(settings), correlation=True)
     unlabelled = None if index.num_boxes else index.name
-    source = settings.predictions if kept is results else None
-    return apply_evaluator(EvaluatedDetections(evaluation, kept, unlabelled, source), index, settings)
+    same = source if kept is results else None
+    return apply_evaluator(EvaluatedDetections(evaluation, kept, unlabelled, same), index, settings)
 
 
 def predictions_split(settings: ValSettings | TuneSettings) -> DetectionIndex:

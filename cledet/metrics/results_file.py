@@ -6,10 +6,11 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -19,8 +20,13 @@ from cledet.data.formats.paths import open_regular_file
 from cledet.data.index import DetectionIndex
 from cledet.errors import UserError
 
+T, C = TypeVar("T"), TypeVar("C")
 DetectionRows = NDArray[np.float64]
 """Detections [D, 7] as pycocotools takes them: image id, x, y, w, h, score, category id."""
+
+
+class FormatError(UserError):
+    """A file that is not in COCO's results format."""
 
 
 class Detection(msgspec.Struct, gc=False):
@@ -43,35 +49,68 @@ def read_results(path: Path, index: DetectionIndex) -> DetectionRows:
 
     Raises UserError for another format, for numbers that are not finite, and for ids that the split does not have.
     """
-    try:
-        with open(path, "rb", opener=open_regular_file) as file:
-            results = _decode(file.read())
-    except OSError as error:
-        raise UserError(f"the predictions file {path} cannot be read: {error.strerror}", "check the path") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is not in COCO's results format ({type(error).__name__}: {error!s:.200})",
-            'a list of {"image_id", "category_id", "bbox": [x, y, w, h], "score"}',
-        ) from None
-    if not np.isfinite(results).all():
-        rows = np.flatnonzero(~np.isfinite(results).all(axis=1))
-        raise UserError(f"{path}: {len(rows)} detections hold numbers that are not finite, entry {rows[0]} first")
+    results = decode_results(path, read_content(path))
     for kind, column, known in (("image", 0, index.image_ids), ("category", 6, index.category_ids)):
-        with np.errstate(invalid="ignore"):  # beyond int64; the second comparison finds those
-            ids = results[:, column].astype(np.int64)
-        unknown = ~np.isin(ids, known) | (ids != results[:, column])
+        unknown = unknown_ids(results[:, column], known)
         if unknown.any():
             first = [f"{one:.17g}" for one in dict.fromkeys(results[unknown, column].tolist())][:5]
             raise UserError(f"{path} names {kind} ids that {index.name} does not have: {', '.join(first)}")
     return results
 
 
-def _decode(content: bytes) -> DetectionRows:
-    """Decode the content of a file."""
+def read_content(path: Path) -> bytes:
+    """Read a file of detections. Raises UserError for a file that cannot be read."""
     try:
-        return np.concatenate([_columns(DECODER.decode(part)) for part in _parts(content)])
+        with open(path, "rb", opener=open_regular_file) as file:
+            return file.read()
+    except OSError as error:
+        raise UserError(f"the predictions file {path} cannot be read: {error.strerror}", "check the path") from None
+
+
+def decode_text(path: Path, content: bytes) -> str:
+    """Decode the content of a text file. Raises UserError for one that is not UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+def decode_results(path: Path, content: bytes) -> DetectionRows:
+    """Decode a file in COCO's results format, whatever its ids.
+
+    Raises UserError for another format and for numbers that are not finite.
+    """
+    try:
+        results = np.concatenate(decode_entries(content, DECODER, _columns))
+    except (ValueError, RecursionError) as error:
+        raise format_error(path, error) from None
+    if not np.isfinite(results).all():
+        rows = np.flatnonzero(~np.isfinite(results).all(axis=1))
+        raise UserError(f"{path}: {len(rows)} detections hold numbers that are not finite, entry {rows[0]} first")
+    return results
+
+
+def format_error(path: Path, error: Exception) -> FormatError:
+    """Return the error for a file that could not be decoded."""
+    return FormatError(
+        f"{path} is not in COCO's results format ({type(error).__name__}: {error!s:.200})",
+        'a list of {"image_id", "category_id", "bbox": [x, y, w, h], "score"}',
+    )
+
+
+def unknown_ids(column: NDArray[np.float64], known: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Mark the ids [D] that are not among the known ones [K], or no whole numbers."""
+    with np.errstate(invalid="ignore"):  # beyond int64; the second comparison finds those
+        ids = column.astype(np.int64)
+    return ~np.isin(ids, known) | (ids != column)
+
+
+def decode_entries(content: bytes, decoder: msgspec.json.Decoder[list[T]], convert: Callable[[list[T]], C]) -> list[C]:
+    """Decode a JSON list in parts and convert each part. Raises ValueError or RecursionError for another content."""
+    try:
+        return [convert(decoder.decode(part)) for part in _parts(content)]
     except (msgspec.DecodeError, RecursionError):  # json also accepts NaN, and its errors name the place in the file
-        return _columns(msgspec.convert(json.loads(content), list[Detection]))
+        return [convert(msgspec.convert(json.loads(content), decoder.type))]
 
 
 def _parts(content: bytes) -> Iterator[bytes]:

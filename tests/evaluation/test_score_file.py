@@ -76,6 +76,28 @@ def test_the_folder_holds_metrics_and_detections(squares, perfect, tmp_path):
     assert json.loads((run / "metrics.json").read_text())["AP"] == evaluate(index, kept).metrics["AP"] < 1
 
 
+def test_detections_in_another_format_become_coco_results(squares, perfect, tmp_path, capsys):
+    """The folder holds the data set's ids, so that compare and pycocotools take it."""
+    index = open_source(squares).index("val", need_images=False)
+    wanted = read_results(perfect, index)
+    stems = {number: Path(path).stem for number, path in zip(index.image_ids.tolist(), index.paths.tolist())}
+    labels = {number: label for label, number in enumerate(index.category_ids.tolist())}
+    entries = [
+        {"image_id": stems[row[0]], "file_name": f"{stems[row[0]]}.png", "category_id": labels[row[6]] + 1,
+         "bbox": row[1:5], "score": row[5]}
+        for row in wanted.tolist()
+    ]  # fmt: skip
+    file = tmp_path / "predictions.json"
+    file.write_text(json.dumps(entries))
+    run = written(settings(predictions=file, data=str(squares), project=tmp_path, report=False))
+    np.testing.assert_array_equal(read_results(run / "detections.json", index), wanted)
+    assert json.loads((run / "metrics.json").read_text())["AP"] == 1
+    assert (
+        f"Ultralytics' predictions.json, {len(wanted)} detections on 3 of 4 images (1 without"
+        in capsys.readouterr().err
+    )
+
+
 def test_without_a_report_or_with_several_methods_there_is_none(squares, perfect, tmp_path, monkeypatch):
     """Of several methods there is a table, and no method's detections; the folder is called after the split."""
     given = {"predictions": perfect, "data": str(squares), "project": tmp_path}

@@ -136,6 +136,10 @@ def to_text(tree: Any, rng: random.Random) -> bytes:
     return _raw("\n".join(" ".join(map(str, line)) if isinstance(line, list) else str(line) for line in lines), XML_RAW)
 
 
+def to_json_lines(tree: Any, rng: random.Random) -> bytes:
+    return b"\n".join(to_json(item, rng) for item in (tree if isinstance(tree, list) else [tree]))
+
+
 def to_torch(tree: Any, rng: random.Random) -> bytes:
     """As torch.save writes it, at times in its old format."""
     file = io.BytesIO()
@@ -167,9 +171,9 @@ def _is_plain(value: Any) -> bool:
 
 
 WRITERS: dict[str, Callable[[Any, random.Random], bytes]] = {
-    ".csv": to_csv, ".json": to_json, ".yaml": to_yaml, ".xml": to_xml, ".txt": to_text, ".pt": to_torch,
-    ".pth": to_torch, ".pkl": to_pickle, ".safetensors": to_safetensors, ".zip": to_zip, ".tar": to_tar,
-    ".tgz": lambda tree, rng: gzip.compress(to_tar(tree, rng), 1, mtime=0),
+    ".csv": to_csv, ".json": to_json, ".jsonl": to_json_lines, ".yaml": to_yaml, ".xml": to_xml, ".txt": to_text,
+    ".pt": to_torch, ".pth": to_torch, ".pkl": to_pickle, ".safetensors": to_safetensors, ".zip": to_zip,
+    ".tar": to_tar, ".tgz": lambda tree, rng: gzip.compress(to_tar(tree, rng), 1, mtime=0),
     ".xz": lambda tree, rng: lzma.compress(to_tar(tree, rng), preset=0),
 }  # fmt: skip
 

@@ -207,6 +207,33 @@ def results(rng: random.Random) -> Files:
     return encode(coco(rng), rng) | {"results.json": found}
 
 
+def predictions(rng: random.Random) -> Files:
+    """The objects as detections in one of the formats of other detectors."""
+    rows = [(stem, k, x, y, x + w, y + h) for stem in OBJECTS for k, x, y, w, h in OBJECTS[stem]]
+    labels = {name: data for name, data in yolo(rng).items() if name.startswith("labels/val/")}
+    sink = ("x_min", "y_min", "x_max", "y_max", "class_id", "confidence", "tracker_id", "file_name")
+    table = [[*box, k, 0.5, "", f"{stem}.png"] for stem, k, *box in rows]
+    formats: tuple[Files, ...] = (
+        {"found.json": [
+            {"image_id": stem, "file_name": f"{stem}.png", "category_id": k + 1, "bbox": [x1, y1, x2 - x1, y2 - y1],
+             "score": 0.5}
+            for stem, k, x1, y1, x2, y2 in rows
+        ]},
+        {"found.json": [dict(zip(sink, row)) for row in table]},
+        {"found.csv": [[*sink], *table]},
+        {"found.jsonl": [
+            {"file": f"{stem}.png", "width": WIDTH, "height": HEIGHT, "detections": [
+                {"name": NAMES[k], "category_id": k, "score": 0.5, "box": box} for its, k, *box in rows if its == stem
+            ]}
+            for stem in OBJECTS
+        ]},
+        {name.replace("labels/val", "found"): [[*line, 0.5] for line in lines] for name, lines in labels.items()},
+        {f"found/comp4_det_test_{NAMES[k]}.txt": [[stem, 0.5, *box] for stem, its, *box in rows if its == k]
+         for k in range(len(NAMES))},
+    )  # fmt: skip
+    return encode(coco(rng), rng) | rng.choice(formats)
+
+
 RECIPES: dict[str, dict[str, Any]] = yaml.safe_load("""
 train: {data: shapes, backbone: r18, lr: 0.01, epochs: 2, lr_steps: [0.75, 1e], scale-jitter: [0.8, 1.2], seed: 1,
   multi_scale: "64,96", ablation: "iac,dc;none", seeds: 2, batch: auto, logger: none, callback: null, warmup: 5,

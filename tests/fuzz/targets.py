@@ -80,6 +80,11 @@ def use_results(folder: Path, rng: random.Random) -> None:
     score_file(resolve(ValSettings, {"data": str(folder), "predictions": str(folder / "results.json")}, environ={}))
 
 
+def use_predictions(folder: Path, rng: random.Random) -> None:
+    found = next(iter(folder.glob("found*")), folder / "found.json")
+    score_file(resolve(ValSettings, {"data": str(folder), "predictions": str(found)}, environ={}))
+
+
 def use_recipe(folder: Path, rng: random.Random) -> None:
     """What a command does with a recipe before it begins to work: settings, a run's folder, the callback."""
     sys.modules.pop("planted", None)
@@ -166,6 +171,7 @@ TARGETS = {
     "datafile": Target(seeds.datafile, use_data, 150),
     "layout": Target(seeds.layout, use_data, 100),
     "results": Target(seeds.results, use_results, 100),
+    "predictions": Target(seeds.predictions, use_predictions, 100),
     "recipe": Target(seeds.recipe, use_recipe, 120),
     "image": Target(seeds.image, use_image, 120),
     "source": Target(seeds.source, use_source, 40),

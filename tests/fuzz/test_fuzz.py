@@ -13,9 +13,9 @@ pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
 TARGETS = (
-    "coco", "voc", "yolo", "csv", "labelme", "cvat", "label-studio", "zip", "datafile", "layout", "results", "recipe",
-    "image", "source", "archive", "checkpoint", "safetensors", "foreign", "weights", "check", "check-voc", "check-yaml",
-    "val", "predict",
+    "coco", "voc", "yolo", "csv", "labelme", "cvat", "label-studio", "zip", "datafile", "layout", "results",
+    "predictions", "recipe", "image", "source", "archive", "checkpoint", "safetensors", "foreign", "weights", "check",
+    "check-voc", "check-yaml", "val", "predict",
 )  # fmt: skip
 MISDEEDS = {
     "path.joinpath('a').write_text('x')": "changed 'case/a': success",

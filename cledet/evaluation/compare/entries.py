@@ -1,4 +1,4 @@
-"""The arguments of `cledet compare`: runs of `val`, results files and models, each resolved to a detections file."""
+"""The arguments of `cledet compare`: runs of `val`, predictions and models, each resolved to its detections."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from pathlib import Path
 from cledet.data.formats.paths import not_found_error
 from cledet.errors import UserError
 from cledet.evaluation.splits import same_data
+from cledet.metrics.predictions.text_folders import text_files
 from cledet.safe_yaml import read_yaml
 
 DETECTIONS = "detections.json"
 WEIGHTS = (".pt", ".pth", ".safetensors")
+PREDICTIONS = (".json", ".jsonl", ".csv")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Detections of a split in COCO's results format."""
+    """Detections of a split."""
 
     path: Path
     """Path that the user gave."""
     file: Path
-    """File of the detections."""
+    """File of the detections, or folder of their text files."""
     data: str | None = None
     """Data set of the detections, if known."""
     split: str | None = None
@@ -77,8 +79,8 @@ def _short(path: Path) -> str:
 def _open(path: Path) -> Entry | None:
     """Open the entry at a path; None for a model."""
     if not path.exists():
-        raise not_found_error("run or results file", path.absolute())
-    if path.is_file() and path.suffix == ".json":
+        raise not_found_error("run or predictions", path.absolute())
+    if path.is_file() and path.suffix in PREDICTIONS:
         return _of_run(path, path.parent) if path.name == DETECTIONS else Entry(path, path)
     if (path / DETECTIONS).is_file():
         return _of_run(path, path)
@@ -88,8 +90,14 @@ def _open(path: Path) -> Entry | None:
         raise UserError(f"{path} compares NMS methods and holds no detections", "run `cledet val` with one --nms each")
     if list(path.glob("*/weights/best.pt")):
         raise UserError(f"{path} is a grid of runs", f"name some of the runs in it, or `cledet val --weights {path}`")
-    kind = f"a folder without {DETECTIONS} and weights" if path.is_dir() else "neither results (.json) nor weights"
-    raise UserError(f"{path} cannot be compared: {kind}", "name a run of val or train, a results file or weights")
+    if text_files(path) or text_files(path / "labels"):
+        return Entry(path, path)
+    kind = (
+        f"a folder without {DETECTIONS}, weights and predictions"
+        if path.is_dir()
+        else "neither predictions (.json, .jsonl, .csv) nor weights"
+    )
+    raise UserError(f"{path} cannot be compared: {kind}", "name a run of val or train, predictions or weights")
 
 
 def _of_run(path: Path, folder: Path) -> Entry:

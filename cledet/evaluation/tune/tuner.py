@@ -15,7 +15,7 @@ from cledet.distributed.devices import amp_dtype, describe, pick_device
 from cledet.errors import Interrupted, UserError
 from cledet.evaluation.candidates import Candidates, from_results
 from cledet.evaluation.evaluator import network_stream, nms_options
-from cledet.evaluation.score_file import above_conf, explicit_conf, predictions_split
+from cledet.evaluation.score_file import above_conf, explicit_conf, load_predictions, predictions_split
 from cledet.evaluation.splits import load_split
 from cledet.evaluation.tune import candidate_cache
 from cledet.evaluation.tune.search import METRIC, Trial, TrialRunner, raise_conf, search, within
@@ -29,7 +29,6 @@ from cledet.metrics.bootstrap import (
     resamples,
 )
 from cledet.metrics.confidence import OperatingPoint, operating_point
-from cledet.metrics.results_file import read_results
 from cledet.models.checkpoint import Checkpoint
 from cledet.models.nms import NMSOptions
 from cledet.signals import Stop, interrupts
@@ -96,7 +95,7 @@ def open_candidates(
     """
     if settings.predictions is not None:
         index, floor = predictions_split(settings), explicit_conf(settings)
-        results = above_conf(read_results(settings.predictions, index), settings)
+        results = above_conf(load_predictions(settings.predictions, index).rows, settings)
         plain = settings.model_copy(update={"nms": "auto", "conf": floor or 0.0})
         return list(from_results(results)), index, nms_options(plain, ())
     assert model is not None

@@ -46,6 +46,19 @@ def test_runs_of_one_split_agree(run_of_val, tmp_path):
     assert [entry.file.name for entry in entries] == ["detections.json", "detections.json", "mine.json"]
 
 
+def test_predictions_of_other_detectors_are_files_or_folders_of_text(tmp_path):
+    """A run of Ultralytics holds both; its text files are in labels/."""
+    run = tmp_path / "detect" / "val"
+    (run / "labels").mkdir(parents=True)
+    (run / "labels" / "a.txt").write_text("0 0.5 0.5 1 1 0.5")
+    for name in ("predictions.json", "found.csv", "found.jsonl"):
+        (run / name).write_text("")
+    paths = [run, run / "labels", run / "predictions.json", run / "found.csv", run / "found.jsonl"]
+    entries = open_entries(paths, "birds", "val", no_model)
+    assert [entry.file for entry in entries] == paths
+    assert names(entries[:4]) == ["val", "labels", "predictions", "found"]
+
+
 def test_runs_of_different_splits_are_refused_by_name(run_of_val):
     a, b, c = run_of_val("a"), run_of_val("b", split="test"), run_of_val("c", data="/sets/fish")
     with pytest.raises(UserError, match=r"val/a is of /sets/birds, split val, and .*val/b of /sets/birds, split test"):
@@ -100,10 +113,14 @@ def test_paths_that_cannot_be_compared_are_refused(run_of_val, tmp_path):
     with pytest.raises(UserError, match=r"not found: .*val/aa \(did you mean a"):
         opened(a, a.parent / "aa")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty cannot be compared: a folder without detections.json and weights"):
+    with pytest.raises(
+        UserError, match=r"empty cannot be compared: a folder without detections.json, weights and predictions"
+    ):
         opened(a, tmp_path / "empty")
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(UserError, match=r"notes.txt cannot be compared: neither results \(.json\) nor weights"):
+    with pytest.raises(
+        UserError, match=r"notes.txt cannot be compared: neither predictions \(.json, .jsonl, .csv\) nor weights"
+    ):
         opened(a, tmp_path / "notes.txt")
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "nms.csv").write_text("")

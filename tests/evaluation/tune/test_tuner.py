@@ -73,6 +73,13 @@ def test_candidates_of_a_file_are_those_over_conf_if_one_was_given(squares, tmp_
         assert (index.name, default.method, default.conf) == (f"{squares.name}/val", "standard", conf)
 
 
+def test_candidates_may_be_in_any_format(squares, tmp_path):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "1.txt").write_text("0 0.5 0.5 0.25 0.25 0.5\n0 0.5 0.5 0.25 0.25 0.25\n")
+    (one,) = open_candidates(None, settings(predictions=tmp_path / "labels", data=str(squares)))[0]
+    assert one.scores.tolist() == [0.5, 0.25]
+
+
 def test_where_duplicates_are_left_a_lower_iou_gains(doubled, capsys):
     found = tuned(*doubled, nms="standard,soft-vote")
     assert found.best.options.method == "standard"

@@ -1,0 +1,1 @@
+"""Readers of detections that any detector has written, recognised by content."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from cledet.config.base import CheckSettings
 from cledet.data.formats.paths import match_split
+from cledet.data.image_files import read_files
 from cledet.data.index import DetectionIndex
 from cledet.data.open import DataSource
 from cledet.data_check.anchor_coverage import (
@@ -24,7 +25,6 @@ from cledet.data_check.anchor_coverage import (
 from cledet.data_check.boxes import check_boxes
 from cledet.data_check.classes import check_classes
 from cledet.data_check.findings import SEVERITIES, Example, Finding, box_example, collect
-from cledet.data_check.image_files import read_files
 from cledet.data_check.images import check_files, check_leaks, find_unions
 from cledet.data_check.statistics import Objects, describe_split, objects_of
 from cledet.distributed.devices import cores

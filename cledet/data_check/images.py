@@ -8,10 +8,10 @@ from itertools import combinations
 
 import numpy as np
 
+from cledet.data.image_files import ImageFiles
 from cledet.data.images import Damage
 from cledet.data.index import DetectionIndex, Ints
 from cledet.data_check.findings import Example, Finding, collect, image_example
-from cledet.data_check.image_files import ImageFiles
 
 IndexedFiles = tuple[DetectionIndex, Ints]
 """A split, and the position [I] of each image's file in ImageFiles."""

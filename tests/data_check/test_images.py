@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from cledet.data.image_files import ImageFiles
 from cledet.data.index import DetectionIndex
-from cledet.data_check.image_files import ImageFiles
 from cledet.data_check.images import check_files, check_leaks, find_unions
 
 
 def files_of(sizes: list[tuple[int, int]], contents: list[bytes], damage=None) -> ImageFiles:
     paths = np.array([f"/{i}.png" for i in range(len(sizes))])
-    return ImageFiles(paths, np.array(sizes, dtype=np.int32), np.array(contents, dtype="S16"), damage or {})
+    gray = np.random.default_rng(0).integers(0, 256, (len(contents), 16, 18), np.uint8)
+    return ImageFiles(paths, np.array(sizes, dtype=np.int32), np.array(contents, dtype="S16"), gray, damage or {})
 
 
 def found(index: DetectionIndex, files: ImageFiles) -> dict[str, tuple[str, int, str]]:

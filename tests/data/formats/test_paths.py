@@ -14,8 +14,8 @@ from cledet.data.formats.annotation_errors import ErrorLog
 from cledet.data.formats.paths import not_found_error, open_regular_file
 from cledet.data.formats.voc import read_xml
 from cledet.data.formats.yolo import read_labels
+from cledet.data.image_files import read_files
 from cledet.data.open import open_source
-from cledet.data_check.image_files import read_files
 from cledet.errors import UserError
 from cledet.metrics.results_file import read_results
 

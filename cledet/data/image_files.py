@@ -1,4 +1,4 @@
-"""One pass over the image files of a data set: existence, damage, size and content hash."""
+"""One pass over the image files of a data set: existence, damage, size, content hash and thumbnail."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from cledet.data.formats.paths import open_regular_file
 from cledet.data.images import Damage, ImageError, decode_image
 from cledet.data.index import DetectionIndex, Ints
+from cledet.data.near_duplicates import COLUMNS, ROWS, Thumbnails, thumbnail
 
 BATCH = 1000
 """Files that are queued at a time; a queue of all would take gigabytes for millions of files."""
@@ -28,6 +29,8 @@ class ImageFiles(NamedTuple):
     """[F, 2] width and height as decoded; 0 if not decodable."""
     digests: Digests
     """[F] 16-byte hash of the content; empty if unreadable."""
+    thumbnails: Thumbnails
+    """[F, 16, 18] gray; 0 if not decodable."""
     damage: dict[int, tuple[Damage, str]]
     """Kind of damage and reason, by position, for files that cannot be decoded."""
 
@@ -47,14 +50,15 @@ def read_files(
     annotated = np.concatenate([np.zeros((0, 2), dtype=np.int32), *(index.sizes for index in indices)])[first]
     sizes = np.zeros((len(paths), 2), dtype=np.int32)
     digests = np.zeros(len(paths), dtype="S16")
+    thumbnails = np.zeros((len(paths), ROWS, COLUMNS), dtype=np.uint8)
     damage: dict[int, tuple[Damage, str]] = {}
     pool = ThreadPoolExecutor(threads)  # decoding and hashing release the GIL
     try:
         for begin in range(0, len(paths), BATCH):
             part = slice(begin, begin + BATCH)
             results = pool.map(_read, paths[part].tolist(), annotated[part].tolist())
-            for i, (size, digest, problem) in enumerate(results, begin):
-                sizes[i], digests[i] = size, digest
+            for i, (size, digest, gray, problem) in enumerate(results, begin):
+                sizes[i], digests[i], thumbnails[i] = size, digest, gray
                 if problem is not None:
                     damage[i] = problem
                 if progress is not None:
@@ -63,22 +67,23 @@ def read_files(
         pool.shutdown(cancel_futures=True)  # on Ctrl-C, wait for running tasks and drop queued ones
     starts = np.cumsum([0, *map(len, indices)])
     at = [positions.reshape(-1)[start : start + len(index)] for start, index in zip(starts, indices)]
-    return ImageFiles(paths, sizes, digests, damage), at
+    return ImageFiles(paths, sizes, digests, thumbnails, damage), at
 
 
-def _read(path: str, annotated: list[int]) -> tuple[tuple[int, int], bytes, tuple[Damage, str] | None]:
-    """Return width and height, the content's hash, and kind and reason of damage, if any."""
+def _read(path: str, annotated: list[int]) -> tuple[tuple[int, int], bytes, Thumbnails, tuple[Damage, str] | None]:
+    """Return width and height, the content's hash, the thumbnail, and kind and reason of damage, if any."""
+    size, blank = (0, 0), np.zeros((ROWS, COLUMNS), dtype=np.uint8)
     try:
         with open(path, "rb", opener=open_regular_file) as stream:
             data = stream.read()
     except FileNotFoundError:
-        return (0, 0), b"", ("missing", "")
+        return size, b"", blank, ("missing", "")
     except OSError as error:
-        return (0, 0), b"", ("unreadable", error.strerror or str(error))
+        return size, b"", blank, ("unreadable", error.strerror or str(error))
     digest = hashlib.blake2b(data, digest_size=16).digest()
     width, height = annotated
     try:
-        rows, columns = decode_image(data, path, (width, height) if width > 0 and height > 0 else None).shape[:2]
+        pixels = decode_image(data, path, (width, height) if width > 0 and height > 0 else None)
     except ImageError as error:
-        return (0, 0), digest, (error.kind, error.message.rpartition(f"{path}: ")[2])
-    return (columns, rows), digest, None
+        return size, digest, blank, (error.kind, error.message.rpartition(f"{path}: ")[2])
+    return (pixels.shape[1], pixels.shape[0]), digest, thumbnail(pixels), None

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cledet.data_check import image_files as module
-from cledet.data_check.image_files import read_files
+from cledet.data import image_files as module
+from cledet.data.image_files import read_files
 
 
 @pytest.fixture

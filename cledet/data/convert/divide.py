@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from cledet.data.convert.classes import lost_classes, unify_classes
+from cledet.data.convert.duplicates import join_equal
 from cledet.data.convert.join import join_indices
 from cledet.data.formats.paths import match_split
 from cledet.data.index import DetectionIndex
@@ -23,9 +25,9 @@ def divide_splits(
 ) -> tuple[dict[str, DetectionIndex], tuple[str, ...]]:
     """Divide the images of the chosen splits into train, val and, with a test_fraction, test; return them and notes.
 
-    The fractions are of all images divided. Other splits are kept. Without `chosen`, the only split that is not a test
-    split is divided. Raises UserError if it is open which splits to divide, if a kept split has the name of a new one,
-    and if no image is left for a split.
+    An image of several chosen splits is taken once. The fractions are of all images divided. Other splits are kept.
+    Without `chosen`, the only split that is not a test split is divided. Raises UserError if it is open which splits to
+    divide, if a kept split has the name of a new one, and if no image is left for a split.
     """
     names = _to_divide(splits, chosen)
     kept = {name: index for name, index in splits.items() if name not in names}
@@ -34,9 +36,12 @@ def divide_splits(
         if (other := match_split(new, kept)) is not None:
             hint = f"divide it too: {' '.join(f'--split {name}' for name in (*names, other))}"
             raise UserError(f"there is a split '{other}' already, beside the new '{new}'", hint)
-    if not 0 < fraction + test_fraction < 1:
-        raise UserError(f"a fraction of {fraction + test_fraction:g} leaves nothing to train on", "choose below 1")
+    if not (fraction > 0 and fraction + test_fraction < 1):
+        what = "nothing to validate on" if fraction <= 0 else "nothing to train on"
+        raise UserError(f"fractions of {fraction:g} for val and {test_fraction:g} for test leave {what}")
     whole = join_indices(splits[names[0]].name, unify_classes([splits[name] for name in names]))
+    notes: list[str] = []
+    whole = join_equal(whole, {path: os.fsencode(path) for path in whole.paths.tolist()}, "union", notes)
     held_out = split_by_content(whole, fraction + test_fraction, progress=progress)
     test = split_by_content(whole, test_fraction, progress=progress) if test_fraction > 0 else np.zeros_like(held_out)
     masks = {"train": ~(held_out | test), "val": held_out & ~test, "test": test}
@@ -44,7 +49,7 @@ def divide_splits(
     empty = next((name for name, part in parts.items() if not len(part)), None)
     if empty is not None:
         raise UserError(f"no image is left for '{empty}': {whole.name} has {len(whole)}", "choose another fraction")
-    return parts | kept, lost_classes(whole, parts)
+    return parts | kept, (*notes, *lost_classes(whole, parts))
 
 
 def _to_divide(splits: Mapping[str, DetectionIndex], chosen: Sequence[str]) -> tuple[str, ...]:

@@ -67,6 +67,9 @@ def write_dataset(
     """
     folder, spec, losses = new_folder(folder), FORMATS[kind], Counter[str]()
     fitted = dict(zip(splits, unify_classes(list(splits.values()))))
+    for name in next(iter(fitted.values())).classes:
+        if "\0" in name:
+            raise UserError(f"the class name {name!r} holds a NUL character", "rename it in the source")
     fitted = {name: spec.fit(_sized(index, kind, images), losses) for name, index in fitted.items()}
     names = _file_names(fitted, kind)
     for split, index in fitted.items():

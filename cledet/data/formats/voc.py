@@ -24,6 +24,8 @@ VOC_CLASSES = (
 # fmt: on
 EXACT = Context(prec=800, traps=[])
 """Decimal arithmetic in which sums of any two coordinates are exact."""
+DIGITS = 15
+"""Digits that float64 tells apart: a shorter text that is read as a whole number is one."""
 Number = TypeVar("Number", float, Decimal)
 
 
@@ -144,10 +146,11 @@ def _box(item: ElementTree.Element) -> tuple[float, float, float, float]:
         raise ValueError("bndbox is missing")
     keys = ("xmin", "ymin", "xmax", "ymax")
     corners = [_number(box, key) for key in keys]
-    if all(corner.is_integer() for corner in corners):
+    texts = [(box.findtext(key) or "").strip() for key in keys]
+    if all(corner.is_integer() and len(text) <= DIGITS for corner, text in zip(corners, texts)):
         return pixel_box(corners)
     with localcontext(EXACT):
-        x, y, width, height = pixel_box([Decimal((box.findtext(key) or "").strip()) for key in keys])
+        x, y, width, height = pixel_box([Decimal(text if corner else 0) for corner, text in zip(corners, texts)])
     return float(x), float(y), float(width), float(height)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from cledet.data.index import BOX_COLUMNS, IMAGE_COLUMNS, DetectionIndex, Ints
 
 def join_indices(name: str, indices: Sequence[DetectionIndex]) -> DetectionIndex:
     """Join indices of the same classes, in their order; images are numbered from 1 if their ids are not distinct."""
-    columns = {
+    columns: dict[str, Any] = {
         column: np.concatenate([getattr(index, column) for index in indices])
         for column in (*IMAGE_COLUMNS, *BOX_COLUMNS)
     }

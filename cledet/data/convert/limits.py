@@ -22,7 +22,7 @@ Losses = Counter[str]
 
 def fit_coco(index: DetectionIndex, losses: Losses) -> DetectionIndex:
     """Return the index without boxes that JSON has no numbers for; count them in `losses`."""
-    return _keep(index, np.isfinite(index.xywh).all(axis=1), losses, "boxes are not finite: left out")
+    return _keep(index, _finite(index), losses, "boxes are not finite: left out")
 
 
 def fit_voc(index: DetectionIndex, losses: Losses) -> DetectionIndex:
@@ -35,7 +35,7 @@ def fit_voc(index: DetectionIndex, losses: Losses) -> DetectionIndex:
             raise UserError(f"{index.name}: VOC cannot hold the class name {name!r}", "rename it in the source")
     with np.errstate(over="ignore", invalid="ignore"):
         near = (np.abs(index.xywh[:, :2]) < FARTHEST - 1) & (np.abs(index.xywh[:, :2] + index.xywh[:, 2:]) < FARTHEST)
-    index = _keep(index, near.all(axis=1), losses, f"boxes lie beyond {FARTHEST:,.0f} pixels: left out")
+    index = _keep(index, near[:, 0] & near[:, 1], losses, f"boxes lie beyond {FARTHEST:,.0f} pixels: left out")
     sides = index.xywh[:, 2:]
     narrow = (sides > 0).all(axis=1) & (sides <= 1).any(axis=1)
     losses["boxes are at most one pixel wide or high: written as one pixel, which is read as empty"] += int(
@@ -50,10 +50,11 @@ def fit_voc(index: DetectionIndex, losses: Losses) -> DetectionIndex:
 def fit_yolo(index: DetectionIndex, losses: Losses) -> DetectionIndex:
     """Return the index with the boxes that YOLO can hold; count the losses. Sizes must be known."""
     index = _keep(index, ~index.ignore, losses, "crowds, difficult and empty objects are left out, as YOLO has none")
-    index = _keep(index, np.isfinite(index.xywh).all(axis=1), losses, "boxes are not finite: left out")
+    index = _keep(index, _finite(index), losses, "boxes are not finite: left out")
     rows = yolo_rows(index)
-    low, high = rows[:, :2] - rows[:, 2:] / 2, rows[:, :2] + rows[:, 2:] / 2  # as the reader checks them
-    inside = np.array([(each >= -SLACK) & (each <= 1 + SLACK) for each in (low, high)]).all(axis=(0, 2))
+    centre, half = rows[:, :2], rows[:, 2:] / 2
+    edges = np.concatenate([centre - half, centre + half], axis=1)  # as the reader checks them
+    inside = ((edges >= -SLACK) & (edges <= 1 + SLACK)).sum(axis=1) == 4
     index = _keep(index, inside, losses, "boxes reach out of their image by more than half of it: left out")
     sides = index.sizes[index.image_of_boxes()].astype(np.float64)
     extent = rows[inside, 2:] * sides
@@ -80,6 +81,10 @@ def _count_areas(index: DetectionIndex, losses: Losses) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         other = index.area != index.xywh[:, 2] * index.xywh[:, 3]
     losses["areas (of masks) are not held: read as width times height"] += int(other.sum())
+
+
+def _finite(index: DetectionIndex) -> Bools:
+    return np.isfinite(index.xywh).sum(axis=1) == 4
 
 
 def _keep(index: DetectionIndex, kept: Bools, losses: Losses, text: str) -> DetectionIndex:

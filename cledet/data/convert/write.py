@@ -132,7 +132,7 @@ def _annotations(index: DetectionIndex) -> list[tuple[str, bytes]]:
 
 def _image_files(splits: Splits, names: dict[str, list[str]], draft: Path, flat: bool) -> dict[Path, str]:
     """Return the source of each image file of the copy, and make their folders."""
-    files = {}
+    files: dict[Path, str] = {}
     for split, index in splits.items():
         folder = draft / "JPEGImages" if flat else draft / "images" / split
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,9 +143,11 @@ def _image_files(splits: Splits, names: dict[str, list[str]], draft: Path, flat:
 def _place(files: dict[Path, str], images: Placement, progress: Callable[[int, int], None] | None) -> None:
     if images == "none":
         return
-    place = {"copy": shutil.copyfile, "link": os.symlink, "hardlink": os.link}[images]
+    places: dict[str, Callable[[str, Path], object]] = {
+        "copy": shutil.copyfile, "link": os.symlink, "hardlink": os.link,
+    }  # fmt: skip
     for done, (target, source) in enumerate(files.items(), 1):
-        place(os.path.realpath(source), target)
+        places[images](os.path.realpath(source), target)
         if progress is not None:
             progress(done, len(files))
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cledet.data.convert.read import read_splits
@@ -250,6 +250,8 @@ boxes = st.tuples(st.integers(0, 1), numbers, numbers, numbers, numbers)
 
 
 @given(rows=st.lists(boxes, max_size=5), kind=st.sampled_from(["coco", "voc", "yolo"]))
+@example(rows=[(0, 0.0, 0.0, 5e-324, -41.0)], kind="yolo")
+@example(rows=[(0, 5e-324, 5e-324, 5e-324, -1e-200)], kind="voc")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 def test_any_box_comes_back_or_is_counted(
     rows: list[tuple[float, ...]],

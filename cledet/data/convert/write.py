@@ -110,24 +110,21 @@ def _file_names(splits: Splits, kind: Format) -> dict[str, list[str]]:
     """
     if not FORMATS[kind].flat:
         return {split: unique_names(index.paths.tolist()) for split, index in splits.items()}
-    keys: dict[str, list[tuple[str, bytes]]] = {split: _annotations(index) for split, index in splits.items()}
+    keys = {split: _image_keys(index) for split, index in splits.items()}
     distinct = list(dict.fromkeys(key for rows in keys.values() for key in rows))
-    for split, rows in keys.items():  # an image that one split lists twice stays two
-        repeats = Counter(rows)
-        if any(count > 1 for count in repeats.values()):
-            keys[split] = [(path, digest + b"#%d" % row) for row, (path, digest) in enumerate(rows)]
-            distinct = list(dict.fromkeys([*distinct, *keys[split]]))
-    name = dict(zip(distinct, unique_names([path for path, _ in distinct], blanks=False)))
+    name = dict(zip(distinct, unique_names([path for path, _, _ in distinct], blanks=False)))
     return {split: [name[key] for key in rows] for split, rows in keys.items()}
 
 
-def _annotations(index: DetectionIndex) -> list[tuple[str, bytes]]:
-    """Return the path and the annotation of each image, as bytes."""
-    parts = [index.rows(image) for image in range(len(index))]
-    columns = (index.labels, index.xywh, index.ignore)
-    return [
-        (str(path), b"".join(column[rows].tobytes() for column in columns)) for path, rows in zip(index.paths, parts)
-    ]
+def _image_keys(index: DetectionIndex) -> list[tuple[str, bytes, int]]:
+    """Return path and annotation of each image, and its number among the split's images that share these."""
+    seen, keys = Counter[tuple[str, bytes]](), []
+    for image, path in enumerate(index.paths.tolist()):
+        rows = index.rows(image)
+        annotation = b"".join(column[rows].tobytes() for column in (index.labels, index.xywh, index.ignore))
+        keys.append((path, annotation, seen[path, annotation]))
+        seen[path, annotation] += 1
+    return keys
 
 
 def _image_files(splits: Splits, names: dict[str, list[str]], draft: Path, flat: bool) -> dict[Path, str]:

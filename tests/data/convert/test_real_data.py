@@ -46,8 +46,9 @@ def convert(splits: Splits, kind: str, folder: Path) -> Splits:
 
 def pairs(before: Splits, after: Splits) -> list[tuple[DetectionIndex, DetectionIndex]]:
     """The splits of two data sets, with their images by file name."""
-    assert len(before) == len(after)
-    both = [(index, after[name if name in after else match_split(name, after) or ""]) for name, index in before.items()]
+    names = [match_split(name, before) for name in after]
+    assert sorted(map(str, names)) == sorted(before)
+    both = [(before[str(name)], index) for name, index in zip(names, after.values())]
     return [tuple(index.subset(np.argsort([Path(p).name for p in index.paths])) for index in pair) for pair in both]
 
 

@@ -1,4 +1,4 @@
-"""`cledet data`: download and list the data sets that come with the package."""
+"""`cledet data`: download, convert, divide, merge and sample data sets."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
+from cledet.commands.data_copies import convert, merge, sample, split
 from cledet.commands.options import Group, Json, add_command
 from cledet.console import fail, say, show, show_json, show_table, transfer
 from cledet.errors import interruption
 
 data = typer.Typer(
     name="data",
-    help="Download and list the data sets that come with the package.",
+    help="Download, convert, divide, merge and sample data sets.",
     cls=Group,
     add_completion=False,
     rich_markup_mode=None,
@@ -64,3 +65,5 @@ def list_sets(json: Json = False) -> None:
 
 add_command(data, download)
 add_command(data, list_sets, name="list")
+for copy in (convert, split, merge, sample):
+    add_command(data, copy)

@@ -74,6 +74,17 @@ def test_a_wrong_yaml_is_explained(tmp_path: Path, text: str, words: str) -> Non
     assert str(file) in str(caught.value)
 
 
+def test_a_yaml_may_name_more_splits(squares: Path, tmp_path: Path) -> None:
+    text = f"path: {squares}\nformat: coco\nsplits: {{2017: x}}"
+    with pytest.raises(UserError, match=r"'splits.*valid string"):
+        open_source(write(tmp_path / "d.yaml", text))
+    source = open_source(write(tmp_path / "e.yaml", text.replace("{2017: x}", "{all: annotations/instances_val.json}")))
+    assert source.splits == ("all",)
+    assert len(source.index("val")) == 4  # the only split serves as any
+    with pytest.raises(UserError, match=r"'all' names .*it is longer than a path can be"):
+        open_source(write(tmp_path / "f.yaml", text.replace("{2017: x}", "{all: %s}" % ("a" * 2000))))
+
+
 def test_an_unknown_split_names_those_that_exist(squares: Path) -> None:
     with pytest.raises(UserError, match=r"no split 'test'.*train, val"):
         open_source(squares).index("test")

@@ -65,6 +65,8 @@ class DataFile(BaseModel, Generic[Split]):
     train: Split | None = None
     val: Split | None = None
     test: Split | None = None
+    splits: dict[str, Split] = {}
+    """More splits, by names of the user's own."""
     format: str = ""
     path: str = "."
     names: Names = ()
@@ -73,9 +75,9 @@ class DataFile(BaseModel, Generic[Split]):
     archives: list[dict[str, Any]] = []
     """Archives for `cledet data download`."""
 
-    def splits(self) -> dict[str, Split]:
+    def all_splits(self) -> dict[str, Split]:
         """Return the splits in the file by name."""
-        return {name: split for name in SPLITS if (split := getattr(self, name))}
+        return {name: split for name in SPLITS if (split := getattr(self, name))} | self.splits
 
 
 class CocoFile(DataFile[Annotated[CocoSplit, BeforeValidator(_split)]]):
@@ -83,7 +85,7 @@ class CocoFile(DataFile[Annotated[CocoSplit, BeforeValidator(_split)]]):
 
     def reader(self, root: Path) -> CocoFiles:
         """Return the reader of the data set, with paths relative to `root`."""
-        splits = {name: split.files(root) for name, split in self.splits().items()}
+        splits = {name: split.files(root) for name, split in self.all_splits().items()}
         return CocoFiles(splits, self.names, None if self.outside else root)
 
 
@@ -92,7 +94,7 @@ class VocFile(DataFile[Names]):
 
     def reader(self, root: Path) -> VocFolder:
         """Return the reader of the data set in the folder `root`; without splits in the YAML, those of its lists."""
-        return VocFolder(root, self.splits() or find_voc(root), self.names)
+        return VocFolder(root, self.all_splits() or find_voc(root), self.names)
 
 
 class YoloFile(DataFile[Names]):
@@ -110,7 +112,9 @@ class YoloFile(DataFile[Names]):
 
     def reader(self, root: Path) -> YoloFolder:
         """Return the reader of the data set, with paths relative to `root`."""
-        splits = {name: tuple(_split_path(root, entry) for entry in entries) for name, entries in self.splits().items()}
+        splits = {
+            name: tuple(_split_path(root, entry) for entry in entries) for name, entries in self.all_splits().items()
+        }
         names = self.names or tuple(str(number) for number in range(self.nc or 0))
         return YoloFolder(splits, names, None if self.outside else root, self.kpt_shape is not None)
 
@@ -184,8 +188,8 @@ def load_datafile(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         keys = ", ".join(CocoFile.model_fields)
         raise UserError(f"{file} describes no data set", f"expected the keys {keys}")
-    for key in ("path", *SPLITS, "valid", "validation"):
-        entry = content.get(key)
+    named = {key: content.get(key) for key in ("path", *SPLITS, "valid", "validation")} | _more_splits(content)
+    for key, entry in named.items():
         entries = entry if isinstance(entry, list) else entry.values() if isinstance(entry, dict) else [entry]
         for path in entries:
             if isinstance(path, str) and (reason := invalid_path_reason(path)):
@@ -198,7 +202,7 @@ def _root(home: Path, content: dict[str, Any]) -> tuple[Path, tuple[str, ...]]:
     root = absolute(home / os.path.expanduser(_slashes(str(content.get("path") or "."))))
     if os.path.isdir(root):
         return root, ()
-    splits = [content[name] for name in SPLITS if content.get(name)]
+    splits = [split for split in _entries(content) if split]
     first = next(iter(splits[0]), None) if splits and isinstance(splits[0], list) else next(iter(splits), None)
     if isinstance(first, str) and os.path.exists(_split_path(home, first)):
         return absolute(home), (f"`path` does not exist, {root}: {absolute(home)} is used instead.",)
@@ -212,13 +216,24 @@ def _split_path(root: Path, entry: str) -> Path:
     return nearer if os.path.exists(nearer) and not os.path.exists(path) else path
 
 
+def _entries(content: dict[str, Any]) -> list[Any]:
+    """Return the entries of all splits in a YAML file that are not null."""
+    splits = {name: content.get(name) for name in SPLITS} | _more_splits(content)
+    return [split for split in splits.values() if split is not None]
+
+
+def _more_splits(content: dict[str, Any]) -> dict[str, Any]:
+    more = content.get("splits")
+    return more if isinstance(more, dict) else {}
+
+
 def _slashes(path: str) -> str:
     return path if os.path.exists(path) else path.replace("\\", "/")
 
 
 def _guess_format(content: dict[str, Any], root: Path) -> str:
     """Return "coco" if a split names an annotation file, "yolo" if a split names images, else "voc"."""
-    splits = [content[name] for name in SPLITS if content.get(name) is not None]
+    splits = _entries(content)
     if any(isinstance(split, dict) or (isinstance(split, str) and split.endswith(".json")) for split in splits):
         return "coco"
     entries = [entry for split in splits for entry in (split if isinstance(split, list) else [split])]

@@ -36,12 +36,14 @@ def cache_folder() -> Path:
 def draft_of(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that is renamed to `folder` at the end of the block, or deleted after an error."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
+    private = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
     try:
+        draft = private / "draft"  # of usual permissions, which `private` has not
+        draft.mkdir()
         yield draft
         draft.rename(folder)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(private, ignore_errors=True)
 
 
 def invalid_path_reason(path: str) -> str:

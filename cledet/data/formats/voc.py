@@ -5,7 +5,9 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Context, Decimal, localcontext
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +22,11 @@ VOC_CLASSES = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
 # fmt: on
+EXACT = Context(prec=800, traps=[])
+"""Decimal arithmetic in which sums of any two coordinates are exact."""
+DIGITS = 15
+"""Digits that float64 tells apart: a shorter text that is read as a whole number is one."""
+Number = TypeVar("Number", float, Decimal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,7 @@ def read_xml(file: Path, classes: Sequence[str], errors: ErrorLog) -> tuple[tupl
             errors.add("class", f"{file}: '{name[:40]}' ({hint})")
             continue
         try:
-            x, y, width, height = pixel_box(_corners(item))
+            x, y, width, height = _box(item)
         except ValueError as error:
             errors.add("box", f"{file}: {name}: {error}")
             continue
@@ -111,7 +118,7 @@ def read_xml(file: Path, classes: Sequence[str], errors: ErrorLog) -> tuple[tupl
     return sides, np.array(rows, dtype=np.float64).reshape(-1, 6)
 
 
-def pixel_box(corners: Sequence[float]) -> tuple[float, float, float, float]:
+def pixel_box(corners: Sequence[Number]) -> tuple[Number, Number, Number, Number]:
     """Convert xmin, ymin, xmax, ymax, 1-based and inclusive, to 0-based xywh.
 
     Corners that coincide or cross are degenerate: that side is 0 or negative, not one pixel.
@@ -136,11 +143,19 @@ def _name(item: ElementTree.Element) -> str:
     return (item.findtext("name") or "").strip()
 
 
-def _corners(item: ElementTree.Element) -> list[float]:
+def _box(item: ElementTree.Element) -> tuple[float, float, float, float]:
+    """Read the box of an object as xywh; fractions are subtracted as decimals, so nothing is rounded before the end."""
     box = item.find("bndbox")
     if box is None:
         raise ValueError("bndbox is missing")
-    return [_number(box, key) for key in ("xmin", "ymin", "xmax", "ymax")]
+    keys = ("xmin", "ymin", "xmax", "ymax")
+    corners = [_number(box, key) for key in keys]
+    texts = [(box.findtext(key) or "").strip() for key in keys]
+    if all(corner.is_integer() and len(text) <= DIGITS for corner, text in zip(corners, texts)):
+        return pixel_box(corners)
+    with localcontext(EXACT):
+        x, y, width, height = pixel_box([Decimal(text if corner else 0) for corner, text in zip(corners, texts)])
+    return float(x), float(y), float(width), float(height)
 
 
 def _number(element: ElementTree.Element, key: str) -> float:

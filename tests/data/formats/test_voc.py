@@ -58,6 +58,23 @@ def test_boxes_are_one_based_and_inclusive(corners: tuple[float, ...], xywh: tup
     assert pixel_box(corners) == xywh
 
 
+@pytest.mark.parametrize(
+    ("corners", "xywh"),
+    [
+        (("8.34", "1.1", "12.01", "301.4"), (7.34, 0.1, 4.67, 301.3)),  # as floats, 8.34 - 1 is 7.34 - 9e-16
+        (("1.000000000000000000000001", "0.5", "2", "1.5"), (1e-24, -0.5, 2.0, 2.0)),
+        (("1e-99999999999999999999", "1", "3", "2.5"), (-1.0, 0.0, 4.0, 2.5)),
+    ],
+)
+def test_fractions_are_subtracted_as_decimals(
+    tmp_path: Path, corners: tuple[float, ...], xywh: tuple[float, ...]
+) -> None:
+    (tmp_path / "a.xml").write_text(f"<annotation>{thing('x', corners)}</annotation>")
+    image = read_xml(tmp_path / "a.xml", ("x",), ErrorLog())
+    assert image is not None
+    assert image[1].tolist() == [[0.0, *xywh, 0.0]]
+
+
 def test_reads_a_folder(voc: Path) -> None:
     source = open_source(voc)
     index = source.index("train")

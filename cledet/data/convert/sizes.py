@@ -1,0 +1,55 @@
+"""Image sizes for a copy: the annotated ones, completed and compared with the files."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+
+from cledet.data.images import image_size
+from cledet.data.index import DetectionIndex
+from cledet.errors import UserError
+
+THREADS = 8
+
+
+def complete_sizes(index: DetectionIndex) -> DetectionIndex:
+    """Return the index with unknown sizes read from the image files."""
+    return _with_sizes(index, np.flatnonzero((index.sizes <= 0).any(axis=1)).tolist())
+
+
+def compare_sizes(index: DetectionIndex) -> DetectionIndex:
+    """Return the index with the sizes of the image files, as YOLO's reader takes them.
+
+    Raises UserError if an image has another size than annotated, since its fractions would be of the wrong size.
+    """
+    actual = _with_sizes(index, range(len(index)))
+    wrong = np.flatnonzero((actual.sizes != index.sizes).any(axis=1) & (index.sizes > 0).all(axis=1))
+    if len(wrong):
+        (width, height), annotated = actual.sizes[wrong[0]].tolist(), index.sizes[wrong[0]].tolist()
+        first = f"{index.paths[wrong[0]]} is {width}x{height} upright"
+        raise UserError(
+            f"{index.name}: {len(wrong)} images have another size than annotated, the first: {first}, annotated as "
+            f"{annotated[0]}x{annotated[1]}",
+            "YOLO's fractions need the size; `cledet check` lists all such images",
+        )
+    return actual
+
+
+def require_sizes(index: DetectionIndex) -> DetectionIndex:
+    """Return the index. Raises UserError if an annotated size is unknown."""
+    unknown = np.flatnonzero((index.sizes <= 0).any(axis=1))
+    if len(unknown):
+        first = f"{len(unknown)} images have no annotated size, the first: {index.paths[unknown[0]]}"
+        raise UserError(f"{index.name}: {first}", "YOLO's fractions need the size: convert with the images")
+    return index
+
+
+def _with_sizes(index: DetectionIndex, images: range | list[int]) -> DetectionIndex:
+    if not len(images):
+        return index
+    sizes = index.sizes.copy()
+    with ThreadPoolExecutor(THREADS) as pool:
+        sizes[images] = list(pool.map(image_size, index.paths[images].tolist()))
+    return replace(index, sizes=sizes, cache_folder=None)

@@ -44,7 +44,10 @@ VALUE_NAMES = {
 
 WORDS = {
     "ablation": ("none", *COMPONENTS, ",".join(COMPONENTS), "all", "every"),
-    "backbone": ("r18", "r34", "r50", "r101", "r152", "x50", "x101", "x101-32x4d", "x101-64x4d", "lite0", "timm:"),
+    "backbone": (
+        *("r18", "r34", "r50", "r101", "r152", "x50", "x101", "x101-32x4d", "x101-64x4d"),
+        *("lite0", "lite2", "timm:"),
+    ),
     "backbone_weights": ("auto", "none"),
     "data": ("coco", "shapes", "voc"),
     "device": ("auto", "cpu", "mps"),

@@ -50,8 +50,9 @@ class TrainingSettings(DetectionSettings):
     )
     backbone: str = Field(
         "r50",
-        description="Backbone: r18, r34, r50, r101, r152, x50, x101, x101-32x4d, x101-64x4d, lite0, or timm:NAME. "
-        "Suffixes of ResNets and ResNeXts: -dcn or -dcnv2 (deformable convolutions), then -c4c5 (in C4 and C5 only).",
+        description="Backbone: r18, r34, r50, r101, r152, x50, x101, x101-32x4d, x101-64x4d, lite0, lite2, or "
+        "timm:NAME. Suffixes of ResNets and ResNeXts: -dcn or -dcnv2 (deformable convolutions), then -c4c5 (in C4 and "
+        "C5 only).",
     )
     backbone_weights: str = Field("auto", description="Backbone weights: none, a file or a URL. auto: ImageNet.")
     head: Literal["retinanet", "gfl", "fcos"] = Field(

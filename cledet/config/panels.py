@@ -6,8 +6,8 @@ from cledet.config.types import COMPONENTS, NMS_METHODS, SAVED
 
 PANELS = {
     "Data": "data split val_split imgsz batch recursive accumulate predictions html areas eval_max_dets",
-    "Model": "weights backbone backbone_weights head fpn_channels head_init norm freeze anchor_scale assign "
-    "center_sampling cls_loss reg_loss normalizer",
+    "Model": "weights backbone backbone_weights head fpn_channels head_init norm freeze anchor_scale anchor_ratios "
+    "assign center_sampling cls_loss reg_loss normalizer",
     "Components (IAC, DC, CL-B)": "ablation alpha score_threshold recall_min_iou recall_center recall_cap recall_start "
     "center_unit",
     "Schedule and optimizer": "epochs iters optimizer lr backbone_lr momentum weight_decay schedule lr_steps warmup "
@@ -25,6 +25,7 @@ PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names.spl
 
 VALUE_NAMES = {
     "ablation": "NAMES",
+    "anchor_ratios": "RATIO,...",
     "areas": "SMALL,MEDIUM",
     "backbone_weights": "auto|none|FILE",
     "callback": "MODULE:FUNCTION",

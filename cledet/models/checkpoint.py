@@ -71,7 +71,12 @@ class Checkpoint:
         """Return all entries as tensors and plain data, with the current versions and time."""
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        own = {"format": FORMAT, "architecture": self.architecture.model_dump(), "versions": versions(), "written": now}
+        own = {
+            "format": FORMAT,
+            "architecture": self.architecture.model_dump(exclude_none=True),
+            "versions": versions(),
+            "written": now,
+        }
         return content | own
 
     def save(self, path: Path) -> None:

@@ -397,6 +397,17 @@ def test_fields_missing_from_an_old_file_have_defaults(small, tmp_path):
     assert (found.components, found.versions, found.written) == ((), {}, "")
 
 
+def test_anchor_ratios_are_kept_in_both_formats(small, tmp_path):
+    """Files with the head's own ratios hold none, so that earlier versions read them."""
+    model = small(1)
+    assert "anchor_ratios" not in model.content()["architecture"]
+    changed = replace(model, architecture=Architecture(backbone="r18", classes=2, anchor_ratios=(0.33, 1, 3)))
+    changed.save(tmp_path / "a.pt")
+    (tmp_path / "a.safetensors").write_bytes(pack(changed.content()))
+    for name in ("a.pt", "a.safetensors"):
+        assert load_checkpoint(tmp_path / name).architecture == changed.architecture
+
+
 @pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_leaves_a_good_checkpoint(tiny, disk):
     """best.pt and last.pt of r18 take 45 and 90 MB: the first epoch's fit, the second's do not."""

@@ -41,6 +41,32 @@ def test_outputs_and_anchors_are_in_the_same_order(network):
 
 
 @torch.inference_mode()
+def test_anchor_ratios_set_the_number_of_anchors_and_their_shapes():
+    """P7 of a 64x96 image has one position: 3 sizes of 128, 161 and 203 px in each of five ratios, ratio by ratio."""
+    ratios = (0.25, 0.5, 1.0, 2.0, 4.0)
+    arch = Architecture(backbone="r18", classes=3, fpn_channels=16, anchor_scale=1, anchor_ratios=ratios)
+    raw = build_network(arch).eval()(torch.zeros(1, 3, 64, 96, dtype=torch.uint8))
+    assert (raw.per_position, raw.levels) == (15, [15 * 96, 15 * 24, 15 * 6, 15 * 2, 15])
+    assert raw.logits.shape == (1, sum(raw.levels), 3)
+    assert raw.deltas.shape == (1, sum(raw.levels), 4)
+    width, height = (raw.anchors[-15:, 2:] - raw.anchors[-15:, :2]).T
+    torch.testing.assert_close(height / width, torch.tensor(ratios).repeat_interleave(3), rtol=0.03, atol=0)
+    torch.testing.assert_close((height * width).sqrt(), torch.tensor([128.0, 161, 203]).repeat(5), rtol=0.02, atol=0)
+
+
+def test_ratios_of_the_head_are_not_written():
+    """A checkpoint with default anchors is as before; equal architectures are equal."""
+    plain = Architecture(backbone="r18", classes=1)
+    assert Architecture(backbone="r18", classes=1, anchor_ratios=[2, 1, 0.5]) == plain
+    assert plain.ratios == (0.5, 1.0, 2.0)
+    assert "anchor_ratios" not in plain.model_dump(exclude_none=True)
+    assert Architecture(backbone="r18", classes=1, head="gfl", anchor_ratios=(1,)).ratios == (1.0,)
+    for head in ("gfl", "fcos"):
+        with pytest.raises(ValueError, match=f"the head {head} has one square at each point"):
+            Architecture(backbone="r18", classes=1, head=head, anchor_ratios=(0.5, 1, 2))
+
+
+@torch.inference_mode()
 def test_a_batch_gives_what_each_image_gives_alone(network):
     images = torch.randint(0, 256, (3, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     together, apart = network(images), [network(image[None]) for image in images]

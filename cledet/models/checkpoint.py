@@ -177,7 +177,7 @@ def _ours(path: Path, content: Mapping[str, Any]) -> Checkpoint:
 def _explain(path: Path, content: Mapping[str, Any], error: ValidationError) -> UserError:
     """Describe the first invalid entry of a checkpoint."""
     first = error.errors()[0]
-    if first["loc"][:1] == ("architecture",) and first["type"] in UNKNOWN:
+    if first["loc"][:1] == ("architecture",) and first["type"] in UNKNOWN and "anchor_ratios" not in first["loc"]:
         return _newer(path, content)
     if first["loc"][:1] == ("model",):
         return UserError(f"{path} is not as cledet wrote it: its model holds other things than tensors")

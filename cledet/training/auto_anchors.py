@@ -79,12 +79,11 @@ def _describe(now: AnchorSettings, better: AnchorSettings | None, objects: Objec
         return f"auto anchors: {now.flags(now.imgsz)}, as there are no objects to choose by"
     chosen = better or now
     larger = suggest(objects, chosen.imgsz, chosen.anchor_scale, chosen.anchor_ratios)
-    hint = (
-        f"; --imgsz {larger.imgsz} would cover {100 * larger.reached:.1f} %"
-        if larger and larger.imgsz > now.imgsz
-        else ""
-    )
+    hint = ""
+    if larger is not None and larger.imgsz > now.imgsz:
+        hint = f"; --imgsz {larger.imgsz} would cover {100 * larger.reached:.1f} %"
     if better is None:
-        return f"auto anchors: {now.flags(now.imgsz)}, which covers {share} of {count}; no other covers more{hint}"
+        why = f"which covers {share} of {count}; no other covers half a point more"
+        return f"auto anchors: {now.flags(now.imgsz)}, {why}{hint}"
     after = f"{100 * better.reached:.1f} % of {count} instead of {share}"
     return f"auto anchors: {better.flags(now.imgsz)} covers {after}{hint}"

@@ -229,6 +229,8 @@ def test_a_network_of_a_checkpoint_is_in_evaluation_mode(tiny_run):
      ({"architecture": {"classes": 0}}, r"architecture\.classes: Input should be greater than or equal to 1"),
      ({"architecture": {"classes": [1]}}, r"architecture\.classes: Input should be a valid integer"),
      ({"architecture": {"anchor_scale": float("nan")}}, r"architecture\.anchor_scale: Input should be"),
+     ({"architecture": {"anchor_ratios": [1.0, 1.0]}}, r"architecture\.anchor_ratios: Value error, give up to 16"),
+     ({"architecture": {"anchor_ratios": [1.0, 2.0], "head": "gfl"}}, r"architecture\.anchor_ratios: .*the head gfl"),
      ({"architecture": {"classes": 3}}, "its classes, their ids and outputs differ in number"),
      ({"classes": ["x"]}, "its classes, their ids and outputs differ in number"),
      ({"classes": None}, "classes: Input should be a valid tuple"),

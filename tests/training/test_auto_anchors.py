@@ -69,7 +69,7 @@ def test_the_default_stays_where_nothing_covers_more(make_index, capsys):
     index = make_index(*[[(0, 8, 8, 64, 64)]] * 10, sizes=BIG)
     found = with_anchors(settings(anchor_scale="auto", anchor_ratios="auto"), index, pretrained=False)
     assert (found.anchor_scale, found.anchor_ratios) == (4.0, (0.5, 1.0, 2.0))
-    assert "--anchor-scale 4, which covers 100.0 % of 10 objects; no other covers more" in capsys.readouterr().err
+    assert "--anchor-scale 4, which covers 100.0 % of 10 objects; no other covers half" in capsys.readouterr().err
     nothing = with_anchors(settings(anchor_scale="auto"), make_index([], []), pretrained=False)
     assert nothing.anchor_scale == 4
     assert "there are no objects" in capsys.readouterr().err

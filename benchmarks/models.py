@@ -18,7 +18,7 @@ from cledet.models.backbones.resnet import PLAIN
 from cledet.models.flops import costs
 from cledet.models.network import Architecture
 
-NAMES = [*PLAIN, *(f"{name}-dcn" for name in PLAIN), "r50-dcnv2", "x101-32x4d-dcn-c4c5", "lite0"]
+NAMES = [*PLAIN, *(f"{name}-dcn" for name in PLAIN), "r50-dcnv2", "x101-32x4d-dcn-c4c5", "lite0", "lite2"]
 WITH_GFL = [f"{name}+gfl" for name in ("r50", "r101", "x101-32x4d", "x101-32x4d-dcn-c4c5")]
 COLUMNS = "backbone | parameters (M) | backbone parameters (M) | multiply-adds (G) | saved activations (GB per image)"
 

@@ -295,8 +295,8 @@ def test_info_names_versions_and_recipes(tmp_path):
 
 def test_info_in_words_names_each_backbone_and_each_ending_once(tmp_path):
     lines = " ".join(run("info", cwd=tmp_path).stdout.replace("│", " ").split())
-    for words in ("r18, r34 (also -dcn -dcn-c4c5 -dcnv2 -dcnv2-c4c5)", "x50, x101, x101-32x4d", "lite0, timm:NAME",
-                  "retinanet, gfl, fcos"):  # fmt: skip
+    for words in ("r18, r34 (also -dcn -dcn-c4c5 -dcnv2 -dcnv2-c4c5)", "x50, x101, x101-32x4d",
+                  "lite0, lite2, timm:NAME", "retinanet, gfl, fcos"):  # fmt: skip
         assert lines.count(words) == 1, words
     assert lines.count("-caffe-dcnv2-c4c5") == 1
 

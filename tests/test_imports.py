@@ -39,7 +39,7 @@ ORDER = {
     },
     "training": {
         *("errors", "config", "environment", "console", "signals", "io", "distributed", "components", "models", "data"),
-        *("metrics", "visualization", "evaluation", "inference"),
+        *("metrics", "visualization", "data_check", "evaluation", "inference"),
     },
     "explain": {
         *("errors", "config", "console", "distributed", "ops", "components", "models", "data", "visualization"),

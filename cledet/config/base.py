@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from cledet.config.types import (
     Ablations,
     AmpName,
+    AnchorRatios,
     AnchorScale,
     ClassNames,
     Confidence,
@@ -218,6 +219,9 @@ class CheckSettings(Settings):
     split: str | None = Field(None, description="Splits to check, as train,val. Default: all.")
     imgsz: Side = Field(800, description="Short side in pixels for the statistics, as --imgsz of `cledet train`.")
     anchor_scale: AnchorScale = Field(4.0, description="Anchor scale, as --anchor-scale of `cledet train`.")
+    anchor_ratios: AnchorRatios = Field(
+        (0.5, 1.0, 2.0), description="Aspect ratios of the anchors, as --anchor-ratios of `cledet train`."
+    )
     html: Path | None = Field(None, description="Also write a report with pictures to this .html file.")
     workers: Annotated[Workers, Field(ge=1)] | None = Field(
         None, description="Threads that read images. Default: two per CPU."

@@ -117,7 +117,8 @@ class TrainKeywords(SuppressionKeywords, total=False):
     head: Literal["retinanet", "gfl", "fcos"]
     fpn_channels: int
     head_init: Literal["normal", "he"]
-    anchor_scale: float | None
+    anchor_scale: float | Literal["auto"] | None
+    anchor_ratios: str | tuple[float, ...] | Literal["auto"] | None
     assign: Literal["auto", "iou", "atss", "fcos", "paa", "tal"]
     center_sampling: float
     cls_loss: Literal["auto", "focal", "ghm", "qfl", "varifocal"]

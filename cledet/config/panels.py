@@ -7,8 +7,8 @@ from cledet.config.types import COMPONENTS, NMS_METHODS, SAVED
 PANELS = {
     "Data": "data split val_split val_fraction few imgsz batch sampler repeat_threshold recursive accumulate "
     "predictions html areas eval_max_dets",
-    "Model": "weights backbone backbone_weights head fpn_channels head_init norm freeze anchor_scale assign "
-    "center_sampling cls_loss class_weights reg_loss normalizer",
+    "Model": "weights backbone backbone_weights head fpn_channels head_init norm freeze anchor_scale anchor_ratios "
+    "assign center_sampling cls_loss class_weights reg_loss normalizer",
     "Components (IAC, DC, CL-B)": "ablation alpha score_threshold recall_min_iou recall_center recall_cap recall_start "
     "center_unit",
     "Schedule and optimizer": "epochs iters hours optimizer lr backbone_lr momentum weight_decay schedule lr_steps "
@@ -26,6 +26,7 @@ PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names.spl
 
 VALUE_NAMES = {
     "ablation": "NAMES",
+    "anchor_ratios": "RATIO,...",
     "areas": "SMALL,MEDIUM",
     "backbone_weights": "auto|none|FILE",
     "callback": "MODULE:FUNCTION",
@@ -46,7 +47,10 @@ VALUE_NAMES = {
 
 WORDS = {
     "ablation": ("none", *COMPONENTS, ",".join(COMPONENTS), "all", "every"),
-    "backbone": ("r18", "r34", "r50", "r101", "r152", "x50", "x101", "x101-32x4d", "x101-64x4d", "lite0", "timm:"),
+    "backbone": (
+        *("r18", "r34", "r50", "r101", "r152", "x50", "x101", "x101-32x4d", "x101-64x4d"),
+        *("lite0", "lite2", "timm:"),
+    ),
     "backbone_weights": ("auto", "none"),
     "class_weights": ("none", "inverse-sqrt"),
     "data": ("coco", "shapes", "voc"),

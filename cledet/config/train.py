@@ -15,7 +15,8 @@ from cledet.config.types import (
     LARGEST_SEED,
     Ablation,
     Ablations,
-    AnchorScale,
+    AnchorRatios,
+    AutoAnchorScale,
     Batch,
     ClassWeights,
     Component,
@@ -75,8 +76,9 @@ class TrainingSettings(DetectionSettings):
     )
     backbone: str = Field(
         "r50",
-        description="Backbone: r18, r34, r50, r101, r152, x50, x101, x101-32x4d, x101-64x4d, lite0, or timm:NAME. "
-        "Suffixes of ResNets and ResNeXts: -dcn or -dcnv2 (deformable convolutions), then -c4c5 (in C4 and C5 only).",
+        description="Backbone: r18, r34, r50, r101, r152, x50, x101, x101-32x4d, x101-64x4d, lite0, lite2, or "
+        "timm:NAME. Suffixes of ResNets and ResNeXts: -dcn or -dcnv2 (deformable convolutions), then -c4c5 (in C4 and "
+        "C5 only).",
     )
     backbone_weights: str = Field("auto", description="Backbone weights: none, a file or a URL. auto: ImageNet.")
     head: Literal["retinanet", "gfl", "fcos"] = Field(
@@ -86,8 +88,15 @@ class TrainingSettings(DetectionSettings):
     head_init: Literal["normal", "he"] = Field(
         "normal", description="Initialization of the head: normal (deviation 0.01, as published), he (narrow heads)."
     )
-    anchor_scale: AnchorScale | None = Field(
-        None, description="Smallest side of an anchor in strides of its level. Default: 4; 8 with --head gfl or fcos."
+    anchor_scale: AutoAnchorScale = Field(
+        None,
+        description="Smallest side of an anchor in strides of its level. auto: chosen for the training split. Default: "
+        "4; 8 with --head gfl or fcos.",
+    )
+    anchor_ratios: AnchorRatios | Literal["auto"] | None = Field(
+        None,
+        description="Aspect ratios (height / width) of the anchors. auto: chosen for the training split. Default: "
+        "0.5,1,2; heads gfl and fcos have none.",
     )
     assign: Literal["auto", "iou", "atss", "fcos", "paa", "tal"] = Field(
         "auto",
@@ -253,6 +262,9 @@ class TrainingSettings(DetectionSettings):
     def _check_head(self) -> TrainingSettings:
         if self.head == "retinanet" and self.assign == "fcos":
             raise ValueError("--assign fcos is for points, and --head retinanet has nine anchors at each")
+        if self.head != "retinanet" and (self.anchor_ratios is not None or self.anchor_scale == "auto"):
+            flag = "--anchor-ratios" if self.anchor_ratios is not None else "--anchor-scale auto"
+            raise ValueError(f"{flag} is for --head retinanet: --head {self.head} has one square at each point")
         coded = {"smooth_l1": "retinanet", "dfl": "gfl"}
         if coded.get(self.reg_loss, self.head) != self.head:
             raise ValueError(f"--reg-loss {self.reg_loss} does not fit --head {self.head} and its box encoding")
@@ -312,9 +324,13 @@ class GridSettings(TrainingSettings):
         return runs
 
 
+ANCHORS, SQUARE = (
+    {"anchor_scale": 4.0, "anchor_ratios": (0.5, 1.0, 2.0)},
+    {"anchor_scale": 8.0, "anchor_ratios": (1.0,)},
+)
 HEADS: dict[str, dict[str, Any]] = {
-    "retinanet": {"anchor_scale": 4.0, "assign": "iou", "cls_loss": "focal", "reg_loss": "smooth_l1"},
-    "gfl": {"anchor_scale": 8.0, "assign": "atss", "cls_loss": "qfl", "reg_loss": "dfl"},
-    "fcos": {"anchor_scale": 8.0, "assign": "fcos", "cls_loss": "focal", "reg_loss": "giou"},
+    "retinanet": ANCHORS | {"assign": "iou", "cls_loss": "focal", "reg_loss": "smooth_l1"},
+    "gfl": SQUARE | {"assign": "atss", "cls_loss": "qfl", "reg_loss": "dfl"},
+    "fcos": SQUARE | {"assign": "fcos", "cls_loss": "focal", "reg_loss": "giou"},
 }
 """Defaults of settings that depend on the head, as published."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -101,6 +101,31 @@ def parse_confidence(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
         return check(value)
     except ValidationError:
         raise ValueError("give a number from 0 to 1, auto or per-class") from None
+
+
+def parse_scale(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Parse a number, or `auto`."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError("give a number from 0.01 to 1000, or auto") from None
+
+
+def parse_ratios(value: Any, check: ValidatorFunctionWrapHandler) -> tuple[float, ...]:
+    """Parse different ratios, a list or separated by commas; returns them in ascending order."""
+    words = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int | float) else value
+    try:
+        ratios = tuple(sorted(check(words)))
+    except ValidationError:
+        ratios = ()
+    if not ratios or len(set(ratios)) < len(ratios):
+        raise ValueError(f"give up to {MOST_RATIOS} different numbers from 0.01 to 100, as 0.5,1,2")
+    return ratios
+
+
+def format_numbers(values: Iterable[float]) -> str:
+    """Format numbers as flags take them: `0.5,1,2`."""
+    return ",".join(f"{value:g}" for value in values)
 
 
 def _numbers(expected: str, count: int, valid: Callable[..., bool]) -> WrapValidator:
@@ -216,6 +241,14 @@ Batch = Annotated[Images, WrapValidator(parse_batch), PlainSerializer(lambda bat
 Side = Annotated[int, Field(ge=32, le=16384)]
 """Short side in pixels. OpenCV takes images below 2^31 bytes; 16384 x 27299 pixels in three colors are below."""
 AnchorScale = Annotated[float, Field(ge=0.01, le=1000)]
+AutoAnchorScale = Annotated[AnchorScale | Literal["auto"] | None, WrapValidator(parse_scale)]
+MOST_RATIOS = 16
+AnchorRatios = Annotated[
+    tuple[Annotated[float, Field(ge=0.01, le=100)], ...],
+    Field(min_length=1, max_length=MOST_RATIOS),
+    WrapValidator(parse_ratios),
+]
+"""Aspect ratios (height / width) of the anchors, ascending."""
 Factor = Annotated[float, Field(ge=0, le=1e15)]
 """Factor whose product with another one is a finite float32."""
 Hours = Annotated[float, Field(gt=0, le=10_000)]

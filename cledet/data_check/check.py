@@ -16,8 +16,8 @@ from cledet.data.open import DataSource
 from cledet.data_check.anchor_coverage import (
     FOREGROUND,
     TARGET,
+    AnchorSettings,
     Coverage,
-    Suggestion,
     best_iou,
     measure_coverage,
     suggest,
@@ -39,10 +39,11 @@ class Report:
     name: str
     imgsz: int
     anchor_scale: float
+    anchor_ratios: tuple[float, ...]
     splits: tuple[dict[str, Any], ...]
     """The statistics of `describe_split`."""
     anchors: dict[str, Coverage]
-    suggestion: Suggestion | None
+    suggestion: AnchorSettings | None
     findings: tuple[Finding, ...]
     """Errors first."""
 
@@ -62,6 +63,7 @@ class Report:
             **{f"{severity}s": self.count(severity) for severity in SEVERITIES},
             "imgsz": self.imgsz,
             "anchor_scale": self.anchor_scale,
+            "anchor_ratios": self.anchor_ratios,
             "splits": list(self.splits),
             "anchors": {name: coverage._asdict() for name, coverage in self.anchors.items()},
             "suggestion": self.suggestion._asdict() if self.suggestion else None,
@@ -97,7 +99,8 @@ def check(source: DataSource, settings: CheckSettings, progress: Callable[[int, 
     )
     anchors, suggestion, advice = _check_anchors(indices, {name: objects[name] for name in basic}, settings)
     findings = sorted([*findings, *advice], key=lambda finding: SEVERITIES.index(finding.severity))
-    return Report(source.name, settings.imgsz, settings.anchor_scale, described, anchors, suggestion, tuple(findings))
+    used = (settings.imgsz, settings.anchor_scale, settings.anchor_ratios)
+    return Report(source.name, *used, described, anchors, suggestion, tuple(findings))
 
 
 def _read_annotations(source: DataSource, asked: Sequence[str]) -> tuple[dict[str, DetectionIndex], list[Finding]]:
@@ -116,20 +119,20 @@ def _read_annotations(source: DataSource, asked: Sequence[str]) -> tuple[dict[st
 
 def _check_anchors(
     indices: Mapping[str, DetectionIndex], objects: Mapping[str, Objects], settings: CheckSettings
-) -> tuple[dict[str, Coverage], Suggestion | None, list[Finding]]:
+) -> tuple[dict[str, Coverage], AnchorSettings | None, list[Finding]]:
     """Measure the anchor coverage of every split; for the training split, suggest better anchors."""
-    imgsz, scale = settings.imgsz, settings.anchor_scale
+    imgsz, scale, ratios = settings.imgsz, settings.anchor_scale, settings.anchor_ratios
     resized = {name: some.resized(imgsz) for name, some in objects.items()}
-    ious = {name: best_iou(some, scale) for name, some in resized.items()}
+    ious = {name: best_iou(some, scale, ratios) for name, some in resized.items()}
     coverages = {name: measure_coverage(resized[name], ious[name]) for name in objects}
     train = match_split("train", objects) or max(coverages, key=lambda name: coverages[name].objects, default="")
     share = coverages[train].reached if coverages else None
     if share is None or share >= TARGET:
         return coverages, None, []
-    better = suggest(objects[train], imgsz, scale)
+    better = suggest(objects[train], imgsz, scale, ratios)
     missed = ious[train].argsort(stable=True)[: int((ious[train] < FOREGROUND).sum())].tolist()
-    now = f"--imgsz {imgsz} --anchor-scale {scale:g} covers {100 * share:.1f} %"
-    rest = f"no anchor of IoU {FOREGROUND:g} or more: {now}, {_advice(better, imgsz)}"
+    now = AnchorSettings(imgsz, scale, ratios, share)
+    rest = f"no anchor of IoU {FOREGROUND:g} or more: {now.flags()} covers {100 * share:.1f} %, {_advice(better, now)}"
 
     def example(i: int) -> Example:
         return box_example(indices[train], int(objects[train].rows[i]), f"IoU {ious[train][i]:.2f}")
@@ -138,8 +141,7 @@ def _check_anchors(
     return coverages, better, collect("warning" if better else "note", "anchors", train, missed, words, example)
 
 
-def _advice(better: Suggestion | None, imgsz: int) -> str:
+def _advice(better: AnchorSettings | None, now: AnchorSettings) -> str:
     if better is None:
-        return "and no other scale or size tried is much better"
-    size = f"--imgsz {better.imgsz} " if better.imgsz != imgsz else ""
-    return f"{size}--anchor-scale {better.anchor_scale:g} would cover {100 * better.reached:.1f} %"
+        return "and no other scale, ratios or size tried is much better"
+    return f"{better.flags(now.imgsz, now.anchor_ratios)} would cover {100 * better.reached:.1f} %"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cledet.console import Bar
+from cledet.data_check.anchor_coverage import AnchorSettings
 from cledet.data_check.check import Report
 from cledet.data_check.findings import Example
 from cledet.data_check.statistics import SIDES
@@ -122,8 +123,8 @@ def _anchors(report: Report) -> Table:
         [name, *("-" if share is None else percent(share) for share in coverage[1:])]
         for name, coverage in report.anchors.items()
     ]
-    title = f"objects that an anchor covers at --imgsz {report.imgsz} --anchor-scale {report.anchor_scale:g}"
-    return Table(title, columns, rows)
+    used = AnchorSettings(report.imgsz, report.anchor_scale, report.anchor_ratios, 0.0)
+    return Table(f"objects that an anchor covers at {used.flags()}", columns, rows)
 
 
 def _sum(histograms: Any) -> list[int]:

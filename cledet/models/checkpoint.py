@@ -72,7 +72,12 @@ class Checkpoint:
         """Return all entries as tensors and plain data, with the current versions and time."""
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        own = {"format": FORMAT, "architecture": self.architecture.model_dump(), "versions": versions(), "written": now}
+        own = {
+            "format": FORMAT,
+            "architecture": self.architecture.model_dump(exclude_none=True),
+            "versions": versions(),
+            "written": now,
+        }
         return content | own
 
     def save(self, path: Path) -> None:
@@ -174,7 +179,7 @@ def _ours(path: Path, content: Mapping[str, Any]) -> Checkpoint:
 def _explain(path: Path, content: Mapping[str, Any], error: ValidationError) -> UserError:
     """Describe the first invalid entry of a checkpoint."""
     first = error.errors()[0]
-    if first["loc"][:1] == ("architecture",) and first["type"] in UNKNOWN:
+    if first["loc"][:1] == ("architecture",) and first["type"] in UNKNOWN and "anchor_ratios" not in first["loc"]:
         return _newer(path, content)
     if first["loc"][:1] == ("model",):
         return UserError(f"{path} is not as cledet wrote it: its model holds other things than tensors")

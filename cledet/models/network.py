@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from cledet.config.types import AnchorRatios
 from cledet.models.anchors import STRIDES, Anchors
 from cledet.models.backbones.build import build_backbone
 from cledet.models.backbones.norms import NORMS
@@ -36,6 +37,7 @@ class Architecture(BaseModel):
     tower_norm: Literal["none", "group", "group-bias"] = "none"
     anchors_rounded: bool = True
     head: str = "retinanet"
+    anchor_ratios: AnchorRatios | None = None  # None: the head's own
 
     @field_validator("head", "norm")
     @classmethod
@@ -43,6 +45,20 @@ class Architecture(BaseModel):
         if name not in (HEADS if field.field_name == "head" else NORMS):
             raise ValueError(f"unknown {field.field_name} {name!r}")
         return name
+
+    @field_validator("anchor_ratios")
+    @classmethod
+    def _check_ratios(cls, ratios: tuple[float, ...] | None, field: ValidationInfo) -> tuple[float, ...] | None:
+        """Replace the head's own ratios by None, so that equal architectures are equal objects."""
+        own = HEADS[field.data["head"]].ratios if "head" in field.data else ()
+        if ratios is not None and len(own) == 1 and ratios != own:
+            raise ValueError(f"the head {field.data['head']} has one square at each point")
+        return None if ratios == own else ratios
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Return the aspect ratios (height / width) of the anchors."""
+        return self.anchor_ratios or HEADS[self.head].ratios
 
 
 class RawOutputs(NamedTuple):
@@ -131,8 +147,8 @@ def build_network(arch: Architecture) -> RetinaNet:
     backbone = build_backbone(arch.backbone, arch.norm)
     width, spec = arch.fpn_channels, HEADS[arch.head]
     neck = build_pyramid(backbone.channels, width, arch.p6_from, arch.p7_relu and spec.relu_before_p7)
-    rounded, octaves, ratios = arch.anchors_rounded, spec.octaves, spec.ratios
-    anchors = Anchors(STRIDES, arch.anchor_scale, arch.anchors_from_image, rounded, octaves, ratios)
+    rounded, octaves = arch.anchors_rounded, spec.octaves
+    anchors = Anchors(STRIDES, arch.anchor_scale, arch.anchors_from_image, rounded, octaves, arch.ratios)
     norm = spec.norm if arch.tower_norm == "none" else arch.tower_norm
     head = spec.build(width, anchors.per_position, arch.classes, norm)
     return RetinaNet(backbone, neck, head, anchors, spec.coder).to(memory_format=torch.channels_last)

@@ -9,7 +9,7 @@ import torch
 
 from cledet.components.iac import IACOptions
 from cledet.config.train import TrainSettings
-from cledet.config.types import LARGEST, ablation_name
+from cledet.config.types import LARGEST, ablation_name, format_numbers
 from cledet.console import say
 from cledet.data.class_balance import class_weights
 from cledet.data.index import DetectionIndex
@@ -72,12 +72,14 @@ def build_architecture(settings: TrainSettings, classes: int, start: Checkpoint 
         if settings.head != start.architecture.head:
             head = start.architecture.head
             raise UserError(f"the given weights have the head {head}, not {settings.head}", f"add --head {head}")
-        for name in ("backbone", "fpn_channels", "anchor_scale"):
-            wanted, actual = getattr(settings, name), getattr(start.architecture, name)
+        own = start.architecture.model_dump() | {"anchor_ratios": start.architecture.ratios}
+        for name in ("backbone", "fpn_channels", "anchor_scale", "anchor_ratios"):
+            wanted, actual = getattr(settings, name), own[name]
             if settings.origins.get(name) == "flag" and wanted != actual:
                 flag = f"--{name.replace('_', '-')}"
+                shown = [format_numbers(value) if isinstance(value, tuple) else value for value in (wanted, actual)]
                 raise UserError(
-                    f"{flag} {wanted} does not fit the given weights, which have {actual}", f"leave {flag} out"
+                    f"{flag} {shown[0]} does not fit the given weights, which have {shown[1]}", f"leave {flag} out"
                 )
         return start.architecture.model_copy(update={"classes": classes})
     untrained = settings.backbone_weights == "none"
@@ -89,6 +91,7 @@ def build_architecture(settings: TrainSettings, classes: int, start: Checkpoint 
         classes=classes,
         fpn_channels=settings.fpn_channels,
         anchor_scale=settings.of_head("anchor_scale"),
+        anchor_ratios=settings.of_head("anchor_ratios"),
         norm=norm,
         head=settings.head,
     )

@@ -27,6 +27,7 @@ from cledet.io.run_folders import STATUS, data_beside, from_anywhere, name_from,
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.models.network import Architecture, RetinaNet
 from cledet.training.ablation import GRID, train_grid
+from cledet.training.auto_anchors import with_anchors
 from cledet.training.auto_batch import find_largest_batch
 from cledet.training.held_out import first_images, hold_out, record_division
 from cledet.training.init_model import init_model
@@ -52,6 +53,8 @@ def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
         if division is not None:
             settings = settings.model_copy(update={"split": "train", "val_split": "val"})
         task = load_task(settings.runs()[0], division)
+        pretrained = settings.weights is not None or given is not None
+        settings = collectives.from_main(lambda: with_anchors(settings, task.train, pretrained))
         model, network = init_model(settings.runs()[0], task.train, given)  # raises UserErrors before there is a folder
         settings = collectives.from_main(lambda: _with_batch(settings, model.architecture, task))
         _check_processes(settings)

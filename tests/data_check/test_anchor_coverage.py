@@ -11,9 +11,17 @@ import torch
 
 from cledet.data.dataset import pad_images
 from cledet.data.open import open_source
-from cledet.data_check.anchor_coverage import Coverage, Suggestion, best_iou, covered_share, measure_coverage, suggest
+from cledet.data_check.anchor_coverage import (
+    AnchorSettings,
+    Coverage,
+    best_iou,
+    choose_anchors,
+    covered_share,
+    measure_coverage,
+    suggest,
+)
 from cledet.data_check.statistics import Objects, objects_of
-from cledet.models.anchors import STRIDES, Anchors
+from cledet.models.anchors import RATIOS, STRIDES, Anchors
 from cledet.models.network import Architecture, build_network
 from cledet.ops.assigners.max_iou import assign_max_iou
 from cledet.ops.boxes import box_iou
@@ -33,9 +41,9 @@ def map_shapes(size: tuple[int, int]) -> list[tuple[int, int]]:
         return [(m.shape[-2], m.shape[-1]) for m in network.eval().pyramid(pad_images([image]).float())]
 
 
-def all_anchors(size: tuple[int, int], scale: float) -> torch.Tensor:
+def all_anchors(size: tuple[int, int], scale: float, ratios: tuple[float, ...] = RATIOS) -> torch.Tensor:
     """The anchors of the network for an image of this width and height."""
-    return Anchors(STRIDES, scale)(map_shapes(size), (0, 0))[0]
+    return Anchors(STRIDES, scale, ratios=ratios)(map_shapes(size), (0, 0))[0]
 
 
 def difficult_boxes(size: tuple[int, int], seed: int) -> np.ndarray:
@@ -64,6 +72,14 @@ def test_best_iou_equals_that_of_all_anchors_exactly(size: tuple[int, int], scal
     found = best_iou(objects(boxes, size), scale)
     assert len(found) > 250
     assert torch.equal(found, brute)
+
+
+@pytest.mark.parametrize("ratios", [(1.0,), (0.33, 1.0, 3.0), (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0), (0.7, 5.0)])
+def test_best_iou_of_other_ratios_equals_that_of_all_anchors_exactly(ratios: tuple[float, ...]) -> None:
+    size = (333, 801)
+    boxes = difficult_boxes(size, seed=len(ratios))
+    brute = box_iou(torch.from_numpy(boxes), all_anchors(size, 3.0, ratios)).amax(-1)
+    assert torch.equal(best_iou(objects(boxes, size), 3.0, ratios), brute)
 
 
 def test_objects_of_images_of_many_sizes_at_once() -> None:
@@ -141,4 +157,73 @@ def test_of_scales_with_equal_coverage_the_nearest_is_suggested() -> None:
     better = suggest(small, 800, 8.0)
     assert better is not None
     larger = [scale for scale in (4.0, 5.0, 6.0) if covered_share(small, 800, scale) == 1]
-    assert better == Suggestion(800, max([3.5, *larger]), 1.0)
+    assert better == AnchorSettings(800, max([3.5, *larger]), RATIOS, 1.0)
+
+
+def bars(aspect: float, count: int = 100, seed: int = 0) -> Objects:
+    """Upright and lying bars of an area of 64 x 64 px, anywhere in 800 x 800 px."""
+    rng = np.random.default_rng(seed)
+    long, short = 64 * aspect**0.5, 64 / aspect**0.5
+    sides = np.where(np.arange(count)[:, None] % 2, [long, short], [short, long])
+    corners = rng.uniform(0, 800 - long, (count, 2))
+    return objects(np.concatenate([corners, corners + sides], axis=1), (800, 800))
+
+
+def joined(*parts: Objects) -> Objects:
+    rows, boxes, sizes = (np.concatenate(columns) for columns in zip(*parts))
+    return Objects(np.arange(len(rows)), boxes, sizes)
+
+
+def test_long_objects_get_longer_anchors() -> None:
+    """A ratio of 6 is 3 times the longest default: the best IoU of equal areas is 1 / (2 sqrt(3) - 1) = 0.41."""
+    squares, long = bars(1), bars(6)
+    assert covered_share(squares, 800, 4.0) == 1
+    assert covered_share(long, 800, 4.0) < 0.1
+    better = choose_anchors(joined(squares, long), 800, 4.0, RATIOS, scales=(4.0,))
+    assert better is not None
+    assert (better.anchor_scale, better.anchor_ratios) == (4.0, (0.33, 1.0, 3.0))
+    assert better.reached > 0.98
+    advice = suggest(joined(squares, long), 800, 4.0)
+    assert advice is not None
+    assert len(advice.anchor_ratios) == 3
+    assert advice.reached >= better.reached - 0.005
+
+
+def test_additional_ratios_must_gain_half_a_point_each() -> None:
+    """Bars of 16:1 need seven ratios, four more than the three that cover the rest: 2 points."""
+    rest, needles = bars(1, 980), bars(16, 15)
+    seven = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+    assert covered_share(needles, 800, 4.0, seven) > 0.9
+    assert covered_share(needles, 800, 4.0) == 0
+    assert choose_anchors(joined(rest, needles), 800, 4.0, RATIOS) is None  # 1.5 points
+    more = joined(rest, bars(16, 40))
+    better = choose_anchors(more, 800, 4.0, RATIOS)  # 3.9 points
+    assert better is not None
+    assert better.anchor_ratios == seven
+    assert choose_anchors(more, 800, 4.0, RATIOS, ratio_sets=()) is None
+
+
+def test_scale_and_ratios_are_chosen_together() -> None:
+    """Bars of the area of 16 x 16 px and a ratio of 5 need smaller and longer anchors at once."""
+    full = bars(5, 200)
+    small = Objects(full.rows, full.boxes * np.float32(16 / 64), full.sizes)
+    both = choose_anchors(small, 800, 4.0, RATIOS)
+    assert both is not None
+    assert both.anchor_scale < 4
+    assert both.anchor_ratios != RATIOS
+    assert both.reached > 0.7
+    assert covered_share(small, 800, 4.0, both.anchor_ratios) < both.reached - 0.1
+    assert covered_share(small, 800, both.anchor_scale) < both.reached - 0.1
+    assert both.reached == covered_share(small, 800, both.anchor_scale, both.anchor_ratios)
+
+
+def test_nothing_is_chosen_without_gain_or_objects() -> None:
+    assert choose_anchors(bars(1), 800, 4.0, RATIOS) is None
+    assert choose_anchors(objects([], (1, 1)), 800, 4.0, RATIOS) is None
+
+
+def test_settings_are_written_as_flags() -> None:
+    settings = AnchorSettings(640, 2.5, (0.33, 1.0, 3.0), 0.9)
+    assert settings.flags() == "--imgsz 640 --anchor-scale 2.5 --anchor-ratios 0.33,1,3"
+    assert settings.flags(640, (0.33, 1.0, 3.0)) == "--anchor-scale 2.5"
+    assert settings._replace(anchor_ratios=RATIOS).flags(640) == "--anchor-scale 2.5"

@@ -74,8 +74,8 @@ def test_examples_name_the_location(report: Report, sick: Path, kind: str, image
 def test_the_document(report: Report, sick: Path) -> None:
     document = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert list(document) == [
-        "name", "ok", "errors", "warnings", "notes", "imgsz", "anchor_scale", "splits", "anchors", "suggestion",
-        "findings",
+        "name", "ok", "errors", "warnings", "notes", "imgsz", "anchor_scale", "anchor_ratios", "splits", "anchors",
+        "suggestion", "findings",
     ]  # fmt: skip
     assert (document["name"], document["ok"]) == ("sick", False)
     assert (document["errors"], document["warnings"], document["notes"]) == (4, 11, 1)
@@ -109,7 +109,9 @@ def test_exit_codes(squares: Path, sick: Path, report: Report) -> None:
     sound = examine(squares, split="val")
     assert [f.severity for f in sound.findings if f.kind != "rare"] == ["note"]
     assert (sound.exit_code(strict=False), sound.exit_code(strict=True)) == (0, 1)  # 3 boxes of a class are few
-    noted = Report("set", 800, 4.0, (), {}, None, tuple(f for f in sound.findings if f.severity == "note"))
+    noted = Report(
+        "set", 800, 4.0, (0.5, 1.0, 2.0), (), {}, None, tuple(f for f in sound.findings if f.severity == "note")
+    )
     assert (noted.exit_code(strict=False), noted.exit_code(strict=True)) == (0, 0)
     assert (report.exit_code(strict=False), report.exit_code(strict=True)) == (2, 2)
 

@@ -115,7 +115,7 @@ def test_many_rows_are_folded(make_index) -> None:
     names = tuple(f"c{i}" for i in range(30))
     index = make_index([(i, 0, 0, 5, 5) for i in range(30)], classes=names)
     split = describe_split("train", index, index.sizes, objects_of(index, index.sizes), 800)
-    read = Reader(render_page(Report("set", 800, 4.0, (split,), {}, None, ())))
+    read = Reader(render_page(Report("set", 800, 4.0, (0.5, 1.0, 2.0), (split,), {}, None, ())))
     assert [tag for tag, _ in read.tags if tag == "details"] == ["details"]
     assert "c29" in read.text
     assert "No problems were found." in read.text

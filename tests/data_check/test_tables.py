@@ -21,7 +21,9 @@ def report_of(*indices, parts=()) -> Report:
         describe_split(name, i, i.sizes, objects_of(i, i.sizes), 160, parts if name == "all" else ())
         for name, i in zip(("train", "val", "all"), indices)
     ]
-    return Report("set", 160, 4.0, tuple(splits), {"train": Coverage(3, 0.5, None, 0.25, 1.0, 0.75)}, None, ())
+    return Report(
+        "set", 160, 4.0, (0.5, 1.0, 2.0), tuple(splits), {"train": Coverage(3, 0.5, None, 0.25, 1.0, 0.75)}, None, ()
+    )
 
 
 def test_cells_by_hand(make_index) -> None:
@@ -69,7 +71,7 @@ def test_sets_with_little_in_them(make_index) -> None:
     assert empty[1].title == "2 classes"
     one = tables(report_of(make_index([(0, 0, 0, 5, 5)], classes=("cat",))))
     assert one[1].title == "1 class"
-    assert tables(Report("set", 800, 4.0, (), {}, None, ())) == []
+    assert tables(Report("set", 800, 4.0, (0.5, 1.0, 2.0), (), {}, None, ())) == []
     mixed = make_index([], [], [], sizes=[(40, 30), (40, 30), (30, 40)])
     assert tables(report_of(mixed))[0].rows[0][2] == "~40x30"
     unknown = tables(report_of(make_index([(0, 0, 0, 5, 5)], sizes=[(0, 0)])))

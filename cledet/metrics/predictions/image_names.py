@@ -51,10 +51,10 @@ class ImageFinder:
     """Positions of a split's images by what a file calls them; UNKNOWN without a match, AMBIGUOUS with several."""
 
     def __init__(self, index: DetectionIndex) -> None:
-        self.ids = {number: i for i, number in enumerate(index.image_ids.tolist())}
+        self.ids: dict[float, int] = {number: i for i, number in enumerate(index.image_ids.tolist())}
         self._parts = [path.replace("\\", "/").split("/") for path in index.paths.tolist()]
         self._names, self._stems = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
-        self._numbers = defaultdict[int, list[int]](list)
+        self._numbers = defaultdict[float, list[int]](list)
         for i, parts in enumerate(self._parts):
             stem = os.path.splitext(parts[-1])[0]
             self._names[parts[-1]].append(i)
@@ -65,7 +65,8 @@ class ImageFinder:
 
     def by_id(self, ref: ImageRef) -> int:
         """Find an image by its id, which may be written as 7.0 or as text."""
-        return self.ids.get(_decimal(ref) if isinstance(ref, str) else ref, UNKNOWN)  # type: ignore[call-overload]
+        number = _decimal(ref) if isinstance(ref, str) else ref
+        return UNKNOWN if number is None else self.ids.get(number, UNKNOWN)
 
     def by_name(self, ref: ImageRef) -> int:
         """Find an image by its path, file name or stem, or by the number that is its stem.
@@ -73,7 +74,7 @@ class ImageFinder:
         Of several images with that name, those whose folders agree with most of the path's folders are considered.
         """
         if not isinstance(ref, str):
-            return _only(self._numbers.get(ref, []))  # type: ignore[call-overload]
+            return _only(self._numbers.get(ref, []))
         parts = [part for part in ref.replace("\\", "/").split("/") if part not in ("", ".")]
         stem = _stem(parts[-1]) if parts else ""
         found = self._names.get(parts[-1] if parts else "") or self._stems.get(stem) or self._joined.get(stem, [])
@@ -88,7 +89,7 @@ class ImageFinder:
             name = ref.replace("\\", "/").split("/")[-1]
             found = self._names.get(name) or self._stems.get(_stem(name)) or self._joined.get(_stem(name), [])
         else:
-            found = self._numbers.get(ref, [])  # type: ignore[call-overload]
+            found = self._numbers.get(ref, [])
         return ["/".join(self._parts[i]) for i in found]
 
     def _by_joined_path(self) -> dict[str, list[int]]:
@@ -141,5 +142,7 @@ def _error(
 
 def shown(refs: Sequence[ImageRef]) -> str:
     """List the first ids or names for a message."""
-    texts = [ref[:80] if isinstance(ref, str) else f"{ref:.17g}" if abs(ref) < HUGE else "..." for ref in refs[:SHOWN]]
+    texts = [
+        ref[:80] if isinstance(ref, str) else f"{ref:.17g}" if not abs(ref) >= HUGE else "..." for ref in refs[:SHOWN]
+    ]
     return ", ".join(texts) + (" ..." if len(refs) > SHOWN else "")

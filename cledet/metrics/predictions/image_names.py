@@ -69,28 +69,22 @@ class ImageFinder:
         return UNKNOWN if number is None else self.ids.get(number, UNKNOWN)
 
     def by_name(self, ref: ImageRef) -> int:
-        """Find an image by its path, file name or stem, or by the number that is its stem.
+        """Find an image by its path, file name or stem, or by the number that is its stem."""
+        found = self.all_named(ref)
+        return found[0] if len(found) == 1 else AMBIGUOUS if found else UNKNOWN
 
-        Of several images with that name, those whose folders agree with most of the path's folders are considered.
-        """
+    def all_named(self, ref: ImageRef) -> list[int]:
+        """Return the images with a name, of several those whose folders agree with most of the folders of a path."""
         if not isinstance(ref, str):
-            return _only(self._numbers.get(ref, []))
+            return self._numbers.get(ref, [])
         parts = [part for part in ref.replace("\\", "/").split("/") if part not in ("", ".")]
-        stem = _stem(parts[-1]) if parts else ""
-        found = self._names.get(parts[-1] if parts else "") or self._stems.get(stem) or self._joined.get(stem, [])
-        if len(found) > 1 and len(parts) > 1:
-            agreeing = [_agreeing(parts[:-1], self._parts[i][:-1]) for i in found]
-            found = [i for i, count in zip(found, agreeing) if count == max(agreeing)]
-        return _only(found)
-
-    def like(self, ref: ImageRef) -> list[str]:
-        """Return the paths of the images with a name or number."""
-        if isinstance(ref, str):
-            name = ref.replace("\\", "/").split("/")[-1]
-            found = self._names.get(name) or self._stems.get(_stem(name)) or self._joined.get(_stem(name), [])
-        else:
-            found = self._numbers.get(ref, [])
-        return ["/".join(self._parts[i]) for i in found]
+        name = parts.pop() if parts else ""
+        found = self._names.get(name) or self._stems.get(_stem(name)) or self._joined.get(_stem(name), [])
+        if len(found) < 2 or not parts:
+            return found
+        agreeing = [_agreeing(parts, self._parts[i][:-1]) for i in found]
+        most = max(agreeing)
+        return [i for i, count in zip(found, agreeing) if count == most]
 
     def _by_joined_path(self) -> dict[str, list[int]]:
         """Group images by their path below the common folder, joined by "_" as Ultralytics names its label files."""
@@ -112,10 +106,6 @@ def _decimal(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
 
-def _only(found: list[int]) -> int:
-    return found[0] if len(found) == 1 else AMBIGUOUS if found else UNKNOWN
-
-
 def _agreeing(given: list[str], folders: list[str]) -> int:
     """Count the folders at the end of two paths that are equal."""
     pairs = zip(reversed(given), reversed(folders))
@@ -129,7 +119,7 @@ def _error(
     unknown = [ref for ref, position in zip(refs, positions.tolist()) if position == UNKNOWN]
     if not unknown:
         ref = refs[int(np.argmax(positions == AMBIGUOUS))]
-        several = finder.like(ref)
+        several = [str(index.paths[i]) for i in finder.all_named(ref)]
         message = f"{path} names the image {shown([ref])}, but {index.name} has {len(several)} of that name: "
         return UserError(message + ", ".join(several[:3]), "name images by paths that tell them apart, or by ids")
     first = f"the first of the split is {os.path.basename(str(index.paths[0]))}, id {index.image_ids[0]}"

@@ -20,7 +20,8 @@ from cledet.data.formats.paths import open_regular_file
 from cledet.data.index import DetectionIndex
 from cledet.errors import UserError
 
-T, C = TypeVar("T"), TypeVar("C")
+T = TypeVar("T")
+C = TypeVar("C")
 DetectionRows = NDArray[np.float64]
 """Detections [D, 7] as pycocotools takes them: image id, x, y, w, h, score, category id."""
 

@@ -51,10 +51,10 @@ class ImageFinder:
     """Positions of a split's images by what a file calls them; UNKNOWN without a match, AMBIGUOUS with several."""
 
     def __init__(self, index: DetectionIndex) -> None:
-        self.ids = {number: i for i, number in enumerate(index.image_ids.tolist())}
+        self.ids: dict[float, int] = {number: i for i, number in enumerate(index.image_ids.tolist())}
         self._parts = [path.replace("\\", "/").split("/") for path in index.paths.tolist()]
         self._names, self._stems = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
-        self._numbers = defaultdict[int, list[int]](list)
+        self._numbers = defaultdict[float, list[int]](list)
         for i, parts in enumerate(self._parts):
             stem = os.path.splitext(parts[-1])[0]
             self._names[parts[-1]].append(i)
@@ -65,31 +65,26 @@ class ImageFinder:
 
     def by_id(self, ref: ImageRef) -> int:
         """Find an image by its id, which may be written as 7.0 or as text."""
-        return self.ids.get(_decimal(ref) if isinstance(ref, str) else ref, UNKNOWN)  # type: ignore[call-overload]
+        number = _decimal(ref) if isinstance(ref, str) else ref
+        return UNKNOWN if number is None else self.ids.get(number, UNKNOWN)
 
     def by_name(self, ref: ImageRef) -> int:
-        """Find an image by its path, file name or stem, or by the number that is its stem.
+        """Find an image by its path, file name or stem, or by the number that is its stem."""
+        found = self.all_named(ref)
+        return found[0] if len(found) == 1 else AMBIGUOUS if found else UNKNOWN
 
-        Of several images with that name, those whose folders agree with most of the path's folders are considered.
-        """
+    def all_named(self, ref: ImageRef) -> list[int]:
+        """Return the images with a name, of several those whose folders agree with most of the folders of a path."""
         if not isinstance(ref, str):
-            return _only(self._numbers.get(ref, []))  # type: ignore[call-overload]
+            return self._numbers.get(ref, [])
         parts = [part for part in ref.replace("\\", "/").split("/") if part not in ("", ".")]
-        stem = _stem(parts[-1]) if parts else ""
-        found = self._names.get(parts[-1] if parts else "") or self._stems.get(stem) or self._joined.get(stem, [])
-        if len(found) > 1 and len(parts) > 1:
-            agreeing = [_agreeing(parts[:-1], self._parts[i][:-1]) for i in found]
-            found = [i for i, count in zip(found, agreeing) if count == max(agreeing)]
-        return _only(found)
-
-    def like(self, ref: ImageRef) -> list[str]:
-        """Return the paths of the images with a name or number."""
-        if isinstance(ref, str):
-            name = ref.replace("\\", "/").split("/")[-1]
-            found = self._names.get(name) or self._stems.get(_stem(name)) or self._joined.get(_stem(name), [])
-        else:
-            found = self._numbers.get(ref, [])  # type: ignore[call-overload]
-        return ["/".join(self._parts[i]) for i in found]
+        name = parts.pop() if parts else ""
+        found = self._names.get(name) or self._stems.get(_stem(name)) or self._joined.get(_stem(name), [])
+        if len(found) < 2 or not parts:
+            return found
+        agreeing = [_agreeing(parts, self._parts[i][:-1]) for i in found]
+        most = max(agreeing)
+        return [i for i, count in zip(found, agreeing) if count == most]
 
     def _by_joined_path(self) -> dict[str, list[int]]:
         """Group images by their path below the common folder, joined by "_" as Ultralytics names its label files."""
@@ -111,10 +106,6 @@ def _decimal(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
 
-def _only(found: list[int]) -> int:
-    return found[0] if len(found) == 1 else AMBIGUOUS if found else UNKNOWN
-
-
 def _agreeing(given: list[str], folders: list[str]) -> int:
     """Count the folders at the end of two paths that are equal."""
     pairs = zip(reversed(given), reversed(folders))
@@ -128,7 +119,7 @@ def _error(
     unknown = [ref for ref, position in zip(refs, positions.tolist()) if position == UNKNOWN]
     if not unknown:
         ref = refs[int(np.argmax(positions == AMBIGUOUS))]
-        several = finder.like(ref)
+        several = [str(index.paths[i]) for i in finder.all_named(ref)]
         message = f"{path} names the image {shown([ref])}, but {index.name} has {len(several)} of that name: "
         return UserError(message + ", ".join(several[:3]), "name images by paths that tell them apart, or by ids")
     first = f"the first of the split is {os.path.basename(str(index.paths[0]))}, id {index.image_ids[0]}"
@@ -141,5 +132,7 @@ def _error(
 
 def shown(refs: Sequence[ImageRef]) -> str:
     """List the first ids or names for a message."""
-    texts = [ref[:80] if isinstance(ref, str) else f"{ref:.17g}" if abs(ref) < HUGE else "..." for ref in refs[:SHOWN]]
+    texts = [
+        ref[:80] if isinstance(ref, str) else f"{ref:.17g}" if not abs(ref) >= HUGE else "..." for ref in refs[:SHOWN]
+    ]
     return ", ".join(texts) + (" ..." if len(refs) > SHOWN else "")

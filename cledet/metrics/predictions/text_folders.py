@@ -142,7 +142,7 @@ def _voc_numbers(file: Path, lines: Lines) -> Floats:
         if len(words) != 6:
             raise UserError(f"{file}: line {number} has {len(words)} words instead of 6: image score x1 y1 x2 y2")
     try:
-        words = chain.from_iterable(line[1:] for line in lines)
-        return np.fromiter(map(float, words), np.float64, 5 * len(lines)).reshape(-1, 5)
+        numbers = chain.from_iterable(line[1:] for line in lines)
+        return np.fromiter(map(float, numbers), np.float64, 5 * len(lines)).reshape(-1, 5)
     except ValueError as error:
         raise UserError(f"{file}: {error!s:.80}", "a line is image score x1 y1 x2 y2") from None

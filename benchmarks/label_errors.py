@@ -43,7 +43,7 @@ SHIFT = (0.3, 0.6)
 class Planted(NamedTuple):
     """Errors planted in a split, in the order of KINDS."""
 
-    index: DetectionIndex
+    split: DetectionIndex
     kind: Ints
     """[N] index into KINDS."""
     row: Ints
@@ -105,7 +105,7 @@ def errors_found(planted: Planted, o: Overlaps, suspects: list[Suspect]) -> Ints
 def measure(planted: Planted, results: DetectionRows) -> dict[str, float]:
     """Measure precision and recall of the suspects of a split with planted errors."""
     count = len(planted.kind)
-    o = overlaps(planted.index, results)
+    o = overlaps(planted.split, results)
     found = errors_found(planted, o, find_suspects(o, o.match(), 2 * count))
     metrics = {
         "planted": count,

@@ -21,15 +21,13 @@ from cledet.data.formats.paths import (
     read_lines,
     split_word,
 )
-from cledet.data.formats.walk import first_line, read_head, walk_folder
+from cledet.data.formats.walk import MAX_ENTRIES, first_line, read_head, walk_folder
 from cledet.data.images import IMAGE_SUFFIXES, image_size
 from cledet.data.index import DetectionIndex, Floats, index_of_rows
 from cledet.errors import UserError
 
 MOST_CLASSES = 2**15
 """Limit on class numbers: a larger one is a mistake, and would cost memory for each class below it."""
-MAX_ENTRIES = 5_000_000
-"""Files and folders searched for images below one folder; the largest public data sets have two million images."""
 SLACK = 0.5
 """Fraction of the image by which a box may reach over its edge; beyond, the numbers are not fractions."""
 

@@ -311,7 +311,7 @@ def test_check_of_a_good_data_set(squares):
     assert "an anchor covers at --imgsz 320 --anchor-scale 3" in strict.stdout
     assert "warning val: 2 of 2 classes have fewer than 10 boxes" in strict.stdout
     assert "train" not in strict.stdout
-    assert strict.stderr == ""
+    assert strict.stderr == f"{squares.name}: COCO, train, val\n"
 
 
 def test_check_of_a_bad_data_set_and_its_page(sick, tmp_path):

@@ -133,7 +133,8 @@ class Command(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and flags by panel, then the examples of the function's docstring as they are."""
         panels: dict[str, list[Any]] = {}
-        for param in self.get_params(ctx):
+        parameters: list[Any] = self.get_params(ctx)
+        for param in parameters:
             if param.param_type_name == "argument":
                 panels.setdefault("Arguments", []).append((_argument_name(param), param.help))
             else:

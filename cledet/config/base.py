@@ -20,6 +20,7 @@ from cledet.config.types import (
     ClassNames,
     Confidence,
     Images,
+    InputSize,
     NMSName,
     Positive,
     Project,
@@ -207,6 +208,11 @@ class ExportSettings(SuppressionSettings, ModelSettings):
     nms: Literal["none", "auto", NMSName] = Field(  # type: ignore[assignment]
         "none",
         description=f"NMS in the file: none (raw outputs), {METHODS}. auto: by the components.",
+    )
+    imgsz: InputSize | None = Field(  # type: ignore[assignment]
+        None,
+        description="Short side in pixels to which images are resized; the file takes images of any height and width. "
+        "H,W: the only size that it takes. Default: as trained.",
     )
     format: Literal["onnx", "openvino", "safetensors"] = Field(
         "onnx", description="File format. safetensors holds the weights only, for --weights."

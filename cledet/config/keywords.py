@@ -88,7 +88,7 @@ class ExportKeywords(SuppressionKeywords, total=False):
 
     nms: Literal["none", "auto", NMSName]
     conf: float
-    imgsz: int | None
+    imgsz: int | tuple[int, int] | None
     project: str | Path
     name: str | None
 

@@ -240,6 +240,23 @@ Images = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
 Batch = Annotated[Images, WrapValidator(parse_batch), PlainSerializer(lambda batch: "auto" if batch == AUTO else batch)]
 Side = Annotated[int, Field(ge=32, le=16384)]
 """Short side in pixels. OpenCV takes images below 2^31 bytes; 16384 x 27299 pixels in three colors are below."""
+
+
+def parse_size(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Parse a short side, or height and width of a fixed input, H,W, in multiples of 32."""
+    words = value.split(",") if isinstance(value, str) and "," in value else value
+    try:
+        size = check(words)
+    except ValidationError:
+        raise ValueError("give the short side in pixels, from 32 to 16384, or height and width as 640,640") from None
+    if isinstance(size, tuple) and any(side % 32 for side in size):
+        padded = ",".join(str(-(-side // 32) * 32) for side in size)
+        raise ValueError(f"height and width of a fixed input must be multiples of 32, as {padded}")
+    return size
+
+
+InputSize = Annotated[Side | tuple[Side, Side], WrapValidator(parse_size)]
+"""Short side, or height and width of a fixed input."""
 AnchorScale = Annotated[float, Field(ge=0.01, le=1000)]
 AutoAnchorScale = Annotated[AnchorScale | Literal["auto"] | None, WrapValidator(parse_scale)]
 MOST_RATIOS = 16

@@ -14,7 +14,7 @@ from torch import Tensor
 from cledet.data.augment import Augment, Scene, augment_scene, fit
 from cledet.data.images import Pixels, read_image
 from cledet.data.index import DetectionIndex
-from cledet.data.transforms import clip_boxes, has_extent, resize_short, resized_sizes
+from cledet.data.transforms import clip_boxes, has_extent, resize, resize_short, resized_sizes, scaled_size
 from cledet.errors import UserError
 
 PADDING = (124, 116, 104)
@@ -194,14 +194,25 @@ def preprocess(image: Pixels, short: int, long: int, multiple: int = 32) -> tupl
     return pad_images([_to_tensor(resized)], multiple), (resized.shape[0], resized.shape[1])
 
 
+def fit_canvas(image: Pixels, canvas: tuple[int, int]) -> Tensor:
+    """Resize one RGB image [H, W, 3] to fit into a canvas (height, width), and pad it to [1, 3, *canvas] uint8."""
+    scale = min(canvas[0] / image.shape[0], canvas[1] / image.shape[1])
+    resized = resize(image, scaled_size(image, scale), scale)
+    return pad_images([_to_tensor(resized)], sides=canvas)
+
+
 def _to_tensor(image: Pixels) -> Tensor:
     """Return an image [H, W, 3] as a tensor [3, H, W], copied only if it is read-only or not contiguous."""
     return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
 
 
-def pad_images(images: Sequence[Tensor], multiple: int = 32) -> Tensor:
-    """Pad uint8 images [3, H, W] at the right and bottom to one tensor [N, 3, Hp, Wp], channels_last."""
-    height, width = (-(-max(image.shape[d] for image in images) // multiple) * multiple for d in (1, 2))
+def pad_images(images: Sequence[Tensor], multiple: int = 32, sides: tuple[int, int] | None = None) -> Tensor:
+    """Pad uint8 images [3, H, W] at the right and bottom to one tensor [N, 3, Hp, Wp], channels_last.
+
+    Hp and Wp are `sides`, or the smallest multiples that hold all images.
+    """
+    least = (-(-max(image.shape[d] for image in images) // multiple) * multiple for d in (1, 2))
+    height, width = sides or least
     canvas = np.empty((len(images), height, width, 3), dtype=np.uint8)
     padding = np.full((1, width, 3), PADDING, dtype=np.uint8)
     for padded, image in zip(canvas, images):  # NumPy copies rows of bytes several times as fast as torch

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 
 from cledet.errors import UserError
 from cledet.models.backbones.deform_conv import is_deformable
@@ -24,6 +25,8 @@ from cledet.ops.boxes import clip_boxes
 
 OPSET, DEFORMABLE_OPSET = 18, 19
 """Opsets of ONNX files; deformable convolutions need 19."""
+TRACED, MOST_CELLS = (192, 256), 1024
+"""Height and width with which a network for images of any size is traced, and its largest side in multiples of 32."""
 RAW = ("logits", "deltas")
 """Inner values of a file with NMS: logits [1, A, C] and box deltas [1, A, K]."""
 CANDIDATES = ("candidate_boxes", "candidate_scores", "candidate_labels")
@@ -36,10 +39,14 @@ Open = Callable[[Path, Sequence[str]], Runner]
 
 @dataclass(frozen=True)
 class Plan:
-    """A network to export for inputs of one size (height, width), with or without NMS, and the file's metadata."""
+    """A network to export, its inputs, NMS and metadata.
+
+    The inputs are images resized to the `short` side and padded, or of one fixed `canvas` (height, width).
+    """
 
     network: RetinaNet
-    size: tuple[int, int]
+    short: int
+    canvas: tuple[int, int] | None
     nms: NMSOptions | None
     metadata: dict[str, str]
 
@@ -70,16 +77,19 @@ def write_onnx(plan: Plan, path: Path) -> None:
 
     with_nms = plan.nms is not None
     module = Exported(plan.network, with_nms=with_nms).eval()
+    dynamic: dict[int, Any] = {} if with_nms else {0: Dim("images", min=1, max=256)}
+    if plan.canvas is None:
+        dynamic |= {2: 32 * Dim("rows", min=1, max=MOST_CELLS), 3: 32 * Dim("columns", min=1, max=MOST_CELLS)}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
-            (torch.zeros(1 if with_nms else 2, 3, *plan.size),),
+            (torch.zeros(1 if with_nms else 2, 3, *(plan.canvas or TRACED)),),
             str(path),
             input_names=["images"],
             output_names=[*CANDIDATES, *RAW] if with_nms else ["boxes", "scores"],
-            dynamic_shapes=None if with_nms else {"images": {0: torch.export.Dim("images", min=1, max=256)}},
+            dynamic_shapes={"images": dynamic} if dynamic else None,
             opset_version=DEFORMABLE_OPSET if is_deformable(module) else OPSET,
             dynamo=True,
             external_data=False,

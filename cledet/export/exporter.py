@@ -15,6 +15,7 @@ import torch
 
 from cledet.config.base import ExportSettings, SuppressionSettings, long_side
 from cledet.console import say, warn
+from cledet.data.dataset import PADDING
 from cledet.errors import UserError
 from cledet.evaluation.evaluator import nms_options
 from cledet.evaluation.tune.search import PARAMETERS
@@ -37,7 +38,7 @@ class Export:
     """An exported file, and the largest differences of its outputs from PyTorch's on the same images."""
 
     path: Path
-    inputs: tuple[int, ...]  # empty for weights alone
+    inputs: tuple[int, ...]  # -1: any number, or any multiple of 32; empty for weights alone
     max_box_error: float  # pixels
     max_score_error: float
     nms: str = "none"
@@ -51,22 +52,22 @@ class Export:
 def export(model: Checkpoint, folder: NewFolder, settings: ExportSettings) -> Export:
     """Export a model, verify the file against PyTorch, and copy it into a new folder.
 
-    Without NMS the file takes any number of images of one size, with NMS one image. Raises UserError if the outputs
-    differ; then no folder is made.
+    Without NMS the file takes any number of images, with NMS one image, whose sides are multiples of 32; of one size if
+    `imgsz` is a height and width. Raises UserError if the outputs differ; then no folder is made.
     """
     if settings.format == "safetensors":
         return export_weights(model, folder, settings)
     options = _nms_options(model, settings)
     packages, suffixes, write, open_file = FORMATS[settings.format]
     require_packages(packages)
-    short = settings.imgsz or model.imgsz
-    height, width = (-(-side // 32) * 32 for side in (short, long_side(short)))
-    plan = Plan(model.network(), (height, width), options, file_metadata(model, (height, width), options))
+    canvas = settings.imgsz if isinstance(settings.imgsz, tuple) else None
+    short = min(canvas) if canvas else settings.imgsz or model.imgsz
+    plan = Plan(model.network(), short, canvas, options, file_metadata(model, short, canvas, options))
     try:  # among temporary files, so that a kill leaves nothing beside the user's
         with tempfile.TemporaryDirectory(prefix="cledet-", ignore_cleanup_errors=True) as temporary:
             path = Path(temporary) / f"model{suffixes[0]}"
             write(plan, path)
-            parity = check_parity(plan, model, short, open_file, path)
+            parity = check_parity(plan, model, open_file, path)
             content = {f"model{suffix}": path.with_suffix(suffix).read_bytes() for suffix in suffixes}
     except torch.onnx.errors.OnnxExporterError as error:
         reason = f"torch {torch.__version__} cannot write this network as ONNX with the onnxscript installed"
@@ -80,7 +81,7 @@ def export(model: Checkpoint, folder: NewFolder, settings: ExportSettings) -> Ex
             write_whole(target / name, data)
     return Export(
         path=target / path.name,
-        inputs=(1 if options else -1, 3, height, width),
+        inputs=(1 if options else -1, 3, *(canvas or (-1, -1))),
         max_box_error=parity.max_box_error,
         max_score_error=parity.max_score_error,
         nms=options.method if options else "none",
@@ -148,14 +149,21 @@ def report_parity(parity: Parity, format: str, options: NMSOptions | None) -> No
             warn("the network detects nothing in these images, so NMS was compared on random boxes only")
 
 
-def file_metadata(model: Checkpoint, size: tuple[int, int], options: NMSOptions | None) -> dict[str, str]:
-    """Return the metadata of a file: classes, components, format of inputs and outputs, and options of NMS."""
+def file_metadata(
+    model: Checkpoint, short: int, canvas: tuple[int, int] | None, options: NMSOptions | None
+) -> dict[str, str]:
+    """Return the metadata of a file: classes, components, preprocessing, format of outputs, and options of NMS."""
+    height, width = canvas or ("H", "W")
     count = "1" if options else "N"
+    size = f"{height} x {width}" if canvas else "multiples of 32"
+    limits = {"canvas": canvas} if canvas else {"short": short, "long": long_side(short), "multiple": 32}
     metadata = {
         "names": json.dumps(list(model.classes)),
         "category_ids": json.dumps(list(model.category_ids)),
         "components": ",".join(model.components),
-        "input": f"RGB, 0 to 255, [{count}, 3, {size[0]}, {size[1]}]; pad at the right and the bottom",
+        "input": f"RGB, 0 to 255, [{count}, 3, {height}, {width}]; resized, then padded at the right and the bottom "
+        f"to {size}",
+        "preprocessing": json.dumps({**limits, "fill": PADDING}),
         "outputs": "boxes x1 y1 x2 y2 in input pixels, scores after the sigmoid; apply NMS",
     }
     if options is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cledet.config.base import long_side
-from cledet.data.dataset import PADDING, preprocess
+from cledet.data.dataset import fit_canvas, preprocess
 from cledet.data.images import read_image
 from cledet.data.open import open_source
 from cledet.errors import UserError
@@ -25,6 +25,8 @@ from cledet.ops.boxes import area, clip_boxes
 
 Pixels = NDArray[np.float32]
 
+MULTIPLE = 32
+"""Image sides are padded to a multiple of this."""
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.01, 1e-5
 """Largest differences, in pixels and in score, of detections that match."""
 
@@ -41,20 +43,29 @@ class Parity(NamedTuple):
 
 
 @torch.inference_mode()
-def check_parity(plan: Plan, model: Checkpoint, short: int, open_file: Open, path: Path) -> Parity:
-    """Compare the file with PyTorch: raw outputs, and with NMS also detections, and NMS alone on random boxes."""
-    noise = synthetic_images(plan.size)
+def check_parity(plan: Plan, model: Checkpoint, open_file: Open, path: Path) -> Parity:
+    """Compare the file with PyTorch: raw outputs, and with NMS also detections, and NMS alone on random boxes.
+
+    A file for images of any size is compared on landscape and portrait images.
+    """
+    landscape = plan.canvas or tuple(-(-side // MULTIPLE) * MULTIPLE for side in (plan.short, plan.short * 4 // 3))
+    noise = [synthetic_images(size) for size in dict.fromkeys([landscape, plan.canvas or landscape[::-1]])]
     if plan.nms is None:
-        boxes, scores = (torch.from_numpy(part) for part in open_file(path, ("boxes", "scores"))(noise))
-        raw = plan.network(torch.from_numpy(noise)).scored()
-        return Parity(*raw_errors(raw, boxes, scores), images=len(noise))
-    images = [noise[1:2], *dataset_images(model, short, plan.size)]  # no grey image, whose scores are all equal
+        run = open_file(path, ("boxes", "scores"))
+        each = []
+        for images in noise:
+            raw = plan.network(torch.from_numpy(images)).scored()
+            each.append(raw_errors(raw, *map(torch.from_numpy, run(images))))
+        box_error, score_error = (max(values) for values in zip(*each))
+        return Parity(box_error, score_error, images=sum(map(len, noise)))
+    # no grey image, whose scores are all equal
+    images = [*(images[1:2] for images in noise), *dataset_images(model, plan.short, plan.canvas)]
     nms_path = path.with_name("nms.onnx")
     write_suppression(plan.nms, nms_path)
     errors, pairs = compare_images(plan.network, open_file, path, images, plan.nms)
     alone, random = open_file(nms_path, Detected._fields), []
     for seed in range(3):
-        candidates = random_candidates(seed, plan.size, len(model.classes))
+        candidates = random_candidates(seed, landscape, len(model.classes))
         random.append((as_detected(alone(*(part.numpy() for part in candidates))), _suppress(plan.nms, candidates)))
     unmatched, *differences = match_detections([*pairs, *random])
     box_error, score_error = (max(values) for values in zip(*errors, differences))
@@ -143,10 +154,13 @@ def synthetic_images(size: tuple[int, int]) -> Pixels:
     return np.concatenate(images).astype(np.float32)
 
 
-def dataset_images(model: Checkpoint, short: int, size: tuple[int, int], count: int = 3) -> list[Pixels]:
-    """Read images [1, 3, H, W] of the model's training data, or of `shapes` if it is missing.
+def dataset_images(
+    model: Checkpoint, short: int, canvas: tuple[int, int] | None = None, count: int = 3
+) -> list[Pixels]:
+    """Read images [1, 3, H, W] of the model's training data, or of `shapes` if it is missing, for a file.
 
-    Weak noise is added, because uniform areas would produce equal scores.
+    Every second one is rotated, so that landscape and portrait images are among them. Weak noise is added, because
+    uniform areas would produce equal scores.
     """
     try:
         index = open_source(model.data or "shapes").index(str(model.settings.get("split", "train")))
@@ -155,14 +169,10 @@ def dataset_images(model: Checkpoint, short: int, size: tuple[int, int], count: 
     chosen = np.linspace(0, len(index) - 1, min(count, len(index))).astype(int)
     rng = np.random.default_rng(0)
     images = []
-    for path in index.paths[chosen].tolist():
-        image = read_image(path)
-        landscape = image if image.shape[1] >= image.shape[0] else np.rot90(image)
-        batch, _ = preprocess(landscape, short, long_side(short))
-        canvas = np.full((*size, 3), PADDING, np.float32)
-        canvas[: batch.shape[2], : batch.shape[3]] = batch[0].permute(1, 2, 0).numpy()
-        canvas += rng.uniform(0, 0.5, canvas.shape).astype(np.float32)
-        images.append(np.ascontiguousarray(canvas.transpose(2, 0, 1)[None]))
+    for number, path in enumerate(index.paths[chosen].tolist()):
+        image = np.rot90(read_image(path), number % 2)
+        batch = preprocess(image, short, long_side(short))[0] if canvas is None else fit_canvas(image, canvas)
+        images.append(batch.numpy() + rng.uniform(0, 0.5, batch.shape).astype(np.float32))
     return images
 
 

@@ -58,5 +58,5 @@ class Anchors(nn.Module):
             y, x = torch.meshgrid(y, x, indexing="ij")
             shift = torch.stack([x, y, x, y], -1).reshape(-1, 1, 4)
             levels.append((shift + cells).reshape(-1, 4))
-            strides.append(torch.full((len(levels[-1]),), float(stride), device=cells.device))
+            strides.append(levels[-1].new_full(levels[-1].shape[:1], stride))
         return torch.cat(levels), torch.cat(strides)

@@ -26,7 +26,7 @@ def fold_batch_norm(network: RetinaNet) -> RetinaNet:
         if type(module).__module__.startswith("timm."):
             continue
         for (before, conv), (after, norm) in pairwise(list(module.named_children())):
-            if isinstance(conv, nn.Conv2d) and type(norm) in FOLDED:
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and type(norm) in FOLDED:
                 setattr(module, before, fuse_conv_bn_eval(conv, norm))
                 setattr(module, after, nn.Identity())
     return folded

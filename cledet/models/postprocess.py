@@ -103,7 +103,7 @@ def best_of_levels(raw: RawOutputs) -> Detected:
     first = 0
     for level in raw.levels:
         logits = raw.logits[:, first : first + level].flatten(1)
-        best, index = logits.topk(min(CANDIDATES, logits.shape[1]), dim=1)
+        best, index = logits.topk(torch.sym_min(CANDIDATES, logits.shape[1]), dim=1)
         scores.append(best.float().sigmoid())
         pairs.append(index + first * classes)
         first += level

@@ -31,11 +31,11 @@ def exported(tiny_run, tmp_path_factory):
     return Detector(tiny_run).export(project=tmp_path_factory.mktemp("export"))
 
 
-def test_the_file_matches_pytorch_for_any_number_of_images(exported, tiny_run):
+def test_the_file_matches_pytorch_for_any_number_and_size_of_images(exported, tiny_run):
     session = onnxruntime.InferenceSession(str(exported.path), providers=["CPUExecutionProvider"])
     module = Exported(Detector(tiny_run).model.network()).eval()
-    for count in (1, 3):
-        images = np.random.default_rng(count).uniform(0, 255, (count, *exported.inputs[1:])).astype(np.float32)
+    for count, size in ((1, (64, 96)), (3, (128, 64)), (2, (32, 32))):
+        images = np.random.default_rng(count).uniform(0, 255, (count, 3, *size)).astype(np.float32)
         boxes, scores = session.run(None, {"images": images})
         with torch.inference_mode():
             wanted_boxes, wanted_scores = module(torch.from_numpy(images))
@@ -49,8 +49,9 @@ def test_the_metadata_describe_classes_and_inputs(exported):
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["names"]) == ["blue", "red"]
     assert json.loads(metadata["category_ids"]) == [3, 7]
-    assert session.get_inputs()[0].shape[1:] == [3, 64, 128]
-    assert exported.inputs == (-1, 3, 64, 128)
+    preprocessing = {"short": 64, "long": 107, "multiple": 32, "fill": [124, 116, 104]}
+    assert json.loads(metadata["preprocessing"]) == preprocessing
+    assert exported.inputs == (-1, 3, -1, -1)
     assert exported.max_score_error < 1e-4
     assert [path.name for path in exported.path.parent.iterdir()] == ["model.onnx"]
 
@@ -171,7 +172,7 @@ def decisive(tiny_run):
 
 @pytest.fixture(scope="module")
 def with_nms(decisive, tmp_path_factory):
-    return decisive.export(nms="cl-balanced", max_det=20, project=tmp_path_factory.mktemp("nms"))
+    return decisive.export(nms="cl-balanced", imgsz=(64, 128), max_det=20, project=tmp_path_factory.mktemp("nms"))
 
 
 def test_a_file_with_nms_returns_the_detections_of_pytorch(with_nms, decisive):
@@ -197,7 +198,39 @@ def test_the_metadata_record_the_options_of_nms(with_nms):
     assert json.loads(metadata["names"]) == ["blue", "red"]
     wanted = {"nms": "cl-balanced", "conf": "0.05", "iou": "0.5", "max_det": "20", "cl_norm": "max"}
     assert {key: metadata[key] for key in wanted} == wanted
+    assert json.loads(metadata["preprocessing"]) == {"canvas": [64, 128], "fill": [124, 116, 104]}
+    assert session.get_inputs()[0].shape == [1, 3, 64, 128]
     assert "apply NMS" not in metadata["outputs"]
+
+
+@pytest.mark.parametrize(
+    "arch",
+    [
+        {"backbone": "lite0"},
+        {"backbone": "r18", "head": "gfl", "anchor_scale": 8.0},
+        {"backbone": "r18", "head": "fcos", "anchor_scale": 8.0},
+        {"backbone": "r18", "anchors_from_image": True},
+    ],
+)
+def test_every_kind_of_network_takes_images_of_any_size(arch, tmp_path):
+    """The parity check compares landscape and portrait images."""
+    torch.manual_seed(0)
+    architecture = Architecture(classes=2, fpn_channels=8, **arch)
+    detector = Detector()
+    detector.model = Checkpoint(
+        architecture=architecture, model=build_network(architecture).state_dict(), classes=("a", "b"),
+        category_ids=(1, 2), imgsz=64, data="gone",
+    )  # fmt: skip
+    result = detector.export(nms="standard", project=tmp_path)
+    assert result.inputs == (1, 3, -1, -1)
+    assert result.max_score_error < 1e-4
+
+
+def test_sides_of_a_fixed_input_are_multiples_of_32(tiny_run, tmp_path):
+    with pytest.raises(UserError, match=r"height and width of a fixed input must be multiples of 32, as 640,832"):
+        Detector(tiny_run).export(imgsz="640,801", project=tmp_path)
+    with pytest.raises(UserError, match="give the short side in pixels, from 32 to 16384, or height and width"):
+        Detector(tiny_run).export(imgsz="640,640,3", project=tmp_path)
 
 
 def test_openvino_runs_nms(decisive, tmp_path):
@@ -251,7 +284,8 @@ def test_images_come_from_the_training_data_or_from_shapes_if_it_is_missing(tiny
     model = Detector(tiny_run).model
     images = parity.dataset_images(model, 64, (64, 128))
     assert [image.shape for image in images] == [(1, 3, 64, 128)] * 3
-    assert all(image[..., :77].std() > 5 and image[..., 77:].std() < 20 for image in images)
+    assert all(image[..., :53].std() > 5 and image[..., 77:].std() < 20 for image in images)
+    assert [image.shape[2:] for image in parity.dataset_images(model, 64)] == [(64, 96), (96, 64), (64, 96)]
     requested = []
 
     def without(data):
@@ -259,7 +293,7 @@ def test_images_come_from_the_training_data_or_from_shapes_if_it_is_missing(tiny
         return open_source("gone" if data != "shapes" else squares)
 
     monkeypatch.setattr(parity, "open_source", without)
-    assert len(parity.dataset_images(model, 64, (64, 128))) == 3
+    assert len(parity.dataset_images(model, 64)) == 3
     assert requested == [str(squares), "shapes"]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cledet.commands.options import Json
-from cledet.console import Steps, say, show, show_json, warn
+from cledet.console import Steps, say, show, show_json, transfer, warn
 
 if TYPE_CHECKING:
     from cledet.data.index import DetectionIndex
@@ -202,7 +202,7 @@ def _read(
     from cledet.data.open import open_source
 
     new_folder(out)
-    opened = open_source(source)
+    opened = open_source(source, transfer)
     say(f"{opened.name}: {opened.reader.format}, {', '.join(opened.splits)}")
     splits = read_splits(opened, names or (), need_images=images is not Placement.none)
     for note in dict.fromkeys(note for index in splits.values() for note in index.notes):

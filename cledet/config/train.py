@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from cledet.config.base import DetectionSettings
+from cledet.config.schedule import ScheduleSettings
 from cledet.config.types import (
     AUTO,
     COMPONENTS,
@@ -17,15 +18,12 @@ from cledet.config.types import (
     Ablations,
     AnchorRatios,
     AutoAnchorScale,
-    Batch,
     ClassWeights,
     Component,
     Count,
     Factor,
-    Hours,
     Jitter,
     LoggerList,
-    Milestones,
     PixelRange,
     Positive,
     Side,
@@ -35,7 +33,7 @@ from cledet.config.types import (
 )
 
 
-class TrainingSettings(DetectionSettings):
+class TrainingSettings(DetectionSettings, ScheduleSettings):
     """Settings of training without the ablation."""
 
     device: str = Field(
@@ -132,14 +130,6 @@ class TrainingSettings(DetectionSettings):
         description="Box regression loss: smooth_l1, giou, diou, ciou, or dfl (2 giou + 0.25 distribution focal loss). "
         "auto: smooth_l1; dfl with --head gfl; giou with --head fcos.",
     )
-    epochs: Positive | None = Field(12, description="Passes over the training split. No limit by default with --hours.")
-    iters: Positive | None = Field(None, description="Optimizer steps. Overrides --epochs.")
-    hours: Hours | None = Field(
-        None,
-        description="Time budget in hours, evaluations included. A run ends by the earlier of budget and --epochs or "
-        "--iters, and the learning rate decays by then.",
-    )
-    batch: Batch = Field(8, description="Images per optimizer step, on all devices. auto: as many as fit into memory.")
     accumulate: Positive = Field(1, description="Number of parts in which a step's batch is computed.")
     imgsz: Side = Field(800, description="Short side of images in pixels. The long side is at most 1333/800 of it.")
     flip: Unit = Field(0.5, description="Probability of a horizontal flip.")
@@ -151,23 +141,6 @@ class TrainingSettings(DetectionSettings):
     mosaic: Unit = Field(0.0, description="Probability of a mosaic of four images, in place of crop and scale.")
     mosaic_until: Unit = Field(0.9, description="End of mosaics, as a fraction of the run. 1: until the end.")
     copy_paste: Count = Field(0, description="Maximum number of objects pasted from another image. 0: none.")
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="Optimizer.")
-    lr: Annotated[Factor, Field(gt=0)] | None = Field(
-        None, description="Learning rate. Default: 0.01 x batch/16 for sgd, 2e-4 x batch/16 for adamw."
-    )
-    backbone_lr: Factor = Field(1.0, description="Factor of the learning rate in the backbone.")
-    momentum: Unit = Field(0.9, description="Momentum of sgd.")
-    weight_decay: Factor = Field(1e-4, description="Weight decay, without biases and normalization.")
-    schedule: Literal["step", "cosine", "onecycle"] = Field(
-        "step", description="Learning rate: step (a tenth at each of --lr-steps), cosine, or onecycle (30 % up)."
-    )
-    lr_steps: Milestones = Field(
-        (0.75, 0.8333), description="Decays of --schedule step: fractions of the run, iterations, or epochs as 8e."
-    )
-    warmup: Count | None = Field(None, description="Steps of linear warm-up. Default: 500, at most a fifth of the run.")
-    clip: Factor = Field(10.0, description="Maximum gradient norm. 0: no clipping.")
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Decay of the weights' moving average. 0: none.")
-    patience: Count = Field(0, description="Epochs without a better AP after which training stops. 0: never.")
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of every random choice.")
     deterministic: bool = Field(False, description="Use only deterministic algorithms, on CUDA too; slower there.")
     compile: bool = Field(False, description="Compile the network with torch.compile. Pays off in long runs.")
@@ -180,16 +153,6 @@ class TrainingSettings(DetectionSettings):
     node_rank: Count = Field(0, description="Number of this machine, from 0.")
     rdzv_endpoint: str = Field("", description="Address of the machine with --node-rank 0.")
     max_restarts: Count = Field(0, description="Restarts from the last checkpoint after a process failed.")
-
-    @property
-    def learning_rate(self) -> float:
-        """Return the learning rate, scaled linearly with the batch unless `lr` is set."""
-        return self.lr if self.lr is not None else self.base_lr * self.batch / 16
-
-    @property
-    def base_lr(self) -> float:
-        """Return the learning rate for a batch of 16 images."""
-        return {"sgd": 0.01, "adamw": 2e-4}[self.optimizer]
 
     @property
     def loggers(self) -> tuple[str, ...]:

@@ -60,8 +60,8 @@ def export(model: Checkpoint, folder: NewFolder, settings: ExportSettings) -> Ex
     options = _nms_options(model, settings)
     packages, suffixes, write, open_file = FORMATS[settings.format]
     require_packages(packages)
-    canvas = settings.imgsz if isinstance(settings.imgsz, tuple) else None
-    short = min(canvas) if canvas else settings.imgsz or model.imgsz
+    size = settings.imgsz or model.imgsz
+    short, canvas = (min(size), size) if isinstance(size, tuple) else (size, None)
     plan = Plan(model.network(), short, canvas, options, file_metadata(model, short, canvas, options))
     try:  # among temporary files, so that a kill leaves nothing beside the user's
         with tempfile.TemporaryDirectory(prefix="cledet-", ignore_cleanup_errors=True) as temporary:

@@ -25,8 +25,6 @@ from cledet.ops.boxes import area, clip_boxes
 
 Pixels = NDArray[np.float32]
 
-MULTIPLE = 32
-"""Image sides are padded to a multiple of this."""
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.01, 1e-5
 """Largest differences, in pixels and in score, of detections that match."""
 
@@ -48,24 +46,25 @@ def check_parity(plan: Plan, model: Checkpoint, open_file: Open, path: Path) -> 
 
     A file for images of any size is compared on landscape and portrait images.
     """
-    landscape = plan.canvas or tuple(-(-side // MULTIPLE) * MULTIPLE for side in (plan.short, plan.short * 4 // 3))
-    noise = [synthetic_images(size) for size in dict.fromkeys([landscape, plan.canvas or landscape[::-1]])]
+    height, width = plan.canvas or (padded(plan.short), padded(plan.short * 4 // 3))
+    sizes = [(height, width)] if plan.canvas else [(height, width), (width, height)]
+    noise = [synthetic_images(size) for size in sizes]
     if plan.nms is None:
         run = open_file(path, ("boxes", "scores"))
         each = []
-        for images in noise:
-            raw = plan.network(torch.from_numpy(images)).scored()
-            each.append(raw_errors(raw, *map(torch.from_numpy, run(images))))
+        for batch in noise:
+            raw = plan.network(torch.from_numpy(batch)).scored()
+            each.append(raw_errors(raw, *map(torch.from_numpy, run(batch))))
         box_error, score_error = (max(values) for values in zip(*each))
         return Parity(box_error, score_error, images=sum(map(len, noise)))
     # no grey image, whose scores are all equal
-    images = [*(images[1:2] for images in noise), *dataset_images(model, plan.short, plan.canvas)]
+    images = [*(batch[1:2] for batch in noise), *dataset_images(model, plan.short, plan.canvas)]
     nms_path = path.with_name("nms.onnx")
     write_suppression(plan.nms, nms_path)
     errors, pairs = compare_images(plan.network, open_file, path, images, plan.nms)
     alone, random = open_file(nms_path, Detected._fields), []
     for seed in range(3):
-        candidates = random_candidates(seed, landscape, len(model.classes))
+        candidates = random_candidates(seed, (height, width), len(model.classes))
         random.append((as_detected(alone(*(part.numpy() for part in candidates))), _suppress(plan.nms, candidates)))
     unmatched, *differences = match_detections([*pairs, *random])
     box_error, score_error = (max(values) for values in zip(*errors, differences))
@@ -143,6 +142,11 @@ def match_detections(pairs: Sequence[tuple[Detected, Detected]]) -> tuple[int, f
 def as_detected(outputs: Sequence[Any]) -> Detected:
     """Return a runtime's outputs as tensors."""
     return Detected(*(torch.from_numpy(np.array(output)) for output in outputs))
+
+
+def padded(side: int) -> int:
+    """Return the smallest multiple of 32 that holds a side, to which images are padded."""
+    return -(-side // 32) * 32
 
 
 def synthetic_images(size: tuple[int, int]) -> Pixels:

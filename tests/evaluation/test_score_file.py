@@ -65,7 +65,7 @@ def test_the_folder_holds_metrics_and_detections(squares, perfect, tmp_path):
     run = written(whole)
     assert run == tmp_path / "val" / "whole"
     assert {path.name for path in run.iterdir()} == {
-        "config.yaml", "detections.json", "metrics.json", "plots", "report.html"
+        "config.yaml", "detections.json", "metrics.json", "plots", "report.html", "suspects.json"
     }  # fmt: skip
     assert json.loads((run / "metrics.json").read_text())["VOC12"] == 1.0
     assert (run / "detections.json").read_bytes() == perfect.read_bytes()

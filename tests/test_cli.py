@@ -321,7 +321,7 @@ def test_check_of_a_bad_data_set_and_its_page(sick, tmp_path):
     findings = [line.split()[0] for line in lines if line.startswith(("error", "warning", "note"))]
     assert findings == ["error"] * 4 + ["warning"] * 11 + ["note"]
     assert f"          {sick}/train/other.png: 40x30, annotated as 44x30" in lines
-    assert process.stderr == "page: page.html\n"
+    assert process.stderr == f"{sick.name}: COCO, train, val\npage: page.html\n"
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
@@ -342,7 +342,7 @@ def test_check_in_a_full_pipe(sick):
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True, timeout=60, check=False)
     assert process.stdout == "sick\n"
-    assert process.stderr == ""
+    assert process.stderr == f"{sick.name}: COCO, train, val\n"
     assert process.returncode in (2, 141)  # all was written before `head` left, or not
 
 

@@ -14,6 +14,7 @@ from untrained import untrained
 import cledet
 from cledet import Detector
 from cledet.commands.find_detector import find_detector
+from cledet.config.base import PredictSettings
 from cledet.config.evaluate import ValSettings
 from cledet.config.loading import resolve
 from cledet.errors import UserError
@@ -48,7 +49,7 @@ def test_a_model_of_other_classes_is_refused_by_name(tiny_run, shared_data):
 
 def test_splits_that_share_images_are_warned_about(tiny, tmp_path, squares, capsys):
     data = squares / "annotations" / "instances_train.json"
-    Detector().train(**{**tiny, "data": str(data), "iters": 1}, project=tmp_path)
+    Detector().train(**{**tiny, "data": str(data), "iters": 1}, val_fraction=0, project=tmp_path)
     assert "shares images with" in capsys.readouterr().err
 
 
@@ -143,13 +144,17 @@ def test_a_detector_says_what_it_is(tiny_run, tmp_path):
     assert foreign.names[1] == "person"
 
 
-def test_val_and_predict_share_the_network(tiny_run, squares):
-    detector = Detector(tiny_run)
-    detector.val(workers=0, device="cpu", batch=2)
-    network = detector.network("cpu")
-    list(detector.predict(squares / "val", device="cpu"))
-    assert detector._networks == {torch.device("cpu"): network}
+def test_val_and_predict_keep_their_networks(tiny_run, squares):
+    """That of predict has folded batch norms."""
+    detector, cpu = Detector(tiny_run), torch.device("cpu")
+    for _ in range(2):
+        detector.val(workers=0, device="cpu", batch=2)
+        network = detector.network("cpu")
+        list(detector.predict(squares / "val", device="cpu"))
+        folded = detector.predictor(resolve(PredictSettings, {"device": "cpu"})).network
+        assert detector._networks == {(cpu, False): network, (cpu, True): folded}
     assert not network.training
+    assert not folded.training
 
 
 def test_the_origin_of_the_confidence_is_said_once(tiny_run, squares, capsys):

@@ -328,7 +328,7 @@ def test_the_network_is_built_once(checkpoint, monkeypatch):
     assert built == [1]
     detector.load(checkpoint)
     detector.predict_one(image, conf=0.9, device="cpu")
-    assert detector.network("cpu") is detector.predictor(settings()).network
+    assert detector.predictor(settings()).network is detector.predictor(settings()).network
 
 
 def test_predict_one_takes_one_image(detector, squares):

@@ -132,7 +132,7 @@ def find_yolo(folder: Path) -> YoloFolder | None:
     if not any((labels / name).is_dir() for name in splits):
         parts = [part for part in _folders(folder) if (part / "images").is_dir() and (part / "labels").is_dir()]
         splits = {part.name: part / "images" for part in parts}
-    if not splits and images.is_dir() and labels.is_dir():
+    if not splits and labels.is_dir() and any(is_image(name) for _, _, names in os.walk(images) for name in names):
         splits = {UNDIVIDED_SPLIT: images}
     if any(map(_holds_other_formats, [labels, *(part.parent / "labels" for part in splits.values())])):
         return None

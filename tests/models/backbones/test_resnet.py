@@ -153,6 +153,6 @@ def test_unknown_names_and_weights_are_errors():
 
 
 def test_every_name_is_in_the_table_and_only_caffe_lacks_weights():
-    assert len(BACKBONES) == 9 * 5 + 7 * 5 + 1
+    assert len(BACKBONES) == 9 * 5 + 7 * 5 + 2
     assert {name for name, spec in BACKBONES.items() if not spec.url} == {n for n in BACKBONES if "caffe" in n}
     assert BACKBONES["x101-32x4d"].url.endswith("gluon_resnext101_32x4d-b253c8c4.pth")

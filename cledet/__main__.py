@@ -1,12 +1,10 @@
 """The `cledet` command, and `python -m cledet`."""
 
-import os
 import sys
 
 
 def main() -> None:
     """Run the command line; Ctrl-C during its imports ends it with the same message as later."""
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # pydantic reads every installed package for plugins
     try:
         from cledet.cli import main as run
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from cledet.config.panels import PANEL_OF
 from cledet.config.train import TrainSettings
 from cledet.config.types import ablation_name
 from cledet.metrics.evaluation import METRICS
@@ -60,10 +61,14 @@ def model_card(model: Checkpoint, repo: str, license: str) -> str:
 
 
 def command(settings: dict[str, Any]) -> str:
-    """Write the command that trains with the settings of a checkpoint, without those of the machine."""
+    """Write the command that trains with the settings of a checkpoint, without those of the machine.
+
+    The flags are in the order of the help.
+    """
     default = TrainSettings().model_dump(mode="json")
     words = ["cledet", "train"]
-    for key, value in settings.items():
+    for key in PANEL_OF:
+        value = settings.get(key)
         if key in LOCAL or key not in default or value is None or (value == default[key] and key != "data"):
             continue
         if key in PATHS:

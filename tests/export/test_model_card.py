@@ -28,7 +28,7 @@ def test_the_card_states_metrics_data_command_and_licence(small):
     assert "| AP | 0.2500 |" in lines
     assert "| confidence of best F1 | 0.0581 |" in lines
     assert "| optimizer steps | 7 |" in lines
-    assert "cledet train --data cats.yaml --backbone r18 --epochs 3 --ablation dc" in lines
+    assert "cledet train --data cats.yaml --backbone r18 --ablation dc --epochs 3" in lines
     assert r"cat\|fish, \<b\> dog" in lines
     assert "/home/me" not in card
 

@@ -231,7 +231,7 @@ class Detector:
             return TorchvisionPredictor(self.foreign, settings.model_copy(update={"conf": conf}), classes)
         model, device = self._trained(), self._device(settings.device)
         return Predictor(
-            network=self._network(device, folded=True),
+            network=self.network(device, folded=True),
             options=nms_options(settings, model.components, conf),
             imgsz=settings.imgsz or model.imgsz,
             device=device,
@@ -243,13 +243,9 @@ class Detector:
             view_options=ViewOptions(side=settings.slice, overlap=settings.overlap, tta=settings.tta),
         )
 
-    def network(self, device: str | torch.device = "auto") -> RetinaNet:
-        """Return the network on a device, in evaluation mode; it is built at the first call and kept."""
-        return self._network(self._device(device) if isinstance(device, str) else device, folded=False)
-
-    def _network(self, device: torch.device, *, folded: bool) -> RetinaNet:
-        """Return the network on a device, as trained or with folded batch norms; both are built once."""
-        model = self._trained()
+    def network(self, device: str | torch.device = "auto", *, folded: bool = False) -> RetinaNet:
+        """Return the network on a device, in evaluation mode, optionally with folded norms; it is built once."""
+        model, device = self._trained(), self._device(device) if isinstance(device, str) else device
         with _BUILDING:
             if (device, folded) not in self._networks:
                 with torch.device("cpu"):  # whatever torch's default device is

@@ -95,20 +95,16 @@ def parse_batch(value: Any, check: ValidatorFunctionWrapHandler) -> int:
         raise ValueError(f"give a number from 1 to {LARGEST_BATCH}, or auto") from None
 
 
-def parse_confidence(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """Parse a number, `auto` or `per-class`."""
-    try:
-        return check(value)
-    except ValidationError:
-        raise ValueError("give a number from 0 to 1, auto or per-class") from None
+def _expecting(expected: str) -> WrapValidator:
+    """Return the validator whose error names the expected values."""
 
+    def check(value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return parse(value)
+        except ValidationError:
+            raise ValueError(f"give {expected}") from None
 
-def parse_scale(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """Parse a number, or `auto`."""
-    try:
-        return check(value)
-    except ValidationError:
-        raise ValueError("give a number from 0.01 to 1000, or auto") from None
+    return WrapValidator(check)
 
 
 def parse_ratios(value: Any, check: ValidatorFunctionWrapHandler) -> tuple[float, ...]:
@@ -121,6 +117,19 @@ def parse_ratios(value: Any, check: ValidatorFunctionWrapHandler) -> tuple[float
     if not ratios or len(set(ratios)) < len(ratios):
         raise ValueError(f"give up to {MOST_RATIOS} different numbers from 0.01 to 100, as 0.5,1,2")
     return ratios
+
+
+def parse_size(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Parse a short side, or height and width of a fixed input, H,W, in multiples of 32."""
+    words = value.split(",") if isinstance(value, str) and "," in value else value
+    try:
+        size = check(words)
+    except ValidationError:
+        raise ValueError("give the short side in pixels, from 32 to 16384, or height and width as 640,640") from None
+    if isinstance(size, tuple) and any(side % 32 for side in size):
+        padded = ",".join(str(-(-side // 32) * 32) for side in size)
+        raise ValueError(f"height and width of a fixed input must be multiples of 32, as {padded}")
+    return size
 
 
 def format_numbers(values: Iterable[float]) -> str:
@@ -231,7 +240,7 @@ Areas = Annotated[
 RunName = Annotated[str, AfterValidator(check_name)]
 Project = Annotated[Path, AfterValidator(_check_folder)]
 Unit = Annotated[float, Field(ge=0, le=1)]
-Confidence = Annotated[Unit | Literal["auto", "per-class"], WrapValidator(parse_confidence)]
+Confidence = Annotated[Unit | Literal["auto", "per-class"], _expecting("a number from 0 to 1, auto or per-class")]
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Resamples = Annotated[int, Field(ge=0, le=100_000)]
@@ -241,24 +250,10 @@ Batch = Annotated[Images, WrapValidator(parse_batch), PlainSerializer(lambda bat
 Side = Annotated[int, Field(ge=32, le=16384)]
 """Short side in pixels. OpenCV takes images below 2^31 bytes; 16384 x 27299 pixels in three colors are below."""
 
-
-def parse_size(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """Parse a short side, or height and width of a fixed input, H,W, in multiples of 32."""
-    words = value.split(",") if isinstance(value, str) and "," in value else value
-    try:
-        size = check(words)
-    except ValidationError:
-        raise ValueError("give the short side in pixels, from 32 to 16384, or height and width as 640,640") from None
-    if isinstance(size, tuple) and any(side % 32 for side in size):
-        padded = ",".join(str(-(-side // 32) * 32) for side in size)
-        raise ValueError(f"height and width of a fixed input must be multiples of 32, as {padded}")
-    return size
-
-
 InputSize = Annotated[Side | tuple[Side, Side], WrapValidator(parse_size)]
 """Short side, or height and width of a fixed input."""
 AnchorScale = Annotated[float, Field(ge=0.01, le=1000)]
-AutoAnchorScale = Annotated[AnchorScale | Literal["auto"] | None, WrapValidator(parse_scale)]
+AutoAnchorScale = Annotated[AnchorScale | Literal["auto"] | None, _expecting("a number from 0.01 to 1000, or auto")]
 MOST_RATIOS = 16
 AnchorRatios = Annotated[
     tuple[Annotated[float, Field(ge=0.01, le=100)], ...],

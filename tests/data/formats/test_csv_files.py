@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trees import draw, write
 
 from cledet.data.formats.csv_files import CsvFiles, find_csv, read_names, sniff
 from cledet.data.index import DetectionIndex
@@ -25,11 +26,8 @@ OPEN_IMAGES = (
 def make(folder: Path, files: dict[str, str], images: tuple[str, ...] = ()) -> CsvFiles:
     """Write files and 40x30 images, and return the reader of the sniffed ones."""
     for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
-    for name in images:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / name), np.zeros((30, 40, 3), np.uint8))
+        write(folder / name, text)
+    draw(folder, *images)
     reader = find_csv(folder, [folder / name for name in sorted(files) if sniff(folder / name)])
     assert reader is not None
     return reader

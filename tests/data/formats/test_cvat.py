@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
+from trees import draw, write
 
 from cledet.data.formats.cvat import CvatFiles, find_cvat, sniff
 from cledet.data.open import open_source
@@ -33,11 +32,8 @@ def document(*images: str, head: str | None = None) -> str:
 
 def make(folder: Path, files: dict[str, str], images: tuple[str, ...] = ()) -> CvatFiles:
     for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    for name in images:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / name), np.zeros((30, 40, 3), np.uint8))
+        write(folder / name, text)
+    draw(folder, *images)
     reader = find_cvat(folder, [folder / name for name in sorted(files)])
     assert reader is not None
     return reader

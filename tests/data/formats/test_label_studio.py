@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from trees import draw, write
 
 from cledet.data.formats.label_studio import LabelStudioFiles, find_label_studio, sniff
 
@@ -36,11 +36,8 @@ def record(*regions: Any, image: str = "/data/upload/1/0a1b2c3d-a.jpg", **more: 
 
 def make(folder: Path, files: dict[str, Any], images: tuple[str, ...] = ("images/a.jpg",)) -> LabelStudioFiles:
     for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
-    for name in images:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / name), np.zeros((30, 40, 3), np.uint8))
+        write(folder / name, content if isinstance(content, str) else json.dumps(content))
+    draw(folder, *images)
     reader = find_label_studio(folder, [folder / name for name in sorted(files)])
     assert reader is not None
     return reader

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trees import draw, write
 
 from cledet.data.formats.labelme import LabelMeFiles, find_labelme, sniff
 
@@ -27,11 +26,8 @@ def content(*shapes: Any, image: str | None = "a.jpg", **more: Any) -> str:
 
 def make(folder: Path, files: dict[str, str], images: tuple[str, ...] = ()) -> LabelMeFiles:
     for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    for name in images:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / name), np.zeros((30, 40, 3), np.uint8))
+        write(folder / name, text)
+    draw(folder, *images)
     reader = find_labelme(folder, [folder / name for name in sorted(files)])
     assert reader is not None
     return reader

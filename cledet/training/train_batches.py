@@ -66,7 +66,7 @@ def describe_balance(settings: TrainSettings, index: DetectionIndex) -> None:
         return
     repeated = int((repeats > 1).sum())
     if repeated == 0:
-        hint = "pass a larger --repeat-threshold, as 0.1"
+        hint = "pass a larger --repeat-threshold"
         warn(f"no class is in under {settings.repeat_threshold:g} of the images, so none is repeated ({hint})")
     counts = f"{repeated} of {len(index)} are drawn more than once on average, at most {repeats.max():.3g} times"
     say(f"an epoch has {images_per_epoch(len(index), repeats)} images; {counts}")

@@ -227,8 +227,8 @@ def test_every_kind_of_network_takes_images_of_any_size(arch, tmp_path):
 
 
 def test_sides_of_a_fixed_input_are_multiples_of_32(tiny_run, tmp_path):
-    with pytest.raises(UserError, match=r"height and width of a fixed input must be multiples of 32, as 640,832"):
-        Detector(tiny_run).export(imgsz="640,801", project=tmp_path)
+    with pytest.raises(UserError, match=r"height and width of a fixed input must be multiples of 32, as 640,672"):
+        Detector(tiny_run).export(imgsz="640,656", project=tmp_path)
     with pytest.raises(UserError, match="give the short side in pixels, from 32 to 16384, or height and width"):
         Detector(tiny_run).export(imgsz="640,640,3", project=tmp_path)
 

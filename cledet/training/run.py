@@ -142,7 +142,7 @@ def _fit(trainer: Trainer) -> None:
 def _recorded_status(run: Path) -> Iterator[None]:
     """Write the status of a run into its folder before and after the block: unfinished, then finished or how it failed.
 
-    An interrupted run stays unfinished.
+    An interrupted run stays unfinished, as does one whose output is closed: `cledet train 2>&1 | head`.
     """
     if not collectives.is_main_process():
         yield
@@ -150,7 +150,7 @@ def _recorded_status(run: Path) -> Iterator[None]:
     write_whole(run / STATUS, "unfinished\n")
     try:
         yield
-    except (Interrupted, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt, BrokenPipeError):
         raise
     except BaseException as error:
         with suppress(UserError):  # a full disk, which may be the error itself

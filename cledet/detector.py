@@ -31,19 +31,21 @@ from cledet.explain.explanation import Explanation
 from cledet.export import exporter
 from cledet.export.exporter import Export
 from cledet.export.model_card import model_card
+from cledet.export.runtime import ExportedModel, open_exported
 from cledet.inference.confidence import resolve_conf
 from cledet.inference.predictor import Predictor, labels_of
 from cledet.inference.results import Results
-from cledet.inference.sources import read_frames
+from cledet.inference.sources import read_frames, read_one
 from cledet.inference.torchvision_detector import TorchvisionDetector, TorchvisionPredictor
 from cledet.inference.views import ViewOptions
 from cledet.io.run_folders import name_from, newest_run, whole_run
+from cledet.io.weight_files import exported_error, exported_file
 from cledet.metrics.evaluation import EvaluatedDetections, Evaluation
 from cledet.models import hub
 from cledet.models.backbones.build import BACKBONES, known_backbones
 from cledet.models.checkpoint import Checkpoint
 from cledet.models.fold import fold_batch_norm
-from cledet.models.network import RetinaNet
+from cledet.models.network import Network
 from cledet.models.safetensors import pack
 from cledet.models.weights import TORCHVISION, load_weights
 from cledet.training import run as training_run
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = ["Detector", "Results", "known_backbones"]
 
 Source: TypeAlias = "str | Path | NDArray[np.generic] | Tensor | Image.Image | Iterable[Any]"
+ImageSource: TypeAlias = "str | Path | NDArray[np.uint8]"
 _BUILDING = Lock()
 """Held while a network is built, which threads may ask for at the same time."""
 
@@ -78,7 +81,7 @@ class Detector:
         self.backbone = backbone
         self.model: Checkpoint | None = None
         self.foreign: TorchvisionDetector | None = None
-        self._networks: dict[tuple[torch.device, bool], RetinaNet] = {}
+        self._networks: dict[tuple[torch.device, bool], Network] = {}
         self._devices: dict[str, torch.device] = {}
         self._told = ""
         if weights is not None and str(weights) in BACKBONES and not Path(weights).exists():
@@ -91,20 +94,18 @@ class Detector:
             return f"Detector(torchvision:{self.foreign.name}, {len(self.names)} classes)"
         if self.model is None:
             return f"Detector({self.backbone or 'r50'}, not trained)"
-        arch, names = self.model.architecture, self.names
-        listed = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
-        components = f"; trained with {', '.join(self.components)}" if self.components else ""
-        return f"Detector({arch.head} {arch.backbone}, {len(names)} classes: {listed}{components})"
+        return f"Detector({self.model.summary()})"
 
     def load(self, weights: str | Path) -> Detector:
-        """Load weights by path (checkpoint, run folder, another project's detector) or name.
+        """Load weights by path (checkpoint, run folder, exported file, another project's detector) or name.
 
         Names are coco, coco-v1, torchvision:NAME and hf:OWNER/REPO[@REVISION].
         """
-        self.model = self.foreign = None
-        self._networks = {}
+        self.model, self.foreign, self._networks = None, None, {}
         if str(weights).startswith(TORCHVISION):
             self.foreign = TorchvisionDetector(str(weights).removeprefix(TORCHVISION))
+        elif (file := exported_file(Path(weights))) is not None:
+            self.model = open_exported(file)
         else:
             self.model = load_weights(weights, BACKBONES)
         return self
@@ -144,6 +145,8 @@ class Detector:
             if self.backbone is not None:
                 given.setdefault("backbone", self.backbone)
             start = self._trained() if self.foreign is not None else self.model
+            if isinstance(start, ExportedModel):
+                raise exported_error(start.path)
             run = training_run.train(settings or resolve(GridSettings, given, recipe=recipe), start)
         if list(run.glob("**/best.pt")):  # else it is on the machine that led the run
             self.load(newest_run(run))
@@ -155,8 +158,7 @@ class Detector:
         settings = settings or resolve(ValSettings, given)
         if len(settings.nms_methods(())) > 1:
             raise UserError(f"val takes one NMS method, not {settings.nms}", "use compare_nms")
-        (evaluation,) = self.compare_nms(settings).values()
-        return evaluation
+        return next(iter(self.compare_nms(settings).values()))
 
     @takes(ValKeywords, ValSettings, describe=False)
     def compare_nms(self, settings: ValSettings | None = None, **given: Unpack[ValKeywords]) -> dict[str, Evaluation]:
@@ -181,10 +183,9 @@ class Detector:
         elif self.foreign is not None:
             found = validate_results(self.foreign.results(index, settings), index, settings)
         else:
-            model, device = self._trained(), self._device(settings.device)
+            model, (device, dtype) = self._trained(), self._place(settings)
             methods = ", ".join(settings.nms_methods(model.components))
             say(f"{index.name}: {len(index)} images on {describe(device)}, NMS {methods}")
-            dtype = amp_dtype(device, settings.amp)
             found = validate(self.network(device), index, model, settings, device, dtype)
         return add_gains(found, index, settings.bootstrap) if settings.bootstrap else found
 
@@ -198,8 +199,7 @@ class Detector:
         RGB [H, W, 3], gray [H, W] or RGBA [H, W, 4], a tensor [3, H, W], a batch of these, or an iterable of sources.
         """
         settings = settings or resolve(PredictSettings, given)
-        frames = read_frames(source, recursive=settings.recursive)
-        return self.predictor(settings).stream(frames, settings.batch)
+        return self.predictor(settings).stream(read_frames(source, recursive=settings.recursive), settings.batch)
 
     @takes(PredictKeywords, PredictSettings, describe=False)
     def predict_one(
@@ -210,12 +210,7 @@ class Detector:
         Raises UserError if the source holds several images or none.
         """
         settings = settings or resolve(PredictSettings, given)
-        frames = read_frames(source, recursive=settings.recursive)
-        first, second = next(frames, None), next(frames, None)
-        if first is None or second is not None:
-            count = "no image" if first is None else "several images"
-            raise UserError(f"predict_one takes one image, and this source holds {count}", "use predict")
-        return next(self.predictor(settings).stream([first]))
+        return next(self.predictor(settings).stream([read_one(source, recursive=settings.recursive)]))
 
     def predictor(self, settings: PredictSettings) -> Predictor | TorchvisionPredictor:
         """Prepare the network for prediction, and print the origin of the confidence threshold if it is another one.
@@ -229,23 +224,26 @@ class Detector:
             self._told = origin
         if self.foreign is not None:
             return TorchvisionPredictor(self.foreign, settings.model_copy(update={"conf": conf}), classes)
-        model, device = self._trained(), self._device(settings.device)
+        model, (device, dtype) = self._trained(), self._place(settings)
+        network = self.network(device, folded=True)
         return Predictor(
-            network=self.network(device, folded=True),
+            network=network,
             options=nms_options(settings, model.components, conf),
             imgsz=settings.imgsz or model.imgsz,
             device=device,
-            dtype=amp_dtype(device, settings.amp),
+            dtype=dtype,
             names=model.classes,
             category_ids=model.category_ids,
             classes=classes,
             agnostic=settings.agnostic,
-            view_options=ViewOptions(side=settings.slice, overlap=settings.overlap, tta=settings.tta),
+            view_options=ViewOptions.of(settings, one_size=network.canvas is not None),
         )
 
-    def network(self, device: str | torch.device = "auto", *, folded: bool = False) -> RetinaNet:
+    def network(self, device: str | torch.device = "auto", *, folded: bool = False) -> Network:
         """Return the network on a device, in evaluation mode, optionally with folded norms; it is built once."""
         model, device = self._trained(), self._device(device) if isinstance(device, str) else device
+        if isinstance(model, ExportedModel):
+            return model.runtime
         with _BUILDING:
             if (device, folded) not in self._networks:
                 with torch.device("cpu"):  # whatever torch's default device is
@@ -255,10 +253,7 @@ class Detector:
 
     @takes(ExplainKeywords, ExplainSettings)
     def explain(
-        self,
-        image: str | Path | NDArray[np.uint8],
-        settings: ExplainSettings | None = None,
-        **given: Unpack[ExplainKeywords],
+        self, image: ImageSource, settings: ExplainSettings | None = None, **given: Unpack[ExplainKeywords]
     ) -> Explanation:
         """Explain the effect of the components on one image: a file, or an RGB array [H, W, 3] without annotations."""
         settings = settings or resolve(ExplainSettings, given)
@@ -281,8 +276,14 @@ class Detector:
         `cledet[hub]` and a login (`hf auth login`).
         """
         model = self._trained()
-        card = model_card(model, repo, license)
-        return hub.push(repo, {hub.FILE: pack(model.content()), "README.md": card.encode()}, private)
+        files = {hub.FILE: pack(model.content()), "README.md": model_card(model, repo, license).encode()}
+        return hub.push(repo, files, private)
+
+    def _place(self, settings: ValSettings | PredictSettings) -> tuple[torch.device, torch.dtype | None]:
+        """Return device and precision. Raises UserError for settings that an exported file cannot follow."""
+        if isinstance(self.model, ExportedModel):
+            return self.model.place(settings)
+        return (device := self._device(settings.device)), amp_dtype(device, settings.amp)
 
     def _device(self, wanted: str) -> torch.device:
         """Select a device once, so that `auto` does not change between calls."""

@@ -45,7 +45,7 @@ ORDER = {
         *("errors", "config", "console", "distributed", "ops", "components", "models", "data", "visualization"),
         *("evaluation", "training"),
     },
-    "export": {"errors", "config", "console", "io", "ops", "models", "data", "metrics", "evaluation"},
+    "export": {"errors", "config", "console", "io", "distributed", "ops", "models", "data", "metrics", "evaluation"},
     "detector": {
         *("errors", "config", "console", "io", "distributed", "models", "data", "metrics", "evaluation", "inference"),
         *("training", "explain", "export"),

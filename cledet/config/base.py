@@ -128,8 +128,8 @@ class ModelSettings(RunSettings):
     weights: str | None = Field(
         None,
         description="Checkpoint (.pt, .safetensors), run folder, detector of torchvision, Detectron2 or MMDetection, "
-        "coco or coco-v1 (published), hf:OWNER/REPO@REVISION, or torchvision:NAME. Default: best.pt of the newest "
-        "run.",
+        "coco or coco-v1 (published), hf:OWNER/REPO@REVISION, or torchvision:NAME; for val and predict also a file or "
+        "folder of cledet export. Default: best.pt of the newest run.",
     )
     ablation: Ablations | None = Field(
         None,

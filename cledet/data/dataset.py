@@ -14,7 +14,7 @@ from torch import Tensor
 from cledet.data.augment import Augment, Scene, augment_scene, fit
 from cledet.data.images import Pixels, read_image
 from cledet.data.index import DetectionIndex
-from cledet.data.transforms import clip_boxes, has_extent, resize, resize_short, resized_sizes, scaled_size
+from cledet.data.transforms import canvas_limits, clip_boxes, has_extent, resize_short, resized_sizes
 from cledet.errors import UserError
 
 PADDING = (124, 116, 104)
@@ -96,14 +96,22 @@ class Batch:
 class DetectionDataset(torch.utils.data.Dataset[Sample]):
     """The resized images of an index with their boxes, augmented if `augment` is given.
 
+    Sides are at most `short` and `long`; with a `canvas`, images fit into this height and width.
     Every random choice is a function of the seed and the `Key`: (epoch, image position), and the number of a copy if an
     epoch has the image several times. Degenerate boxes are dropped and counted.
     """
 
     def __init__(
-        self, index: DetectionIndex, *, short: int, long: int, augment: Augment | None = None, seed: int = 0
+        self,
+        index: DetectionIndex,
+        *,
+        short: int,
+        long: int,
+        canvas: tuple[int, int] | None = None,
+        augment: Augment | None = None,
+        seed: int = 0,
     ) -> None:
-        self.index = index
+        self.index, self.canvas = index, canvas
         self.short, self.long = short, long
         self.augment = augment
         self.seed = seed
@@ -117,7 +125,8 @@ class DetectionDataset(torch.utils.data.Dataset[Sample]):
         scene = self.read(position)
         height, width = scene.image.shape[:2]
         if self.augment is None:
-            scene = fit(scene, (self.short, self.long))
+            limits = canvas_limits(scene.image, self.canvas) if self.canvas else (self.short, self.long)
+            scene = fit(scene, limits)
         else:
             rng = np.random.default_rng((self.seed, *(key[:3] if key.copy else key[:2])))
             augment = self.augment if key.mosaic else replace(self.augment, mosaic=0.0)
@@ -196,9 +205,7 @@ def preprocess(image: Pixels, short: int, long: int, multiple: int = 32) -> tupl
 
 def fit_canvas(image: Pixels, canvas: tuple[int, int]) -> Tensor:
     """Resize one RGB image [H, W, 3] to fit into a canvas (height, width), and pad it to [1, 3, *canvas] uint8."""
-    scale = min(canvas[0] / image.shape[0], canvas[1] / image.shape[1])
-    resized = resize(image, scaled_size(image, scale), scale)
-    return pad_images([_to_tensor(resized)], sides=canvas)
+    return pad_images([_to_tensor(resize_short(image, *canvas_limits(image, canvas)))], sides=canvas)
 
 
 def _to_tensor(image: Pixels) -> Tensor:

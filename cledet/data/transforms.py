@@ -23,6 +23,12 @@ def resize_short(image: Pixels, short: int, long: int) -> Pixels:
     return resize(image, scaled_size(image, scale), scale)
 
 
+def canvas_limits(image: Pixels, canvas: tuple[int, int]) -> tuple[int, int]:
+    """Return the limits of the short and the long side by which an image fits into a canvas (height, width)."""
+    height, width = canvas
+    return (height, width) if image.shape[0] <= image.shape[1] else (width, height)
+
+
 def fit_scale(image: Pixels, short: int, long: int) -> float:
     """Return the factor by which `resize_short` resizes."""
     height, width = image.shape[:2]

@@ -14,7 +14,7 @@ from cledet.data.index import Ints
 from cledet.distributed.devices import autocast, within_memory
 from cledet.evaluation.timing import DATA, NETWORK, StageTimer
 from cledet.metrics.results_file import DetectionRows
-from cledet.models.network import RetinaNet
+from cledet.models.network import Network
 from cledet.models.nms import Kept
 from cledet.models.postprocess import candidates
 
@@ -32,7 +32,7 @@ class Candidates(NamedTuple):
 
 @torch.inference_mode()
 def from_network(
-    network: RetinaNet,
+    network: Network,
     batches: Iterable[Batch],
     conf: float,
     category_ids: Sequence[int],

@@ -27,12 +27,12 @@ from cledet.evaluation.timing import StageTimer
 from cledet.metrics.evaluation import EvaluatedDetections
 from cledet.metrics.results_file import DetectionRows
 from cledet.models.checkpoint import Checkpoint
-from cledet.models.network import RetinaNet
+from cledet.models.network import Network
 from cledet.models.nms import NMSOptions
 
 
 def validate(
-    network: RetinaNet,
+    network: Network,
     index: DetectionIndex,
     model: Checkpoint,
     settings: ValSettings | TrainSettings,
@@ -56,7 +56,7 @@ def validate(
 
 
 def network_stream(
-    network: RetinaNet,
+    network: Network,
     index: DetectionIndex,
     model: Checkpoint,
     settings: ValSettings | TrainSettings | TuneSettings,
@@ -66,7 +66,7 @@ def network_stream(
 ) -> Iterator[Candidates]:
     """Run the network once over the split and yield the candidates of each image above `conf` of the settings."""
     short = settings.imgsz or model.imgsz
-    dataset = DetectionDataset(index, short=short, long=long_side(short))
+    dataset = DetectionDataset(index, short=short, long=long_side(short), canvas=network.canvas)
     loader = eval_loader(
         dataset,
         batch=max(1, settings.batch // collectives.world_size()),

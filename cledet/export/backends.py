@@ -1,8 +1,9 @@
-"""Export backends, ONNX and OpenVINO: functions that write their files, and that run them for the parity check."""
+"""Formats of exported networks, ONNX and OpenVINO: functions that write, describe and run their files."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import logging
 import warnings
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +29,32 @@ OPSET, DEFORMABLE_OPSET = 18, 19
 TRACED, MOST_CELLS = (192, 256), 1024
 """Height and width with which a network for images of any size is traced, and its largest side in multiples of 32."""
 RAW = ("logits", "deltas")
-"""Inner values of a file with NMS: logits [1, A, C] and box deltas [1, A, K]."""
+"""Inner values of every file: logits [N, A, C] of the scores, and box deltas [N, A, K]."""
+OUTPUTS = ("boxes", "scores")
+"""Outputs of a file without NMS."""
 CANDIDATES = ("candidate_boxes", "candidate_scores", "candidate_labels")
 """Inputs of its NMS: boxes [M, 4] clipped to the image, scores [M], labels [M] int64."""
 
 Runner = Callable[..., list[Any]]
-Open = Callable[[Path, Sequence[str]], Runner]
-"""Opens a file and the named values in it as a function from input arrays to these values."""
+Open = Callable[..., Runner]
+"""Opens a file and the named values in it, as a function from input arrays to these values.
+
+Only what these values depend on is computed. `precision` is f32, or bf16 where the format has it.
+"""
+
+
+class Format(NamedTuple):
+    """A file format."""
+
+    write_packages: tuple[str, ...]
+    """Packages that writing needs; the last one names the extra of cledet that installs them."""
+    run_packages: tuple[str, ...]
+    suffixes: tuple[str, ...]
+    """Suffixes of the files, the one to open first."""
+    write: Callable[[Plan, Path], None]
+    open: Open
+    read_metadata: Callable[[Path], dict[str, str]]
+    precisions: tuple[str, ...] = ("f32",)
 
 
 @dataclass(frozen=True)
@@ -59,13 +79,13 @@ class Exported(nn.Module):
         self.network, self.with_nms = network, with_nms
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Predict from RGB images [N, 3, H, W], 0 to 255: boxes [N, A, 4] in pixels and scores [N, A, C].
+        """Predict from RGB images [N, 3, H, W], 0 to 255: boxes [N, A, 4] in pixels, scores [N, A, C], raw outputs.
 
         With NMS, from one image: candidate boxes [M, 4], scores [M], labels [M] and the raw outputs.
         """
         raw = self.network(images).scored()
         if not self.with_nms:
-            return raw.boxes(), raw.logits.sigmoid()
+            return raw.boxes(), raw.logits.sigmoid(), raw.logits, raw.deltas
         boxes, scores, labels = best_of_levels(raw)
         clipped = clip_boxes(boxes[0], (images.shape[2], images.shape[3]))
         return clipped, scores[0], labels[0], raw.logits, raw.deltas
@@ -88,7 +108,7 @@ def write_onnx(plan: Plan, path: Path) -> None:
             (torch.zeros(1 if with_nms else 2, 3, *(plan.canvas or TRACED)),),
             str(path),
             input_names=["images"],
-            output_names=[*CANDIDATES, *RAW] if with_nms else ["boxes", "scores"],
+            output_names=[*(CANDIDATES if with_nms else OUTPUTS), *RAW],
             dynamic_shapes={"images": dynamic} if dynamic else None,
             opset_version=DEFORMABLE_OPSET if is_deformable(module) else OPSET,
             dynamo=True,
@@ -100,6 +120,11 @@ def write_onnx(plan: Plan, path: Path) -> None:
         from cledet.export.onnx_nms import append_nms
 
         proto = append_nms(proto, plan.nms, CANDIDATES)
+    else:  # the raw outputs become inner values, as in a file with NMS
+        proto.graph.value_info.extend(value for value in proto.graph.output if value.name in RAW)
+        outputs = [value for value in proto.graph.output if value.name in OUTPUTS]
+        del proto.graph.output[:]
+        proto.graph.output.extend(outputs)
     onnx.helper.set_model_props(proto, plan.metadata)
     onnx.save(proto, str(path))
 
@@ -113,20 +138,35 @@ def write_suppression(options: NMSOptions, path: Path) -> None:
     onnx.save(suppression(options), str(path))
 
 
-def open_onnx(path: Path, names: Sequence[str]) -> Runner:
-    """Run a file with onnxruntime on the CPU.
+def read_onnx_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a file. Raises ValueError for a damaged file."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        return {entry.key: entry.value for entry in onnx.load(str(path), load_external_data=False).metadata_props}
+    except DecodeError as error:
+        raise ValueError(str(error)) from None
+
+
+def open_onnx(path: Path, names: Sequence[str], precision: str = "f32") -> Runner:
+    """Run a file with onnxruntime on the CPU, with torch's number of threads, in float32.
 
     `names` are outputs, or inner values whose type the graph records. Raises UserError for an unsupported operator.
     """
     import onnx
+    import onnx.utils
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     proto = onnx.load(str(path))
-    outputs = {value.name for value in proto.graph.output}
-    proto.graph.output.extend(v for v in proto.graph.value_info if v.name in names and v.name not in outputs)
+    if [value.name for value in proto.graph.output] != list(names):
+        given = [value.name for value in proto.graph.input]
+        proto = onnx.utils.Extractor(proto).extract_model(given, list(names))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
     try:
-        session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except (errors.NotImplemented, errors.InvalidGraph) as error:  # an operator, such as DeformConv, is not supported
         reason = str(error).strip().splitlines()[0].rpartition(" : ")[2].rpartition(" , Error ")[2]
         message = f"onnxruntime {onnxruntime.__version__} cannot run this network: {reason}"
@@ -156,22 +196,36 @@ def write_openvino(plan: Plan, path: Path) -> None:
         raise OSError(f"OpenVINO reports {str(error).strip().splitlines()[-1]}") from None
 
 
-def open_openvino(path: Path, names: Sequence[str]) -> Runner:
-    """Run a file with OpenVINO on the CPU in float32.
+def read_openvino_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a file, empty if another program wrote it. Raises ValueError for a damaged file."""
+    import openvino
+
+    try:
+        graph = openvino.Core().read_model(str(path))
+        entries = graph.get_rt_info("cledet").astype(dict) if graph.has_rt_info("cledet") else {}
+        return {key: value.astype(str) for key, value in entries.items()}
+    except RuntimeError as error:
+        raise ValueError(str(error).strip().splitlines()[-1]) from None
+
+
+def open_openvino(path: Path, names: Sequence[str], precision: str = "f32") -> Runner:
+    """Run a file with OpenVINO on the CPU, with torch's number of threads, in float32 or bfloat16.
 
     OpenVINO gives the thread that compiles a small signal stack, on which Ctrl-C would crash the process if the CPU
     uses wide registers. So a worker thread compiles and runs the model.
     """
     import openvino
 
-    worker = ThreadPoolExecutor(1)
+    worker, threads = ThreadPoolExecutor(1), torch.get_num_threads()
 
     def compile_model() -> Any:
         core = openvino.Core()
         graph = core.read_model(str(path))
-        outputs = {name for output in graph.outputs for name in output.get_names()}
-        graph.add_outputs([name for name in names if name not in outputs])
-        return core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        nodes = [node for node in graph.get_ops() if node.get_type_name() != "Result"]
+        values = {name: value for node in nodes for value in node.outputs() for name in value.get_names()}
+        wanted = openvino.Model([values[name] for name in names], graph.get_parameters())
+        settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
+        return core.compile_model(wanted, "CPU", settings)
 
     model = worker.submit(compile_model).result()
 
@@ -182,8 +236,29 @@ def open_openvino(path: Path, names: Sequence[str]) -> Runner:
     return run
 
 
-FORMATS: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[[Plan, Path], None], Open]] = {
-    "onnx": (("onnxruntime", "onnxscript", "onnx"), (".onnx",), write_onnx, open_onnx),
-    "openvino": (("onnx", "onnxscript", "openvino"), (".xml", ".bin"), write_openvino, open_openvino),
+def require_packages(packages: tuple[str, ...], purpose: str, extra: str) -> None:
+    """Raise UserError for packages that are not installed."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"{purpose} needs {', '.join(missing)}", f"pip install 'cledet[{extra}]'")
+
+
+FORMATS = {
+    "onnx": Format(
+        ("onnxruntime", "onnxscript", "onnx"),
+        ("onnxruntime", "onnx"),
+        (".onnx",),
+        write_onnx,
+        open_onnx,
+        read_onnx_metadata,
+    ),
+    "openvino": Format(
+        ("onnx", "onnxscript", "openvino"),
+        ("openvino",),
+        (".xml", ".bin"),
+        write_openvino,
+        open_openvino,
+        read_openvino_metadata,
+        ("f32", "bf16"),
+    ),
 }
-"""Per format: required packages, suffixes of its files, the function that writes them and the one that opens them."""

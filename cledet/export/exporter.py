@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import tempfile
 from collections.abc import Callable
@@ -19,8 +18,9 @@ from cledet.data.dataset import PADDING
 from cledet.errors import UserError
 from cledet.evaluation.evaluator import nms_options
 from cledet.evaluation.tune.search import PARAMETERS
-from cledet.export.backends import FORMATS, Plan
+from cledet.export.backends import FORMATS, Plan, require_packages
 from cledet.export.parity import Parity, check_parity
+from cledet.export.runtime import describe_model
 from cledet.io.atomic import write_whole
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.models.nms import NMSOptions
@@ -58,17 +58,17 @@ def export(model: Checkpoint, folder: NewFolder, settings: ExportSettings) -> Ex
     if settings.format == "safetensors":
         return export_weights(model, folder, settings)
     options = _nms_options(model, settings)
-    packages, suffixes, write, open_file = FORMATS[settings.format]
-    require_packages(packages)
+    spec = FORMATS[settings.format]
+    require_packages(spec.write_packages, "export", settings.format)
     size = settings.imgsz or model.imgsz
     short, canvas = (min(size), size) if isinstance(size, tuple) else (size, None)
     plan = Plan(model.network(), short, canvas, options, file_metadata(model, short, canvas, options))
     try:  # among temporary files, so that a kill leaves nothing beside the user's
         with tempfile.TemporaryDirectory(prefix="cledet-", ignore_cleanup_errors=True) as temporary:
-            path = Path(temporary) / f"model{suffixes[0]}"
-            write(plan, path)
-            parity = check_parity(plan, model, open_file, path)
-            content = {f"model{suffix}": path.with_suffix(suffix).read_bytes() for suffix in suffixes}
+            path = Path(temporary) / f"model{spec.suffixes[0]}"
+            spec.write(plan, path)
+            parity = check_parity(plan, model, spec.open, path)
+            content = {f"model{suffix}": path.with_suffix(suffix).read_bytes() for suffix in spec.suffixes}
     except torch.onnx.errors.OnnxExporterError as error:
         reason = f"torch {torch.__version__} cannot write this network as ONNX with the onnxscript installed"
         raise UserError(f"{reason}: {str(error).strip().splitlines()[-1]}", "try a newer torch") from None
@@ -127,13 +127,6 @@ def used_settings(method: str) -> tuple[str, ...]:
     return () if method == "none" else ("conf", "max_det", *PARAMETERS[method])
 
 
-def require_packages(packages: tuple[str, ...]) -> None:
-    """Raise UserError for packages that are not installed."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"export needs {', '.join(missing)}", f"pip install 'cledet[{packages[-1]}]'")
-
-
 def report_parity(parity: Parity, format: str, options: NMSOptions | None) -> None:
     """Print the parity of a file with PyTorch. Raises UserError if it is outside the tolerances."""
     box, score = parity.max_box_error, parity.max_score_error
@@ -152,15 +145,13 @@ def report_parity(parity: Parity, format: str, options: NMSOptions | None) -> No
 def file_metadata(
     model: Checkpoint, short: int, canvas: tuple[int, int] | None, options: NMSOptions | None
 ) -> dict[str, str]:
-    """Return the metadata of a file: classes, components, preprocessing, format of outputs, and options of NMS."""
+    """Return the metadata of a file: the model's, preprocessing, format of outputs, and options of NMS."""
     height, width = canvas or ("H", "W")
     count = "1" if options else "N"
     size = f"{height} x {width}" if canvas else "multiples of 32"
     limits = {"canvas": canvas} if canvas else {"short": short, "long": long_side(short), "multiple": 32}
     metadata = {
-        "names": json.dumps(list(model.classes)),
-        "category_ids": json.dumps(list(model.category_ids)),
-        "components": ",".join(model.components),
+        **describe_model(model),
         "input": f"RGB, 0 to 255, [{count}, 3, {height}, {width}]; resized, then padded at the right and the bottom "
         f"to {size}",
         "preprocessing": json.dumps({**limits, "fill": PADDING}),

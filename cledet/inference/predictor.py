@@ -15,12 +15,13 @@ from torch import Tensor
 from cledet.config.base import long_side
 from cledet.data.dataset import preprocess
 from cledet.data.images import Pixels
+from cledet.data.transforms import canvas_limits
 from cledet.distributed.devices import autocast, within_memory
 from cledet.errors import UserError, nearest
 from cledet.inference.frame import Frame
 from cledet.inference.results import Results
 from cledet.inference.views import View, ViewOptions, unite
-from cledet.models.network import RawOutputs, RetinaNet
+from cledet.models.network import Network, RawOutputs
 from cledet.models.nms import NMSOptions
 from cledet.models.postprocess import Detected, candidates, suppress_candidates
 
@@ -72,7 +73,7 @@ class Predictor:
     Several threads may use one predictor.
     """
 
-    network: RetinaNet
+    network: Network
     options: NMSOptions
     imgsz: int
     device: torch.device
@@ -132,7 +133,9 @@ class Predictor:
         """Resize and pad a view for the network."""
         pixels = job.views[view].pixels(job.frame.image)
         short = max(32, round(self.imgsz * job.views[view].scale))
-        batch, (height, width) = preprocess(pixels, short, long_side(short))
+        canvas = self.network.canvas
+        limits = canvas_limits(pixels, canvas) if canvas else (short, long_side(short))
+        batch, (height, width) = preprocess(pixels, *limits)
         return Input(job, view, batch, (height, width), (pixels.shape[1] / width, pixels.shape[0] / height))
 
     def _complete(self, job: Job, inputs: dict[torch.Size, list[Input]]) -> None:

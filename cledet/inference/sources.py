@@ -66,6 +66,16 @@ def read_frames(source: Any, *, recursive: bool = False, on_error: OnError | Non
             yield frame
 
 
+def read_one(source: Any, *, recursive: bool = False) -> Frame:
+    """Return the only image of a source. Raises UserError if it holds several or none."""
+    frames = read_frames(source, recursive=recursive)
+    first, second = next(frames, None), next(frames, None)
+    if first is None or second is not None:
+        count = "no image" if first is None else "several images"
+        raise UserError(f"predict_one takes one image, and this source holds {count}", "use predict")
+    return first
+
+
 def find_items(source: Any, *, recursive: bool = False) -> Iterator[Item]:
     """Yield the images of a source, to be decoded later; a source that cannot be opened gives an item that fails."""
     return _items(source, recursive, itertools.count())

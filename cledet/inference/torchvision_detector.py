@@ -133,7 +133,7 @@ class TorchvisionPredictor:
     """
 
     def __init__(self, detector: TorchvisionDetector, settings: PredictSettings, classes: tuple[int, ...] = ()) -> None:
-        self.view_options = ViewOptions(side=settings.slice, overlap=settings.overlap, tta=settings.tta, scales=(1.0,))
+        self.view_options = ViewOptions.of(settings, one_size=True)
         self.agnostic = settings.agnostic
         merges = bool(classes) or settings.agnostic or settings.tta or settings.slice is not None
         self.own_nms = settings.nms == "auto" and not merges

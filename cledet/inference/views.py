@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cledet.config.base import PredictSettings
 from cledet.data.images import Pixels
 from cledet.inference.slicing import Window, cut_off, drop_covered, slice_windows
 from cledet.models.postprocess import Detected
@@ -49,6 +50,12 @@ class ViewOptions:
     overlap: float = 0.2
     tta: bool = False
     scales: Sequence[float] = SCALES
+
+    @classmethod
+    def of(cls, settings: PredictSettings, *, one_size: bool = False) -> ViewOptions:
+        """Return the views of the settings, for a network that takes images of any size or of one."""
+        scales = (1.0,) if one_size else SCALES
+        return cls(side=settings.slice, overlap=settings.overlap, tta=settings.tta, scales=scales)
 
     def views(self, height: int, width: int) -> list[View]:
         """List the views of an image: the whole one first, then the slices, if it is larger than one."""

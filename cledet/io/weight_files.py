@@ -16,7 +16,7 @@ from cledet.io.pickle_limits import TooLarge, check_content, check_opcodes
 from cledet.io.safe_pickle import is_pickle, read_arrays
 
 EXPORTED = (".onnx", ".xml")
-"""What `cledet export` writes that is not read back."""
+"""Networks for other runtimes, which hold no weights for PyTorch."""
 UNPACKED = 4
 """Largest ratio of a zip's unpacked size to its size; torch.save does not compress."""
 LEGACY_PICKLES = 5
@@ -27,6 +27,13 @@ DIRECTORY = 0x10
 
 class DamagedFile(UserError):
     """A damaged file, or one of a format that holds no weights."""
+
+
+def exported_file(path: Path) -> Path | None:
+    """Return the network for another runtime at a path, or in a folder that `cledet export` wrote; else None."""
+    if path.is_dir():
+        return next((file for suffix in EXPORTED if (file := path / f"model{suffix}").is_file()), None)
+    return path if path.suffix in EXPORTED else None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -47,8 +54,7 @@ def read_file(path: Path) -> dict[str, Any]:
     Raises DamagedFile for a damaged file, and UserError for a file with code, which is not run.
     """
     if path.suffix in EXPORTED:
-        hint = "pass the .pt or .safetensors that it was exported from"
-        raise UserError(f"{path} is a network exported for another runtime, not weights", hint)
+        raise exported_error(path)
     zipped, arrays = _head(path, 4) == b"PK\3\4", is_pickle(_head(path, 4))
     try:
         if zipped:
@@ -77,6 +83,12 @@ def read_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no weights by name")
     return content
+
+
+def exported_error(path: Path) -> UserError:
+    """Return the error of a command that needs weights for PyTorch."""
+    hint = "val and predict take it; here, pass the .pt or .safetensors that it was exported from"
+    return UserError(f"{path} is a network exported for another runtime, not weights", hint)
 
 
 def _check_zip(path: Path) -> None:

@@ -18,7 +18,7 @@ from cledet.errors import UserError
 from cledet.io.atomic import is_there, previous, write_file
 from cledet.io.provenance import versions
 from cledet.io.run_folders import data_beside
-from cledet.io.weight_files import DamagedFile, is_safetensors, read_file
+from cledet.io.weight_files import DamagedFile, exported_file, is_safetensors, read_file
 from cledet.models.converters.origins import CONVERTERS, convert_weights
 from cledet.models.network import Architecture, RetinaNet, build_network, misfit, parameters_of
 from cledet.models.safetensors import unpack
@@ -68,6 +68,13 @@ class Checkpoint:
         network.load_state_dict(self.model)
         return network.eval()
 
+    def summary(self) -> str:
+        """Describe the model in one line: head, backbone, classes and components."""
+        listed = ", ".join(self.classes[:5]) + (" ..." if len(self.classes) > 5 else "")
+        components = f"; trained with {', '.join(self.components)}" if self.components else ""
+        network = f"{self.architecture.head} {self.architecture.backbone}"
+        return f"{network}, {len(self.classes)} classes: {listed}{components}"
+
     def content(self) -> dict[str, Any]:
         """Return all entries as tensors and plain data, with the current versions and time."""
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -110,7 +117,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     If the file is damaged or missing, its previous one is loaded with a warning.
     """
     if path.is_dir():
-        path = path / "weights" / "best.pt"
+        path = exported_file(path) or path / "weights" / "best.pt"
     if not is_there(path):
         raise UserError(f"there are no weights at {path}", _beside(path))
     if not path.is_file():
@@ -137,7 +144,7 @@ def _fallback(path: Path, trouble: str) -> Checkpoint:
 def _read(path: Path) -> Checkpoint:
     content = unpack(path) if is_safetensors(path) else read_file(path)
     is_ours = str(content.get("format", "")).startswith("cledet ")
-    checkpoint = _ours(path, content) if is_ours else _others(path, content)
+    checkpoint = parse_checkpoint(path, content) if is_ours else _others(path, content)
     model = checkpoint.model
     checkpoint.data = data_beside(path, checkpoint.data)
     wrong = [name for name, value in model.items() if value.dtype.itemsize > 1 and not value.isfinite().all()]
@@ -158,7 +165,7 @@ def _others(path: Path, content: dict[str, Any]) -> Checkpoint:
     return Checkpoint(**{name: getattr(detector, name) for name in NEEDED})
 
 
-def _ours(path: Path, content: Mapping[str, Any]) -> Checkpoint:
+def parse_checkpoint(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     """Build a checkpoint from the content of a file of this format or an earlier version of it."""
     if content["format"] != FORMAT:
         raise _newer(path, content)

@@ -89,7 +89,14 @@ class RawOutputs(NamedTuple):
         return self._replace(logits=log_score - (-log_score.expm1()).log(), centerness=None)
 
 
-class RetinaNet(nn.Module):
+class Network(nn.Module):
+    """A module from RGB images [N, 3, H, W], 0 to 255, to raw outputs: `RetinaNet`, or an exported file."""
+
+    canvas: tuple[int, int] | None = None
+    """The only height and width that it takes; None: all multiples of 32."""
+
+
+class RetinaNet(Network):
     """Backbone, feature pyramid and a head of `HEADS` (Lin et al., Focal Loss for Dense Object Detection, 2017)."""
 
     mean: Tensor
@@ -142,13 +149,18 @@ def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     return "" if strange is None else f"{strange} has no place in it"
 
 
+def build_anchors(arch: Architecture) -> Anchors:
+    """Build the anchors of an architecture."""
+    rounded, octaves = arch.anchors_rounded, HEADS[arch.head].octaves
+    return Anchors(STRIDES, arch.anchor_scale, arch.anchors_from_image, rounded, octaves, arch.ratios)
+
+
 def build_network(arch: Architecture) -> RetinaNet:
     """Build the network of an architecture with random weights."""
     backbone = build_backbone(arch.backbone, arch.norm)
     width, spec = arch.fpn_channels, HEADS[arch.head]
     neck = build_pyramid(backbone.channels, width, arch.p6_from, arch.p7_relu and spec.relu_before_p7)
-    rounded, octaves = arch.anchors_rounded, spec.octaves
-    anchors = Anchors(STRIDES, arch.anchor_scale, arch.anchors_from_image, rounded, octaves, arch.ratios)
+    anchors = build_anchors(arch)
     norm = spec.norm if arch.tower_norm == "none" else arch.tower_norm
     head = spec.build(width, anchors.per_position, arch.classes, norm)
     return RetinaNet(backbone, neck, head, anchors, spec.coder).to(memory_format=torch.channels_last)

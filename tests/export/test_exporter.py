@@ -38,7 +38,7 @@ def test_the_file_matches_pytorch_for_any_number_and_size_of_images(exported, ti
         images = np.random.default_rng(count).uniform(0, 255, (count, 3, *size)).astype(np.float32)
         boxes, scores = session.run(None, {"images": images})
         with torch.inference_mode():
-            wanted_boxes, wanted_scores = module(torch.from_numpy(images))
+            wanted_boxes, wanted_scores, *_ = module(torch.from_numpy(images))
         assert scores.shape == (count, wanted_scores.shape[1], 2)
         np.testing.assert_allclose(scores, wanted_scores.numpy(), atol=1e-4)
         np.testing.assert_allclose(boxes, wanted_boxes.numpy(), atol=1e-2)
@@ -49,6 +49,7 @@ def test_the_metadata_describe_classes_and_inputs(exported):
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["names"]) == ["blue", "red"]
     assert json.loads(metadata["category_ids"]) == [3, 7]
+    assert json.loads(metadata["architecture"])["backbone"] == "r18"
     preprocessing = {"short": 64, "long": 107, "multiple": 32, "fill": [124, 116, 104]}
     assert json.loads(metadata["preprocessing"]) == preprocessing
     assert exported.inputs == (-1, 3, -1, -1)
@@ -67,15 +68,15 @@ def test_openvino_matches_pytorch(tiny_run, tmp_path):
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_a_file_that_differs_from_pytorch_is_not_kept(tiny_run, tmp_path, monkeypatch, format):
-    packages, suffixes, write, run = exporter.FORMATS[format]
+    spec = exporter.FORMATS[format]
 
     def tampered(plan, path):
         with torch.no_grad():
             plan.network.head.classification.predict.bias.add_(0.5)
-            write(plan, path)
+            spec.write(plan, path)
             plan.network.head.classification.predict.bias.sub_(0.5)
 
-    monkeypatch.setitem(exporter.FORMATS, format, (packages, suffixes, tampered, run))
+    monkeypatch.setitem(exporter.FORMATS, format, spec._replace(write=tampered))
     with pytest.raises(UserError, match="outputs differ from PyTorch's"):
         Detector(tiny_run).export(format, project=tmp_path)
     assert not list(tmp_path.rglob("*"))
@@ -87,7 +88,7 @@ def test_a_full_temporary_disk_is_a_user_error(tiny_run, tmp_path, monkeypatch, 
     monkeypatch.setattr(backends, "write_onnx", lambda plan, path: None)
     model = openvino_model() if format == "openvino" else None
     monkeypatch.setattr("openvino.convert_model", lambda path: model)
-    full = ((), (".onnx",), lambda _, path: path.write_bytes(bytes(10**6)), backends.open_onnx)
+    full = exporter.FORMATS["onnx"]._replace(write=lambda _, path: path.write_bytes(bytes(10**6)))
     monkeypatch.setitem(exporter.FORMATS, "onnx", full)
     with pytest.raises(UserError) as raised:
         Detector(tiny_run).export(format, project=tmp_path / "runs")
@@ -133,7 +134,7 @@ def test_a_kill_leaves_nothing_beside_the_users_files(tiny_run, tmp_path, monkey
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(exporter.tempfile, "tempdir", None)
-    monkeypatch.setitem(exporter.FORMATS, "onnx", ((), (".onnx",), write, backends.open_onnx))
+    monkeypatch.setitem(exporter.FORMATS, "onnx", exporter.FORMATS["onnx"]._replace(write=write))
     with pytest.raises(KeyboardInterrupt):
         Detector(tiny_run).export()
     assert seen == [True, []]
@@ -145,14 +146,14 @@ def test_a_failure_of_the_onnx_exporter_is_a_user_error(tiny_run, tmp_path, monk
     def refuse(*_):
         raise torch.onnx.errors.OnnxExporterError("Failed to convert\nthe last line")
 
-    monkeypatch.setitem(exporter.FORMATS, "onnx", (("onnx",), (".onnx",), refuse, backends.open_onnx))
+    monkeypatch.setitem(exporter.FORMATS, "onnx", exporter.FORMATS["onnx"]._replace(write=refuse))
     with pytest.raises(UserError, match=r"cannot write this network as ONNX .*: the last line \(try a newer torch\)"):
         Detector(tiny_run).export(project=tmp_path)
     assert not list(tmp_path.rglob("*"))
 
 
 def test_a_missing_package_is_named(tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporter.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else 1)
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else 1)
     with pytest.raises(UserError, match=r"export needs onnxscript \(pip install 'cledet\[onnx\]'\)"):
         Detector(tiny_run).export(project=tmp_path)
     assert not list(tmp_path.rglob("*"))

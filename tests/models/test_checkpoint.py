@@ -294,7 +294,7 @@ def test_an_exported_network_is_no_weights(tmp_path, name):
         load_checkpoint(tmp_path / name)
     assert str(error.value) == (
         f"{tmp_path / name} is a network exported for another runtime, not weights "
-        "(pass the .pt or .safetensors that it was exported from)"
+        "(val and predict take it; here, pass the .pt or .safetensors that it was exported from)"
     )
 
 

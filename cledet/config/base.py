@@ -214,8 +214,14 @@ class ExportSettings(SuppressionSettings, ModelSettings):
         description="Short side in pixels to which images are resized; the file takes images of any height and width. "
         "H,W: the only size that it takes. Default: as trained.",
     )
-    format: Literal["onnx", "openvino", "safetensors"] = Field(
-        "onnx", description="File format. safetensors holds the weights only, for --weights."
+    photo_input: bool = Field(
+        False,
+        description="The file takes a photo of any size, RGB, uint8 [H, W, 3], and gives boxes in its pixels: it "
+        "resizes and pads the photo itself.",
+    )
+    format: Literal["onnx", "openvino", "pt2", "safetensors"] = Field(
+        "onnx",
+        description="File format. pt2 is a program of torch.export; safetensors holds the weights only, for --weights.",
     )
 
 

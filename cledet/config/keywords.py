@@ -89,6 +89,7 @@ class ExportKeywords(SuppressionKeywords, total=False):
     nms: Literal["none", "auto", NMSName]
     conf: float
     imgsz: int | tuple[int, int] | None
+    photo_input: bool
     project: str | Path
     name: str | None
 

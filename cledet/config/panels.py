@@ -18,7 +18,8 @@ PANELS = {
     "Views of an image": "slice overlap tta",
     "Statistics": "metric tolerance bootstrap repeats gpu_tflops utilization",
     "Devices and processes": "device amp workers compile nnodes node_rank rdzv_endpoint max_restarts",
-    "Output": "project name save format report suspects evaluator pictures save_steps save_minutes logger callback",
+    "Output": "project name save format photo_input report suspects evaluator pictures save_steps save_minutes logger "
+    "callback",
 }
 """Panels of `--help` in their order, each with its fields in their order. Every field of every command is in one."""
 PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names.split()}

@@ -1,130 +1,70 @@
-"""Formats of exported networks, ONNX and OpenVINO: functions that write, describe and run their files."""
+"""Formats of exported networks, ONNX, OpenVINO and pt2: functions that write, describe and run their files."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
 import io
+import json
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.export import Dim
 
+from cledet.config.base import long_side
 from cledet.errors import UserError
+from cledet.export.plan import CANDIDATES, OUTPUTS, RAW, Format, Plan, Runner
 from cledet.models.backbones.deform_conv import is_deformable
-from cledet.models.network import RetinaNet
 from cledet.models.nms import NMSOptions
-from cledet.models.postprocess import best_of_levels
-from cledet.ops.boxes import clip_boxes
 
+PT2_METADATA = "cledet.json"
+"""Extra file of a pt2 file: the metadata as JSON."""
 OPSET, DEFORMABLE_OPSET = 18, 19
 """Opsets of ONNX files; deformable convolutions need 19."""
-TRACED, MOST_CELLS = (192, 256), 1024
-"""Height and width with which a network for images of any size is traced, and its largest side in multiples of 32."""
-RAW = ("logits", "deltas")
-"""Inner values of every file: logits [N, A, C] of the scores, and box deltas [N, A, K]."""
-OUTPUTS = ("boxes", "scores")
-"""Outputs of a file without NMS."""
-CANDIDATES = ("candidate_boxes", "candidate_scores", "candidate_labels")
-"""Inputs of its NMS: boxes [M, 4] clipped to the image, scores [M], labels [M] int64."""
-
-Runner = Callable[..., list[Any]]
-Open = Callable[..., Runner]
-"""Opens a file and the named values in it, as a function from input arrays to these values.
-
-Only what these values depend on is computed. `precision` is f32, or bf16 where the format has it.
-"""
-
-
-class Format(NamedTuple):
-    """A file format."""
-
-    write_packages: tuple[str, ...]
-    """Packages that writing needs; the last one names the extra of cledet that installs them."""
-    run_packages: tuple[str, ...]
-    suffixes: tuple[str, ...]
-    """Suffixes of the files, the one to open first."""
-    write: Callable[[Plan, Path], None]
-    open: Open
-    read_metadata: Callable[[Path], dict[str, str]]
-    precisions: tuple[str, ...] = ("f32",)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A network to export, its inputs, NMS and metadata.
-
-    The inputs are images resized to the `short` side and padded, or of one fixed `canvas` (height, width).
-    """
-
-    network: RetinaNet
-    short: int
-    canvas: tuple[int, int] | None
-    nms: NMSOptions | None
-    metadata: dict[str, str]
-
-
-class Exported(nn.Module):
-    """The network of a file: images to boxes and class probabilities of all anchors, or to the candidates of NMS."""
-
-    def __init__(self, network: RetinaNet, *, with_nms: bool = False) -> None:
-        super().__init__()
-        self.network, self.with_nms = network, with_nms
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Predict from RGB images [N, 3, H, W], 0 to 255: boxes [N, A, 4] in pixels, scores [N, A, C], raw outputs.
-
-        With NMS, from one image: candidate boxes [M, 4], scores [M], labels [M] and the raw outputs.
-        """
-        raw = self.network(images).scored()
-        if not self.with_nms:
-            return raw.boxes(), raw.logits.sigmoid(), raw.logits, raw.deltas
-        boxes, scores, labels = best_of_levels(raw)
-        clipped = clip_boxes(boxes[0], (images.shape[2], images.shape[3]))
-        return clipped, scores[0], labels[0], raw.logits, raw.deltas
 
 
 def write_onnx(plan: Plan, path: Path) -> None:
     """Write an ONNX file with the plan's metadata, without torch's log messages and warnings."""
     import onnx
 
-    with_nms = plan.nms is not None
-    module = Exported(plan.network, with_nms=with_nms).eval()
-    dynamic: dict[int, Any] = {} if with_nms else {0: Dim("images", min=1, max=256)}
-    if plan.canvas is None:
-        dynamic |= {2: 32 * Dim("rows", min=1, max=MOST_CELLS), 3: 32 * Dim("columns", min=1, max=MOST_CELLS)}
+    module = plan.module
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
-            (torch.zeros(1 if with_nms else 2, 3, *(plan.canvas or TRACED)),),
+            (plan.example,),
             str(path),
             input_names=["images"],
-            output_names=[*(CANDIDATES if with_nms else OUTPUTS), *RAW],
-            dynamic_shapes={"images": dynamic} if dynamic else None,
+            output_names=list(plan.output_names),
+            dynamic_shapes=plan.dynamic_shapes,
             opset_version=DEFORMABLE_OPSET if is_deformable(module) else OPSET,
             dynamo=True,
             external_data=False,
             verbose=False,
         )
     proto = onnx.load(str(path))
+    if plan.photo:
+        from cledet.export import onnx_photo
     if plan.nms is not None:
         from cledet.export.onnx_nms import append_nms
 
+        if plan.photo:
+            onnx_photo.clip_candidates(proto.graph, CANDIDATES[0])
         proto = append_nms(proto, plan.nms, CANDIDATES)
     else:  # the raw outputs become inner values, as in a file with NMS
         proto.graph.value_info.extend(value for value in proto.graph.output if value.name in RAW)
         outputs = [value for value in proto.graph.output if value.name in OUTPUTS]
         del proto.graph.output[:]
         proto.graph.output.extend(outputs)
+    if plan.photo:
+        onnx_photo.scale_boxes(proto.graph, "boxes")
+        proto = onnx_photo.prepend_photo(proto, plan.short, long_side(plan.short), plan.canvas)
     onnx.helper.set_model_props(proto, plan.metadata)
     onnx.save(proto, str(path))
 
@@ -149,7 +89,7 @@ def read_onnx_metadata(path: Path) -> dict[str, str]:
         raise ValueError(str(error)) from None
 
 
-def open_onnx(path: Path, names: Sequence[str], precision: str = "f32") -> Runner:
+def open_onnx(path: Path, names: Sequence[str], *, precision: str = "f32", network_only: bool = False) -> Runner:
     """Run a file with onnxruntime on the CPU, with torch's number of threads, in float32.
 
     `names` are outputs, or inner values whose type the graph records. Raises UserError for an unsupported operator.
@@ -160,9 +100,11 @@ def open_onnx(path: Path, names: Sequence[str], precision: str = "f32") -> Runne
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     proto = onnx.load(str(path))
-    if [value.name for value in proto.graph.output] != list(names):
-        given = [value.name for value in proto.graph.input]
-        proto = onnx.utils.Extractor(proto).extract_model(given, list(names))
+    if network_only:
+        proto = onnx.utils.Extractor(proto).extract_model(["images"], list(names))
+    else:
+        outputs = {value.name for value in proto.graph.output}
+        proto.graph.output.extend(v for v in proto.graph.value_info if v.name in names and v.name not in outputs)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     try:
@@ -208,7 +150,7 @@ def read_openvino_metadata(path: Path) -> dict[str, str]:
         raise ValueError(str(error).strip().splitlines()[-1]) from None
 
 
-def open_openvino(path: Path, names: Sequence[str], precision: str = "f32") -> Runner:
+def open_openvino(path: Path, names: Sequence[str], *, precision: str = "f32", network_only: bool = False) -> Runner:
     """Run a file with OpenVINO on the CPU, with torch's number of threads, in float32 or bfloat16.
 
     OpenVINO gives the thread that compiles a small signal stack, on which Ctrl-C would crash the process if the CPU
@@ -223,7 +165,12 @@ def open_openvino(path: Path, names: Sequence[str], precision: str = "f32") -> R
         graph = core.read_model(str(path))
         nodes = [node for node in graph.get_ops() if node.get_type_name() != "Result"]
         values = {name: value for node in nodes for value in node.outputs() for name in value.get_names()}
-        wanted = openvino.Model([values[name] for name in names], graph.get_parameters())
+        inputs = graph.get_parameters()
+        if network_only and values["images"].get_node().get_type_name() != "Parameter":
+            inputs = [openvino.opset13.parameter(values["images"].get_partial_shape(), np.float32)]
+            for target in values["images"].get_target_inputs():
+                target.replace_source_output(inputs[0].output(0))
+        wanted = openvino.Model([values[name] for name in names], inputs)
         settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
         return core.compile_model(wanted, "CPU", settings)
 
@@ -232,6 +179,30 @@ def open_openvino(path: Path, names: Sequence[str], precision: str = "f32") -> R
     def run(*arrays: Any) -> list[Any]:
         outputs = worker.submit(model, list(arrays)).result()
         return [outputs[name] for name in names]
+
+    return run
+
+
+def write_pt2(plan: Plan, path: Path) -> None:
+    """Write a program of `torch.export` with the plan's metadata as an extra file.
+
+    Raises UserError for NMS and for preprocessing, which are written in ONNX.
+    """
+    if plan.nms is not None or plan.photo:
+        raise UserError("--format pt2 holds no NMS and no preprocessing", "leave out --nms and --photo-input")
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(plan.module, (plan.example,), dynamic_shapes=plan.dynamic_shapes)
+        torch.export.save(program, path, extra_files={PT2_METADATA: json.dumps(plan.metadata)})
+
+
+def open_pt2(path: Path, names: Sequence[str], *, precision: str = "f32", network_only: bool = False) -> Runner:
+    """Run a file that this process wrote: `torch.export.load` runs pickled code, so others are not to be opened."""
+    module = torch.export.load(str(path)).module()
+
+    def run(images: Any) -> list[Any]:
+        outputs = dict(zip((*OUTPUTS, *RAW), module(torch.from_numpy(images))))
+        return [outputs[name].numpy() for name in names]
 
     return run
 
@@ -259,6 +230,7 @@ FORMATS = {
         write_openvino,
         open_openvino,
         read_openvino_metadata,
-        ("f32", "bf16"),
+        precisions=("f32", "bf16"),
     ),
+    "pt2": Format((), (), (".pt2",), write_pt2, open_pt2),
 }

@@ -18,8 +18,9 @@ from cledet.data.dataset import PADDING
 from cledet.errors import UserError
 from cledet.evaluation.evaluator import nms_options
 from cledet.evaluation.tune.search import PARAMETERS
-from cledet.export.backends import FORMATS, Plan, require_packages
+from cledet.export.backends import FORMATS, require_packages
 from cledet.export.parity import Parity, check_parity
+from cledet.export.plan import Plan
 from cledet.export.runtime import describe_model
 from cledet.io.atomic import write_whole
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
@@ -28,6 +29,8 @@ from cledet.models.safetensors import digest, pack
 
 NewFolder = Callable[[], AbstractContextManager[Path]]
 """Makes a folder that is removed if filling it fails."""
+MAX_PIXEL_ERROR = 1.0
+"""Largest allowed difference of a pixel that the file prepares from cledet's, in levels of 255."""
 MAX_BOX_ERROR, MAX_SCORE_ERROR = 0.5, 1e-3
 """Largest allowed differences of a runtime's boxes (pixels) and scores from PyTorch's."""
 NMS_SETTINGS = {"conf", "iou", "max_det", "localization", "cl_norm", "cl_score"}
@@ -62,7 +65,8 @@ def export(model: Checkpoint, folder: NewFolder, settings: ExportSettings) -> Ex
     require_packages(spec.write_packages, "export", settings.format)
     size = settings.imgsz or model.imgsz
     short, canvas = (min(size), size) if isinstance(size, tuple) else (size, None)
-    plan = Plan(model.network(), short, canvas, options, file_metadata(model, short, canvas, options))
+    metadata = file_metadata(model, short, canvas, options, settings.photo_input)
+    plan = Plan(model.network(), short, canvas, options, metadata, settings.photo_input)
     try:  # among temporary files, so that a kill leaves nothing beside the user's
         with tempfile.TemporaryDirectory(prefix="cledet-", ignore_cleanup_errors=True) as temporary:
             path = Path(temporary) / f"model{spec.suffixes[0]}"
@@ -81,7 +85,7 @@ def export(model: Checkpoint, folder: NewFolder, settings: ExportSettings) -> Ex
             write_whole(target / name, data)
     return Export(
         path=target / path.name,
-        inputs=(1 if options else -1, 3, *(canvas or (-1, -1))),
+        inputs=(-1, -1, 3) if plan.photo else (1 if options else -1, 3, *(canvas or (-1, -1))),
         max_box_error=parity.max_box_error,
         max_score_error=parity.max_score_error,
         nms=options.method if options else "none",
@@ -94,7 +98,7 @@ def export_weights(model: Checkpoint, folder: NewFolder, settings: ExportSetting
 
     Raises UserError for flags that have no effect on weights.
     """
-    unused = {*SuppressionSettings.model_fields, "imgsz"} - {"project", "name"}
+    unused = {*SuppressionSettings.model_fields, "imgsz", "photo_input"} - {"project", "name"}
     _refuse_flags(settings, unused, "--format safetensors, which holds weights alone")
     with folder() as target:
         path = target / "model.safetensors"
@@ -134,7 +138,12 @@ def report_parity(parity: Parity, format: str, options: NMSOptions | None) -> No
         raise UserError(f"{format}'s outputs differ from PyTorch's by {box:g} px and {score:g} in score")
     if parity.unmatched and options:
         raise UserError(f"{format}'s NMS ({options.method}) differs from PyTorch's in {parity.unmatched} detections")
+    if parity.max_pixel_error > MAX_PIXEL_ERROR:
+        raise UserError(f"{format}'s preprocessing differs from cledet's by {parity.max_pixel_error:g} of 255 levels")
     say(f"{format} matches PyTorch within {box:.2g} px and {score:.2g} in score on {parity.images} images")
+    if parity.own_score_error:
+        levels, change = f"{parity.max_pixel_error:g} of 255 levels", f"{parity.own_score_error:.2g}"
+        say(f"it prepares photos as cledet does within {levels}, which changes scores by up to {change}")
     if options:
         counts = f"{parity.detections} in the images and {parity.random_detections} among random boxes"
         say(f"its NMS ({options.method}) keeps the same detections as PyTorch's: {counts}")
@@ -143,22 +152,24 @@ def report_parity(parity: Parity, format: str, options: NMSOptions | None) -> No
 
 
 def file_metadata(
-    model: Checkpoint, short: int, canvas: tuple[int, int] | None, options: NMSOptions | None
+    model: Checkpoint, short: int, canvas: tuple[int, int] | None, options: NMSOptions | None, photo: bool
 ) -> dict[str, str]:
     """Return the metadata of a file: the model's, preprocessing, format of outputs, and options of NMS."""
     height, width = canvas or ("H", "W")
-    count = "1" if options else "N"
+    count, pixels = "1" if options else "N", "pixels of the photo" if photo else "input pixels"
     size = f"{height} x {width}" if canvas else "multiples of 32"
     limits = {"canvas": canvas} if canvas else {"short": short, "long": long_side(short), "multiple": 32}
     metadata = {
         **describe_model(model),
         "input": f"RGB, 0 to 255, [{count}, 3, {height}, {width}]; resized, then padded at the right and the bottom "
         f"to {size}",
-        "preprocessing": json.dumps({**limits, "fill": PADDING}),
-        "outputs": "boxes x1 y1 x2 y2 in input pixels, scores after the sigmoid; apply NMS",
+        "preprocessing": json.dumps({**limits, "fill": PADDING} | ({"in_file": True} if photo else {})),
+        "outputs": f"boxes x1 y1 x2 y2 in {pixels}, scores after the sigmoid; apply NMS",
     }
+    if photo:
+        metadata["input"] = "a photo, RGB, uint8 [H, W, 3]; the file resizes and pads it"
     if options is None:
         return metadata
-    metadata["outputs"] = "boxes [K, 4] x1 y1 x2 y2 in input pixels, scores [K], labels [K] from 0; best first"
+    metadata["outputs"] = f"boxes [K, 4] x1 y1 x2 y2 in {pixels}, scores [K], labels [K] from 0; best first"
     used = {key: str(getattr(options, key)) for key in used_settings(options.method)}
     return metadata | {"nms": options.method} | used

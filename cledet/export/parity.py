@@ -16,14 +16,16 @@ from cledet.data.dataset import fit_canvas, preprocess
 from cledet.data.images import read_image
 from cledet.data.open import open_source
 from cledet.errors import UserError
-from cledet.export.backends import CANDIDATES, RAW, Open, Plan, write_suppression
+from cledet.export.backends import write_suppression
+from cledet.export.plan import CANDIDATES, OUTPUTS, PREPARED, RAW, Open, Plan
 from cledet.models.checkpoint import Checkpoint
-from cledet.models.network import RawOutputs, RetinaNet
+from cledet.models.network import RawOutputs
 from cledet.models.nms import NMSOptions
 from cledet.models.postprocess import Detected, best_of_levels, suppress_candidates
 from cledet.ops.boxes import area, clip_boxes
 
 Pixels = NDArray[np.float32]
+Photo = NDArray[np.uint8]
 
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.01, 1e-5
 """Largest differences, in pixels and in score, of detections that match."""
@@ -38,6 +40,8 @@ class Parity(NamedTuple):
     detections: int = 0
     random_detections: int = 0  # detections among random boxes
     unmatched: int = 0  # detections of only one of the two
+    max_pixel_error: float = 0.0  # levels of 255, of the input that a file for photos prepares
+    own_score_error: float = 0.0  # of all anchors, from the scores of PyTorch on cledet's own input
 
 
 @torch.inference_mode()
@@ -49,6 +53,19 @@ def check_parity(plan: Plan, model: Checkpoint, open_file: Open, path: Path) -> 
     height, width = plan.canvas or (padded(plan.short), padded(plan.short * 4 // 3))
     sizes = [(height, width)] if plan.canvas else [(height, width), (width, height)]
     noise = [synthetic_images(size) for size in sizes]
+    prepared: list[tuple[float, float]] = [(0.0, 0.0)]
+    if plan.photo:
+        feeds: list[Any] = [*map(synthetic_photo, sizes), *map(add_noise, dataset_photos(model))]
+        prepared = compare_preprocessing(plan, open_file, path, feeds)
+    pixel_error, own_error = (max(values) for values in zip(*prepared))
+    if plan.nms is None and plan.photo:
+        run = open_file(path, (*OUTPUTS, *PREPARED))
+        each = []
+        for photo in feeds:
+            boxes, scores, image, factors = map(as_tensor, run(photo))
+            each.append(raw_errors(plan.network(image).scored(), boxes / factors, scores))
+        box_error, score_error = (max(values) for values in zip(*each))
+        return Parity(box_error, score_error, len(feeds), 0, 0, 0, pixel_error, own_error)
     if plan.nms is None:
         run = open_file(path, ("boxes", "scores"))
         each = []
@@ -59,9 +76,10 @@ def check_parity(plan: Plan, model: Checkpoint, open_file: Open, path: Path) -> 
         return Parity(box_error, score_error, images=sum(map(len, noise)))
     # no grey image, whose scores are all equal
     images = [*(batch[1:2] for batch in noise), *dataset_images(model, plan.short, plan.canvas)]
+    feeds = feeds if plan.photo else images
     nms_path = path.with_name("nms.onnx")
     write_suppression(plan.nms, nms_path)
-    errors, pairs = compare_images(plan.network, open_file, path, images, plan.nms)
+    errors, pairs = compare_images(plan, open_file, path, feeds, plan.nms)
     alone, random = open_file(nms_path, Detected._fields), []
     for seed in range(3):
         candidates = random_candidates(seed, (height, width), len(model.classes))
@@ -69,28 +87,60 @@ def check_parity(plan: Plan, model: Checkpoint, open_file: Open, path: Path) -> 
     unmatched, *differences = match_detections([*pairs, *random])
     box_error, score_error = (max(values) for values in zip(*errors, differences))
     detections, random_detections = (sum(len(expected.scores) for _, expected in part) for part in (pairs, random))
-    return Parity(box_error, score_error, len(images), detections, random_detections, unmatched)
+    counts = (len(feeds), detections, random_detections, unmatched)
+    return Parity(box_error, score_error, *counts, pixel_error, own_error)
+
+
+def compare_preprocessing(
+    plan: Plan, open_file: Open, path: Path, photos: Sequence[Photo]
+) -> list[tuple[float, float]]:
+    """Compare the input that a file for photos prepares with cledet's own: pixels, in levels, and resulting scores.
+
+    Raises UserError if the sizes differ.
+    """
+    run, errors = open_file(path, (PREPARED[0], RAW[0])), []
+    for photo in photos:
+        image, logits = map(as_tensor, run(photo))
+        own = own_input(plan, photo)
+        if own.shape != image.shape:
+            shapes = f"{list(image.shape)} where cledet makes {list(own.shape)}"
+            raise UserError(f"the file prepares an image of {list(photo.shape)} as {shapes}")
+        scores = plan.network(own).scored().logits.sigmoid()
+        errors.append((float((image - own).abs().max()), float((scores - logits.sigmoid()).abs().max())))
+    return errors
+
+
+def own_input(plan: Plan, photo: Photo) -> Tensor:
+    """Resize and pad a photo for the plan's network: float32 [1, 3, Hp, Wp]."""
+    if plan.canvas is not None:
+        return fit_canvas(photo, plan.canvas).float()
+    return preprocess(photo, plan.short, long_side(plan.short))[0].float()
 
 
 def compare_images(
-    network: RetinaNet, open_file: Open, path: Path, images: Sequence[Pixels], options: NMSOptions
+    plan: Plan, open_file: Open, path: Path, feeds: Sequence[Any], options: NMSOptions
 ) -> tuple[list[tuple[float, float]], list[tuple[Detected, Detected]]]:
-    """Compare the raw outputs, the candidates and the detections of a file with NMS, on images [1, 3, H, W].
+    """Compare the raw outputs, the candidates and the detections of a file with NMS, on images [1, 3, H, W] or photos.
 
     Returns the errors of the first two, in pixels and in score, and the detections of the file beside PyTorch's. Each
     stage of PyTorch gets the file's output of the stage before. So rounding errors cannot move a box across a
     threshold.
     """
-    final, inner = open_file(path, Detected._fields), open_file(path, (*RAW, *CANDIDATES))
+    names = (*RAW, *CANDIDATES, *(PREPARED if plan.photo else ()))
+    final, inner = open_file(path, Detected._fields), open_file(path, names)
     errors, pairs = [], []
-    for image in images:
-        raw, size = network(torch.from_numpy(image)).scored(), (image.shape[2], image.shape[3])
-        logits, deltas, *rest = (torch.from_numpy(np.array(value)) for value in inner(image))
-        candidates = Detected(*rest)
-        exported = raw._replace(logits=logits, deltas=deltas)
-        errors.append(raw_errors(raw, exported.boxes(), logits.sigmoid()))
+    for feed in feeds:
+        values = dict(zip(names, map(as_tensor, inner(feed))))
+        image, factors, size = torch.from_numpy(feed), torch.ones(4), feed.shape[-2:]
+        if plan.photo:
+            image, factors = (values[name] for name in PREPARED)
+            size = tuple(round(side / factor) for side, factor in zip(feed.shape[:2], factors[[1, 0]].tolist()))
+        raw, candidates = plan.network(image).scored(), Detected(*(values[name] for name in CANDIDATES))
+        exported = raw._replace(**{name: values[name] for name in RAW})
+        errors.append(raw_errors(raw, exported.boxes(), exported.logits.sigmoid()))
         errors.append(candidate_errors(exported, size, candidates))
-        pairs.append((as_detected(final(image)), _suppress(options, candidates)))
+        found = as_detected(final(feed))
+        pairs.append((found._replace(boxes=found.boxes / factors), _suppress(options, candidates)))
     return errors, pairs
 
 
@@ -139,9 +189,14 @@ def match_detections(pairs: Sequence[tuple[Detected, Detected]]) -> tuple[int, f
     return unmatched, box_error, score_error
 
 
+def as_tensor(output: Any) -> Tensor:
+    """Return a copy of a runtime's output as a tensor."""
+    return torch.from_numpy(np.array(output))
+
+
 def as_detected(outputs: Sequence[Any]) -> Detected:
     """Return a runtime's outputs as tensors."""
-    return Detected(*(torch.from_numpy(np.array(output)) for output in outputs))
+    return Detected(*map(as_tensor, outputs))
 
 
 def padded(side: int) -> int:
@@ -158,26 +213,45 @@ def synthetic_images(size: tuple[int, int]) -> Pixels:
     return np.concatenate(images).astype(np.float32)
 
 
+def synthetic_photo(size: tuple[int, int]) -> Photo:
+    """Make a photo of noise, 2.5 times as large as (height, width), so that it is resized by area."""
+    height, width = (side * 5 // 2 for side in size)
+    coarse = np.random.default_rng(0).integers(0, 256, (height // 20, width // 20, 3), dtype=np.uint8)
+    return np.ascontiguousarray(coarse.repeat(20, 0).repeat(20, 1))
+
+
+def add_noise(photo: Photo) -> Photo:
+    """Add weak noise to a photo, because uniform areas would produce equal scores."""
+    noise = np.random.default_rng(0).integers(-2, 3, photo.shape)
+    return np.asarray((photo + noise).clip(0, 255), dtype=np.uint8)
+
+
 def dataset_images(
     model: Checkpoint, short: int, canvas: tuple[int, int] | None = None, count: int = 3
 ) -> list[Pixels]:
-    """Read images [1, 3, H, W] of the model's training data, or of `shapes` if it is missing, for a file.
+    """Read images [1, 3, H, W] of the model's training data for a file, resized and padded.
 
-    Every second one is rotated, so that landscape and portrait images are among them. Weak noise is added, because
-    uniform areas would produce equal scores.
+    Weak noise is added, because uniform areas would produce equal scores.
+    """
+    rng, images = np.random.default_rng(0), []
+    for image in dataset_photos(model, count):
+        batch = preprocess(image, short, long_side(short))[0] if canvas is None else fit_canvas(image, canvas)
+        images.append(batch.numpy() + rng.uniform(0, 0.5, batch.shape).astype(np.float32))
+    return images
+
+
+def dataset_photos(model: Checkpoint, count: int = 3) -> list[Photo]:
+    """Read images [H, W, 3] of the model's training data, or of `shapes` if it is missing.
+
+    Every second one is rotated, so that landscape and portrait images are among them.
     """
     try:
         index = open_source(model.data or "shapes").index(str(model.settings.get("split", "train")))
     except UserError:
         index = open_source("shapes").index("val")
     chosen = np.linspace(0, len(index) - 1, min(count, len(index))).astype(int)
-    rng = np.random.default_rng(0)
-    images = []
-    for number, path in enumerate(index.paths[chosen].tolist()):
-        image = np.rot90(read_image(path), number % 2)
-        batch = preprocess(image, short, long_side(short))[0] if canvas is None else fit_canvas(image, canvas)
-        images.append(batch.numpy() + rng.uniform(0, 0.5, batch.shape).astype(np.float32))
-    return images
+    paths = index.paths[chosen].tolist()
+    return [np.ascontiguousarray(np.rot90(read_image(path), number % 2)) for number, path in enumerate(paths)]
 
 
 def random_candidates(seed: int, size: tuple[int, int], classes: int) -> Detected:

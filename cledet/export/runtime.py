@@ -18,7 +18,8 @@ from cledet.config.evaluate import EvaluationSettings
 from cledet.data.dataset import pad_images
 from cledet.distributed.devices import amp_dtype
 from cledet.errors import UserError
-from cledet.export.backends import FORMATS, RAW, Runner, require_packages
+from cledet.export.backends import FORMATS, require_packages
+from cledet.export.plan import RAW, Runner
 from cledet.io.weight_files import exported_error
 from cledet.models.anchors import STRIDES
 from cledet.models.checkpoint import FORMAT, Checkpoint, parse_checkpoint
@@ -119,7 +120,9 @@ class RuntimeNetwork(Network):
         """Compile the network in a precision once."""
         with self._lock:
             if precision not in self._runners:
-                self._runners[precision] = FORMATS[self.model.format].open(self.model.path, RAW, precision)
+                self._runners[precision] = FORMATS[self.model.format].open(
+                    self.model.path, RAW, precision=precision, network_only=True
+                )
             return self._runners[precision]
 
 
@@ -140,6 +143,7 @@ def open_exported(path: Path) -> ExportedModel:
     require_packages(spec.run_packages, str(path), name)
     if not path.is_file():
         raise UserError(f"there is no file {path}", "check the path")
+    assert spec.read_metadata is not None  # else the suffix is not among RUNNABLE
     try:
         metadata = spec.read_metadata(path)
     except ValueError as error:
@@ -157,4 +161,5 @@ def open_exported(path: Path) -> ExportedModel:
         raise UserError(message, "export it again") from None
     content["components"] = tuple(filter(None, metadata.get("components", "").split(",")))
     model = parse_checkpoint(path, {"format": metadata.get("format"), "model": {}, **content})
-    return ExportedModel(**vars(model), path=path, format=name, canvas=canvas, batched="nms" not in metadata)
+    batched = not (rule.get("in_file") or "nms" in metadata)
+    return ExportedModel(**vars(model), path=path, format=name, canvas=canvas, batched=batched)

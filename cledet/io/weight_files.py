@@ -15,8 +15,10 @@ from cledet.errors import UserError
 from cledet.io.pickle_limits import TooLarge, check_content, check_opcodes
 from cledet.io.safe_pickle import is_pickle, read_arrays
 
-EXPORTED = (".onnx", ".xml")
-"""Networks for other runtimes, which hold no weights for PyTorch."""
+RUNNABLE = (".onnx", ".xml")
+"""Networks for other runtimes that val and predict take."""
+EXPORTED = (*RUNNABLE, ".pt2")
+"""Networks for other runtimes. A .pt2 is not loaded: torch would run code that it contains."""
 UNPACKED = 4
 """Largest ratio of a zip's unpacked size to its size; torch.save does not compress."""
 LEGACY_PICKLES = 5
@@ -32,8 +34,8 @@ class DamagedFile(UserError):
 def exported_file(path: Path) -> Path | None:
     """Return the network for another runtime at a path, or in a folder that `cledet export` wrote; else None."""
     if path.is_dir():
-        return next((file for suffix in EXPORTED if (file := path / f"model{suffix}").is_file()), None)
-    return path if path.suffix in EXPORTED else None
+        return next((file for suffix in RUNNABLE if (file := path / f"model{suffix}").is_file()), None)
+    return path if path.suffix in RUNNABLE else None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -87,7 +89,8 @@ def read_file(path: Path) -> dict[str, Any]:
 
 def exported_error(path: Path) -> UserError:
     """Return the error of a command that needs weights for PyTorch."""
-    hint = "val and predict take it; here, pass the .pt or .safetensors that it was exported from"
+    hint = "pass the .pt or .safetensors that it was exported from"
+    hint = f"val and predict take it; here, {hint}" if path.suffix in RUNNABLE else hint
     return UserError(f"{path} is a network exported for another runtime, not weights", hint)
 
 

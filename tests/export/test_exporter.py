@@ -12,8 +12,8 @@ from cledet import Detector
 from cledet.data.open import open_source
 from cledet.errors import UserError
 from cledet.export import backends, exporter, parity
-from cledet.export.backends import Exported
 from cledet.export.parity import Parity
+from cledet.export.plan import Exported
 from cledet.models.backbones.deform_conv import DeformConv2d
 from cledet.models.checkpoint import Checkpoint
 from cledet.models.network import Architecture, build_network
@@ -64,6 +64,32 @@ def test_openvino_matches_pytorch(tiny_run, tmp_path):
     assert result.max_score_error < 1e-4
     assert result.max_box_error < 0.01
     assert openvino.Core().read_model(str(result.path)).get_rt_info(["cledet", "names"]).value == '["blue", "red"]'
+
+
+@pytest.mark.parametrize("imgsz", [64, (64, 96)])
+def test_pt2_matches_pytorch(tiny_run, tmp_path, imgsz):
+    detector = Detector(tiny_run)
+    result = detector.export("pt2", imgsz=imgsz, project=tmp_path)
+    assert result.max_score_error < 1e-4
+    extra = {backends.PT2_METADATA: ""}
+    program = torch.export.load(result.path, extra_files=extra)
+    metadata = json.loads(extra[backends.PT2_METADATA])
+    assert json.loads(metadata["names"]) == ["blue", "red"]
+    for count, size in ((1, (64, 96)), (3, (128, 64) if imgsz == 64 else imgsz)):
+        images = torch.from_numpy(np.random.default_rng(count).uniform(0, 255, (count, 3, *size)).astype(np.float32))
+        with torch.inference_mode():
+            boxes, scores, *_ = program.module()(images)
+            wanted_boxes, wanted_scores, *_ = Exported(detector.model.network())(images)
+        torch.testing.assert_close(scores, wanted_scores, atol=1e-4, rtol=0)
+        torch.testing.assert_close(boxes, wanted_boxes, atol=1e-2, rtol=0)
+    with pytest.raises(
+        UserError, match=r"model\.pt2 is a network exported for another runtime, not weights \(pass the"
+    ):
+        Detector(result.path)
+    with pytest.raises(
+        UserError, match=r"--format pt2 holds no NMS and no preprocessing \(leave out --nms and --photo"
+    ):
+        detector.export("pt2", nms="standard", project=tmp_path)
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])

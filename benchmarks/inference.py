@@ -1,10 +1,12 @@
 """Time inference from a photo to boxes: cledet, and torchvision's RetinaNet with the same weights.
 
     python benchmarks/inference.py [--imgsz 640] [--amp bf16] [--rounds 15] [--threads 2] [--device cuda]
+    python benchmarks/inference.py --runtime onnx openvino
 
-A photo of 640 x 480 pixels, uint8, is resized, detected and suppressed. Both sides run in turn, and the ratio is that
+A photo of 640 x 480 pixels, uint8, is resized, detected and suppressed. All sides run in turn, and the ratios are those
 of the medians. The weights are random, with the frozen batch norm of torchvision's published weights. Scores are
-raised so that NMS has candidates. torchvision's side runs under autocast with --amp bf16.
+raised so that NMS has candidates. torchvision's side runs under autocast with --amp bf16. With --runtime, cledet also
+runs the network as exported, through the same preprocessing and NMS; --amp bf16 is OpenVINO's alone.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -61,14 +64,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--runtime", nargs="*", default=[], choices=["onnx", "openvino"])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
     network, image = torchvision_network(args.imgsz), photo()
-    with tempfile.TemporaryDirectory() as folder, redirect_stderr(StringIO()):
-        file = Path(folder, "retinanet.pth")
+    folder = tempfile.TemporaryDirectory()
+    with redirect_stderr(StringIO()):
+        file = Path(folder.name, "retinanet.pth")
         torch.save(network.state_dict(), file)
-        detector = Detector(file)
+        detectors = {"cledet": Detector(file)}
+        for name in args.runtime:
+            exported = detectors["cledet"].export(name, imgsz=args.imgsz, project=folder.name)
+            detectors[f"cledet {name}"] = Detector(exported.path)
     network.to(args.device)
 
     @torch.inference_mode()
@@ -77,17 +85,20 @@ def main() -> None:
             pixels = torch.from_numpy(image).to(args.device).permute(2, 0, 1).float() / 255
             return [{name: value.cpu() for name, value in found.items()} for found in network([pixels])]
 
-    def ours() -> object:
+    def ours(detector: Detector) -> object:
         return detector.predict_one(
             image, imgsz=args.imgsz, amp=args.amp, conf=0.05, nms="standard", device=args.device, max_det=300
         )
 
+    sides = {name: partial(ours, detector) for name, detector in detectors.items()}
     with redirect_stderr(StringIO()):
-        medians = median_milliseconds({"torchvision": theirs, "cledet": ours}, args.rounds, args.device)
+        medians = median_milliseconds({"torchvision": theirs, **sides}, args.rounds, args.device)
     print(f"ResNet-50, short side {args.imgsz}, amp {args.amp}, {args.device}, {args.threads} threads, one photo")
     for name, value in medians.items():
-        print(f"{name:12} {value:8.1f} ms")
-    print(f"torchvision / cledet: {medians['torchvision'] / medians['cledet']:.2f}")
+        print(f"{name:16} {value:8.1f} ms")
+    for name in sides:
+        print(f"torchvision / {name}: {medians['torchvision'] / medians[name]:.2f}")
+    folder.cleanup()
 
 
 if __name__ == "__main__":

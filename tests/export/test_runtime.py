@@ -121,7 +121,8 @@ def test_images_are_letterboxed_for_a_fixed_input(detector, files, size, tta):
     assert float(result.boxes.min()) >= 0
     assert (result.boxes.amax(0) <= torch.tensor([*size[::-1], *size[::-1]])).all()
     if not tta:
-        raw = detector.network("cpu")(fit_canvas(image, (64, 128)))
+        with torch.inference_mode():
+            raw = detector.network("cpu")(fit_canvas(image, (64, 128)))
         assert result.highest_score == pytest.approx(float(raw.logits.amax().sigmoid()), abs=1e-4)
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from hypothesis import settings
 
 from cledet.data.download.archives import SETS
 from cledet.data.index import DetectionIndex
@@ -22,6 +23,13 @@ pytest_plugins = (
     "loopback_server",
 )  # in tests/support, which pyproject.toml adds to the path
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let hypothesis draw fewer examples for the quick tests; all tests together draw as many as ever."""
+    if config.getoption("markexpr") == "not slow":
+        settings.register_profile("quick", max_examples=30)
+        settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session")

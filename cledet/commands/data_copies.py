@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,31 +17,9 @@ if TYPE_CHECKING:
     from cledet.data.open import DataSource
 
 
-class Target(str, Enum):
-    """Formats that are written."""
-
-    coco = "coco"
-    yolo = "yolo"
-    voc = "voc"
-
-
-class Placement(str, Enum):
-    """Ways to place the images."""
-
-    copy = "copy"
-    link = "link"
-    hardlink = "hardlink"
-    none = "none"
-
-
-class OnConflict(str, Enum):
-    """Rules for images of equal content and different boxes."""
-
-    stop = "stop"
-    first = "first"
-    union = "union"
-
-
+Target = Literal["coco", "yolo", "voc"]
+Placement = Literal["copy", "link", "hardlink", "none"]
+OnConflict = Literal["stop", "first", "union"]
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Data set: YAML, folder, annotation file, shipped name.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write, new or empty.")]
 Images = Annotated[
@@ -59,7 +36,7 @@ To = Annotated[
     Target | None,
     typer.Option("--to", metavar="coco|yolo|voc", help="Format to write. Default: that of SOURCE, else coco."),
 ]
-OF_READER = {"COCO": Target.coco, "Pascal VOC": Target.voc, "YOLO": Target.yolo}
+OF_READER: dict[str, Target] = {"COCO": "coco", "Pascal VOC": "voc", "YOLO": "yolo"}
 """The target by the name of a reader's format."""
 
 
@@ -68,7 +45,7 @@ def convert(
     out: Out,
     to: Annotated[Target, typer.Option("--to", metavar="coco|yolo|voc", help="Format to write.")],
     split: SplitNames = None,
-    images: Images = Placement.copy,
+    images: Images = "copy",
     json: Json = False,
 ) -> None:
     """Convert a data set to COCO, YOLO or Pascal VOC. Boxes keep their numbers; masks and keypoints are left out.
@@ -106,7 +83,7 @@ def split(
         typer.Option("--split", metavar="NAME", help="A split to divide, may be repeated. Default: the only one."),
     ] = None,
     to: To = None,
-    images: Images = Placement.copy,
+    images: Images = "copy",
     json: Json = False,
 ) -> None:
     """Write a copy that is divided into train and val by the content of the images. Near-duplicates stay together.
@@ -117,14 +94,14 @@ def split(
     """
     from cledet.data.convert.divide import divide_splits
 
-    opened, splits = _read(source, None, Placement.copy, out)  # images are compared, placed or not
+    opened, splits = _read(source, None, "copy", out)  # images are compared, placed or not
     names = [opened.find(name) or name for name in split or ()]
     unknown = next((name for name in names if name not in splits), None)
     if unknown is not None:
         opened.index(unknown)  # raises the error that names the splits
     with Steps("comparing images", 0) as steps:
         divided, notes = divide_splits(splits, names, fraction, test_fraction, steps.set)
-    _write(divided, to or OF_READER.get(opened.reader.format, Target.coco), out, images, json, notes)
+    _write(divided, to or OF_READER.get(opened.reader.format, "coco"), out, images, json, notes)
 
 
 def merge(
@@ -142,9 +119,9 @@ def merge(
             show_default=False,
             help="Equal images with different boxes: stop, keep those of the first, or all. Default: stop.",
         ),
-    ] = OnConflict.stop,
+    ] = "stop",
     to: To = None,
-    images: Images = Placement.copy,
+    images: Images = "copy",
     json: Json = False,
 ) -> None:
     """Merge data sets: splits by name, classes by name, images of equal content once.
@@ -161,9 +138,9 @@ def merge(
     read = {source: _read(source, None, images, out) for source in sources}
     with Steps("comparing images", 0) as steps:
         splits = {source: splits for source, (_, splits) in read.items()}
-        merged, notes = merge(splits, rename or (), on_conflict.value, steps.set)
+        merged, notes = merge(splits, rename or (), on_conflict, steps.set)
     formats = {opened.reader.format for opened, _ in read.values()}
-    usual = OF_READER.get(formats.pop(), Target.coco) if len(formats) == 1 else Target.coco
+    usual = OF_READER.get(formats.pop(), "coco") if len(formats) == 1 else "coco"
     _write(merged, to or usual, out, images, json, notes)
 
 
@@ -177,7 +154,7 @@ def sample(
         typer.Option("--seed", metavar="INT", min=0, help="Another choice for each seed. Default: by content alone."),
     ] = None,
     to: To = None,
-    images: Images = Placement.copy,
+    images: Images = "copy",
     json: Json = False,
 ) -> None:
     """Write a copy of N images, in which every class stays if there is room.
@@ -190,21 +167,20 @@ def sample(
 
     opened, splits = _read(source, split, images, out)
     chosen, notes = sample(splits, count, seed)
-    _write(chosen, to or OF_READER.get(opened.reader.format, Target.coco), out, images, json, notes)
+    _write(chosen, to or OF_READER.get(opened.reader.format, "coco"), out, images, json, notes)
 
 
 def _read(
     source: str, names: Sequence[str] | None, images: Placement, out: Path
 ) -> tuple[DataSource, dict[str, DetectionIndex]]:
     """Open a data set and read its splits; print notes. Raises UserError if nothing can be written to `out`."""
-    from cledet.data.convert.read import read_splits
     from cledet.data.convert.write import new_folder
     from cledet.data.open import open_source
 
     new_folder(out)
     opened = open_source(source, transfer)
     say(f"{opened.name}: {opened.reader.format}, {', '.join(opened.splits)}")
-    splits = read_splits(opened, names or (), need_images=images is not Placement.none)
+    splits = opened.read_splits(names or (), need_images=images != "none")
     for note in dict.fromkeys(note for index in splits.values() for note in index.notes):
         warn(note)
     return opened, splits
@@ -217,12 +193,12 @@ def _write(
     from cledet.data.convert.write import write_dataset
 
     with Steps(f"writing {out.name}", 0) as steps:
-        written = write_dataset(splits, to.value, out, images=images.value, progress=steps.set)
+        written = write_dataset(splits, to, out, images=images, progress=steps.set)
     for note in (*notes, *written.notes):
         say(f"note: {note}")
     document = written.to_dict()
     for name, counts in document["splits"].items():
         say(f"{name}: {counts['images']:,} images, {counts['boxes']:,} boxes")
     show_json(document | {"notes": [*notes, *written.notes]}) if json else show(written.folder)
-    if images is not Placement.none:
+    if images != "none":
         say(f"train on it: cledet train --data {shlex.quote(str(out))}")

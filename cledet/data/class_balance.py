@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cledet.data.index import Bools, DetectionIndex, Floats
+from cledet.data.index import DetectionIndex, Floats
 from cledet.errors import UserError, nearest
 
 
@@ -19,7 +19,7 @@ def repeat_factors(index: DetectionIndex, threshold: float) -> Floats:
     f(c) is the share of images with an object of class c. Ignored objects do not count.
     Source: Gupta et al., "LVIS" (arXiv 1908.03195), section 5.1 (threshold 0.001).
     """
-    objects, classes = _objects(index), len(index.classes)
+    objects, classes = index.objects(), len(index.classes)
     pairs = np.unique(index.image_of_boxes()[objects] * classes + index.labels[objects])  # each class of an image once
     images, labels = np.divmod(pairs, max(classes, 1))
     share = np.bincount(labels, minlength=classes)[labels] / len(index)
@@ -36,7 +36,7 @@ def class_weights(index: DetectionIndex, choice: str | Mapping[str, float]) -> F
     """
     if choice == "none":
         return None
-    counts = np.bincount(index.labels[_objects(index)], minlength=len(index.classes))
+    counts = np.bincount(index.labels[index.objects()], minlength=len(index.classes))
     if isinstance(choice, str):
         weights = 1 / np.sqrt(np.maximum(counts, 1))
     else:
@@ -46,8 +46,3 @@ def class_weights(index: DetectionIndex, choice: str | Mapping[str, float]) -> F
         weights = np.array([choice.get(name, 1.0) for name in index.classes])
     mean = math.fsum(counts * weights) / max(int(counts.sum()), 1)
     return weights / mean if mean > 0 else weights
-
-
-def _objects(index: DetectionIndex) -> Bools:
-    """Mark the boxes [B] that are objects: neither ignored nor degenerate."""
-    return ~index.ignore & ~index.degenerate()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cledet.data.formats.paths import open_regular_file
+from cledet.data.formats.paths import read_bytes
 from cledet.data.images import Damage, ImageError, decode_image
 from cledet.data.index import Bools, DetectionIndex, Ints
 from cledet.data.near_duplicates import COLUMNS, ROWS, Thumbnails, thumbnail
@@ -79,8 +79,7 @@ def _read(path: str, annotated: list[int]) -> tuple[tuple[int, int], bytes, Thum
     """Return width and height, the content's hash, the thumbnail, and kind and reason of damage, if any."""
     size, blank = (0, 0), np.zeros((ROWS, COLUMNS), dtype=np.uint8)
     try:
-        with open(path, "rb", opener=open_regular_file) as stream:
-            data = stream.read()
+        data = read_bytes(path)
     except FileNotFoundError:
         return size, b"", blank, ("missing", "")
     except OSError as error:

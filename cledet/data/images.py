@@ -16,7 +16,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from cledet.data.formats.paths import not_found_error, open_regular_file
+from cledet.data.formats.paths import not_found_error, open_regular_file, read_bytes
 from cledet.errors import UserError
 
 Pixels = npt.NDArray[np.uint8]
@@ -60,8 +60,7 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> Pixels:
     """
     path = Path(path)
     try:
-        with open(path, "rb", opener=open_regular_file) as file:
-            data = file.read()
+        data = read_bytes(path)
     except FileNotFoundError:
         error = not_found_error("image", path)
         raise ImageError(error.message, error.hint, "missing") from None
@@ -153,7 +152,8 @@ def image_files(
     if path.is_file():
         return [path]
     if path.is_dir():
-        entries = _walk(path) if recursive else list(path.iterdir())
+        walked = (Path(parent, name) for parent, _, names in os.walk(path) for name in names)
+        entries = list(walked if recursive else path.iterdir())
     elif glob.has_magic(str(source)):
         entries = [Path(name) for name in glob.glob(str(path), recursive=True)]
     else:
@@ -166,10 +166,6 @@ def image_files(
             content = f"{content} but folders: --recursive includes them"
         raise UserError(f"no images in {source}", f"{content}; images end in .jpg, .png, .webp, ...")
     return sorted(images, key=_natural_order)
-
-
-def _walk(folder: Path) -> list[Path]:
-    return [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
 
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:

@@ -116,6 +116,10 @@ class DetectionIndex:
         xywh = self.xywh[rows]
         return np.logical_not((np.abs(xywh) <= FARTHEST).all(axis=1) & (xywh[:, 2:] > 0).all(axis=1))
 
+    def objects(self) -> Bools:
+        """Mark the boxes [B] that are objects: neither ignored nor degenerate."""
+        return ~self.ignore & ~self.degenerate()
+
     def boxes(self, image: int) -> npt.NDArray[np.float32]:
         """Return the boxes of one image, [n, 4] xyxy."""
         xywh = self.xywh[self.rows(image)]
@@ -148,10 +152,25 @@ class DetectionIndex:
         chosen = np.asarray(images, dtype=np.int64)
         counts = np.diff(self.starts)[chosen]
         starts = _starts(counts)
-        rows = np.repeat(self.starts[chosen] - starts[:-1], counts) + np.arange(starts[-1])
-        columns = {name: getattr(self, name)[chosen] for name in IMAGE_COLUMNS}
+        return self.gather(chosen, np.repeat(self.starts[chosen] - starts[:-1], counts) + np.arange(starts[-1]), counts)
+
+    def gather(self, images: Ints, rows: Ints, counts: npt.ArrayLike) -> DetectionIndex:
+        """Return the index of these image positions [I] with these box rows [B], `counts` [I] per image."""
+        columns = {name: getattr(self, name)[images] for name in IMAGE_COLUMNS}
         columns |= {name: getattr(self, name)[rows] for name in BOX_COLUMNS}
-        return replace(self, **columns, starts=starts, cache_folder=None)
+        return replace(self, **columns, starts=_starts(counts), cache_folder=None)
+
+
+def join_indices(name: str, indices: Sequence[DetectionIndex]) -> DetectionIndex:
+    """Join indices of the same classes, in their order; images are numbered from 1 if their ids are not distinct."""
+    columns: dict[str, Any] = {
+        column: np.concatenate([getattr(index, column) for index in indices])
+        for column in (*IMAGE_COLUMNS, *BOX_COLUMNS)
+    }
+    starts = _starts(np.concatenate([np.diff(index.starts) for index in indices]))
+    if len(np.unique(columns["image_ids"])) < len(starts) - 1:
+        columns["image_ids"] = np.arange(1, len(starts), dtype=np.int64)
+    return replace(indices[0], name=name, **columns, starts=starts, notes=(), cache_folder=None)
 
 
 def group_by_image(images: Ints, count: int) -> tuple[Ints, Ints]:

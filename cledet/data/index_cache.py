@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from cledet.data.formats.paths import cache_folder, draft_of
+from cledet.data.formats.paths import cache_folder, draft_of, read_blocks
 from cledet.data.index import DetectionIndex
 
 VERSION = 3
@@ -51,9 +51,8 @@ def _digest(files: Iterable[Path], options: str) -> str:
     digest = hashlib.blake2b(f"{VERSION}\0{options}".encode("utf-8", "surrogatepass"), digest_size=20)
     for file in files:
         digest.update(f"\0{file}\0{file.stat().st_size}\0".encode("utf-8", "surrogatepass"))
-        with file.open("rb") as content:
-            while block := content.read(1 << 20):
-                digest.update(block)
+        for block in read_blocks(file):
+            digest.update(block)
     return digest.hexdigest()
 
 

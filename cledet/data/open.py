@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -78,6 +79,12 @@ class DataSource:
         if len(index) == 0:
             raise UserError(f"{index.name} has no images")
         return _note_degenerate(_with_files(index) if need_images else index)
+
+    def read_splits(self, names: Sequence[str] = (), *, need_images: bool = True) -> dict[str, DetectionIndex]:
+        """Read the named splits, by default all, by their own names and in their order. Raises UserError as `index`."""
+        found = {self.find(name) or name for name in names or self.splits}
+        chosen = [split for split in self.splits if split in found] + sorted(found.difference(self.splits))
+        return {split: self.index(split, need_images=need_images) for split in chosen}
 
 
 def open_source(data: str | Path, phase: Phase = silent) -> DataSource:

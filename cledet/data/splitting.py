@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from cledet.data.image_files import Digests, read_files
 from cledet.data.index import Bools, DetectionIndex, Floats, Ints
@@ -34,20 +33,6 @@ class ContentSplit:
     """True for groups of near-duplicates; False for identical images, if most are near-duplicates of one another."""
 
 
-def split_by_content(
-    index: DetectionIndex,
-    fraction: float,
-    *,
-    threads: int = THREADS,
-    progress: Callable[[int, int], None] | None = None,
-) -> npt.NDArray[np.bool_]:
-    """Choose about this fraction of the images, between 0 and 1, for validation: a mask [I].
-
-    See `divide`, which also tells how the images were grouped.
-    """
-    return divide(index, fraction, threads=threads, progress=progress).val
-
-
 def divide(
     index: DetectionIndex,
     fraction: float,
@@ -55,7 +40,9 @@ def divide(
     threads: int = THREADS,
     progress: Callable[[int, int], None] | None = None,
 ) -> ContentSplit:
-    """Divide images by a hash of their content, with near-duplicates on one side and classes on both where possible.
+    """Choose about this fraction of the images for validation, by a hash of their content.
+
+    Near-duplicates are on one side, and classes on both where possible.
 
     All image files are read; `progress` is called with (files read, number of files). Raises UserError if all images
     have the same content.
@@ -118,9 +105,8 @@ def balance(sizes: Ints, positions: Floats, side: Bools, fraction: float) -> Boo
 
 def class_groups(index: DetectionIndex, groups: Ints) -> tuple[Ints, Ints]:
     """List the distinct pairs [P] of group and class, without ignored boxes."""
-    counted = ~index.ignore & ~index.degenerate()
-    pairs = np.stack([groups[index.image_of_boxes()], index.labels], axis=1)[counted]
-    unique = np.unique(pairs, axis=0)
+    pairs = np.stack([groups[index.image_of_boxes()], index.labels], axis=1)
+    unique = np.unique(pairs[index.objects()], axis=0)
     return unique[:, 0], unique[:, 1]
 
 

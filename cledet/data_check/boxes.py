@@ -60,7 +60,7 @@ def near_duplicates(index: DetectionIndex, threshold: float = NEAR) -> tuple[Int
     Returns their rows, [P] and [P], the earlier one first. Boxes are sorted by left edge and compared only while the
     IoU can still exceed the threshold, so 2,000 boxes on an image do not cost 2,000 x 2,000 comparisons.
     """
-    rows = np.flatnonzero(~index.ignore & ~index.degenerate() & ~duplicates(index))
+    rows = np.flatnonzero(index.objects() & ~duplicates(index))
     images = index.image_of_boxes()
     rows = rows[np.lexsort((index.xywh[rows, 0], index.labels[rows], images[rows]))]
     images, labels, xywh = images[rows], index.labels[rows], index.xywh[rows]

@@ -132,16 +132,13 @@ def _check_anchors(
     better = suggest(objects[train], imgsz, scale, ratios)
     missed = ious[train].argsort(stable=True)[: int((ious[train] < FOREGROUND).sum())].tolist()
     now = AnchorSettings(imgsz, scale, ratios, share)
-    rest = f"no anchor of IoU {FOREGROUND:g} or more: {now.flags()} covers {100 * share:.1f} %, {_advice(better, now)}"
+    advice = "and no other scale, ratios or size tried is much better"
+    if better is not None:
+        advice = f"{better.flags(imgsz, ratios)} would cover {100 * better.reached:.1f} %"
+    rest = f"no anchor of IoU {FOREGROUND:g} or more: {now.flags()} covers {100 * share:.1f} %, {advice}"
 
     def example(i: int) -> Example:
         return box_example(indices[train], int(objects[train].rows[i]), f"IoU {ious[train][i]:.2f}")
 
     words = (f"object has {rest}", f"objects have {rest}")
     return coverages, better, collect("warning" if better else "note", "anchors", train, missed, words, example)
-
-
-def _advice(better: AnchorSettings | None, now: AnchorSettings) -> str:
-    if better is None:
-        return "and no other scale, ratios or size tried is much better"
-    return f"{better.flags(now.imgsz, now.anchor_ratios)} would cover {100 * better.reached:.1f} %"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cledet.data_check.check import Report
-from cledet.data_check.findings import SEVERITIES, Example
+from cledet.data_check.findings import SEVERITIES
 from cledet.data_check.tables import example_line, tables
 from cledet.data_check.thumbnails import thumbnail
 from cledet.errors import UserError
@@ -38,12 +38,10 @@ def render_page(report: Report) -> str:
         "check",
         report.name,
         counts={severity: report.count(severity) for severity in SEVERITIES},
-        findings=[(finding, [(e, _image(e)) for e in finding.examples]) for finding in report.findings],
+        findings=[
+            (finding, [(e, e.picture and thumbnail(e.picture)) for e in finding.examples])
+            for finding in report.findings
+        ],
         tables=tables(report, complete=True),
         example_line=example_line,
     )
-
-
-def _image(example: Example) -> bytes | None:
-    """Draw the thumbnail of an example; None without an image, or if it cannot be read."""
-    return thumbnail(example.picture) if example.picture is not None else None

@@ -95,11 +95,6 @@ def all_candidates(image: Candidates) -> DetectionRows:
     return to_results(image, Kept(every, image.scores, image.boxes))
 
 
-def to_original(boxes: Tensor, size: Tensor, original: Tensor) -> Tensor:
-    """Convert boxes [K, 4] of an image resized to `size` (h, w) to pixels of its `original` size (h, w)."""
-    return boxes * original_scale(size, original).to(boxes)
-
-
 def original_scale(size: Tensor, original: Tensor) -> Tensor:
     """Return the factors [4] that convert box coordinates from `size` (h, w) to `original` (h, w)."""
     return (original / size).flip(0).repeat(2)

@@ -43,7 +43,7 @@ class Objects(NamedTuple):
 
 def objects_of(index: DetectionIndex) -> dict[int, Objects]:
     """Collect the objects of every image by image id."""
-    real = ~(index.ignore | index.degenerate())
+    real = index.objects()
     objects = {}
     for image, image_id in enumerate(index.image_ids.tolist()):
         rows = index.rows(image)

@@ -10,6 +10,7 @@ import numpy as np
 
 from cledet.config.evaluate import ValSettings
 from cledet.console import say
+from cledet.data.convert.write_coco import coco_document
 from cledet.data.index import DetectionIndex
 from cledet.metrics.coco import twelve_metrics
 from cledet.metrics.evaluation import EvaluatedDetections, Limits, Metrics
@@ -17,25 +18,8 @@ from cledet.metrics.results_file import DetectionRows
 
 
 def coco_annotations(index: DetectionIndex) -> dict[str, Any]:
-    """Convert a split to the content of a COCO annotation file.
-
-    Ids and boxes are those of the data set, unrounded; `iscrowd` is 1 where a box is ignored.
-    """
-    columns = zip(
-        index.image_ids[index.image_of_boxes()].tolist(),
-        index.category_ids[index.labels].tolist(),
-        index.xywh.tolist(),
-        index.area.tolist(),
-        index.ignore.astype(int).tolist(),
-    )
-    images = zip(index.image_ids.tolist(), index.paths.tolist(), index.sizes.tolist())
-    keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
-    return {
-        "info": {"description": index.name},
-        "images": [{"id": i, "file_name": path, "width": w, "height": h} for i, path, (w, h) in images],
-        "categories": [{"id": i, "name": name} for i, name in zip(index.category_ids.tolist(), index.classes)],
-        "annotations": [{"id": row, **dict(zip(keys, values))} for row, values in enumerate(columns, 1)],
-    }
+    """Convert a split to the content of a COCO annotation file, with the paths of the images as their names."""
+    return {"info": {"description": index.name}, **coco_document(index, index.paths.tolist())}
 
 
 def evaluate_with_pycocotools(index: DetectionIndex, results: DetectionRows, limits: Limits = Limits()) -> Metrics:  # noqa: B008

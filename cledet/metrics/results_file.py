@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cledet.data.formats.paths import open_regular_file
+from cledet.data.formats.paths import read_bytes
 from cledet.data.index import DetectionIndex
 from cledet.errors import UserError
 
@@ -62,8 +62,7 @@ def read_results(path: Path, index: DetectionIndex) -> DetectionRows:
 def read_content(path: Path) -> bytes:
     """Read a file of detections. Raises UserError for a file that cannot be read."""
     try:
-        with open(path, "rb", opener=open_regular_file) as file:
-            return file.read()
+        return read_bytes(path)
     except OSError as error:
         raise UserError(f"the predictions file {path} cannot be read: {error.strerror}", "check the path") from None
 
@@ -85,10 +84,15 @@ def decode_results(path: Path, content: bytes) -> DetectionRows:
         results = np.concatenate(decode_entries(content, DECODER, _columns))
     except (ValueError, RecursionError) as error:
         raise format_error(path, error) from None
-    if not np.isfinite(results).all():
-        rows = np.flatnonzero(~np.isfinite(results).all(axis=1))
-        raise UserError(f"{path}: {len(rows)} detections hold numbers that are not finite, entry {rows[0]} first")
+    check_finite(path, results)
     return results
+
+
+def check_finite(path: Path, columns: NDArray[np.float64]) -> None:
+    """Raise UserError if the numbers of the detections [D, N] hold NaN or infinity."""
+    rows = np.flatnonzero(~np.isfinite(columns).all(axis=1))
+    if len(rows):
+        raise UserError(f"{path}: {len(rows)} detections hold numbers that are not finite, entry {rows[0]} first")
 
 
 def format_error(path: Path, error: Exception) -> FormatError:

@@ -37,7 +37,6 @@ from cledet.metrics.average_precision import envelope
 from cledet.metrics.matching import FOREGROUND, Match, Overlaps, Pairs, box_iou, by_class
 
 KINDS = ("wrong class", "misplaced", "missing label", "spurious label")
-WRONG_CLASS, MISPLACED, MISSING, SPURIOUS = range(4)
 LEAST = 0.4
 """Lowest score of a suspect."""
 NEIGHBOURS = 50
@@ -84,7 +83,6 @@ class Suspect(NamedTuple):
 class Candidates(NamedTuple):
     """Possible suspects of one kind."""
 
-    kind: Ints  # [S] index into KINDS
     gt: Ints  # [S] box row, -1 for none
     detection: Ints  # [S] -1 for none
     score: Floats  # [S]
@@ -121,11 +119,6 @@ class Evidence:
         return self.o.label[self.pairs.detection] == self.o.index.labels[self.pairs.gt]
 
     @cached_property
-    def boxes(self) -> Bools:
-        """Return the mask [B] of the labels with a box of some extent that are not ignored."""
-        return self.o.objects & ~self.o.index.degenerate()
-
-    @cached_property
     def trust(self) -> Floats:
         """Compute the trust [D] in the claim of a detection that an object of its class is there."""
         return self._trust(self.match.correct | self.free)
@@ -158,7 +151,7 @@ class Evidence:
         """Compute the share [B] of detected labels among those of the same class nearest in area."""
         recall = np.zeros(self.o.index.num_boxes)
         area = self.o.index.xywh[:, 2] * self.o.index.xywh[:, 3]
-        for rows in by_class(self.o.index.labels, self.boxes, len(self.o.index.classes)):
+        for rows in by_class(self.o.index.labels, self.o.index.objects(), len(self.o.index.classes)):
             rows = rows[np.argsort(area[rows], kind="stable")]
             recall[rows] = _moving_mean(self.confirmed[rows] > 0)
         return recall
@@ -167,27 +160,28 @@ class Evidence:
 def find_suspects(o: Overlaps, match: Match, most: int) -> list[Suspect]:
     """Find the `most` suspects of highest score; `match` is the matching at IoU 0.5."""
     evidence = Evidence(o, match)
-    parts = [f(evidence) for f in (wrong_classes, misplaced, missing_labels, spurious_labels)]
-    kind, gt, detection, score = (np.concatenate(column) for column in zip(*parts))
+    parts = [find(evidence) for find in (wrong_classes, misplaced, missing_labels, spurious_labels)]
+    kind = np.repeat(np.arange(len(KINDS)), [len(part.gt) for part in parts])
+    gt, detection, score = (np.concatenate(column) for column in zip(*parts))
     score = score.round(9)  # so that equal ones are equal on every machine
     # of equal scores, the higher score of the detection first, then the order of the kinds
     order = np.lexsort((np.arange(len(score)), -np.where(detection >= 0, np.append(o.score, 0)[detection], 0), -score))
     order = order[score[order] >= LEAST]
-    return _select(o, Candidates(kind[order], gt[order], detection[order], score[order]), most)
+    return _select(o, [column[order].tolist() for column in (kind, gt, detection, score)], most)
 
 
 def wrong_classes(evidence: Evidence) -> Candidates:
     """Pair labels with free detections of other classes on them."""
     pairs = evidence.pairs.where(~evidence.same & (evidence.pairs.iou >= FOREGROUND))
     score = evidence.class_trust[pairs.detection] * (1 - evidence.confirmed[pairs.gt])
-    return _candidates(WRONG_CLASS, pairs.gt, pairs.detection, score)
+    return Candidates(pairs.gt, pairs.detection, score)
 
 
 def misplaced(evidence: Evidence) -> Candidates:
     """Pair labels with free detections of their class beside them."""
     pairs = evidence.pairs.where(evidence.same)
     score = evidence.trust[pairs.detection] * (1 - evidence.confirmed[pairs.gt])
-    return _candidates(MISPLACED, pairs.gt, pairs.detection, score)
+    return Candidates(pairs.gt, pairs.detection, score)
 
 
 def missing_labels(evidence: Evidence) -> Candidates:
@@ -199,14 +193,14 @@ def missing_labels(evidence: Evidence) -> Candidates:
     near[evidence.pairs.detection[evidence.pairs.iou >= FOREGROUND]] = 1
     free = np.flatnonzero(evidence.free)
     score = evidence.trust[free] * explained[free] * (1 - near[free])
-    return _candidates(MISSING, np.full(len(free), -1), free, score)
+    return Candidates(np.full(len(free), -1), free, score)
 
 
 def spurious_labels(evidence: Evidence) -> Candidates:
     """Take labels that no trusted detection matches."""
-    gt = np.flatnonzero(evidence.boxes)
+    gt = np.flatnonzero(evidence.o.index.objects())
     score = UNSURE * evidence.recall[gt] * (1 - evidence.confirmed[gt])
-    return _candidates(SPURIOUS, gt, np.full(len(gt), -1), score)
+    return Candidates(gt, np.full(len(gt), -1), score)
 
 
 def _moving_mean(values: Bools) -> Floats:
@@ -216,16 +210,12 @@ def _moving_mean(values: Bools) -> Floats:
     return np.asarray((total[first + width] - total[first]) / max(width, 1), dtype=np.float64)
 
 
-def _candidates(kind: int, gt: Ints, detection: Ints, score: Floats) -> Candidates:
-    return Candidates(np.full(len(gt), kind), gt, detection, score)
-
-
-def _select(o: Overlaps, candidates: Candidates, most: int) -> list[Suspect]:
-    """Take candidates in order, each label and each place of a detection once."""
+def _select(o: Overlaps, columns: list[list[Any]], most: int) -> list[Suspect]:
+    """Take candidates (kind, label, detection, score) in order, each label and each place of a detection once."""
     chosen: list[Suspect] = []
     labels: set[int] = set()
     places: dict[int, list[int]] = {}  # detections of the chosen suspects, by image
-    for kind, gt, detection, score in zip(*(column.tolist() for column in candidates)):
+    for kind, gt, detection, score in zip(*columns):
         if len(chosen) == most:
             break
         image = int(o.gt_image[gt] if detection < 0 else o.image[detection])

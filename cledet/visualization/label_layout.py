@@ -24,26 +24,20 @@ def place_labels(boxes: Floats, sizes: Sequence[Sequence[Size]], shape: tuple[in
     beside or along it. It is None if all places are covered by labels before it, or if it is larger than the image.
     """
     taken = np.empty((len(boxes), 4), dtype=np.int64)
-    count, places = 0, []
+    count, places = 0, list[Place | None]()
     for box, variants in zip(boxes, sizes):
-        place = _first_free(box, variants, shape, taken[:count])
-        places.append(place)
-        if place is not None:
-            left, top, variant = place
-            taken[count] = (left, top, left + variants[variant][0], top + variants[variant][1])
-            count += 1
+        for number, (width, height) in enumerate(variants):
+            candidates = _candidates(box, (width, height), shape)
+            free = candidates[_is_free(candidates, (width, height), taken[:count])]
+            if len(free):
+                left, top = free[0].tolist()
+                places.append((left, top, number))
+                taken[count] = (left, top, left + width, top + height)
+                count += 1
+                break
+        else:
+            places.append(None)
     return places
-
-
-def _first_free(
-    box: Floats, variants: Sequence[Size], shape: tuple[int, int], taken: NDArray[np.int64]
-) -> Place | None:
-    for number, size in enumerate(variants):
-        candidates = _candidates(box, size, shape)
-        free = candidates[_is_free(candidates, size, taken)]
-        if len(free):
-            return int(free[0, 0]), int(free[0, 1]), number
-    return None
 
 
 def _candidates(box: Floats, size: Size, shape: tuple[int, int]) -> NDArray[np.int64]:

@@ -28,7 +28,7 @@ def settled(kind, project, **given):
 def judged(tiny_run, squares, tmp_path_factory):
     """A project with a run of `val`, and that run."""
     project = tmp_path_factory.mktemp("judges")
-    run, _ = val_to_folder(Detector(tiny_run), settled(ValSettings, project, conf=0.001, nms="soft"))
+    run, _ = val_to_folder(Detector(tiny_run), settled(ValSettings, project, conf=0.001, nms="soft", report=False))
     return project, run
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow
 COMMAND = [sys.executable, "-m", "cledet", "data"]
 
 
@@ -88,7 +89,6 @@ def test_download_to_a_folder_of_ones_own(project):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-@pytest.mark.slow
 def test_a_download_that_is_stopped_goes_on(server, project, number, code):
     server.pause = 0.02
     words = [*COMMAND, "download", "my.yaml", "--keep"]

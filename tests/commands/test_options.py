@@ -192,6 +192,7 @@ def complete(*words):
     return process.stdout.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "completions"),
     [

@@ -35,22 +35,23 @@ def scene(seed: int, max_boxes: int = 60) -> tuple[torch.Tensor, torch.Tensor, t
     return boxes, scores, labels
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """In float32, operation by operation, as torchvision's kernel; compared with the threshold as a double."""
-    width, height = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), np.float32(0))
-    shared = width * height
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
-    return float(shared / union) if union > 0 else 0.0
+def ious(boxes: np.ndarray) -> np.ndarray:
+    """Of all pairs, in float32, operation by operation, as torchvision's kernel; then doubles, as the threshold is."""
+    a, b = boxes[:, None], boxes[None]
+    sides = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0)
+    shared, area = sides[..., 0] * sides[..., 1], (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    union = area[:, None] + area[None] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0).astype(np.float64)
 
 
 def loop(boxes, scores, labels, threshold=0.5, localization="proximity", cl_norm="max", cl_score="own"):  # type: ignore[no-untyped-def]
     """Compute Eq. 8-9 cluster by cluster in double precision."""
     box, score, label = boxes.tolist(), scores.tolist(), labels.tolist()
-    exact, kept = boxes.numpy(), []
+    overlap, kept = ious(boxes.numpy()).tolist(), []
     for c in sorted(set(label)):
         left = sorted((i for i in range(len(box)) if label[i] == c), key=lambda i: (-score[i], i))
         while left:
-            cluster = [i for i in left if i == left[0] or iou(exact[left[0]], exact[i]) > threshold]
+            cluster = [i for i in left if i == left[0] or overlap[left[0]][i] > threshold]
             left = [i for i in left if i not in cluster]
             middle = {i: ((box[i][0] + box[i][2]) / 2, (box[i][1] + box[i][3]) / 2) for i in cluster}
             weight = {i: math.exp(score[i]) for i in cluster}
@@ -60,7 +61,7 @@ def loop(boxes, scores, labels, threshold=0.5, localization="proximity", cl_norm
             length = max(d.values()) if cl_norm == "max" else math.dist(corner[:2], corner[2:])
             d = {i: d[i] / length if length > 0 else 0.0 for i in cluster}
             total = {i: score[i] + (1 - d[i] if localization == "proximity" else d[i]) for i in cluster}
-            best = min(cluster, key=lambda i: (-torch.tensor(total[i]).item(), i))
+            best = min(cluster, key=lambda i: (-float(np.float32(total[i])), i))
             kept.append((best, score[best] if cl_score == "own" else score[cluster[0]]))
     kept.sort(key=lambda item: (-item[1], item[0]))
     return [i for i, _ in kept], [s for _, s in kept]

@@ -284,6 +284,7 @@ def test_nms_follows_the_components_unless_chosen(components, nms, method):
     assert PredictSettings(nms=nms).nms_for(components) == method
 
 
+@pytest.mark.slow
 def test_help_and_settings_import_no_torch():
     code = "import sys, cledet.cli, cledet.config.base; sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -182,6 +182,7 @@ def test_broken_files_are_user_errors(tmp_path: Path, form: str) -> None:
     assert all("a.jpg" in message and "BytesIO" not in message for message in errors)
 
 
+@pytest.mark.slow
 def test_the_users_terminal_stays_clean(tmp_path: Path) -> None:
     """What Pillow warns of, here EXIF that ends early, comes as a sentence or not at all."""
     Image.fromarray(quarters()).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\3\0")
@@ -280,7 +281,7 @@ def test_a_file_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.
     def refuse(*_: object) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("cledet.data.images.open_regular_file", refuse)
+    monkeypatch.setattr("cledet.data.formats.paths.open_regular_file", refuse)
     with pytest.raises(UserError, match=r"cannot read image .*a\.jpg: Permission denied"):
         read_image(tmp_path / "a.jpg")
 

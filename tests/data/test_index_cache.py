@@ -114,6 +114,7 @@ def test_the_least_recently_used_are_deleted(cache: Path, copy: Path, monkeypatc
     assert newest & {folder.name for folder in cache.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_new_process_maps_the_same_file(cache: Path, copy: Path) -> None:
     index = open_source(copy).index("train")
     sent = pickle.dumps(index)

@@ -90,6 +90,7 @@ class Session:
             file.write(f"{os.getpid()}\n")
 
 
+@pytest.mark.slow
 def test_workers_do_not_collect_garbage_of_the_main_process(squares: Path, tmp_path: Path) -> None:
     """As the threads of an OpenVINO session, which only the process that started them can join."""
     log = tmp_path / "freed"
@@ -170,6 +171,7 @@ def test_a_batch_may_be_larger_than_the_data(dataset: DetectionDataset) -> None:
     assert len(batch) == 8
 
 
+@pytest.mark.slow
 def test_nothing_is_drawn_from_the_global_generators(dataset: DetectionDataset) -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -177,6 +179,7 @@ def test_nothing_is_drawn_from_the_global_generators(dataset: DetectionDataset) 
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the system does not say who sent a signal")
 def test_workers_end_by_a_sigterm_of_the_main_process_only(dataset: DetectionDataset) -> None:
     loader = train_loader(dataset, batch=2, total_steps=6, workers=1)
@@ -208,6 +211,7 @@ def test_workers_may_be_spawned(dataset: DetectionDataset) -> None:
     assert same(batch, alone)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_a_readable_error(dataset: DetectionDataset) -> None:
     loader = train_loader(dataset, batch=2, total_steps=1000, workers=1)
     batches = iter(loader)
@@ -221,6 +225,7 @@ def test_a_killed_worker_is_a_readable_error(dataset: DetectionDataset) -> None:
     assert it.value.__cause__ is None
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_it_sends_a_batch_is_a_readable_error(dataset: DetectionDataset, monkeypatch) -> None:
     loader = train_loader(dataset, batch=2, total_steps=1000, workers=1)
     batches = iter(loader)
@@ -236,6 +241,7 @@ def test_a_worker_killed_while_it_sends_a_batch_is_a_readable_error(dataset: Det
         list(batches)
 
 
+@pytest.mark.slow
 def test_a_worker_that_exits_is_a_readable_error(dataset: DetectionDataset) -> None:
     loader = train_loader(Ending(dataset.index, short=64, long=96), batch=2, total_steps=3, workers=1)
     with pytest.raises(ProcessFailed, match="exited unexpectedly with exit code 3"):
@@ -264,6 +270,7 @@ class Sleeping(DetectionDataset):
         time.sleep(3)
 
 
+@pytest.mark.slow
 def test_an_exception_while_loading_an_image_is_passed_on_unchanged(dataset: DetectionDataset) -> None:
     loader = train_loader(Failing(dataset.index, short=64, long=96), batch=2, total_steps=3, workers=1)
     with pytest.raises(RuntimeError, match="seven times six"):

@@ -17,7 +17,6 @@ from cledet.data.splitting import (
     class_groups,
     divide,
     missing_classes,
-    split_by_content,
     spread_classes,
 )
 from cledet.errors import UserError
@@ -36,13 +35,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def chosen(index: DetectionIndex, fraction: float = 0.2) -> set[str]:
-    return set(index.paths[split_by_content(index, fraction)].tolist())
+    return set(index.paths[divide(index, fraction).val].tolist())
 
 
 def test_about_the_fraction_is_chosen(pictures: list[Path], make_index: Make) -> None:
     index = make_index(*[[]] * 150, paths=pictures)
     for fraction in (0.1, 0.2, 0.5, 0.8):
-        mask = split_by_content(index, fraction)
+        mask = divide(index, fraction).val
         assert mask.dtype == np.bool_
         assert abs(mask.mean() - fraction) <= min(fraction, 1 - fraction) / 2
 
@@ -56,7 +55,7 @@ def test_paths_order_and_threads_have_no_part(pictures: list[Path], make_index: 
     moved = make_index(*[[]] * 150, paths=[tmp_path / f"{new}.png" for new in range(150)])
     again = {pictures[content[Path(path).read_bytes()]] for path in chosen(moved)}
     assert again == set(map(Path, first))
-    assert (split_by_content(moved, 0.2) == split_by_content(moved, 0.2, threads=1)).all()
+    assert (divide(moved, 0.2).val == divide(moved, 0.2, threads=1).val).all()
 
 
 def test_added_images_move_no_other(pictures: list[Path], make_index: Make) -> None:
@@ -117,11 +116,11 @@ def test_every_class_of_two_images_is_on_both_sides(pictures: list[Path], make_i
     rare = [[(1 + i // 2, 5, 5, 20, 20)] for i in range(18)] + [[(10, 5, 5, 20, 20)]]
     rows = [[(0, 1, 1, 9, 9)]] * (150 - len(rare)) + rare
     index = make_index(*rows, paths=pictures, classes=tuple("abcdefghijk"))
-    mask = split_by_content(index, 0.2)
+    mask = divide(index, 0.2).val
     val, train = (set(index.labels[side[index.image_of_boxes()]].tolist()) for side in (mask, ~mask))
     assert val & train == set(range(10))
     assert train == set(range(11))  # of one image, there is no second for validation
-    unrepaired = split_by_content(make_index(*[[]] * 150, paths=pictures), 0.2)
+    unrepaired = divide(make_index(*[[]] * 150, paths=pictures), 0.2).val
     assert (mask != unrepaired).sum() <= 10
 
 
@@ -136,7 +135,7 @@ def test_one_content_cannot_be_divided(names: list[str], make_index: Make, tmp_p
 
 def test_two_images_are_one_on_each_side(pictures: list[Path], make_index: Make) -> None:
     for i in range(10):
-        assert split_by_content(make_index([], [], paths=pictures[i : i + 2]), 0.2).sum() == 1
+        assert divide(make_index([], [], paths=pictures[i : i + 2]), 0.2).val.sum() == 1
 
 
 def test_ignored_and_degenerate_boxes_are_no_objects_of_a_class(make_index: Make) -> None:

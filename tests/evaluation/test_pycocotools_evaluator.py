@@ -122,6 +122,7 @@ def test_annotations_keep_ids_and_fractions(make_index):
     assert content["annotations"][1]["iscrowd"] == 1
 
 
+@pytest.mark.slow
 def test_pycocotools_is_imported_only_when_it_is_asked_for(squares, tmp_path):
     (tmp_path / "r.json").write_text("[]")
     arguments = ["val", "--predictions", "r.json", "--data", str(squares), "--report", "false"]

@@ -69,7 +69,7 @@ def test_the_folder_holds_metrics_and_detections(squares, perfect, tmp_path):
     }  # fmt: skip
     assert json.loads((run / "metrics.json").read_text())["VOC12"] == 1.0
     assert (run / "detections.json").read_bytes() == perfect.read_bytes()
-    above = settings(predictions=perfect, data=str(squares), project=tmp_path, name="above", conf=0.52)
+    above = settings(predictions=perfect, data=str(squares), project=tmp_path, name="above", conf=0.52, report=False)
     run = written(above)
     kept = read_results(run / "detections.json", index)
     np.testing.assert_array_equal(kept, wanted[wanted[:, 5] > 0.52])
@@ -182,6 +182,7 @@ def test_the_default_conf_is_not_explicit():
     assert explicit_conf(settings(conf=0.05)) == 0.05  # although that is the default
 
 
+@pytest.mark.slow
 def test_a_file_without_nms_needs_no_torch(perfect):
     assert is_plain(settings(predictions=perfect))
     for more in ({"nms": "soft"}, {"ablation": "dc"}, {"weights": "x.pt"}):

@@ -31,8 +31,11 @@ def batch_norms(net: nn.Module) -> int:
 @torch.inference_mode()
 @pytest.mark.parametrize(
     ("backbone", "norm"),
-    [("r18", "frozen"), ("r18", "batch"), ("r50", "frozen"), ("lite0", "frozen"), ("r50-dcnv2", "frozen")],
-)
+    [
+        ("r18", "frozen"), ("r18", "batch"), ("lite0", "frozen"),
+        *(pytest.param(name, "frozen", marks=pytest.mark.slow) for name in ("r50", "r50-dcnv2")),
+    ],
+)  # fmt: skip
 def test_outputs_equal_those_of_the_network(backbone, norm):
     whole = network(backbone, norm)
     folded = fold_batch_norm(whole)

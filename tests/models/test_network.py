@@ -158,6 +158,7 @@ def test_lite_networks_are_those_of_timm(name):
             torch.testing.assert_close(own, other, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "side"), [("lite0", 224), ("lite2", 256)])
 def test_lite_networks_are_the_published_classifiers(name, side, shared_data):
     """With the package's last layers on top they recognize objects cut out of COCO photos."""
@@ -176,6 +177,7 @@ def test_lite_networks_are_the_published_classifiers(name, side, shared_data):
     assert np.mean(hits) > 0.8  # 0.005 by chance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lite0", "lite2"])
 def test_lite_classifiers_have_the_logits_of_timms(name):
     """Both with the weights of the package, whose layers are in the order of timm's."""

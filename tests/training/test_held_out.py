@@ -14,7 +14,7 @@ from cledet.config.train import GridSettings
 from cledet.data.formats.division import read_division
 from cledet.data.index import DetectionIndex
 from cledet.data.open import DataSource, open_source
-from cledet.data.splitting import split_by_content
+from cledet.data.splitting import divide
 from cledet.errors import UserError
 from cledet.training.held_out import first_images, hold_out, lacks_val, record_division
 
@@ -89,7 +89,7 @@ def test_the_division_is_by_content_and_recorded(tmp_path: Path, capsys: pytest.
     assert "--val-split train holds out none" in said
     assert "warning" not in said
     index = open_source(data).index("train")
-    mask = split_by_content(index, 0.25)
+    mask = divide(index, 0.25).val
     assert (list(division.train), list(division.val)) == (index.paths[~mask].tolist(), index.paths[mask].tolist())
     recorded = record_division(division, settings, tmp_path / "run")
     assert read_division(recorded.data) == division

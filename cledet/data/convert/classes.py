@@ -14,11 +14,10 @@ from cledet.errors import UserError, nearest
 
 def rename_classes(index: DetectionIndex, names: Mapping[str, str]) -> DetectionIndex:
     """Rename classes; classes that get one name become one class, at the place of the first."""
-    renamed = [names.get(name, name) for name in index.classes]
+    renamed = tuple(names.get(name, name) for name in index.classes)
     classes = tuple(dict.fromkeys(renamed))
-    labels = np.array([classes.index(name) for name in renamed], dtype=np.int64)
     ids = index.category_ids[[renamed.index(name) for name in classes]]
-    return replace(index, classes=classes, category_ids=ids, labels=labels[index.labels], cache_folder=None)
+    return _relabel(replace(index, classes=renamed, cache_folder=None), classes, ids)
 
 
 def unify_classes(indices: Sequence[DetectionIndex]) -> list[DetectionIndex]:
@@ -38,7 +37,7 @@ def unify_classes(indices: Sequence[DetectionIndex]) -> list[DetectionIndex]:
 
 def _relabel(index: DetectionIndex, classes: tuple[str, ...], ids: Ints) -> DetectionIndex:
     """Return the index with the labels and ids of `classes`, which contain its own."""
-    if index.classes == classes and (index.category_ids == ids).all():
+    if index.classes == classes and np.array_equal(index.category_ids, ids):
         return index
     label = {name: i for i, name in enumerate(classes)}
     labels = np.array([label[name] for name in index.classes], dtype=np.int64)

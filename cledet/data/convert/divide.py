@@ -9,10 +9,9 @@ import numpy as np
 
 from cledet.data.convert.classes import lost_classes, unify_classes
 from cledet.data.convert.duplicates import join_equal
-from cledet.data.convert.join import join_indices
 from cledet.data.formats.paths import match_split
-from cledet.data.index import DetectionIndex
-from cledet.data.splitting import split_by_content
+from cledet.data.index import DetectionIndex, join_indices
+from cledet.data.splitting import divide
 from cledet.errors import UserError
 
 
@@ -42,8 +41,8 @@ def divide_splits(
     whole = join_indices(splits[names[0]].name, unify_classes([splits[name] for name in names]))
     notes: list[str] = []
     whole = join_equal(whole, {path: os.fsencode(path) for path in whole.paths.tolist()}, "union", notes)
-    held_out = split_by_content(whole, fraction + test_fraction, progress=progress)
-    test = split_by_content(whole, test_fraction, progress=progress) if test_fraction > 0 else np.zeros_like(held_out)
+    held_out = divide(whole, fraction + test_fraction, progress=progress).val
+    test = divide(whole, test_fraction, progress=progress).val if test_fraction > 0 else np.zeros_like(held_out)
     masks = {"train": ~(held_out | test), "val": held_out & ~test, "test": test}
     parts = {name: whole.subset(np.flatnonzero(masks[name])) for name in made}
     empty = next((name for name, part in parts.items() if not len(part)), None)

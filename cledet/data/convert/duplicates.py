@@ -10,8 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from cledet.data.convert.join import gather
-from cledet.data.formats.paths import match_split, open_regular_file
+from cledet.data.formats.paths import match_split, read_blocks
 from cledet.data.index import DetectionIndex, Ints
 from cledet.errors import UserError
 
@@ -40,9 +39,8 @@ def content_keys(paths: Sequence[str], progress: Callable[[int, int], None] | No
 def _digest(path: str) -> bytes:
     digest = hashlib.blake2b(digest_size=20)
     try:
-        with open(path, "rb", opener=open_regular_file) as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        for block in read_blocks(path):
+            digest.update(block)
     except OSError as error:
         raise UserError(f"cannot read image {path}: {error.strerror}") from None
     return digest.digest()
@@ -98,7 +96,7 @@ def join_equal(
     rows = [_rows(index, image) for image in images]
     if on_conflict == "union":
         rows = [np.concatenate([own, extra[image]]) for own, image in zip(rows, images)]
-    return gather(index, images, rows)
+    return index.gather(np.array(images, dtype=np.int64), np.concatenate(rows), list(map(len, rows)))
 
 
 def _rows(index: DetectionIndex, image: int) -> Ints:

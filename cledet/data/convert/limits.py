@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +37,9 @@ def fit_voc(index: DetectionIndex, losses: Losses) -> DetectionIndex:
     index = _keep(index, near[:, 0] & near[:, 1], losses, f"boxes lie beyond {FARTHEST:,.0f} pixels: left out")
     sides = index.xywh[:, 2:]
     narrow = (sides > 0).all(axis=1) & (sides <= 1).any(axis=1)
-    losses["boxes are at most one pixel wide or high: written as one pixel, which is read as empty"] += int(
-        narrow.sum()
-    )
     empty = (sides <= 0).any(axis=1) & ~index.ignore
+    narrow_text = "boxes are at most one pixel wide or high: written as one pixel, which is read as empty"
+    losses[narrow_text] += int(narrow.sum())
     losses["boxes without width or height are read as difficult"] += int(empty.sum())
     _count_areas(index, losses)
     return index
@@ -93,7 +91,4 @@ def _keep(index: DetectionIndex, kept: Bools, losses: Losses, text: str) -> Dete
         return index
     losses[text] += int((~kept).sum())
     counts = np.bincount(index.image_of_boxes()[kept], minlength=len(index))
-    columns = {name: getattr(index, name)[kept] for name in ("xywh", "labels", "ignore", "area")}
-    return replace(
-        index, **columns, starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), cache_folder=None
-    )
+    return index.gather(np.arange(len(index)), np.flatnonzero(kept), counts)

@@ -10,10 +10,9 @@ import numpy as np
 
 from cledet.data.convert.classes import parse_renames, rename_classes, respelled, unify_classes
 from cledet.data.convert.duplicates import content_keys, join_equal, keep_held_out
-from cledet.data.convert.join import join_indices
 from cledet.data.formats.data_yaml import SPLITS
 from cledet.data.formats.paths import match_split
-from cledet.data.index import DetectionIndex
+from cledet.data.index import DetectionIndex, join_indices
 from cledet.errors import UserError
 
 OnConflict = Literal["stop", "first", "union"]

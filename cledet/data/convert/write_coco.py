@@ -29,8 +29,6 @@ def coco_document(index: DetectionIndex, names: Sequence[str]) -> dict[str, Any]
         {"id": row, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": int(crowd)}
         for row, (image, category, box, area, crowd) in enumerate(columns, 1)
     ]
-    for row in np.flatnonzero(~np.isfinite(index.area)).tolist():  # of boxes without a limit; JSON has no such numbers
-        del annotations[row]["area"]
     categories_of = zip(index.category_ids.tolist(), index.classes)
     return {
         "images": images,
@@ -43,5 +41,8 @@ def write_coco(folder: Path, split: str, index: DetectionIndex, names: Sequence[
     """Write annotations/instances_SPLIT.json; return the split's entry for data.yaml."""
     file = f"annotations/instances_{split}.json"
     (folder / "annotations").mkdir(exist_ok=True)
-    (folder / file).write_bytes(msgspec.json.encode(coco_document(index, names)))
+    document = coco_document(index, names)
+    for row in np.flatnonzero(~np.isfinite(index.area)).tolist():  # of boxes without a limit; JSON has no such numbers
+        del document["annotations"][row]["area"]
+    (folder / file).write_bytes(msgspec.json.encode(document))
     return {"images": f"images/{split}", "annotations": file}

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cledet.data.download.extract import unpack
-from cledet.data.download.fetch import CHUNK, Phase, Steps
-from cledet.data.formats.paths import cache_folder, draft_of, open_regular_file
+from cledet.data.download.fetch import Phase, Steps
+from cledet.data.formats.paths import cache_folder, draft_of, read_blocks
 from cledet.errors import UserError
 
 
@@ -35,7 +35,10 @@ def unpacked(file: Path, phase: Phase) -> Path:
     Raises UserError for a file that `unpack` refuses, and for a cache that cannot be written.
     """
     try:
-        folder = cache_folder() / "zips" / _digest(file)
+        digest = hashlib.blake2b(digest_size=16)
+        for block in read_blocks(file):
+            digest.update(block)
+        folder = cache_folder() / "zips" / digest.hexdigest()
         if not folder.is_dir():
             _unpack(file, folder, phase)
         return folder
@@ -53,11 +56,3 @@ def _unpack(file: Path, folder: Path, phase: Phase) -> None:
     except OSError:
         if not folder.is_dir():
             raise
-
-
-def _digest(file: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with open(file, "rb", opener=open_regular_file) as content:
-        while block := content.read(CHUNK):
-            digest.update(block)
-    return digest.hexdigest()

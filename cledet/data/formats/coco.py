@@ -17,7 +17,7 @@ from cledet.data.formats.annotation_errors import ErrorLog
 from cledet.data.formats.coco_masks import image_sizes, with_mask_box
 from cledet.data.formats.paths import join_paths, locate, not_found_error
 from cledet.data.formats.walk import walk_folder
-from cledet.data.index import Bools, DetectionIndex, Ints, group_by_image
+from cledet.data.index import DetectionIndex, Ints, group_by_image
 from cledet.errors import UserError, nearest
 
 Id = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
@@ -123,7 +123,9 @@ def read_coco(
     boxes = content.annotations or []
     position = _positions(image_ids, np.array([box.image_id for box in boxes], dtype=np.int64))
     label = _positions(category_ids[by_category], np.array([box.category_id for box in boxes], dtype=np.int64))
-    _log_unknown_classes(boxes, (position >= 0) & (label < 0), category_ids, errors)
+    known = ", ".join(map(str, np.sort(category_ids)[:20]))
+    for row in np.flatnonzero((position >= 0) & (label < 0)).tolist():
+        errors.add("class", f"annotation {boxes[row].id} has class {boxes[row].category_id}, of {known}")
     kept = np.flatnonzero((position >= 0) & (label >= 0))
     order, starts = group_by_image(position[kept], len(image_ids))
     kept = kept[order]
@@ -273,12 +275,6 @@ def _positions(ids: Ints, wanted: Ints) -> Ints:
     order = np.argsort(ids)
     position = order[np.searchsorted(ids, wanted, sorter=order).clip(max=len(order) - 1)]
     return np.where(ids[position] == wanted, position, -1)
-
-
-def _log_unknown_classes(boxes: Sequence[Annotation], unknown: Bools, category_ids: Ints, errors: ErrorLog) -> None:
-    known = ", ".join(map(str, np.sort(category_ids)[:20]))
-    for row in np.flatnonzero(unknown).tolist():
-        errors.add("class", f"annotation {boxes[row].id} has class {boxes[row].category_id}, of {known}")
 
 
 def _notes(content: Content, file: Path, orphans: int) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def find_coco_files(root: Path, files: list[Path]) -> CocoFiles:
     if UNDIVIDED_SPLIT in groups:
         groups = {}
         for file in files:
-            groups.setdefault(split_name(file), []).append(file)
+            groups[split_name(file)] = (*groups.get(split_name(file), ()), file)
     splits: dict[str, tuple[Path, Path | None]] = {}
     for split, (file, *others) in groups.items():
         if others:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cledet.data.formats.enclosing_boxes import Box
-from cledet.data.formats.image_table import UNNAMED, ImageTable, images_state
+from cledet.data.formats.image_table import UNNAMED, ImageTable, TableFiles
 from cledet.data.formats.paths import open_regular_file
-from cledet.data.formats.walk import divide, read_head, walk_folder
+from cledet.data.formats.walk import divide, read_head
 from cledet.data.images import IMAGE_SUFFIXES
-from cledet.data.index import DetectionIndex
 from cledet.errors import UserError
 
 SUFFIXES = (".csv", ".tsv")
@@ -47,46 +46,25 @@ class Layout(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class CsvFiles:
-    """A data set of CSV files: those of each split, and the folder of its images.
+class CsvFiles(TableFiles):
+    """A data set of CSV files. Classes are ordered as in the classes file, else by name.
 
     Boxes are corners in pixels from 0, where xmax and ymax are the box's far edges: `xmin / width` is a fraction of the
     image in TensorFlow's object detection tutorial, and keras-retinanet documents "indexing for pixel values starts at
     0". Open Images has fractions: "XMin is in [0,1], where 0 is the leftmost pixel, and 1 is the rightmost pixel".
     """
 
-    root: Path
-    splits: dict[str, tuple[Path, ...]]
     classes: Path | None = None
     """keras-retinanet's classes file, or Open Images' class descriptions."""
     format = "CSV"
 
-    def read(self, split: str) -> DetectionIndex:
-        """Read one split; image files are opened where coordinates are relative; the index is named after the split.
-
-        Classes are ordered as in the classes file, else by name.
-        """
-        names = {} if self.classes is None else read_names(self.classes)
-        tables = {name: self._table(name, names) for name in self.splits}
-        used = {name for table in tables.values() for name in table.classes}
-        if self.classes is None:
-            classes = tuple(sorted(used))
-        elif _is_descriptions(names):
-            classes = tuple(name for name in dict.fromkeys(names.values()) if name in used)
-        else:
-            classes = tuple(names)
-        images = walk_folder(self.root).images()
-        return tables[split].index(split, classes, images, self.root, tables.values())
-
     def inputs(self, split: str) -> tuple[list[Path], str]:
-        """Return the files of all splits, since they determine the classes, and the image files as text."""
-        files = [file for files in self.splits.values() for file in files]
-        relative = any((layout := _layout(file)) and layout.relative for file in self.splits[split])
-        state = images_state(walk_folder(self.root).images(), stats=relative)
+        """Return the files of all splits and that of the classes, and the image files as text."""
+        files, state = TableFiles.inputs(self, split)
         return [*files, *([self.classes] if self.classes else [])], state
 
-    def _table(self, split: str, names: dict[str, str]) -> ImageTable:
-        table = ImageTable()
+    def read_table(self, split: str) -> ImageTable:
+        table, names = ImageTable(), self._names()
         for file in self.splits[split]:
             try:
                 _read_csv(file, names, table)
@@ -95,22 +73,29 @@ class CsvFiles:
                 table.errors.add("annotation", f"{file}: {reason or error}")
         return table
 
+    def order_classes(self, tables: Sequence[ImageTable]) -> tuple[str, ...]:
+        used, names = TableFiles.order_classes(self, tables), self._names()
+        described = tuple(name for name in dict.fromkeys(names.values()) if name in used)
+        return used if self.classes is None else described if _is_descriptions(names) else tuple(names)
+
+    def _names(self) -> dict[str, str]:
+        return {} if self.classes is None else read_names(self.classes)
+
+    def opens_images(self, split: str) -> bool:
+        return any((layout := _layout(file)) and layout.relative for file in self.splits[split])
+
 
 def sniff(file: Path) -> bool:
     """Return whether a file holds boxes in columns that are known by a header, or are those of keras-retinanet."""
     return file.suffix.lower() in SUFFIXES and _layout(file) is not None
 
 
-def find_csv(root: Path, files: Sequence[Path]) -> CsvFiles | None:
-    """Return the reader of a data set's CSV files, divided into splits by their names or folders, if there are any."""
-    if not files:
-        return None
-    splits = {name: tuple(parts) for name, parts in divide(files, root).items()}
-    layout = _layout(files[0])
-    classes = None
+def find_csv(root: Path, files: Sequence[Path]) -> CsvFiles:
+    """Return the reader of a data set's CSV files, divided into splits by their names or folders."""
+    layout, classes = _layout(files[0]), None
     if layout is not None and (layout.relative or not layout.header):
         classes = _find_names(root, files[0], descriptions=layout.relative)
-    return CsvFiles(root, splits, classes)
+    return CsvFiles(root, divide(files, root), classes)
 
 
 def read_names(file: Path) -> dict[str, str]:

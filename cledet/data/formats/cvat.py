@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cledet.data.formats.enclosing_boxes import Box, box_of_ellipse, box_of_points, box_of_rectangle
-from cledet.data.formats.image_table import ImageTable, images_state
+from cledet.data.formats.image_table import ImageTable, TableFiles
 from cledet.data.formats.paths import open_regular_file
-from cledet.data.formats.walk import divide, read_head, walk_folder
-from cledet.data.index import DetectionIndex
+from cledet.data.formats.walk import divide, read_head
 from cledet.errors import UserError
 
 DEFAULT_SUBSET = "default"
@@ -24,7 +23,7 @@ BROKEN = (OSError, ElementTree.ParseError, LookupError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
-class CvatFiles:
+class CvatFiles(TableFiles):
     """A data set of CVAT's files: those of each split, or several subsets in the same files.
 
     Coordinates are pixels from 0 at the image's left and top edges, and `xbr` and `ybr` are the box's far edges, as in
@@ -32,37 +31,17 @@ class CvatFiles:
     https://docs.cvat.ai/docs/other/xml_format.
     """
 
-    root: Path
-    splits: dict[str, tuple[Path, ...]]
     subsets: bool = False
     """Whether the splits are the images' `subset` attributes."""
     format = "CVAT"
 
-    def read(self, split: str) -> DetectionIndex:
-        """Read one split without opening its image files; the index is named after it.
-
-        Classes are ordered as the labels of the files' task or project; without these, by name.
-        """
-        labels = dict[str, None]()
-        tables = {name: self._table(name, labels) for name in self.splits}
-        used = {name for table in tables.values() for name in table.classes}
-        classes = tuple(labels) or tuple(sorted(used))
-        images = walk_folder(self.root).images()
-        return tables[split].index(split, classes, images, self.root, tables.values())
-
-    def inputs(self, split: str) -> tuple[list[Path], str]:
-        """Return the files of all splits, since they determine the classes, and the image files as text."""
-        files = list(dict.fromkeys(file for files in self.splits.values() for file in files))
-        return files, images_state(walk_folder(self.root).images(), stats=False)
-
-    def _table(self, split: str, labels: dict[str, None]) -> ImageTable:
-        """Collect the images of a split, and add the classes that its files define to `labels`."""
+    def read_table(self, split: str) -> ImageTable:
         table = ImageTable()
         for file in self.splits[split]:
             try:
                 for element in _elements(file):
                     if element.tag == "meta":
-                        labels.update(dict.fromkeys(_label_names(element)))
+                        table.defined += _label_names(element)
                     elif not self.subsets or element.get("subset", DEFAULT_SUBSET) == split:
                         _add_image(file, element, table)
             except BROKEN as error:
@@ -77,17 +56,15 @@ def sniff(file: Path) -> bool:
     return re.match(rb"(\xef\xbb\xbf)?\s*(<\?[^>]*>\s*|<!--.*?-->\s*)*<annotations[\s>]", head, re.DOTALL) is not None
 
 
-def find_cvat(root: Path, files: Sequence[Path]) -> CvatFiles | None:
-    """Return the reader of a data set's CVAT files, if there are any.
+def find_cvat(root: Path, files: Sequence[Path]) -> CvatFiles:
+    """Return the reader of a data set's CVAT files.
 
     Splits are the subsets of a project's export, else those that the files' or folders' names hold.
     """
-    if not files:
-        return None
     subsets = {subset: None for file in files for subset in _subsets(file)}
     if subsets.keys() - {DEFAULT_SUBSET}:
         return CvatFiles(root, {subset: tuple(files) for subset in sorted(subsets)}, subsets=True)
-    return CvatFiles(root, {name: tuple(parts) for name, parts in divide(files, root).items()})
+    return CvatFiles(root, divide(files, root))
 
 
 def _elements(file: Path) -> Iterator[ElementTree.Element]:

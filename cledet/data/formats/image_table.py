@@ -9,7 +9,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from cledet.data.formats.annotation_errors import ErrorLog
 from cledet.data.formats.enclosing_boxes import Box
 from cledet.data.formats.paths import invalid_path_reason, is_inside, join_paths
-from cledet.data.formats.walk import ImageFiles
+from cledet.data.formats.walk import ImageFiles, walk_folder
 from cledet.data.formats.yolo import SLACK, read_sizes
 from cledet.data.index import FARTHEST, DetectionIndex, Floats, group_by_image, index_of_rows
 from cledet.errors import nearest
@@ -34,6 +34,8 @@ class ImageTable:
         self.errors = ErrorLog()
         self.classes: dict[str, int] = {}
         """Class names in order of occurrence, numbered."""
+        self.defined: list[str] = []
+        """Class names in the order that the files define, if they define any."""
         self.without_box: Counter[str] = Counter()
         """Number of shapes that have no box, by type: points, lines."""
         self._notes: list[str] = []
@@ -164,18 +166,50 @@ class ImageTable:
         return sizes
 
 
+@dataclass(frozen=True, slots=True)
+class TableFiles:
+    """A data set of annotation files that hold class names: those of each split, and the folder of its images.
+
+    A format is a subclass with its name as `format`, and `read_table`, which reads the files of a split.
+    """
+
+    root: Path
+    splits: dict[str, tuple[Path, ...]]
+
+    def read(self, split: str) -> DetectionIndex:
+        """Read one split; the index is named after it. Images are opened for sizes that are needed and missing."""
+        tables = {name: self.read_table(name) for name in self.splits}
+        images, classes = walk_folder(self.root).images(), self.order_classes(list(tables.values()))
+        return tables[split].index(split, classes, images, self.root, tables.values())
+
+    def inputs(self, split: str) -> tuple[list[Path], str]:
+        """Return the files of all splits, since they determine the classes, and the image files as text."""
+        files = dict.fromkeys(file for files in self.splits.values() for file in files)
+        return list(files), _images_state(walk_folder(self.root).images(), stats=self.opens_images(split))
+
+    def read_table(self, split: str) -> ImageTable:
+        """Collect the images and boxes of a split."""
+        raise NotImplementedError
+
+    def order_classes(self, tables: Sequence[ImageTable]) -> tuple[str, ...]:
+        """Return the class names in label order: as the files define them, else sorted."""
+        defined = dict.fromkeys(name for table in tables for name in table.defined)
+        return tuple(defined or sorted({name for table in tables for name in table.classes}))
+
+    def opens_images(self, split: str) -> bool:
+        """Return whether `read` opens image files, here never."""
+        return False
+
+
 def _unlisted(tables: Iterable[ImageTable], split: str, files: Sequence[str], images: ImageFiles) -> tuple[str, ...]:
     """Return a note on the images in the folders of a split's images that no annotation file lists."""
     names = {re.split(r"[\\/]", name)[-1] for table in tables for name in table.names}
-    stems, folders = names | {os.path.splitext(name)[0] for name in names}, {os.path.dirname(file) for file in files}
-    others = (path for stem, paths in images.by_stem.items() if stem not in stems for path in paths)
-    left = sorted({path for path in others if os.path.dirname(path) in folders}.difference(files))
-    return (
-        (f"{split}: {len(left)} images are in no annotation file, the first is {left[0]}: left out.",) if left else ()
-    )
+    left = images.unlisted(names | {os.path.splitext(name)[0] for name in names}, files)
+    note = f"{split}: {len(left)} images are in no annotation file, the first is {left[0]}: left out." if left else ""
+    return (note,) if note else ()
 
 
-def images_state(images: ImageFiles, *, stats: bool) -> str:
+def _images_state(images: ImageFiles, *, stats: bool) -> str:
     """Return a digest of the image files' paths; with `stats`, also of their sizes and modification times."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(path for paths in images.by_stem.values() for path in paths):

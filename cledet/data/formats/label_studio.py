@@ -13,11 +13,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgspec
 
 from cledet.data.formats.enclosing_boxes import Box, box_of_ellipse, box_of_points, box_of_rectangle
-from cledet.data.formats.image_table import ImageTable, images_state
-from cledet.data.formats.paths import open_regular_file
+from cledet.data.formats.image_table import ImageTable, TableFiles
+from cledet.data.formats.paths import read_bytes
 from cledet.data.formats.walk import ImageFiles, divide, read_head, walk_folder
 from cledet.data.images import IMAGE_SUFFIXES
-from cledet.data.index import FARTHEST, DetectionIndex
+from cledet.data.index import FARTHEST
 
 LABELS = ("rectanglelabels", "polygonlabels", "ellipselabels", "labels")
 """Keys of a region's class names; in the JSON export also the types of results with a box and classes."""
@@ -87,31 +87,31 @@ class Labelled(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class LabelStudioFiles:
-    """A data set of Label Studio's exports: those of each split, and the folder of its images.
+class LabelStudioFiles(TableFiles):
+    """A data set of Label Studio's exports. Of several annotations of an image, the latest is used.
 
     `x`, `y`, `width` and `height` are percents of the image's sides. A rectangle is rotated clockwise about its
     top left corner, whose place does not change: https://labelstud.io/tags/rectanglelabels.
     """
 
-    root: Path
-    splits: dict[str, tuple[Path, ...]]
     format = "Label Studio"
 
-    def read(self, split: str) -> DetectionIndex:
-        """Read one split; images are opened for sizes that the file lacks; the index is named after the split.
+    def read_table(self, split: str) -> ImageTable:
+        table, images = ImageTable(), walk_folder(self.root).images()
+        for file in self.splits[split]:
+            try:
+                tasks = msgspec.json.decode(read_bytes(file).removeprefix(b"\xef\xbb\xbf"), type=list[Any])
+            except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                table.errors.add("annotation", f"{file}: {error}")
+                continue
+            latest, several = _latest(_labelled(file, tasks, table))
+            table.note(several, f"{file}: {several} images have several annotations: the latest of each is used.")
+            for labelled in latest:
+                _add_image(file, labelled, images, table)
+        return table
 
-        Classes are ordered by name. Of several annotations of an image, the latest is used.
-        """
-        images = walk_folder(self.root).images()
-        tables = {name: _table(files, images) for name, files in self.splits.items()}
-        classes = tuple(sorted({name for table in tables.values() for name in table.classes}))
-        return tables[split].index(split, classes, images, self.root, tables.values())
-
-    def inputs(self, split: str) -> tuple[list[Path], str]:
-        """Return the files of all splits, since they determine the classes, and the image files as text."""
-        files = [file for files in self.splits.values() for file in files]
-        return files, images_state(walk_folder(self.root).images(), stats=True)
+    def opens_images(self, split: str) -> bool:
+        return True
 
 
 def sniff(file: Path) -> bool:
@@ -121,26 +121,9 @@ def sniff(file: Path) -> bool:
     return re.match(rb"(\xef\xbb\xbf)?\s*\[\s*\{", head) is not None and re.search(keys, head) is not None
 
 
-def find_label_studio(root: Path, files: Sequence[Path]) -> LabelStudioFiles | None:
-    """Return the reader of Label Studio's exports, divided into splits by their names or folders, if there are any."""
-    splits = {name: tuple(parts) for name, parts in divide(files, root).items()}
-    return LabelStudioFiles(root, splits) if splits else None
-
-
-def _table(files: Sequence[Path], images: ImageFiles) -> ImageTable:
-    table = ImageTable()
-    for file in files:
-        try:
-            with open(file, "rb", opener=open_regular_file) as data:
-                tasks = msgspec.json.decode(data.read().removeprefix(b"\xef\xbb\xbf"), type=list[Any])
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            table.errors.add("annotation", f"{file}: {error}")
-            continue
-        latest, several = _latest(_labelled(file, tasks, table))
-        table.note(several, f"{file}: {several} images have several annotations: the latest of each is used.")
-        for labelled in latest:
-            _add_image(file, labelled, images, table)
-    return table
+def find_label_studio(root: Path, files: Sequence[Path]) -> LabelStudioFiles:
+    """Return the reader of Label Studio's exports, divided into splits by their names or folders."""
+    return LabelStudioFiles(root, divide(files, root))
 
 
 def _latest(entries: Iterable[Labelled]) -> tuple[list[Labelled], int]:

@@ -11,10 +11,9 @@ from pathlib import Path
 import msgspec
 
 from cledet.data.formats.enclosing_boxes import Box, box_of_ellipse, box_of_points
-from cledet.data.formats.image_table import ImageTable, images_state
-from cledet.data.formats.paths import open_regular_file
-from cledet.data.formats.walk import divide, read_head, walk_folder
-from cledet.data.index import DetectionIndex
+from cledet.data.formats.image_table import ImageTable, TableFiles
+from cledet.data.formats.paths import read_bytes
+from cledet.data.formats.walk import divide, read_head
 
 WITHOUT_AREA = ("point", "points", "line", "linestrip")
 """Shapes that have no box."""
@@ -44,28 +43,25 @@ FILE, SHAPE = msgspec.json.Decoder(Content, strict=False), msgspec.json.Decoder(
 
 
 @dataclass(frozen=True, slots=True)
-class LabelMeFiles:
-    """A data set of LabelMe files: those of each split, and the folder of its images.
+class LabelMeFiles(TableFiles):
+    """A data set of LabelMe files.
 
     Points are pixels from 0 at the image's left and top edges, so the box of two corners spans their difference. A
     circle is its centre and a point on its edge.
     """
 
-    root: Path
-    splits: dict[str, tuple[Path, ...]]
     format = "LabelMe"
 
-    def read(self, split: str) -> DetectionIndex:
-        """Read one split without opening its image files; the index is named after it. Classes are ordered by name."""
-        tables = {name: _table(files) for name, files in self.splits.items()}
-        classes = tuple(sorted({name for table in tables.values() for name in table.classes}))
-        images = walk_folder(self.root).images()
-        return tables[split].index(split, classes, images, self.root, tables.values())
-
-    def inputs(self, split: str) -> tuple[list[Path], str]:
-        """Return the files of all splits, since they determine the classes, and the image files as text."""
-        files = [file for files in self.splits.values() for file in files]
-        return files, images_state(walk_folder(self.root).images(), stats=False)
+    def read_table(self, split: str) -> ImageTable:
+        table = ImageTable()
+        for file in self.splits[split]:
+            try:
+                content = FILE.decode(read_bytes(file))
+            except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                table.errors.add("annotation", f"{file}: {error}")
+            else:
+                _add_image(file, content, table)
+        return table
 
 
 def sniff(file: Path) -> bool:
@@ -74,26 +70,11 @@ def sniff(file: Path) -> bool:
     return re.match(rb'(\xef\xbb\xbf)?\s*\{[^\[]*"(shapes|imageData)"\s*:', head) is not None
 
 
-def find_labelme(root: Path, files: Sequence[Path]) -> LabelMeFiles | None:
-    """Return the reader of a data set's LabelMe files, divided into splits by their folders, if there are any."""
-    if not files:
-        return None
+def find_labelme(root: Path, files: Sequence[Path]) -> LabelMeFiles:
+    """Return the reader of a data set's LabelMe files, divided into splits by their folders."""
     folders = divide(dict.fromkeys(file.parent for file in files), root)
     splits = {name: tuple(file for file in files if file.parent in parts) for name, parts in folders.items()}
     return LabelMeFiles(root, splits)
-
-
-def _table(files: Sequence[Path]) -> ImageTable:
-    table = ImageTable()
-    for file in files:
-        try:
-            with open(file, "rb", opener=open_regular_file) as data:
-                content = FILE.decode(data.read())
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            table.errors.add("annotation", f"{file}: {error}")
-        else:
-            _add_image(file, content, table)
-    return table
 
 
 def _add_image(file: Path, content: Content, table: ImageTable) -> None:

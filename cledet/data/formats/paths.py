@@ -87,6 +87,19 @@ def open_regular_file(path: str, flags: int) -> int:
     raise OSError(errno.EINVAL, f"it is a {kind}, not a file", path)
 
 
+def read_bytes(file: str | Path) -> bytes:
+    """Read the content of a regular file. Raises OSError."""
+    with open(file, "rb", opener=open_regular_file) as content:
+        return content.read()
+
+
+def read_blocks(file: str | Path) -> Iterator[bytes]:
+    """Yield the content of a regular file in blocks. Raises OSError."""
+    with open(file, "rb", opener=open_regular_file) as content:
+        while block := content.read(1 << 20):
+            yield block
+
+
 def not_found_error(what: str, path: Path) -> UserError:
     """Return the error for a path that does not exist, with a hint that lists its neighbours.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal, localcontext
 from pathlib import Path
@@ -46,12 +46,7 @@ class VocFolder:
         """Read one split without opening its image files; the index is named after the split."""
         errors = ErrorLog()
         files = [file for name in self.splits[split] for file in _annotations(self.folder, name, errors)]
-        classes = self.names or class_names(self._all_files())
-        parsed = {file: read_xml(file, classes, errors) for file in dict.fromkeys(files)}
-        images = {file: image for file, image in parsed.items() if image is not None}
-        sizes, rows = [image[0] for image in images.values()], [image[1] for image in images.values()]
-        table, counts = np.concatenate([np.zeros((0, 6)), *rows]), list(map(len, rows))
-        return index_of_rows(split, classes, 1, _image_paths(list(images)), sizes, counts, table, errors)
+        return index_of_xml(split, files, self.names or class_names(self._all_files()), _image_paths, errors)
 
     def inputs(self, split: str) -> tuple[list[Path], str]:
         """Return the files that `read` parses, those of all splits since they determine the classes, and no text."""
@@ -86,6 +81,20 @@ def find_voc(folder: Path) -> dict[str, tuple[str, ...]]:
 def without_classes(lists: Collection[str]) -> list[str]:
     """Return the sorted names of lists except those of a single class: dog_val beside val."""
     return sorted(name for name in lists if "_" not in name or name.rpartition("_")[2] not in lists)
+
+
+def index_of_xml(
+    split: str,
+    files: Iterable[Path],
+    classes: tuple[str, ...],
+    image_paths: Callable[[Sequence[Path]], Sequence[str]],
+    errors: ErrorLog,
+) -> DetectionIndex:
+    """Read XML files, each once, to the index of a split; `image_paths` returns the image of each of the valid ones."""
+    parsed = {file: image for file in dict.fromkeys(files) if (image := read_xml(file, classes, errors)) is not None}
+    sizes, rows = [size for size, _ in parsed.values()], [own for _, own in parsed.values()]
+    table, counts = np.concatenate([np.zeros((0, 6)), *rows]), list(map(len, rows))
+    return index_of_rows(split, classes, 1, image_paths(list(parsed)), sizes, counts, table, errors)
 
 
 def read_xml(file: Path, classes: Sequence[str], errors: ErrorLog) -> tuple[tuple[int, int], Floats] | None:

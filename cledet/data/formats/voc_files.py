@@ -6,15 +6,14 @@ import os
 import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from cledet.data.formats.annotation_errors import ErrorLog
 from cledet.data.formats.paths import read_lines
-from cledet.data.formats.voc import class_names, parse_xml, read_xml, without_classes
+from cledet.data.formats.voc import class_names, index_of_xml, parse_xml, without_classes
 from cledet.data.formats.walk import ImageFiles, closeness, divide, read_head, walk_folder
-from cledet.data.index import DetectionIndex, index_of_rows
+from cledet.data.index import DetectionIndex
 from cledet.errors import UserError
 
 
@@ -37,13 +36,11 @@ class VocFiles:
         """
         errors = ErrorLog()
         files, every = self._files(split, errors), self._all_files()
-        classes, images = class_names(every), walk_folder(self.root).images()
-        parsed = {file: image for file in files if (image := read_xml(file, classes, errors)) is not None}
-        sizes, rows = [image[0] for image in parsed.values()], [image[1] for image in parsed.values()]
-        table, counts = np.concatenate([np.zeros((0, 6)), *rows]), list(map(len, rows))
-        paths = _image_paths(list(parsed), images)
-        index = index_of_rows(split, classes, 1, paths, sizes, counts, table, errors)
-        return replace(index, notes=_unlabelled(paths, {file.stem for file in every}, images))
+        images = walk_folder(self.root).images()
+        index = index_of_xml(split, files, class_names(every), partial(_image_paths, images=images), errors)
+        left = images.unlisted({file.stem for file in every}, index.paths.tolist())
+        note = f"{len(left)} images have no XML file, the first is {left[0]}: left out." if left else ""
+        return replace(index, notes=(note,) if note else ())
 
     def inputs(self, split: str) -> tuple[list[Path], str]:
         """Return the files that `read` parses, those of all splits since they determine the classes; and all images."""
@@ -54,14 +51,9 @@ class VocFiles:
         return [file for folder in self.folders for file in xml_files(folder)]
 
     def _files(self, split: str, errors: ErrorLog) -> list[Path]:
-        """Return the XML files of a split, each once; names in lists without an XML file are logged."""
-        files: list[Path] = []
-        for entry in self.splits[split]:
-            if entry.is_dir():
-                files += xml_files(entry)
-            else:
-                files += self._listed(entry, errors)
-        return list(dict.fromkeys(files))
+        """Return the XML files of a split; names in lists without an XML file are logged."""
+        parts = (xml_files(entry) if entry.is_dir() else self._listed(entry, errors) for entry in self.splits[split])
+        return [file for part in parts for file in part]
 
     def _listed(self, file: Path, errors: ErrorLog) -> list[Path]:
         """Return the XML files that a list names; the closest to it of several with one name."""
@@ -90,14 +82,6 @@ def _image_paths(files: Sequence[Path], images: ImageFiles) -> list[str]:
     return list(owners)
 
 
-def _unlabelled(paths: Sequence[str], stems: Container[str], images: ImageFiles) -> tuple[str, ...]:
-    """Return a note on the images without an XML file in the folders of a split's images."""
-    folders, known = {os.path.dirname(path) for path in paths}, set(paths)
-    others = [path for stem, found in images.by_stem.items() if stem not in stems for path in found]
-    left = sorted(path for path in others if os.path.dirname(path) in folders and path not in known)
-    return (f"{len(left)} images have no XML file, the first is {left[0]}: left out.",) if left else ()
-
-
 def image_path(file: Path, images: ImageFiles) -> str:
     """Return the image of an XML file, by its stem or its `filename`; beside the file if there is no such image."""
     near = str(file.parent)
@@ -120,17 +104,13 @@ def sniff_voc(file: Path) -> bool:
 def find_voc_files(root: Path, files: list[Path]) -> VocFiles | None:
     """Find the splits of VOC XML files: from lists in ImageSets or named as splits, else from folder names."""
     folders = sorted({file.parent for file in files})
-    splits = _lists(root, files) or divide(folders, root)
-    return VocFiles(root, tuple(folders), {name: tuple(entries) for name, entries in splits.items()})
+    return VocFiles(root, tuple(folders), _lists(root, files) or divide(folders, root))
 
 
 def xml_files(folder: Path) -> list[Path]:
     """Return the XML files in a folder, sorted; hidden ones are left out."""
-    return sorted(Path(entry.path) for entry in os.scandir(folder) if _is_xml(entry.name))
-
-
-def _is_xml(name: str) -> bool:
-    return name.lower().endswith(".xml") and not name.startswith(".")
+    names = (name for name in os.listdir(folder) if name.lower().endswith(".xml") and not name.startswith("."))
+    return sorted(folder / name for name in names)
 
 
 def listed_stem(line: str, stems: Container[str]) -> str | None:
@@ -143,7 +123,7 @@ def listed_stem(line: str, stems: Container[str]) -> str | None:
     return None
 
 
-def _lists(root: Path, files: Iterable[Path]) -> dict[str, list[Path]]:
+def _lists(root: Path, files: Iterable[Path]) -> dict[str, tuple[Path, ...]]:
     """Find the lists of XML files by name: in ImageSets/Main, else in ImageSets, else those called as a split."""
     stems = {file.stem for file in files}
     found = [file for file, line in walk_folder(root).lists() if listed_stem(line, stems)]
@@ -152,4 +132,4 @@ def _lists(root: Path, files: Iterable[Path]) -> dict[str, list[Path]]:
     for file in found:
         if depth[file] == max(depth.values()):
             lists.setdefault(file.stem, []).append(file)
-    return {name: lists[name] for name in without_classes(lists)}
+    return {name: tuple(lists[name]) for name in without_classes(lists)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -88,6 +88,12 @@ class ImageFiles:
             return None
         return found[0] if len(found) == 1 else max(found, key=rank, default=None)
 
+    def unlisted(self, stems: Container[str], files: Sequence[str]) -> list[str]:
+        """Return the images in the folders of these files whose stems are not among those given, sorted."""
+        folders = {os.path.dirname(file) for file in files}
+        others = (path for stem, paths in self.by_stem.items() if stem not in stems for path in paths)
+        return sorted({path for path in others if os.path.dirname(path) in folders}.difference(files))
+
 
 def walk_folder(root: Path, most: int = MAX_ENTRIES) -> Walk:
     """List all files below a folder.
@@ -162,7 +168,7 @@ def first_line(head: bytes) -> str:
     return next(filter(None, map(str.strip, head.decode("utf-8-sig", "replace").split("\n"))), "")
 
 
-def divide(paths: Iterable[Path], root: Path) -> dict[str, list[Path]]:
+def divide(paths: Iterable[Path], root: Path) -> dict[str, tuple[Path, ...]]:
     """Group files or folders by the split in their name, else in that of the nearest folder below `root` that has one.
 
     Paths without a split in their names are splits of their own if at least two others occur; else all are undivided.
@@ -170,8 +176,8 @@ def divide(paths: Iterable[Path], root: Path) -> dict[str, list[Path]]:
     words = {path: next(filter(None, map(split_word, path.relative_to(root).parts[::-1])), "") for path in paths}
     kinds = {split_kind(word) for word in words.values() if word}
     if "" in words.values() and len(kinds) < 2:
-        return {UNDIVIDED_SPLIT: list(words)}
+        return {UNDIVIDED_SPLIT: tuple(words)}
     splits: dict[str, list[Path]] = {}
     for path, word in words.items():
         splits.setdefault(word or path.stem, []).append(path)
-    return dict(sorted(splits.items()))
+    return {name: tuple(splits[name]) for name in sorted(splits)}

@@ -21,7 +21,7 @@ from cledet.data.formats.paths import (
     read_lines,
     split_word,
 )
-from cledet.data.formats.walk import MAX_ENTRIES, first_line, read_head, walk_folder
+from cledet.data.formats.walk import first_line, read_head, walk_folder
 from cledet.data.images import IMAGE_SUFFIXES, image_size
 from cledet.data.index import DetectionIndex, Floats, index_of_rows
 from cledet.errors import UserError
@@ -197,19 +197,8 @@ def _image_lists(folder: Path) -> dict[str, Path]:
 
 
 def _images_below(folder: Path) -> list[str]:
-    """Find the images in a folder and its subfolders, sorted; hidden subfolders are left out."""
-    real = folder.resolve()
-    if real == real.parent:
-        raise UserError(f"a split is the whole file system, {folder}", "name the folder of its images")
-    images, entries = [], 0
-    for parent, folders, names in os.walk(folder):
-        entries += len(folders) + len(names)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if entries > MAX_ENTRIES:
-            message = f"the folder of a split, {folder}, holds more than {MAX_ENTRIES:,} files and folders"
-            raise UserError(message, "name the folder of its images")
-        images += [os.path.join(parent, name) for name in names if is_image(name)]
-    return sorted(images)
+    """Find the images in a folder and its subfolders, sorted; hidden ones are left out."""
+    return sorted(path for paths in walk_folder(folder).images().by_stem.values() for path in paths)
 
 
 def _read_names(folder: Path) -> tuple[str, ...]:

@@ -25,8 +25,7 @@ def find_yolo_files(root: Path, files: list[Path]) -> YoloFolder | None:
         return None
     lists = _image_lists(walk, images)
     splits = lists if len(lists) > 1 else divide(map(Path, labels), root)
-    names = _class_names(walk, {*labels, *labels.values()})
-    return YoloFolder({name: tuple(entries) for name, entries in splits.items()}, names, root, labels=labels)
+    return YoloFolder(splits, _class_names(walk, {*labels, *labels.values()}), root, labels=labels)
 
 
 def _label_folders(files: list[Path], images: ImageFiles) -> dict[str, str]:
@@ -56,13 +55,13 @@ def _label_folders(files: list[Path], images: ImageFiles) -> dict[str, str]:
     return dict(sorted(chosen.items()))
 
 
-def _image_lists(walk: Walk, images: ImageFiles) -> dict[str, list[Path]]:
+def _image_lists(walk: Walk, images: ImageFiles) -> dict[str, tuple[Path, ...]]:
     """Find the lists of images, by name."""
     lists: dict[str, list[Path]] = {}
     for file, line in walk.lists():
         if is_image(line) and images.find(line, str(file.parent)):
             lists.setdefault(file.stem, []).append(file)
-    return dict(sorted(lists.items()))
+    return {name: tuple(lists[name]) for name in sorted(lists)}
 
 
 def _class_names(walk: Walk, folders: set[str]) -> tuple[str, ...]:

@@ -33,12 +33,12 @@ COLORS = {
 """RGB colours of Okabe and Ito, which colour-blind people can tell apart."""
 
 
-class HardestImage(NamedTuple):
-    """One of the hardest images."""
+class Picture(NamedTuple):
+    """A picture of the report: one of the hardest images, or a suspected label error."""
 
     path: str
     text: str
-    """Its cost, and the numbers of right, missed and wrong boxes."""
+    """Caption."""
     content: bytes | None
     """JPEG; None without a readable file."""
 
@@ -53,16 +53,16 @@ class Mark(NamedTuple):
     name: str
 
 
-def draw_hardest_images(analysis: Analysis) -> list[HardestImage]:
-    """Draw the hardest images, the hardest first."""
+def draw_hardest_images(analysis: Analysis) -> list[Picture]:
+    """Draw the hardest images, the hardest first, with the numbers of right, missed and wrong boxes."""
     drawn = []
     for image, ap in analysis.hardest:
         marks = _marks(analysis, image)
         counts = Counter(mark.kind for mark in marks)
         text = ", ".join(f"{counts[kind]} {kind}" for kind in (RIGHT, MISSED, *KINDS[:-1]) if counts[kind])
         content = _picture(analysis.index, image, marks)
-        path = str(analysis.index.paths[image])
-        drawn.append(HardestImage(path, f"costs {ap:.4f} AP: {text or 'nothing shown'}", content))
+        caption = f"costs {ap:.4f} AP: {text or 'nothing shown'}"
+        drawn.append(Picture(str(analysis.index.paths[image]), caption, content))
     return drawn
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from cledet.console import printable, warn
+from cledet.data.convert.write_coco import coco_document
 from cledet.data.images import image_size
 from cledet.data.index import DetectionIndex, Ints
 from cledet.errors import UserError
@@ -64,24 +66,18 @@ def coco_annotations(analysis: Analysis, images: dict[int, Ranked]) -> dict[str,
     Paths are relative to the folder that holds all images of the split. Suspect labels have the extra keys `suspect`,
     their kind, and `rank`.
     """
-    index = analysis.index
-    names, sizes = relative_paths(index), {image: _size(index, image) or (0, 0) for image in images}
+    index, chosen = analysis.index, list(images)
+    names, sizes = relative_paths(index), np.array([_size(index, image) or (0, 0) for image in chosen], dtype=np.int32)
+    own = replace(index.subset(chosen), sizes=sizes)
+    document = coco_document(own, [names[image] for image in chosen])
     marks = {one.gt: {"suspect": one.kind, "rank": rank} for ranked in images.values() for rank, one in ranked}
-    rows = np.concatenate([np.arange(*index.rows(image).indices(index.num_boxes)) for image in images])
-    image_of = index.image_ids[index.image_of_boxes()]
-    annotations = [
-        {"id": row + 1, "image_id": int(image_of[row]), "category_id": int(index.category_ids[index.labels[row]]),
-         "bbox": index.xywh[row].tolist(), "area": float(index.area[row]), "iscrowd": int(index.ignore[row]),
-         "segmentation": [], **marks.get(row, {})}
-        for row in rows[np.isfinite(index.xywh[rows]).all(axis=1)].tolist()
-    ]  # fmt: skip
-    keys = ("id", "file_name", "width", "height")
-    return {
-        "info": {"description": f"suspected label errors of {index.name}"},
-        "images": [dict(zip(keys, (int(index.image_ids[i]), names[i], *sizes[i]))) for i in images],
-        "categories": [{"id": i, "name": name} for i, name in zip(index.category_ids.tolist(), index.classes)],
-        "annotations": annotations,
-    }
+    rows = np.concatenate([np.arange(*index.rows(image).indices(index.num_boxes)) for image in chosen]).tolist()
+    document["images"] = [{"width": 0, "height": 0, **image} for image in document["images"]]
+    finite = np.flatnonzero(np.isfinite(own.xywh).all(axis=1)).tolist()
+    document["annotations"] = [
+        {**document["annotations"][i], "id": rows[i] + 1, "segmentation": [], **marks.get(rows[i], {})} for i in finite
+    ]
+    return {"info": {"description": f"suspected label errors of {index.name}"}, **document}
 
 
 def coco_detections(analysis: Analysis, images: dict[int, Ranked], shown: dict[int, Ints]) -> list[dict[str, Any]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from contextlib import suppress
 
 import numpy as np
 
 from cledet.data.images import ImageError, Pixels, read_image
 from cledet.data.index import Floats
-from cledet.evaluation.report.hardest_images import DETECTION, LABEL, OBJECT, Mark, draw_marks
+from cledet.evaluation.report.hardest_images import DETECTION, LABEL, OBJECT, Mark, Picture, draw_marks
 from cledet.metrics.analysis import Analysis
 from cledet.metrics.suspects import Suspect
 from cledet.visualization.draw import jpeg, resized
@@ -21,28 +21,17 @@ MARGIN, LEAST_MARGIN = 1.0, 24
 """Space around the boxes: a share of their longer side, and at least so many pixels."""
 
 
-class SuspectPicture(NamedTuple):
-    """One suspected label error."""
-
-    path: str
-    text: str
-    """Rank, kind, classes and score."""
-    content: bytes | None
-    """JPEG; None without a readable file."""
-
-
-def draw_suspects(analysis: Analysis) -> list[SuspectPicture]:
-    """Draw the first suspects."""
+def draw_suspects(analysis: Analysis) -> list[Picture]:
+    """Draw the first suspects, with rank, kind, classes and score."""
     index, drawn = analysis.index, []
     for rank, suspect in enumerate((analysis.suspects or [])[:MOST], 1):
         text = f"{rank}. {suspect.text(analysis.overlaps)} (score {suspect.score:.2f})"
         path = str(index.paths[suspect.image])
-        try:
+        content = None
+        with suppress(ImageError):
             pixels = read_image(path, index.size(suspect.image))
-        except ImageError:
-            drawn.append(SuspectPicture(path, text, None))
-            continue
-        drawn.append(SuspectPicture(path, text, jpeg(_picture(analysis, suspect, pixels), 80)))
+            content = jpeg(_picture(analysis, suspect, pixels), 80)
+        drawn.append(Picture(path, text, content))
     return drawn
 
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from cledet.data.index import DetectionIndex
 from cledet.evaluation.report.advice import advice
-from cledet.evaluation.report.hardest_images import HardestImage, draw_hardest_images
+from cledet.evaluation.report.hardest_images import Picture, draw_hardest_images
 from cledet.evaluation.report.plots import FEW, MOST, plots
 from cledet.evaluation.report.review_files import write_suspects
-from cledet.evaluation.report.suspect_pictures import SuspectPicture, draw_suspects
+from cledet.evaluation.report.suspect_pictures import draw_suspects
 from cledet.io.atomic import write_whole
 from cledet.metrics.analysis import Analysis, analyse
 from cledet.metrics.confusion import mistaken
@@ -73,7 +73,7 @@ def metrics_for_advice(evaluation: Evaluation, analysis: Analysis) -> dict[str, 
 
 
 def page(name: str, evaluation: Evaluation, analysis: Analysis, advice: Sequence[str], plots: Mapping[str, bytes],
-         pictures: Sequence[HardestImage], suspicious: Sequence[SuspectPicture] = ()) -> str:  # fmt: skip
+         pictures: Sequence[Picture], suspicious: Sequence[Picture] = ()) -> str:  # fmt: skip
     """Render the report with plots and pictures embedded."""
     index, classes = analysis.index, len(analysis.index.classes)
     counts = f"{len(index):,} images, {int(analysis.overlaps.objects.sum()):,} objects, {classes} classes"

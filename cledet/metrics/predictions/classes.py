@@ -11,6 +11,7 @@ import numpy as np
 
 from cledet.data.index import DetectionIndex, Floats, Ints
 from cledet.errors import UserError, nearest
+from cledet.metrics.matching import box_iou
 from cledet.metrics.predictions.image_names import shown
 
 UNUSED_COCO_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -132,19 +133,12 @@ def agreement(index: DetectionIndex, found: Found, readings: Sequence[Ints]) -> 
     counts = np.zeros(len(readings), dtype=np.int64)
     for row in np.argsort(-found.scores, kind="stable")[:BEST].tolist():
         rows = index.rows(int(found.image[row]))
-        ious = _ious(found.xywh[row], index.xywh[rows][~index.ignore[rows]])
+        boxes = index.xywh[rows][~index.ignore[rows]]
+        ious = box_iou(np.broadcast_to(found.xywh[row], boxes.shape), boxes)
         if len(ious) and ious.max() >= OVERLAP:
             label = index.labels[rows][~index.ignore[rows]][ious.argmax()]
             counts += [labels[found.label[row]] == label for labels in readings]
     return counts
-
-
-def _ious(box: Floats, boxes: Floats) -> Floats:
-    """Return the IoU of a box [4] with boxes [n, 4], all xywh."""
-    ends = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])
-    shared = (ends - np.maximum(box[:2], boxes[:, :2])).clip(0).prod(axis=1)
-    union = box[2:].prod() + boxes[:, 2:].prod(axis=1) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def _unknown_numbers(

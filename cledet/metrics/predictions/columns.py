@@ -11,10 +11,9 @@ import numpy as np
 
 from cledet.data.images import image_size
 from cledet.data.index import DetectionIndex, Floats, Ints
-from cledet.errors import UserError
 from cledet.metrics.predictions.classes import Found, find_classes
 from cledet.metrics.predictions.image_names import ImageRef, find_images
-from cledet.metrics.results_file import DetectionRows
+from cledet.metrics.results_file import DetectionRows, check_finite
 
 T = TypeVar("T", bound=Hashable)
 
@@ -69,7 +68,7 @@ def resolve(path: Path, columns: FileColumns, index: DetectionIndex) -> Predicti
 
     Raises UserError for numbers that are not finite, and for images and classes that the split does not have.
     """
-    check_finite(path, columns.xywh, columns.scores)
+    check_finite(path, np.column_stack([columns.xywh, columns.scores]))
     positions, by = find_images(path, columns.file_names, columns.ids, index)
     image = positions[columns.image]
     xywh = columns.xywh
@@ -80,13 +79,6 @@ def resolve(path: Path, columns: FileColumns, index: DetectionIndex) -> Predicti
     category = index.category_ids[labels[columns.label]]
     rows = np.column_stack([index.image_ids[image], xywh, columns.scores, category])
     return Predictions(rows, summarize(path, columns.format, rows, index, (f"images by {by}", read, *columns.notes)))
-
-
-def check_finite(path: Path, xywh: Floats, scores: Floats) -> None:
-    """Raise UserError if boxes [D, 4] or scores [D] hold NaN or infinity."""
-    wrong = np.flatnonzero(~(np.isfinite(xywh).all(axis=1) & np.isfinite(scores)))
-    if len(wrong):
-        raise UserError(f"{path}: {len(wrong)} detections hold numbers that are not finite, entry {wrong[0]} first")
 
 
 def summarize(path: Path, format: str, rows: DetectionRows, index: DetectionIndex, notes: Sequence[str]) -> str:

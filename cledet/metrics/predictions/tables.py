@@ -93,16 +93,11 @@ def _classes(path: Path, columns: Mapping[str, Sequence[Any]]) -> list[Any]:
 
 def _numbers(path: Path, name: str, values: Sequence[Any]) -> Floats:
     """Convert a column to numbers [D]. Raises UserError with the first row that has none."""
-    try:
-        return np.fromiter(map(float, values), np.float64, len(values))
-    except (ValueError, TypeError, OverflowError):
-        row = next(i for i, value in enumerate(values) if not _is_number(value))
-    raise UserError(f"{path}: {name} of detection {row + 1} is {str(values[row])[:40]!r}, not a number")
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (ValueError, TypeError, OverflowError):
-        return False
-    return True
+    numbers = np.empty(len(values))
+    for row, value in enumerate(values):
+        try:
+            numbers[row] = float(value)
+        except (ValueError, TypeError, OverflowError):
+            message = f"{path}: {name} of detection {row + 1} is {str(value)[:40]!r}, not a number"
+            raise UserError(message) from None
+    return numbers

@@ -82,11 +82,7 @@ def _yolo_numbers(file: Path, lines: Lines) -> Floats:
         if len(words) not in (6, 7):
             message = f"{file}: line {number} has {len(words)} words instead of 6: class x y w h confidence"
             raise UserError(message, "polygons and keypoints are not read")
-    try:
-        rows = [words[:6] for words in lines]
-        numbers = np.fromiter(map(float, chain.from_iterable(rows)), np.float64, 6 * len(rows)).reshape(-1, 6)
-    except ValueError as error:
-        raise UserError(f"{file}: {error!s:.80}", "a line is class x y w h confidence") from None
+    numbers = _numbers(file, [words[:6] for words in lines], 6, "class x y w h confidence")
     wrong = (np.abs(numbers[:, 1:5]) > FARTHEST_FRACTION).any(axis=1) | (numbers[:, 5] < 0) | (numbers[:, 5] > 1)
     if wrong.any():
         line = int(wrong.argmax())
@@ -141,8 +137,13 @@ def _voc_numbers(file: Path, lines: Lines) -> Floats:
     for number, words in enumerate(lines, 1):
         if len(words) != 6:
             raise UserError(f"{file}: line {number} has {len(words)} words instead of 6: image score x1 y1 x2 y2")
+    return _numbers(file, [words[1:] for words in lines], 5, "image score x1 y1 x2 y2")
+
+
+def _numbers(file: Path, rows: Lines, columns: int, form: str) -> Floats:
+    """Convert rows of words to numbers [n, columns]. Raises UserError with the `form` of a line."""
     try:
-        numbers = chain.from_iterable(line[1:] for line in lines)
-        return np.fromiter(map(float, numbers), np.float64, 5 * len(lines)).reshape(-1, 5)
+        words = chain.from_iterable(rows)
+        return np.fromiter(map(float, words), np.float64, columns * len(rows)).reshape(-1, columns)
     except ValueError as error:
-        raise UserError(f"{file}: {error!s:.80}", "a line is image score x1 y1 x2 y2") from None
+        raise UserError(f"{file}: {error!s:.80}", f"a line is {form}") from None

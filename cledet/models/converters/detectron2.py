@@ -12,14 +12,14 @@ from typing import Any
 from torch import Tensor
 
 from cledet.errors import UserError
-from cledet.models.backbones.resnet import IMAGENET_STD, resnet_name
+from cledet.models.backbones.resnet import IMAGENET_STD
 from cledet.models.converters.imported import (
     CAFFE_MEAN,
     CAFFE_STD,
     ConvertedDetector,
     Names,
+    backbone_of,
     build_detector,
-    halved,
     rename,
     reorder_anchors,
     tensors_of,
@@ -60,9 +60,8 @@ def from_detectron2(content: dict[str, Any]) -> ConvertedDetector:
     renamed = {rename(key, NAMES): value for key, value in state.items() if not key.startswith(STATE)}
     if len(renamed["head.regression.predict.weight"]) != 9 * 4:
         raise UserError("a RetinaNet of Detectron2 without 9 anchors per position is not supported")
-    body = {key.removeprefix("backbone."): value for key, value in renamed.items()}
-    bgr, mean, std, caffe, guess = _images(state, resnet_name(body))
-    name = resnet_name(body, caffe)
+    bgr, mean, std, caffe, guess = _images(state, backbone_of(renamed))
+    name = backbone_of(renamed, caffe)
     note = f"a RetinaNet of Detectron2 ({name}, images in {'BGR' if bgr else 'RGB'}{guess})"
     arch = Architecture(
         backbone=name,
@@ -75,7 +74,7 @@ def from_detectron2(content: dict[str, Any]) -> ConvertedDetector:
     for key in renamed:
         if ".predict." in key:
             renamed[key] = reorder_anchors(renamed[key], ORDER)
-    return build_detector(arch, halved(renamed), (), note)
+    return build_detector(arch, renamed, (), note)
 
 
 def _images(state: dict[str, Tensor], name: str) -> tuple[bool, list[float], list[float], bool, str]:

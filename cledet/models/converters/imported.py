@@ -12,7 +12,7 @@ from torchvision.models._meta import _COCO_CATEGORIES
 
 from cledet.errors import UserError
 from cledet.models.backbones.deform_conv import MODULATED
-from cledet.models.backbones.resnet import IMAGENET_MEAN, IMAGENET_STD
+from cledet.models.backbones.resnet import IMAGENET_MEAN, IMAGENET_STD, resnet_name
 from cledet.models.network import Architecture, misfit, parameters_of
 
 Names = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
@@ -37,13 +37,13 @@ class ConvertedDetector(NamedTuple):
 def build_detector(
     arch: Architecture, state: Mapping[str, Tensor], classes: Sequence[str], note: str
 ) -> ConvertedDetector:
-    """Build a detector from weights under our names.
+    """Build a detector from weights under our names, in which modulated deformable convolutions are halved here.
 
     Without class names, 80 classes are COCO's. Raises UserError with the first weight that does not fit.
     """
     own = parameters_of(arch)
     counts = {key: torch.zeros((), dtype=torch.int64) for key in own if key.endswith("num_batches_tracked")}
-    model = counts | dict(state)
+    model = counts | _halved(state)
     if wrong := misfit(own, model):
         raise UserError(f"{note}: {wrong}", "it is another network, or incomplete")
     names = tuple(classes) or (COCO_NAMES if arch.classes == len(COCO_NAMES) else ())
@@ -73,11 +73,16 @@ def reorder_anchors(value: Tensor, order: Sequence[int]) -> Tensor:
     return value.unflatten(0, (len(order), -1))[list(order)].flatten(0, 1)
 
 
-def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Halve the weights of modulated deformable convolutions, because ours multiply their samples by two."""
     offsets = [key for key, value in state.items() if key.endswith("conv2.offset.weight") and len(value) == MODULATED]
     plain = {key.replace(".offset.", "."): state[key.replace(".offset.", ".")] / 2 for key in offsets}
     return {**state, **plain}
+
+
+def backbone_of(state: Mapping[str, Tensor], caffe: bool = False) -> str:
+    """Return the name of the ResNet or ResNeXt in weights under our names; `caffe`: with MSRA's strides."""
+    return resnet_name({key.removeprefix("backbone."): value for key, value in state.items()}, caffe)
 
 
 def rename(key: str, names: Names) -> str:

@@ -14,13 +14,13 @@ from typing import Any, Literal
 from torch import Tensor
 
 from cledet.errors import UserError
-from cledet.models.backbones.resnet import IMAGENET_MEAN, IMAGENET_STD, resnet_name
+from cledet.models.backbones.resnet import IMAGENET_MEAN, IMAGENET_STD
 from cledet.models.converters.imported import (
     CAFFE_MEAN,
     ConvertedDetector,
     Names,
+    backbone_of,
     build_detector,
-    halved,
     rename,
     tensors_of,
     to_our_images,
@@ -53,7 +53,7 @@ def from_mmdetection(content: dict[str, Any]) -> ConvertedDetector:
     if len(renamed["head.regression.predict.weight"]) != 9 * 4:
         raise UserError("a RetinaNet of MMDetection without 9 anchors per position is not supported")
     _check_coder(text)
-    name = resnet_name({key.removeprefix("backbone."): value for key, value in renamed.items()}, is_caffe(text))
+    name = backbone_of(renamed, is_caffe(text))
     bgr, mean, std = images_of(text)
     scale = re.search(r"octave_base_scale\s*=\s*(\d+)", text)
     guess = "" if text else "; assumed, because the file holds no configuration in meta.config"
@@ -68,7 +68,7 @@ def from_mmdetection(content: dict[str, Any]) -> ConvertedDetector:
         anchors_rounded=False,
     )
     renamed["backbone.conv1.weight"] = to_our_images(renamed["backbone.conv1.weight"], bgr, mean, std)
-    return build_detector(arch, halved(renamed), class_names(content), note)
+    return build_detector(arch, renamed, class_names(content), note)
 
 
 def config_of(content: Mapping[str, Any]) -> str:

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from cledet.errors import UserError
-from cledet.models.backbones.resnet import resnet_name
 from cledet.models.converters import mmdetection
 from cledet.models.converters.imported import (
     ConvertedDetector,
     Names,
+    backbone_of,
     build_detector,
-    halved,
     rename,
     tensors_of,
     to_our_images,
@@ -55,15 +54,14 @@ def from_gfl(content: dict[str, Any]) -> ConvertedDetector:
     scales = [renamed.pop(f"head.scales.{i}.scale").reshape(()) for i in range(5)]
     renamed["head.scales"] = torch.stack(scales)
     del renamed["head.integral.project"]
-    body = {key.removeprefix("backbone."): value for key, value in renamed.items()}
-    name = resnet_name(body, is_caffe(text))
+    name = backbone_of(renamed, is_caffe(text))
     bgr, mean, std = images_of(text)
     renamed["backbone.conv1.weight"] = to_our_images(renamed["backbone.conv1.weight"], bgr, mean, std)
     classes = len(renamed["head.classification.predict.weight"])
     arch = Architecture(backbone=name, classes=classes, anchor_scale=8.0, head="gfl")
     guess = "" if text else "; assumed, because the file holds no configuration"
     note = f"a GFL of MMDetection ({name}, images in {'BGR' if bgr else 'RGB'}{guess})"
-    return build_detector(arch, halved(renamed), class_names(content), note)
+    return build_detector(arch, renamed, class_names(content), note)
 
 
 def _weights(content: Mapping[str, Any]) -> dict[str, Tensor]:

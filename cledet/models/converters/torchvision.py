@@ -11,8 +11,7 @@ from torch import Tensor
 
 from cledet.errors import UserError
 from cledet.models.anchors import STRIDES
-from cledet.models.backbones.resnet import resnet_name
-from cledet.models.converters.imported import COCO_IDS, ConvertedDetector, build_detector, tensors_of
+from cledet.models.converters.imported import COCO_IDS, ConvertedDetector, backbone_of, build_detector, tensors_of
 from cledet.models.network import Architecture
 
 LOGITS = "head.classification_head.cls_logits.weight"
@@ -39,11 +38,10 @@ def from_torchvision(content: dict[str, Any]) -> ConvertedDetector:
     keep = torch.tensor(COCO_IDS) if outputs == 91 else torch.arange(outputs)
     note = "a FCOS of torchvision" if fcos else f"a RetinaNet{' v2' if second else ''} of torchvision"
     renamed = {_our_name(key, second): value for key, value in state.items()}
-    body = {key.removeprefix("backbone."): value for key, value in renamed.items()}
     if "neck.inner_blocks.0.0.weight" not in renamed:
         raise UserError(f"{note}: it has no feature pyramid", "it is another network, or incomplete")
     arch = Architecture(
-        backbone=resnet_name(body),
+        backbone=backbone_of(renamed),
         classes=len(keep),
         fpn_channels=len(renamed["neck.inner_blocks.0.0.weight"]),
         anchor_scale=8.0 if fcos else 4.0,

@@ -11,7 +11,7 @@ import pytest
 
 from cledet.data.convert.divide import divide_splits
 from cledet.data.index import DetectionIndex
-from cledet.data.splitting import split_by_content
+from cledet.data.splitting import divide
 from cledet.errors import UserError
 
 Make = Callable[..., DetectionIndex]
@@ -41,14 +41,14 @@ def test_three_parts(index: DetectionIndex) -> None:
     assert 10 <= len(val) <= 30
     assert 5 <= len(test) <= 15
     assert parts["val"].num_boxes == len(val)
-    held_out = set(np.flatnonzero(split_by_content(index, 0.3)).tolist())
+    held_out = set(np.flatnonzero(divide(index, 0.3).val).tolist())
     assert val | test == held_out  # a test part takes no image from the training part of the same shares
 
 
 def test_without_a_test_part(index: DetectionIndex) -> None:
     parts, _ = divide_splits({"train": index}, (), 0.2)
     assert list(parts) == ["train", "val"]
-    assert numbers(parts["val"]) == set(np.flatnonzero(split_by_content(index, 0.2)).tolist())
+    assert numbers(parts["val"]) == set(np.flatnonzero(divide(index, 0.2).val).tolist())
 
 
 def test_other_splits_are_kept(index: DetectionIndex) -> None:
@@ -59,7 +59,7 @@ def test_other_splits_are_kept(index: DetectionIndex) -> None:
     with pytest.raises(UserError, match="a split 'test2017' already, beside the new 'test'"):
         divide_splits({"train": half, "test2017": rest}, (), 0.2, 0.1)
     joined, _ = divide_splits({"train": half, "val": rest}, ("train", "val"), 0.2)
-    assert numbers(joined["val"]) == set(np.flatnonzero(split_by_content(index, 0.2)).tolist())
+    assert numbers(joined["val"]) == set(np.flatnonzero(divide(index, 0.2).val).tolist())
 
 
 def test_an_image_of_several_splits_is_taken_once(index: DetectionIndex) -> None:

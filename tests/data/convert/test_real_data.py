@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 
-from cledet.data.convert.read import read_splits
 from cledet.data.convert.write import FORMATS, write_dataset
 from cledet.data.formats.paths import match_split
 from cledet.data.index import DetectionIndex
@@ -28,7 +27,7 @@ Splits = dict[str, DetectionIndex]
 @pytest.fixture(scope="module")
 def sources(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Splits]:
     """The splits of each set; those of `coco_val2014_100`, which has no photos, with blank images of their sizes."""
-    sets = {name: read_splits(open_source(shared_data / name)) for name in SETS[:-1]}
+    sets = {name: open_source(shared_data / name).read_splits() for name in SETS[:-1]}
     file = shared_data / "coco_val2014_100" / "instances_val2014_100.json"
     index = open_source(file).index("val", need_images=False)
     blank = tmp_path_factory.mktemp("blank")
@@ -37,11 +36,11 @@ def sources(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     for path, (width, height) in zip(index.paths.tolist(), index.sizes.tolist()):
         image = np.zeros((height, width), np.uint8)
         (blank / Path(path).name).write_bytes(cv2.imencode(".png", image)[1].tobytes())  # a PNG, whatever its name
-    return sets | {"coco_val2014_100": read_splits(open_source(blank))}
+    return sets | {"coco_val2014_100": open_source(blank).read_splits()}
 
 
 def convert(splits: Splits, kind: str, folder: Path) -> Splits:
-    return read_splits(open_source(write_dataset(splits, kind, folder, images="link").folder))
+    return open_source(write_dataset(splits, kind, folder, images="link").folder).read_splits()
 
 
 def pairs(before: Splits, after: Splits) -> list[tuple[DetectionIndex, DetectionIndex]]:

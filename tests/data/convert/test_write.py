@@ -17,7 +17,6 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from cledet.data.convert.read import read_splits
 from cledet.data.convert.write import FORMATS, write_dataset
 from cledet.data.index import DetectionIndex
 from cledet.data.open import open_source
@@ -135,7 +134,7 @@ def test_an_image_of_two_splits_is_written_once_in_voc(index: DetectionIndex, tm
     other = replace(index, xywh=index.xywh + 1)
     folder = write_dataset({"train": index, "trainval": index, "val": other}, "voc", tmp_path / "out").folder
     assert len(list((folder / "Annotations").iterdir())) == len(list((folder / "JPEGImages").iterdir())) == 6 - 1
-    back = read_splits(open_source(folder))
+    back = open_source(folder).read_splits()
     assert (back["train"].xywh == index.xywh).all()
     assert (back["trainval"].xywh == index.xywh).all()
     assert (back["val"].xywh == other.xywh).all()
@@ -239,7 +238,7 @@ def test_names_that_a_format_cannot_hold(make_index: Make, photos: list[Path], t
 def test_splits_of_other_classes_get_all(make_index: Make, photos: list[Path], tmp_path: Path) -> None:
     one = make_index([(0, 1, 1, 5, 5)], paths=photos[:1], classes=("cat",))
     other = make_index([(0, 1, 1, 5, 5)], paths=photos[:1], classes=("dog",))
-    back = read_splits(open_source(write_dataset({"train": one, "val": other}, "yolo", tmp_path / "out").folder))
+    back = open_source(write_dataset({"train": one, "val": other}, "yolo", tmp_path / "out").folder).read_splits()
     assert [(index.classes, index.labels.tolist()) for index in back.values()] == [
         (("cat", "dog"), [0]), (("cat", "dog"), [1]),
     ]  # fmt: skip

@@ -222,4 +222,3 @@ def test_files_are_recognised_by_their_keys(tmp_path: Path) -> None:
     for name, content in contents.items():
         (tmp_path / name).write_text(json.dumps(content))
     assert {name for name in contents if sniff(tmp_path / name)} == {"full.json", "min.json"}
-    assert find_label_studio(tmp_path, []) is None

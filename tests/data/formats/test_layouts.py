@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from trees import contents, draw, write, write_coco, write_labels, write_xml
 
 from cledet.data.formats.layouts import places
+from cledet.data.index import DetectionIndex
 from cledet.data.open import open_source
 from cledet.errors import UserError
 
@@ -216,15 +217,22 @@ def kaggle(root: Path, original: Path, images: str, annotations: str) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def bccd(shared_data: Path) -> dict[str, DetectionIndex]:
+    """The splits of the real set in its own folders."""
+    return open_source(shared_data / "bccd").read_splits()
+
+
 @pytest.mark.parametrize(
     ("images", "annotations"), [("images", "annotations"), ("images", "annots"), ("BCCD/photos", "BCCD/meta/xmls")]
 )
-def test_bccd_as_kaggle_has_it(shared_data: Path, tmp_path: Path, images: str, annotations: str) -> None:
+def test_bccd_as_kaggle_has_it(
+    bccd: dict[str, DetectionIndex], shared_data: Path, tmp_path: Path, images: str, annotations: str
+) -> None:
     """Under other names, linked, the same columns: with the lists all splits, without them their union."""
-    original = open_source(shared_data / "bccd")
     root = kaggle(tmp_path / "bccd", shared_data / "bccd", images, annotations)
     undivided = open_source(root).index("all")
-    parts = [original.index(split) for split in ("trainval", "test")]
+    parts = [bccd[split] for split in ("trainval", "test")]
     assert (len(undivided), undivided.num_boxes) == (364, sum(part.num_boxes for part in parts))
     for part in parts:
         rows = np.flatnonzero(
@@ -232,10 +240,10 @@ def test_bccd_as_kaggle_has_it(shared_data: Path, tmp_path: Path, images: str, a
         )
         same(undivided.subset(rows), part.subset(np.argsort(part.image_ids)))
     (root / "ImageSets").symlink_to(shared_data / "bccd" / "ImageSets")
-    divided = open_source(root)
-    assert divided.splits == original.splits
-    for split in original.splits:
-        same(divided.index(split), original.index(split))
+    divided = open_source(root).read_splits()
+    assert list(divided) == list(bccd)
+    for split, index in divided.items():
+        same(index, bccd[split])
 
 
 def same(index, other) -> None:

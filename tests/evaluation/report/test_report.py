@@ -175,6 +175,13 @@ def test_every_plot_is_a_png_of_some_size(report):
         assert picture.min() < 50, path  # there is ink
 
 
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Reports without plots, whose layout takes most of a report's time, for tests of other parts."""
+    monkeypatch.setattr("cledet.evaluation.report.write_report.plots", lambda _: iter(()))
+
+
+@pytest.mark.usefixtures("no_plots")
 def test_val_writes_the_report_by_default(squares, found, tmp_path):
     file = tmp_path / "found.json"
     file.write_bytes(encode_results(found[1]))
@@ -205,6 +212,7 @@ def suspicious(squares, tmp_path_factory):
     return {"data": str(squares), "predictions": str(file)}
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_val_lists_and_draws_suspected_label_errors(suspicious, tmp_path, capsys):
     val(resolve(ValSettings, {**suspicious, "project": str(tmp_path)}))
     (run,) = (tmp_path / "val").iterdir()
@@ -225,6 +233,7 @@ def test_val_lists_and_draws_suspected_label_errors(suspicious, tmp_path, capsys
     assert f"suspected label errors: 1 wrong class, 1 missing label; {run / 'suspects.json'}" in message
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_suspects_can_be_limited_and_left_out(suspicious, tmp_path, capsys):
     def run(name, **given):
         val(resolve(ValSettings, {**suspicious, "project": str(tmp_path), "name": name, **given}))
@@ -239,6 +248,7 @@ def test_suspects_can_be_limited_and_left_out(suspicious, tmp_path, capsys):
     assert "suspected" not in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_no_suspects_are_a_sentence(squares, tmp_path, capsys):
     index = open_source(squares).index("val")
     image = index.image_ids[index.image_of_boxes()]

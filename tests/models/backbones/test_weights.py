@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from functools import partial
+from copy import deepcopy
+from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -48,9 +49,14 @@ def server(published):
         found.shutdown()
 
 
-def network(backbone="r18"):
+@cache
+def built(backbone):
     torch.manual_seed(6)
     return build_network(Architecture(backbone=backbone, classes=1, fpn_channels=8))
+
+
+def network(backbone="r18"):
+    return deepcopy(built(backbone))
 
 
 def same(found, state):

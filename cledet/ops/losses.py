@@ -178,18 +178,20 @@ class _Background(torch.autograd.Function):
         hot = positive.gather(1, place).squeeze(1)
         loss[rows] = _as_negative(positive.scatter_(1, place, -torch.inf), alpha, gamma, None)  # -inf: loss 0
         ctx.dtype = logits.dtype
-        ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(False)  # autograd has no device for a gradient that is not there
         ctx.save_for_backward(slope, rows, column)
         return loss, hot
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, grad_hot: Tensor | None) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad_loss: Tensor | None, grad_hot: Tensor | None) -> tuple[Tensor, None, None, None, None]:
         slope, rows, column = ctx.saved_tensors
+        grad_loss = slope.new_zeros(len(slope)) if grad_loss is None else grad_loss
+        grad_hot = slope.new_zeros(len(rows)) if grad_hot is None else grad_hot
         with torch.no_grad():
             gradient = torch.empty_like(slope, dtype=ctx.dtype)
             for block in _blocks(slope):
                 torch.mul(slope[block], grad_loss[block, None], out=gradient[block])
-            gradient[rows, column] = 0 if grad_hot is None else grad_hot.to(ctx.dtype)  # type: ignore[assignment]
+            gradient[rows, column] = grad_hot.to(ctx.dtype)
         if torch.is_grad_enabled():  # create_graph=True
             gradient = _NotDifferentiable.apply(gradient, gradient.new_zeros((), requires_grad=True))
         return gradient, None, None, None, None

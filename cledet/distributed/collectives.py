@@ -62,11 +62,6 @@ def all_reduce_sum(value: Tensor) -> Tensor:
     return value
 
 
-def all_true(condition: bool) -> bool:
-    """Return whether the condition holds in all processes."""
-    return condition if world_size() == 1 else int(all_reduce_sum(torch.tensor(int(condition)))) == world_size()
-
-
 def broadcast(value: T) -> T:
     """Send the main process's value to all processes."""
     values: list[Any] = [value]

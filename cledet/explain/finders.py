@@ -65,10 +65,9 @@ def find_positives(raw: RawOutputs, objects: Objects, criterion: Criterion) -> P
     targets = Targets(objects.boxes[None], objects.labels[None], objects.ignored[None])
     assignment = criterion.assign(raw, targets)
     positive = positives(raw, targets, assignment)
-    loss = criterion.classification(raw, targets, assignment, positive)[positive.image, positive.anchor]
+    loss = criterion.classification(raw, assignment, positive).flatten()[positive.index]
     weight = criterion.coefficient(positive, loss)
-    recalled = assignment.recalled[0, positive.anchor]
-    return Positives(positive.anchors, positive.boxes, positive.gt, recalled, weight)
+    return Positives(positive.anchors, positive.boxes, positive.gt, positive.recalled, weight)
 
 
 def find_clusters(detected: Detected, iou: float, *, localization: str = "proximity", cl_norm: str = "max") -> Clusters:

@@ -12,6 +12,9 @@ STRIDES = (8, 16, 32, 64, 128)
 OCTAVES, RATIOS = (1.0, 2 ** (1 / 3), 2 ** (2 / 3)), (0.5, 1.0, 2.0)
 """Three sizes per octave and three aspect ratios (h/w), of Lin et al., Focal Loss for Dense Object Detection (2017)."""
 
+KEPT = 16
+"""Number of shapes whose anchors are kept."""
+
 
 def cell_anchors(sizes: Sequence[float], ratios: Sequence[float] = RATIOS, rounded: bool = True) -> Tensor:
     """Compute anchors [R * S, 4] around the origin, ratio by ratio, optionally rounded to pixels as in torchvision."""
@@ -46,12 +49,30 @@ class Anchors(nn.Module):
             sizes = [scale * stride * octave for octave in octaves]
             cells = cell_anchors([int(size) for size in sizes] if rounded else sizes, ratios, rounded)
             self.register_buffer(f"cells{stride}", cells, persistent=False)
+        self._kept: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
 
     def forward(self, shapes: Sequence[tuple[int, int]], image: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Compute anchors [A, 4] and their strides [A] from (height, width) of the maps and of the padded image."""
+        """Compute anchors [A, 4] and their strides [A] from (height, width) of the maps and of the padded image.
+
+        The tensors are kept for the next call with these shapes, so they must not be changed.
+        """
+        cells: Tensor = getattr(self, f"cells{self.strides[0]}")
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(cells) is not Tensor:
+            return self._compute(shapes, image)
+        key = (*shapes, image, cells.device, cells.dtype)
+        found = self._kept.get(key)
+        if found is None:
+            with torch.inference_mode(False):  # training may use them after validation
+                found = self._compute(shapes, image)
+            if len(self._kept) >= KEPT:
+                self._kept = {}
+            self._kept[key] = found
+        return found
+
+    def _compute(self, shapes: Sequence[tuple[int, int]], image: tuple[int, int]) -> tuple[Tensor, Tensor]:
         levels, strides = [], []
         for stride, (rows, columns) in zip(self.strides, shapes):
-            cells: Tensor = getattr(self, f"cells{stride}")
+            cells = getattr(self, f"cells{stride}")
             down, right = (image[0] // rows, image[1] // columns) if self.from_image else (stride, stride)
             y = torch.arange(rows, device=cells.device, dtype=torch.float32) * down
             x = torch.arange(columns, device=cells.device, dtype=torch.float32) * right

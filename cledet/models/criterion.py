@@ -52,11 +52,6 @@ class Assignment(NamedTuple):
     recalled: Tensor  # [N, A] bool, positive by IAC only
     quality: Tensor | None = None  # [N, A] target scores of the positives, if the assignment sets them
 
-    def weights(self) -> Tensor:
-        """Return the weight of each anchor [N, A]: its quality, or 1, if it is positive, else 0."""
-        positive = self.gt >= 0
-        return positive.long() if self.quality is None else self.quality * positive
-
 
 class Positives(NamedTuple):
     """Positive anchors of a batch with their predictions and ground truths."""
@@ -70,6 +65,9 @@ class Positives(NamedTuple):
     code: Tensor  # [P, K] float32
     boxes: Tensor  # [P, 4] decoded from the code
     quality: Tensor  # [P] target scores: those of the assignment, else the IoU of boxes and gt_boxes
+    labels: Tensor  # [P] int64 class of the ground truth
+    recalled: Tensor  # [P] bool, positive by IAC only
+    index: Tensor  # [P] int64 in the N * A anchors of the batch, ascending
 
 
 class Losses(NamedTuple):
@@ -123,20 +121,21 @@ class Criterion:
         with torch.autocast(raw.logits.device.type, enabled=False):
             assignment = self.assign(raw, targets)
             pos = positives(raw, targets, assignment)
-            classification = self.classification(raw, targets, assignment, pos)
-            pos_loss = classification[pos.image, pos.anchor]
+            classification = self.classification(raw, assignment, pos)
+            pos_loss = classification.flatten()[pos.index]
             background = classification.sum() - pos_loss.sum()
             if self.class_weights is not None:
-                pos_loss = pos_loss * self.class_weights[targets.labels[pos.image, pos.gt]]
+                pos_loss = pos_loss * self.class_weights[pos.labels]
             weight = self.coefficient(pos, pos_loss) if self.dc else torch.ones_like(pos_loss)
 
-            n = self.total(NORMALIZERS[self.normalizer](assignment))
+            n_weights = torch.ones_like(pos.gt) if assignment.quality is None else pos.quality
+            n = self.total(NORMALIZERS[self.normalizer](n_weights, pos))
             share = torch.ones_like(n) if CLS_LOSSES[self.cls_loss].is_mean else n
             return Losses(
                 classification=((weight * pos_loss).sum() + background) / self.divisor(share),
                 regression=self.regression(raw, assignment, pos, n),
-                positives=(assignment.gt >= 0).sum(),
-                recalled=assignment.recalled.sum(),
+                positives=pos.index.new_full((), len(pos.index)),
+                recalled=pos.recalled.sum(),
                 coefficient=weight.mean(),
                 spread=(weight - weight.mean()).square().mean().sqrt(),
                 n=n,
@@ -148,12 +147,12 @@ class Criterion:
         assignment = ASSIGNMENTS[self.assignment](self, raw, targets)
         return assignment._replace(gt=ignore_regions(assignment.gt, raw.anchors, targets.ignored))
 
-    def classification(self, raw: RawOutputs, targets: Targets, assignment: Assignment, pos: Positives) -> Tensor:
+    def classification(self, raw: RawOutputs, assignment: Assignment, pos: Positives) -> Tensor:
         """Compute the classification loss [N, A] of every anchor, without DC and before the division by N."""
-        labels = assignment.gt.clamp(max=-1)
-        labels[pos.image, pos.anchor] = targets.labels[pos.image, pos.gt]
-        loss = CLS_LOSSES[self.cls_loss].loss
-        return loss(raw.logits.flatten(0, 1), labels.flatten(), pos.quality, self.total).view_as(labels)
+        labels = assignment.gt.clamp(max=-1).flatten()
+        labels[pos.index] = pos.labels
+        loss = CLS_LOSSES[self.cls_loss].loss(raw.logits.flatten(0, 1), labels, pos, self.total)
+        return loss.view_as(assignment.gt)
 
     def regression(self, raw: RawOutputs, assignment: Assignment, pos: Positives, n: Tensor) -> Tensor:
         """Compute the box loss of the batch, plus the centerness loss if the network predicts centerness."""
@@ -163,7 +162,7 @@ class Criterion:
         boxes = loss.sum() / self.divisor(share)
         if raw.centerness is None:
             return boxes
-        logits = raw.centerness[pos.image, pos.anchor].float()
+        logits = raw.centerness.flatten()[pos.index].float()
         target = centerness(encode_distances(pos.gt_boxes, pos.anchors, pos.strides))
         return boxes + binary_cross_entropy_with_logits(logits, target, reduction="sum") / self.divisor(n)
 
@@ -172,7 +171,7 @@ class Criterion:
         if assignment.quality is not None:
             return pos.quality
         box_weight = CLS_LOSSES[self.cls_loss].box_weight
-        return box_weight and box_weight(raw.logits[pos.image, pos.anchor].detach(), pos.quality)
+        return box_weight and box_weight(raw.logits.detach().flatten(0, 1)[pos.index], pos.quality)
 
     def divisor(self, total: Tensor) -> Tensor:
         """Return this process's divisor of a sum: the total over all processes, at least 1, shared among them."""
@@ -188,14 +187,18 @@ class Criterion:
 
 def positives(raw: RawOutputs, targets: Targets, assignment: Assignment) -> Positives:
     """Gather the positive anchors of all images, image by image, in the order of the anchors."""
-    image, anchor = (assignment.gt >= 0).nonzero(as_tuple=True)
-    gt = assignment.gt[image, anchor]
-    gt_boxes, code = targets.boxes[image, gt], raw.deltas[image, anchor].float()
+    index = (assignment.gt.flatten() >= 0).nonzero().squeeze(1)
+    image = index.div(len(raw.anchors), rounding_mode="floor")
+    anchor, gt = index - image * len(raw.anchors), assignment.gt.flatten()[index]
+    gt_boxes, code = targets.boxes[image, gt], raw.deltas.flatten(0, 1)[index].float()
     anchors, strides = raw.anchors[anchor], raw.strides[anchor]
     boxes = CODERS[raw.coder](code, anchors, strides)
-    iou = elementwise_iou(boxes.detach(), gt_boxes)
-    quality = iou if assignment.quality is None else assignment.quality[image, anchor]
-    return Positives(image, anchor, gt, gt_boxes, anchors, strides, code, boxes, quality)
+    if assignment.quality is None:
+        quality = elementwise_iou(boxes.detach(), gt_boxes)
+    else:
+        quality = assignment.quality.flatten()[index]
+    labels, by_score = targets.labels[image, gt], assignment.recalled.flatten()[index]
+    return Positives(image, anchor, gt, gt_boxes, anchors, strides, code, boxes, quality, labels, by_score, index)
 
 
 def _by_iou(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assignment:
@@ -229,11 +232,11 @@ def _by_paa(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assignme
     """Assign by PAA among the anchors of IoU at least 0.1, on focal loss + 1.3 * GIoU loss."""
     gt = assign_from(match(raw.anchors, targets.boxes), fg_threshold=0.1, bg_threshold=0.1)
     pos = positives(raw, targets, _without_iac(gt))
-    label = targets.labels[pos.image, pos.gt]
-    loss = focal_loss(raw.logits[pos.image, pos.anchor], label) + 1.3 * giou_loss(pos.boxes, pos.gt_boxes)
+    logits, every = raw.logits.flatten(0, 1)[pos.index], torch.arange(len(pos.index), device=gt.device)
+    loss = focal_loss(logits, pos.labels, rows=every) + 1.3 * giou_loss(pos.boxes, pos.gt_boxes)
     gt_index = pos.image * targets.boxes.shape[1] + pos.gt
     keep = choose_paa(loss, gt_index, pos.strides.long(), count=9)
-    gt[pos.image[~keep], pos.anchor[~keep]] = BACKGROUND
+    gt.view(-1)[pos.index] = torch.where(keep, pos.gt, BACKGROUND)
     return _without_iac(gt)
 
 
@@ -252,8 +255,8 @@ def _gfl_boxes(pos: Positives) -> Tensor:
 class ClassLoss(NamedTuple):
     """A classification loss and its reduction."""
 
-    loss: Callable[[Tensor, Tensor, Tensor, Callable[[Tensor], Tensor]], Tensor]
-    """Loss [M] of logits [M, C], labels [M], the positives' quality [P], and a sum over processes."""
+    loss: Callable[[Tensor, Tensor, Positives, Callable[[Tensor], Tensor]], Tensor]
+    """Loss [M] of logits [M, C], labels [M], the positives, and a sum over processes."""
     box_weight: Callable[[Tensor, Tensor], Tensor] | None = None
     """Weights of the positives' box losses [P], from their logits [P, C] and quality [P]."""
     is_mean: bool = False
@@ -263,16 +266,18 @@ class ClassLoss(NamedTuple):
 ASSIGNMENTS = {"iou": _by_iou, "atss": _by_atss, "fcos": _by_fcos, "paa": _by_paa, "tal": _by_tal}
 """Assignments of the anchors, before regions are ignored."""
 CLS_LOSSES = {
-    "focal": ClassLoss(lambda logits, labels, quality, total: focal_loss(logits, labels)),
+    "focal": ClassLoss(lambda logits, labels, pos, total: focal_loss(logits, labels, rows=pos.index)),
     "qfl": ClassLoss(
-        lambda logits, labels, quality, total: quality_focal_loss(logits, labels, quality),
+        lambda logits, labels, pos, total: quality_focal_loss(logits, labels, pos.quality, rows=pos.index),
         box_weight=lambda logits, quality: logits.float().sigmoid().amax(-1),
     ),
     "varifocal": ClassLoss(
-        lambda logits, labels, quality, total: varifocal_loss(logits, labels, quality),
+        lambda logits, labels, pos, total: varifocal_loss(logits, labels, pos.quality, rows=pos.index),
         box_weight=lambda logits, quality: quality,
     ),
-    "ghm": ClassLoss(lambda logits, labels, quality, total: ghm_loss(logits, labels, total=total), is_mean=True),
+    "ghm": ClassLoss(
+        lambda logits, labels, pos, total: ghm_loss(logits, labels, total=total, rows=pos.index), is_mean=True
+    ),
 }
 REG_LOSSES: dict[str, Callable[[Positives], Tensor]] = {
     "smooth_l1": lambda pos: smooth_l1(pos.code, encode(pos.gt_boxes, pos.anchors), beta=1 / 9),
@@ -282,8 +287,8 @@ REG_LOSSES: dict[str, Callable[[Positives], Tensor]] = {
     "dfl": _gfl_boxes,
 }
 """The box loss [P] of each positive anchor."""
-NORMALIZERS = {
-    "positives": lambda assignment: assignment.weights().sum(),
-    "matched": lambda assignment: (assignment.weights() * ~assignment.recalled).sum(),
+NORMALIZERS: dict[str, Callable[[Tensor, Positives], Tensor]] = {
+    "positives": lambda weights, pos: weights.sum(),
+    "matched": lambda weights, pos: (weights * ~pos.recalled).sum(),
 }
-"""Eq. 4's N: the sum of the weights of all positives, or of the positives by IoU only."""
+"""Eq. 4's N: the sum of the weights [P] of all positives, or of the positives by IoU only."""

@@ -64,11 +64,34 @@ def group_parameters(network: nn.Module, settings: TrainSettings) -> list[dict[s
 
 
 def build_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Build SGD with momentum or AdamW over the trainable parameters."""
+    """Build SGD with momentum or AdamW over the trainable parameters, fused on CPU and CUDA.
+
+    Momentum begins as zeros: torch's fused kernel would leave it uninitialized if the scaler skips the first step.
+    """
     groups = group_parameters(network, settings)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate)
-    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=fused)
+    optimizer = torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, fused=fused)
+    if settings.momentum:
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the state of an optimizer that may have had another implementation, as in runs of cledet 0.1.0.
+
+    The fused kernels of the CPU read tensors in the order of memory, so the state is laid out as the parameters are.
+    """
+    own = [{"fused": group["fused"], "foreach": group["foreach"]} for group in optimizer.param_groups]
+    groups = [{**saved, **group} for saved, group in zip(state["param_groups"], own, strict=True)]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter).copy_(value)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from cledet.config.train import TrainSettings
 from cledet.data.dataset import Batch
@@ -20,7 +20,7 @@ from cledet.distributed.devices import amp_dtype, autocast
 from cledet.models.backbones.norms import FrozenBatchNorm2d
 from cledet.models.criterion import Criterion, Losses, Targets
 from cledet.models.network import RetinaNet
-from cledet.training.schedule import build_optimizer, lr_factor, set_lr
+from cledet.training.schedule import build_optimizer, load_optimizer, lr_factor, set_lr
 
 
 class NotFinite(Exception):
@@ -46,20 +46,20 @@ class TrainStep:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.average: AveragedModel | None = None
         if settings.ema:
-            self.average = AveragedModel(
-                self.network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True
-            )
-        self.statistics = list(_batch_norm_buffers(self.network))
-        self._saved_statistics = [buffer.clone() for buffer in self.statistics]
+            self.average = AveragedModel(self.network, use_buffers=True)
+        statistics = list(_batch_norm_buffers(self.network))
+        self._statistics = _pair_by_dtype([buffer.clone() for buffer in statistics], statistics)
 
     def compute_gradients(self, parts: Sequence[Batch], step: int) -> Losses:
         """Compute the gradients of a batch given in parts, averaged over all processes; return its losses.
 
         The loss of each part is divided by an estimate of the batch's normalizer N from the first part; the gradients
-        are corrected when N is known. Raises NotFinite. After an exception the state is the one before the call.
+        are corrected when N is known. Without a scaler they are clipped too. The losses are on the CPU: they and the
+        gradient's norm arrive in one copy, for which alone the process waits. Raises NotFinite. After an exception the
+        state is the one before the call.
         """
-        for saved, buffer in zip(self._saved_statistics, self.statistics):
-            saved.copy_(buffer)
+        for saved, buffers in self._statistics:
+            torch._foreach_copy_(saved, buffers)
         try:
             return self._compute_gradients(parts, step)
         except BaseException:  # a signal may raise anywhere
@@ -83,29 +83,36 @@ class TrainStep:
             part_losses.append(Losses(*(value.detach() for value in losses)))
         losses = combine_parts(part_losses)
         if len(parts) > 1:
-            for parameter in self._trained():
-                if parameter.grad is not None:
-                    parameter.grad.mul_(expected / losses.n.clamp(min=1))
-        return reduce_losses(losses)
+            torch._foreach_mul_(self._gradients(), expected / losses.n.clamp(min=1))
+        norm = losses.n.new_zeros(()) if self.scaler.is_enabled() else self._clip_gradients()
+        *values, norm = torch.stack([value.float() for value in (*reduce_losses(losses), norm)]).cpu()
+        _require_finite(Losses(*values), norm)
+        return Losses(*values)
 
     def undo(self) -> None:
         """Drop the gradients, and restore the batch norm statistics from before they were computed."""
-        for saved, buffer in zip(self._saved_statistics, self.statistics):
-            buffer.copy_(saved)
+        for saved, buffers in self._statistics:
+            torch._foreach_copy_(buffers, saved)
         self.optimizer.zero_grad(set_to_none=True)
 
     def update(self, step: int) -> None:
-        """Update the weights by the gradients. If they are not finite, undo the step and raise NotFinite."""
+        """Update the weights by the gradients; the scaler, if it is enabled, skips gradients that are not finite."""
         set_lr(self.optimizer, self.settings.learning_rate * lr_factor(self.settings, step, self.total_steps))
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self._trained(), self.settings.clip or math.inf)
-        if not self.scaler.is_enabled() and not torch.isfinite(norm):  # the scaler skips such a step itself
-            self.undo()
-            raise NotFinite("the gradient is not finite")
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
+            self._clip_gradients()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
-            self.average.update_parameters(self.network)
+            _update_average(self.average, self.network, self.settings.ema)
+
+    def _clip_gradients(self) -> Tensor:
+        """Clip the gradients by their norm, and return it."""
+        gradients = self._gradients()
+        norm = nn.utils.get_total_norm(gradients)
+        if self.settings.clip:
+            torch._foreach_mul_(gradients, (self.settings.clip / (norm + 1e-6)).clamp(max=1))
+        return norm
 
     def inference_network(self) -> RetinaNet:
         """Return the network to evaluate and to save: the moving average, if there is one."""
@@ -123,7 +130,7 @@ class TrainStep:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
         self.network.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -132,15 +139,18 @@ class TrainStep:
         batch = batch.to(self.device, non_blocking=True)
         with autocast(self.device, self.dtype):
             predictions = self.forward(batch.images)
-        losses = criterion(predictions, Targets(batch.boxes, batch.labels, batch.ignored))
-        if not collectives.all_true(bool(torch.isfinite(losses.classification + losses.regression))):
-            terms = {"classification": losses.classification.item(), "regression": losses.regression.item()}
-            bad = [f"the {name} loss is {value:g}" for name, value in terms.items() if not math.isfinite(value)]
-            raise NotFinite(" and ".join(bad) or "the loss of another process is not finite")
-        return losses
+        return criterion(predictions, Targets(batch.boxes, batch.labels, batch.ignored))
 
-    def _trained(self) -> list[nn.Parameter]:
-        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+    def _gradients(self) -> list[Tensor]:
+        return [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+
+
+def _require_finite(losses: Losses, norm: Tensor) -> None:
+    """Raise NotFinite if a loss or the norm of the gradients is not finite; all processes have the same."""
+    terms = {"classification": float(losses.classification), "regression": float(losses.regression)}
+    bad = [f"the {name} loss is {value:g}" for name, value in terms.items() if not math.isfinite(value)]
+    if bad or not math.isfinite(norm):
+        raise NotFinite(" and ".join(bad) or "the gradient is not finite")
 
 
 def combine_parts(parts: Sequence[Losses]) -> Losses:
@@ -174,3 +184,26 @@ def _batch_norm_buffers(network: nn.Module) -> Iterator[Tensor]:
     for module in network.modules():
         if isinstance(module, _BatchNorm) and not isinstance(module, FrozenBatchNorm2d):
             yield from module.buffers(recurse=False)
+
+
+def _pair_by_dtype(copies: Sequence[Tensor], originals: Sequence[Tensor]) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """Pair lists of equal dtype, for operations on many tensors at once."""
+    pairs: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for copy, original in zip(copies, originals, strict=True):
+        both = pairs.setdefault(copy.dtype, ([], []))
+        both[0].append(copy)
+        both[1].append(original)
+    return list(pairs.values())
+
+
+@torch.no_grad()
+def _update_average(average: AveragedModel, network: nn.Module, decay: float) -> None:
+    """Update a moving average as torch's `update_parameters` does, which waits for the device; counters are copied."""
+    first = int(average.n_averaged) == 0  # it lies on the CPU
+    own, new = ([*module.parameters(), *module.buffers()] for module in (average.module, network))
+    for averaged, current in _pair_by_dtype(own, new):
+        if first or not averaged[0].is_floating_point():
+            torch._foreach_copy_(averaged, current)
+        else:
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+    average.n_averaged += 1

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from cledet.errors import UserError
-from cledet.models.anchors import STRIDES, Anchors, cell_anchors
+from cledet.models.anchors import KEPT, STRIDES, Anchors, cell_anchors
 from cledet.models.backbones.build import build_backbone
 from cledet.models.backbones.efficientnet_lite import lite_weights
 from cledet.models.backbones.norms import FrozenBatchNorm2d
@@ -101,6 +101,41 @@ def test_anchors_lie_on_the_grid():
     assert centers[9].tolist() == [8, 0]  # the next position is to the right
     assert centers[27].tolist() == [0, 8]  # then comes the next row
     assert set(strides.tolist()) == {8.0}
+
+
+def test_anchors_are_kept_by_shape_and_serve_training_after_inference():
+    anchors = Anchors((8, 16), scale=3.0)
+    with torch.inference_mode():
+        first = anchors([(4, 6), (2, 3)], (32, 48))
+    again = anchors([(4, 6), (2, 3)], (32, 48))
+    assert all(a is b and not a.is_inference() for a, b in zip(first, again))
+    assert torch.equal(first[0], Anchors((8, 16), scale=3.0)([(4, 6), (2, 3)], (32, 48))[0])
+    other = anchors([(6, 4), (3, 2)], (48, 32))
+    assert not torch.equal(other[0], first[0])
+    for side in range(1, 60):
+        anchors([(side, 4), (1, 1)], (8 * side, 32))
+    assert len(anchors._kept) <= KEPT
+    assert torch.equal(anchors([(4, 6), (2, 3)], (32, 48))[0], first[0])
+    assert anchors.to("meta")([(4, 6), (2, 3)], (32, 48))[0].device.type == "meta"
+
+
+def test_compiled_and_exported_networks_compute_their_anchors():
+    anchors = Anchors((8,), scale=3.0)
+    expected = anchors([(4, 6)], (32, 48))[0]
+    anchors._kept.clear()
+
+    class Shaped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.anchors = anchors
+
+        def forward(self, x):
+            return self.anchors([(x.shape[0], x.shape[1])], (8 * x.shape[0], 8 * x.shape[1]))[0] + x.sum() * 0
+
+    x = torch.zeros(4, 6)
+    assert torch.equal(torch.compile(Shaped(), backend="eager")(x), expected)
+    assert torch.equal(torch.export.export(Shaped(), (x,)).module()(x), expected)
+    assert anchors._kept == {}
 
 
 def test_steps_from_the_image_differ_only_off_multiples_of_128():

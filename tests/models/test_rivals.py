@@ -89,7 +89,7 @@ def test_dc_weights_every_loss_and_preserves_its_sum(cls_loss: str, assignment: 
     assert torch.equal(after.regression, before.regression)
     anchors = plain.assign(raw, TWO)
     found = positives(raw, TWO, anchors)
-    loss = plain.classification(raw, TWO, anchors, found)[found.image, found.anchor]
+    loss = plain.classification(raw, anchors, found)[found.image, found.anchor]
     weight = dc.coefficient(found, loss)
     assert float(weight.std()) > 0.05
     (a,) = torch.autograd.grad(before.classification, raw.logits, retain_graph=True)

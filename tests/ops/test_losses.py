@@ -5,6 +5,7 @@ import torch
 import torchvision
 from torch.nn.functional import one_hot
 
+from cledet.ops import losses
 from cledet.ops.losses import (
     ciou_loss,
     diou_loss,
@@ -82,6 +83,87 @@ def test_half_logits_are_computed_in_float32(dtype: torch.dtype) -> None:
     assert half.grad.dtype == dtype
     assert full.grad is not None
     assert torch.equal(half.grad, full.grad.to(dtype))
+
+
+CLASS_LOSSES = {
+    "focal": lambda x, labels, **more: focal_loss(x, labels, **more),
+    "qfl": lambda x, labels, **more: quality_focal_loss(x, labels, quality_of(x, labels), **more),
+    "varifocal": lambda x, labels, **more: varifocal_loss(x, labels, quality_of(x, labels), **more),
+    "ghm": lambda x, labels, **more: ghm_loss(x, labels, **more),
+}
+
+
+def quality_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Quality [P] of the positives, the first 0."""
+    return torch.linspace(0, 1, int((labels >= 0).sum()), dtype=logits.dtype)
+
+
+@pytest.mark.parametrize("name", CLASS_LOSSES)
+def test_a_loss_is_the_same_in_blocks_and_with_known_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, labels = sample(101, 6)
+    whole = CLASS_LOSSES[name](logits, labels)
+    (wanted,) = torch.autograd.grad(whole.square().sum(), logits)
+    monkeypatch.setattr(losses, "_blocks", lambda values: [slice(i, i + 7) for i in range(0, len(values), 7)])
+    blocks = CLASS_LOSSES[name](logits, labels, rows=(labels >= 0).nonzero().squeeze(-1))
+    (found,) = torch.autograd.grad(blocks.square().sum(), logits)
+    torch.testing.assert_close(blocks, whole, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(found, wanted, rtol=1e-13, atol=1e-14)
+
+
+def test_blocks_cover_all_rows_once() -> None:
+    for rows, classes in ((0, 80), (1, 1), (5000, 80), (70000, 3), (3, 1_000_000)):
+        values = torch.empty(rows, 1).expand(rows, classes)
+        assert torch.cat([torch.arange(rows)[block] for block in losses._blocks(values)] or [torch.zeros(0)]).tolist() \
+            == list(range(rows))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["focal", "qfl", "varifocal"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_second_derivative_is_refused(name: str, weighted: bool) -> None:
+    logits, labels = sample(30, 4)
+    weight = torch.rand(30, dtype=torch.float64, requires_grad=weighted)
+    loss = (CLASS_LOSSES[name](logits, labels) * weight).sum()
+    (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
+    assert torch.equal(gradient, torch.autograd.grad(loss, logits)[0])
+    with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+        (gradient.sum() + logits.sum()).backward()
+
+
+@pytest.mark.parametrize("name", ["focal", "qfl", "varifocal"])
+def test_gradients_of_the_class_losses(name: str) -> None:
+    logits, labels = sample(12, 5)
+    assert torch.autograd.gradcheck(lambda x: CLASS_LOSSES[name](x, labels), logits)
+
+
+@pytest.mark.parametrize("name", ["focal", "qfl", "varifocal"])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_float32_is_as_exact_as_its_precision(name: str, scale: float) -> None:
+    """A confident positive has a large loss as a negative, which must not cost digits of the other classes' loss."""
+    logits, labels = sample(500, 20)
+    with torch.no_grad():
+        logits.mul_(scale / 4)
+        logits[labels == 3, 3] = 90.0
+    single = logits.detach().float().requires_grad_()
+    double = single.detach().double().requires_grad_()
+    ours, wanted = CLASS_LOSSES[name](single, labels), CLASS_LOSSES[name](double, labels)
+    torch.testing.assert_close(ours.double(), wanted, rtol=2e-6, atol=1e-12)
+    for loss in (ours, wanted):
+        loss.sum().backward()
+    assert single.grad is not None
+    assert double.grad is not None
+    torch.testing.assert_close(single.grad.double(), double.grad, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["focal", "qfl", "varifocal"])
+def test_a_class_loss_is_the_same_under_autocast_and_when_traced_by_dynamo(name: str) -> None:
+    logits, labels = sample(50, 4, torch.float32)
+    wanted = CLASS_LOSSES[name](logits, labels)
+    (gradient,) = torch.autograd.grad(wanted.sum(), logits)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(CLASS_LOSSES[name](logits, labels), wanted)
+    compiled = torch.compile(CLASS_LOSSES[name], backend="eager")(logits, labels)
+    assert torch.equal(compiled, wanted)
+    assert torch.equal(torch.autograd.grad(compiled.sum(), logits)[0], gradient)
 
 
 @pytest.mark.parametrize("label", [-1, -2])

@@ -67,6 +67,16 @@ def test_dc_in_parts_keeps_the_loss_and_nearly_the_gradient() -> None:
     assert (gradients(parted)[name] - wanted).norm() < 0.5 * (gradients(plain)[name] - wanted).norm()
 
 
+def test_a_step_waits_once_for_all_logged_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, copies = learner(), []
+    cpu = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: copies.append(self) or cpu(self))
+    losses = one.compute_gradients([batch(4)], 0)
+    one.update(0)
+    assert [tuple(value.shape) for value in copies] == [(len(Losses._fields) + 1,)]
+    assert {value.device.type for value in losses} == {"cpu"}
+
+
 @pytest.mark.parametrize("norm", ["batch", "frozen", "group"])
 def test_a_step_moves_statistics_and_an_unfinished_one_puts_them_back(norm: str) -> None:
     one = learner(norm)
@@ -90,15 +100,63 @@ def test_a_step_moves_statistics_and_an_unfinished_one_puts_them_back(norm: str)
     assert not torch.equal(one.network.head.classification.predict.weight, before["head.classification.predict.weight"])
 
 
-def test_a_gradient_that_is_not_finite_is_refused() -> None:
-    one = learner()
-    one.compute_gradients([batch(4)], 0)
-    next(p for p in one.network.parameters() if p.grad is not None).grad[0] = float("inf")  # type: ignore[index]
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_gradient_that_is_not_finite_is_refused(accumulate: int) -> None:
+    one = learner("batch")
     before = {name: value.clone() for name, value in one.network.state_dict().items()}
+    one.network.head.regression.predict.bias.register_hook(lambda gradient: gradient * float("inf"))
+    parts = parts_of(batch(4)) if accumulate > 1 else [batch(4)]
     with pytest.raises(NotFinite, match="the gradient is not finite"):
-        one.update(0)
+        one.compute_gradients(parts, 0)
     assert all(torch.equal(value, before[name]) for name, value in one.network.state_dict().items())
     assert gradients(one) == {}
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+def test_gradients_are_clipped_by_their_norm(clip: float) -> None:
+    plain, clipped = learner(clip=0.0), learner(clip=clip)
+    for one in (plain, clipped):
+        one.compute_gradients([batch(4)], 0)
+    norm = torch.stack([gradient.double().norm() for gradient in gradients(plain).values()]).norm()
+    assert norm > 1
+    for name, gradient in gradients(plain).items():
+        torch.testing.assert_close(gradients(clipped)[name], gradient * (clip / float(norm) if clip else 1))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_fused_optimizer_updates_as_the_loop_does(optimizer: str) -> None:
+    """On the CPU it reads tensors in the order of memory, so gradients and state must lie as the weights do."""
+    fused, loop = learner(optimizer=optimizer, lr=0.001), learner(optimizer=optimizer, lr=0.001)
+    assert all(group["fused"] for group in fused.optimizer.param_groups)
+    for group in loop.optimizer.param_groups:
+        group["fused"] = False
+    for step in range(3):
+        for one in (fused, loop):
+            one.compute_gradients([batch(4)], step)
+            one.update(step)
+        for (name, value), other in zip(fused.network.named_parameters(), loop.network.parameters()):
+            torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_state_of_an_older_optimizer_is_loaded(optimizer: str) -> None:
+    """As cledet 0.1.0 saved it, without the fused implementation; here in another layout too."""
+    one, other = learner(optimizer=optimizer), learner(optimizer=optimizer)
+    one.compute_gradients([batch(4)], 0)
+    one.update(0)
+    state = one.state_dict()
+    saved = state["optimizer"]
+    for group in saved["param_groups"]:
+        group.update(fused=None, foreach=None)
+    for values in saved["state"].values():
+        values.update({name: value.contiguous() for name, value in values.items()})
+    other.load_state_dict(state)
+    for step in (1, 2):
+        for resumed in (one, other):
+            resumed.compute_gradients([batch(4)], step)
+            resumed.update(step)
+    assert all(group["fused"] for group in other.optimizer.param_groups)
+    assert all(torch.equal(a, b) for a, b in zip(one.network.parameters(), other.network.parameters()))
 
 
 def test_a_loss_that_is_not_finite_is_named() -> None:

@@ -39,7 +39,7 @@ def match(anchors: Tensor, gt_boxes: Tensor, chunk: int = 16) -> Matches:
     for start in starts:
         overlap = box_iou(gt_boxes[..., start : start + chunk, :], anchors).float()
         top = overlap.amax(-1, keepdim=True)
-        best |= ((overlap == top) & (top > 0)).any(-2)
+        best |= (overlap >= torch.where(top > 0, top, torch.inf)).any(-2)
         highest, index = overlap.max(-2)
         gt = torch.where(highest > iou, index + start, gt)
         iou = torch.maximum(highest, iou)

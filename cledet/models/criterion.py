@@ -67,7 +67,7 @@ class Positives(NamedTuple):
     quality: Tensor  # [P] target scores: those of the assignment, else the IoU of boxes and gt_boxes
     labels: Tensor  # [P] int64 class of the ground truth
     recalled: Tensor  # [P] bool, positive by IAC only
-    index: Tensor  # [P] int64 in the N * A anchors of the batch, ascending
+    flat_index: Tensor  # [P] int64 in the N * A anchors of the batch, ascending
 
 
 class Losses(NamedTuple):
@@ -122,7 +122,7 @@ class Criterion:
             assignment = self.assign(raw, targets)
             pos = positives(raw, targets, assignment)
             classification = self.classification(raw, assignment, pos)
-            pos_loss = classification.flatten()[pos.index]
+            pos_loss = classification.flatten()[pos.flat_index]
             background = classification.sum() - pos_loss.sum()
             if self.class_weights is not None:
                 pos_loss = pos_loss * self.class_weights[pos.labels]
@@ -134,7 +134,7 @@ class Criterion:
             return Losses(
                 classification=((weight * pos_loss).sum() + background) / self.divisor(share),
                 regression=self.regression(raw, assignment, pos, n),
-                positives=pos.index.new_full((), len(pos.index)),
+                positives=pos.flat_index.new_full((), len(pos.flat_index)),
                 recalled=pos.recalled.sum(),
                 coefficient=weight.mean(),
                 spread=(weight - weight.mean()).square().mean().sqrt(),
@@ -150,7 +150,7 @@ class Criterion:
     def classification(self, raw: RawOutputs, assignment: Assignment, pos: Positives) -> Tensor:
         """Compute the classification loss [N, A] of every anchor, without DC and before the division by N."""
         labels = assignment.gt.clamp(max=-1).flatten()
-        labels[pos.index] = pos.labels
+        labels[pos.flat_index] = pos.labels
         loss = CLS_LOSSES[self.cls_loss].loss(raw.logits.flatten(0, 1), labels, pos, self.total)
         return loss.view_as(assignment.gt)
 
@@ -162,7 +162,7 @@ class Criterion:
         boxes = loss.sum() / self.divisor(share)
         if raw.centerness is None:
             return boxes
-        logits = raw.centerness.flatten()[pos.index].float()
+        logits = raw.centerness.flatten()[pos.flat_index].float()
         target = centerness(encode_distances(pos.gt_boxes, pos.anchors, pos.strides))
         return boxes + binary_cross_entropy_with_logits(logits, target, reduction="sum") / self.divisor(n)
 
@@ -171,7 +171,7 @@ class Criterion:
         if assignment.quality is not None:
             return pos.quality
         box_weight = CLS_LOSSES[self.cls_loss].box_weight
-        return box_weight and box_weight(raw.logits.detach().flatten(0, 1)[pos.index], pos.quality)
+        return box_weight and box_weight(raw.logits.detach().flatten(0, 1)[pos.flat_index], pos.quality)
 
     def divisor(self, total: Tensor) -> Tensor:
         """Return this process's divisor of a sum: the total over all processes, at least 1, shared among them."""
@@ -232,11 +232,11 @@ def _by_paa(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assignme
     """Assign by PAA among the anchors of IoU at least 0.1, on focal loss + 1.3 * GIoU loss."""
     gt = assign_from(match(raw.anchors, targets.boxes), fg_threshold=0.1, bg_threshold=0.1)
     pos = positives(raw, targets, _without_iac(gt))
-    logits, every = raw.logits.flatten(0, 1)[pos.index], torch.arange(len(pos.index), device=gt.device)
+    logits, every = raw.logits.flatten(0, 1)[pos.flat_index], torch.arange(len(pos.flat_index), device=gt.device)
     loss = focal_loss(logits, pos.labels, rows=every) + 1.3 * giou_loss(pos.boxes, pos.gt_boxes)
     gt_index = pos.image * targets.boxes.shape[1] + pos.gt
     keep = choose_paa(loss, gt_index, pos.strides.long(), count=9)
-    gt.view(-1)[pos.index] = torch.where(keep, pos.gt, BACKGROUND)
+    gt.view(-1)[pos.flat_index] = torch.where(keep, pos.gt, BACKGROUND)
     return _without_iac(gt)
 
 
@@ -266,17 +266,17 @@ class ClassLoss(NamedTuple):
 ASSIGNMENTS = {"iou": _by_iou, "atss": _by_atss, "fcos": _by_fcos, "paa": _by_paa, "tal": _by_tal}
 """Assignments of the anchors, before regions are ignored."""
 CLS_LOSSES = {
-    "focal": ClassLoss(lambda logits, labels, pos, total: focal_loss(logits, labels, rows=pos.index)),
+    "focal": ClassLoss(lambda logits, labels, pos, total: focal_loss(logits, labels, rows=pos.flat_index)),
     "qfl": ClassLoss(
-        lambda logits, labels, pos, total: quality_focal_loss(logits, labels, pos.quality, rows=pos.index),
+        lambda logits, labels, pos, total: quality_focal_loss(logits, labels, pos.quality, rows=pos.flat_index),
         box_weight=lambda logits, quality: logits.float().sigmoid().amax(-1),
     ),
     "varifocal": ClassLoss(
-        lambda logits, labels, pos, total: varifocal_loss(logits, labels, pos.quality, rows=pos.index),
+        lambda logits, labels, pos, total: varifocal_loss(logits, labels, pos.quality, rows=pos.flat_index),
         box_weight=lambda logits, quality: quality,
     ),
     "ghm": ClassLoss(
-        lambda logits, labels, pos, total: ghm_loss(logits, labels, total=total, rows=pos.index), is_mean=True
+        lambda logits, labels, pos, total: ghm_loss(logits, labels, total=total, rows=pos.flat_index), is_mean=True
     ),
 }
 REG_LOSSES: dict[str, Callable[[Positives], Tensor]] = {

@@ -24,8 +24,9 @@ def cluster_means(boxes: Tensor, scores: Tensor, cluster_index: Tensor) -> Tenso
 def neighbour_means(boxes: Tensor, scores: Tensor, pairs: Pairs, keep: Tensor, iou_threshold: float) -> Tensor:
     """Compute for each kept box the mean, weighted by score, of its class's boxes with an IoU over the threshold.
 
-    boxes [N, 4], scores [N], their `overlapping_pairs`, keep [K] int64. Returns [K, 4] in the dtype of the boxes. The mean includes
-    the box itself; a box without area or neighbours stays. Source: Gidaris and Komodakis, arXiv 1505.01749, section 5.
+    boxes [N, 4], scores [N], their `overlapping_pairs`, keep [K] int64. Returns [K, 4] in the dtype of the boxes. The
+    mean includes the box itself; a box without area or neighbours stays. Source: Gidaris and Komodakis, arXiv
+    1505.01749, section 5.
     """
     box, weight = upcast(boxes), _weight(scores)
     total, shift = weight.clone(), torch.zeros_like(box)

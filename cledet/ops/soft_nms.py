@@ -134,9 +134,7 @@ def _rounds(boxes: Tensor, scores: Tensor, factor: Factor, min_score: float) -> 
     return final
 
 
-def _rounds_of_the_best(
-    boxes: Tensor, scores: Tensor, factor: Factor, min_score: float
-) -> Tensor:
+def _rounds_of_the_best(boxes: Tensor, scores: Tensor, factor: Factor, min_score: float) -> Tensor:
     """Compute `_rounds` in less memory: compare the best remaining boxes per round, and decay all by the final ones."""
     final = torch.full_like(scores, -1)
     gone = scores < 0

@@ -26,7 +26,6 @@ from cledet.evaluation.evaluator import nms_options, validate, validate_results
 from cledet.evaluation.nms_methods import add_gains
 from cledet.evaluation.score_file import load_predictions, predictions_split
 from cledet.evaluation.splits import load_split
-from cledet.explain.explainer import explain_image
 from cledet.explain.explanation import Explanation
 from cledet.export import exporter
 from cledet.export.exporter import Export
@@ -46,7 +45,6 @@ from cledet.models.fold import fold_batch_norm
 from cledet.models.network import RetinaNet
 from cledet.models.safetensors import pack
 from cledet.models.weights import TORCHVISION, load_weights
-from cledet.training import run as training_run
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -137,6 +135,8 @@ class Detector:
 
         A grid of runs (several `ablation`s or `seeds`): returns the grid's folder and takes its last run's weights.
         """
+        from cledet.training import run as training_run  # deferred: slow to import
+
         self._networks = {}  # leaves the device's memory to training
         if resume is not None:
             run = training_run.resume(Path(resume), {**given} if settings is None else settings.explicit)
@@ -155,8 +155,7 @@ class Detector:
         settings = settings or resolve(ValSettings, given)
         if len(settings.nms_methods(())) > 1:
             raise UserError(f"val takes one NMS method, not {settings.nms}", "use compare_nms")
-        (evaluation,) = self.compare_nms(settings).values()
-        return evaluation
+        return next(iter(self.compare_nms(settings).values()))
 
     @takes(ValKeywords, ValSettings, describe=False)
     def compare_nms(self, settings: ValSettings | None = None, **given: Unpack[ValKeywords]) -> dict[str, Evaluation]:
@@ -198,8 +197,7 @@ class Detector:
         RGB [H, W, 3], gray [H, W] or RGBA [H, W, 4], a tensor [3, H, W], a batch of these, or an iterable of sources.
         """
         settings = settings or resolve(PredictSettings, given)
-        frames = read_frames(source, recursive=settings.recursive)
-        return self.predictor(settings).stream(frames, settings.batch)
+        return self.predictor(settings).stream(read_frames(source, recursive=settings.recursive), settings.batch)
 
     @takes(PredictKeywords, PredictSettings, describe=False)
     def predict_one(
@@ -261,6 +259,8 @@ class Detector:
         **given: Unpack[ExplainKeywords],
     ) -> Explanation:
         """Explain the effect of the components on one image: a file, or an RGB array [H, W, 3] without annotations."""
+        from cledet.explain.explainer import explain_image  # deferred, as it imports training
+
         settings = settings or resolve(ExplainSettings, given)
         return explain_image(self._trained(), Path(image) if isinstance(image, str) else image, settings)
 

@@ -31,8 +31,8 @@ def neighbour_means(boxes: Tensor, scores: Tensor, pairs: Pairs, keep: Tensor, i
     box, weight = upcast(boxes), _weight(scores)
     total, shift = weight.clone(), torch.zeros_like(box)
     for pair in pairs.chunks():
-        near = elementwise_iou(*(side_by_side(box, index) for index in pair)) > iou_threshold
-        a, b = (index[near] for index in pair)
+        near = (elementwise_iou(*(side_by_side(box, index) for index in pair)) > iou_threshold).nonzero()[:, 0]
+        a, b = (index.index_select(0, near) for index in pair)
         apart = box[b] - box[a]
         total.index_add_(0, a, weight[b]).index_add_(0, b, weight[a])
         shift.index_add_(0, a, weight[b, None] * apart).index_add_(0, b, weight[a, None] * -apart)

@@ -4,9 +4,10 @@
     python benchmarks/inference.py --runtime onnx openvino
 
 A photo of 640 x 480 pixels, uint8, is resized, detected and suppressed. All sides run in turn, and the ratios are those
-of the medians. The weights are random, with the frozen batch norm of torchvision's published weights. Scores are
-raised so that NMS has candidates. torchvision's side runs under autocast with --amp bf16. With --runtime, cledet also
-runs the network as exported, through the same preprocessing and NMS; --amp bf16 is OpenVINO's alone.
+of the medians, of wall time and of CPU time. The weights are random, with the frozen batch norm of torchvision's
+published weights. Scores are raised so that NMS has candidates. torchvision's side runs under autocast with --amp bf16.
+With --runtime, cledet also runs the network as exported, through the same preprocessing and NMS; --amp bf16 is OpenVINO's
+alone.
 """
 
 from __future__ import annotations
@@ -45,16 +46,20 @@ def torchvision_network(imgsz: int) -> torch.nn.Module:
     return network
 
 
-def median_milliseconds(sides: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in sides}
+def median_milliseconds(
+    sides: dict[str, Callable[[], object]], rounds: int, device: str
+) -> dict[str, tuple[float, float]]:
+    """Measure the medians of wall time and of CPU time over all threads."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for _ in range(rounds + 2):
         for name, run in sides.items():
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             run()
             if device != "cpu":
                 torch.cuda.synchronize()
-            times[name].append(1000 * (time.perf_counter() - start))
-    return {name: statistics.median(values[2:]) for name, values in times.items()}
+            times[name].append((1000 * (time.perf_counter() - start), 1000 * (time.process_time() - used)))
+    return {name: (statistics.median(wall), statistics.median(cpu))
+            for name, values in times.items() for wall, cpu in [tuple(zip(*values[2:]))]}  # fmt: skip
 
 
 def main() -> None:
@@ -94,10 +99,11 @@ def main() -> None:
     with redirect_stderr(StringIO()):
         medians = median_milliseconds({"torchvision": theirs, **sides}, args.rounds, args.device)
     print(f"ResNet-50, short side {args.imgsz}, amp {args.amp}, {args.device}, {args.threads} threads, one photo")
-    for name, value in medians.items():
-        print(f"{name:16} {value:8.1f} ms")
+    for name, (wall, cpu) in medians.items():
+        print(f"{name:16} {wall:8.1f} ms wall, {cpu:8.1f} ms CPU")
     for name in sides:
-        print(f"torchvision / {name}: {medians['torchvision'] / medians[name]:.2f}")
+        wall, cpu = (theirs / ours for theirs, ours in zip(medians["torchvision"], medians[name]))
+        print(f"torchvision / {name}: {wall:.2f} wall, {cpu:.2f} CPU")
     folder.cleanup()
 
 

@@ -26,7 +26,6 @@ from cledet.evaluation.evaluator import nms_options, validate, validate_results
 from cledet.evaluation.nms_methods import add_gains
 from cledet.evaluation.score_file import load_predictions, predictions_split
 from cledet.evaluation.splits import load_split
-from cledet.explain.explainer import explain_image
 from cledet.explain.explanation import Explanation
 from cledet.export import exporter
 from cledet.export.exporter import Export
@@ -48,7 +47,6 @@ from cledet.models.fold import fold_batch_norm
 from cledet.models.network import Network
 from cledet.models.safetensors import pack
 from cledet.models.weights import TORCHVISION, load_weights
-from cledet.training import run as training_run
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -138,6 +136,8 @@ class Detector:
 
         A grid of runs (several `ablation`s or `seeds`): returns the grid's folder and takes its last run's weights.
         """
+        from cledet.training import run as training_run  # deferred: slow to import
+
         self._networks = {}  # leaves the device's memory to training
         if resume is not None:
             run = training_run.resume(Path(resume), {**given} if settings is None else settings.explicit)
@@ -256,6 +256,8 @@ class Detector:
         self, image: ImageSource, settings: ExplainSettings | None = None, **given: Unpack[ExplainKeywords]
     ) -> Explanation:
         """Explain the effect of the components on one image: a file, or an RGB array [H, W, 3] without annotations."""
+        from cledet.explain.explainer import explain_image  # deferred, as it imports training
+
         settings = settings or resolve(ExplainSettings, given)
         return explain_image(self._trained(), Path(image) if isinstance(image, str) else image, settings)
 

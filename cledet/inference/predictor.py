@@ -87,7 +87,8 @@ class Predictor:
     view_options: ViewOptions = field(default_factory=ViewOptions)
 
     def __post_init__(self) -> None:
-        self.network.eval()
+        if any(module.training for module in self.network.modules()):
+            self.network.eval()  # takes 1 % of the time of a small photo
 
     @property
     def conf(self) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from itertools import pairwise
 
 from torch import nn
@@ -16,17 +15,17 @@ FOLDED = (nn.BatchNorm2d, FrozenBatchNorm2d)
 
 
 def fold_batch_norm(network: RetinaNet) -> RetinaNet:
-    """Copy a network in evaluation mode, with each batch norm folded into the convolution before it.
+    """Fold each batch norm of a network into the convolution before it, set evaluation mode, and return the network.
 
     In this package's modules, a batch norm that follows a convolution in the order of definition normalizes its
     output. Modules of timm are left as they are. Outputs are equal up to rounding.
     """
-    folded = copy.deepcopy(network).eval()
-    for module in folded.modules():
+    network.eval()
+    for module in network.modules():
         if type(module).__module__.startswith("timm."):
             continue
         for (before, conv), (after, norm) in pairwise(list(module.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and type(norm) in FOLDED:
                 setattr(module, before, fuse_conv_bn_eval(conv, norm))
                 setattr(module, after, nn.Identity())
-    return folded
+    return network

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from cledet.components.cl_nms import cl_balanced_nms
+from cledet.ops.box_pairs import overlapping_pairs
 from cledet.ops.box_voting import cluster_means, neighbour_means
-from cledet.ops.boxes import centers, elementwise_iou
+from cledet.ops.boxes import centers, elementwise_iou, upcast
 from cledet.ops.nms_clusters import find_clusters
 from cledet.ops.soft_nms import soften
 
@@ -146,8 +147,10 @@ def _soft_vote(boxes: Tensor, scores: Tensor, labels: Tensor, options: NMSOption
     in 2018 (TEST.SOFT_NMS and TEST.BBOX_VOTE). Sources: Soft-NMS, Bodla et al., arXiv 1704.04503, section 3; box
     voting, Gidaris and Komodakis, arXiv 1505.01749, section 5.
     """
-    keep, final, _ = _soft_linear(boxes, scores, labels, replace(options, iou=DECAY_IOU))
-    return Kept(keep, final, neighbour_means(boxes, scores, labels, keep, VOTERS_IOU))
+    pairs = overlapping_pairs(upcast(boxes.detach()), labels)
+    final = soften(boxes, scores, labels, partial(_linear, threshold=DECAY_IOU), options.min_score, pairs)
+    keep, final, _ = _by_score((final >= 0).nonzero().squeeze(-1), final, boxes)
+    return Kept(keep, final, neighbour_means(boxes, scores, pairs, keep, VOTERS_IOU))
 
 
 def _diou(boxes: Tensor, scores: Tensor, labels: Tensor, options: NMSOptions) -> Kept:

@@ -65,8 +65,8 @@ def candidates(raw: RawOutputs, sizes: Tensor, conf: float | Tensor) -> list[Det
     result = []
     for number, size in enumerate(sizes.tolist()):
         clipped = clip_boxes(boxes, size)
-        kept = (image == number) & (scores > least) & (area(clipped) > 0)
-        result.append(Detected(clipped[kept], scores[kept], label[kept]))
+        kept = ((image == number) & (scores > least) & (area(clipped) > 0)).nonzero()[:, 0]  # a GPU waits once
+        result.append(Detected(*(values.index_select(0, kept) for values in (clipped, scores, label))))
     return result
 
 

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 
 from cledet.io.atomic import write_whole
 from cledet.metrics.evaluation import METRICS
 from cledet.metrics.metric_tables import to_csv
 from cledet.models.criterion import Losses
 from cledet.training.loggers import Log
-from cledet.visualization.plots import save_figure
 
 LOSSES = ("loss_cls", "loss_reg", "positives", "recalled", "coefficient", "spread")
 """Columns for the fields of `Losses`: means over the steps of an epoch."""
@@ -78,6 +76,10 @@ def read_history(path: Path) -> list[dict[str, str]]:
 
 def plot_history(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     """Plot losses, anchors, AP and learning rate over the epochs."""
+    from matplotlib.figure import Figure  # deferred, as processes that train without evaluating need no plots
+
+    from cledet.visualization.plots import save_figure
+
     figure = Figure(figsize=(15.5, 6.5), layout="constrained")
     places = figure.subplots(2, 4).flat
     places[-1].set_visible(False)

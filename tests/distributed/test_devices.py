@@ -7,7 +7,8 @@ import os
 import pytest
 import torch
 
-from cledet.distributed.devices import own_device, pick_device, pick_devices, within_memory
+from cledet.distributed import devices
+from cledet.distributed.devices import amp_dtype, own_device, pick_device, pick_devices, within_memory
 from cledet.distributed.gpus import Gpu, idle_gpus, idlest, parse_nvidia_smi, query_nvidia_smi, visible_gpus
 from cledet.errors import UserError
 
@@ -247,3 +248,21 @@ def test_too_little_memory_is_one_sentence_with_what_to_do():
     assert caught.value.hint == "lower it"
     with pytest.raises(RuntimeError, match="another"), within_memory(cpu, "lower it"):
         raise RuntimeError("another")
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        ("fma avx2", None),
+        ("avx2 avx512f avx512bw avx512vl", None),  # AVX512 alone emulates bfloat16
+        ("avx2 avx512f avx512_bf16", torch.bfloat16),
+        ("avx2 amx_tile amx_bf16", torch.bfloat16),
+    ],
+)
+def test_amp_auto_is_bf16_on_cpus_with_units_for_it(monkeypatch, tmp_path, flags, wanted):
+    monkeypatch.setattr(devices, "CPU_FEATURES", tmp_path / "cpuinfo")
+    assert amp_dtype(torch.device("cpu"), "auto") is None  # the system does not tell
+    (tmp_path / "cpuinfo").write_text(f"model name\t: a CPU\nflags\t\t: {flags}\n")
+    assert amp_dtype(torch.device("cpu"), "auto") is wanted
+    assert amp_dtype(torch.device("cpu"), "off") is None
+    assert amp_dtype(torch.device("cpu"), "bf16") is torch.bfloat16

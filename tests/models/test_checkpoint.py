@@ -159,6 +159,14 @@ def test_other_weights_are_refused(tmp_path):
         load_checkpoint(tmp_path / "resnet.pth")
 
 
+def test_large_finite_weights_are_accepted(small, tmp_path):
+    file = small(1)
+    name = next(iter(file.model))
+    file.model[name] = torch.full((8,), 3e38)  # the sum is infinite
+    file.save(tmp_path / "large.pt")
+    assert torch.equal(load_checkpoint(tmp_path / "large.pt").model[name], file.model[name])
+
+
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_weights_that_are_not_finite_are_refused(small, tmp_path, suffix, value):

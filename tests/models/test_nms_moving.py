@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cledet.models.nms import DECAY_IOU, MOVING, NMS, VOTERS_IOU
-from cledet.ops import batched_nms, suppress
-from cledet.ops import box_voting as merge
+from cledet.ops import batched_nms, box_pairs, suppress
 from cledet.ops.boxes import box_iou
 from cledet.ops.nms_clusters import find_clusters
 
@@ -82,7 +81,7 @@ def test_soft_vote_equals_the_loop(seed: int, n: int) -> None:
 def test_soft_vote_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     sample = scene(5, 90)
     at_once = suppress(*sample, method="soft-vote")
-    monkeypatch.setattr(merge, "PAIRS", {False: 100, True: 100})
+    monkeypatch.setattr(box_pairs, "PAIRS", {False: 100, True: 100})
     torch.testing.assert_close(suppress(*sample, method="soft-vote").boxes, at_once.boxes)
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cledet.ops import soft_nms, suppress
+from cledet.ops import box_pairs, soft_nms, suppress
 
 Loop = dict[int, float]
 Scene = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -64,23 +64,44 @@ def assert_equal_to_loop(sample: Scene, method: str, threshold: float, least: fl
     assert order == sorted(order)
 
 
+@pytest.mark.parametrize("worth", [0, 1, 10**6])
+@pytest.mark.parametrize("classes", [1, 3, 80])
+@pytest.mark.parametrize("method", ["soft", "soft-linear", "diou"])
+def test_equals_the_loop(monkeypatch: pytest.MonkeyPatch, method: str, classes: int, worth: int) -> None:
+    # single boxes after the first round, after some rounds, or never
+    monkeypatch.setattr(soft_nms, "WORTH", worth)
+    for seed in range(6):
+        assert_equal_to_loop(scene(seed, 60, classes), method, 0.37)
+
+
 @pytest.mark.parametrize(("pairs", "ahead"), [(0, 1), (0, 4), (0, 32), (10**6, 4)])
 @pytest.mark.parametrize("classes", [1, 3, 80])
 @pytest.mark.parametrize("method", ["soft", "soft-linear", "diou"])
-def test_equals_the_loop(monkeypatch: pytest.MonkeyPatch, method: str, classes: int, pairs: int, ahead: int) -> None:
-    # only the best of each class compared, in every round, or all, once
-    monkeypatch.setattr(soft_nms, "PAIRS", {False: pairs})
+def test_a_gpu_equals_the_loop(
+    monkeypatch: pytest.MonkeyPatch, method: str, classes: int, pairs: int, ahead: int
+) -> None:
+    # the code for GPUs: only the best of each class compared, in every round, or all, once
+    monkeypatch.setattr(soft_nms, "LISTED", -1)
+    monkeypatch.setattr(soft_nms, "PAIRS", pairs)
     monkeypatch.setattr(soft_nms, "AHEAD", ahead)
     for seed in range(6):
         assert_equal_to_loop(scene(seed, 60, classes), method, 0.37)
 
 
+@pytest.mark.parametrize("method", ["soft", "soft-linear", "soft-vote", "diou"])
+def test_lists_of_pairs_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    sample = scene(7, 90)
+    at_once = suppress(*sample, 0.4, method=method)
+    monkeypatch.setattr(box_pairs, "PAIRS", {False: 50})
+    in_parts = suppress(*sample, 0.4, method=method)
+    assert torch.equal(in_parts.keep, at_once.keep)
+    torch.testing.assert_close(in_parts.scores, at_once.scores)
+
+
 def test_a_small_and_a_large_class_in_one_call() -> None:
-    # with the limit that is used: a class of 600 boxes is too large to compare all, one of 30 is not
     boxes, scores, _ = scene(4, 630, 1)
     boxes += torch.arange(630)[:, None] // 30 * 25.0
     labels = (torch.arange(630) >= 600).long()
-    assert 30**2 < soft_nms.PAIRS[False] < 600**2
     assert_equal_to_loop((boxes, scores, labels), "soft", 0.5)
 
 

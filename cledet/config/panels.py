@@ -16,7 +16,7 @@ PANELS = {
     "Augmentation": "flip vflip scale_jitter multi_scale crop mosaic mosaic_until copy_paste photometric",
     "NMS": "nms conf iou max_det classes agnostic localization cl_norm cl_score",
     "Views of an image": "slice overlap tta",
-    "Statistics": "metric tolerance bootstrap repeats gpu_tflops utilization",
+    "Statistics": "per_side metric tolerance bootstrap repeats gpu_tflops utilization",
     "Devices and processes": "device amp workers compile nnodes node_rank rdzv_endpoint max_restarts",
     "Output": "project name save format photo_input report suspects evaluator pictures save_steps save_minutes logger "
     "callback",

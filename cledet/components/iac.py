@@ -33,8 +33,8 @@ class IACOptions(NamedTuple):
     """Take Eq. 6's overlap from the predicted box, and require that its IoU with the ground truth is at least 0.5."""
     box_loss: bool = True
     """Recalled anchors have a box loss."""
-    target: str = "hard"
-    """Target score of recalled anchors: hard, which is 1, or soft, the IoU of their predicted box."""
+    soft_target: bool = False
+    """The target score of recalled anchors is the IoU of their predicted box instead of 1."""
     fade: bool = False
     """Weight the losses of recalled anchors by (score - threshold) / (1 - threshold), so that they fade in."""
 

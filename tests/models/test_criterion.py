@@ -310,7 +310,7 @@ def test_recalled_anchors_fade_in_by_their_score():
     total = dense.sum() - dense[pos.index].sum() + (pos.weight * dense[pos.index]).sum()
     assert losses.classification.item() == pytest.approx(total.item() / n, rel=1e-5)
     box = smooth_l1(pos.code, encode(pos.gt_boxes, pos.anchors), beta=1 / 9)
-    assert losses.regression.item() == pytest.approx(float((pos.weight * box).sum() / pos.weight.sum()), rel=1e-5)
+    assert losses.regression.item() == pytest.approx(((pos.weight * box).sum() / pos.weight.sum()).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("cls_loss", ["focal", "qfl", "mal", "varifocal"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TextIO, TypeVar
 
 from cledet.distributed.environment import rank
@@ -240,10 +240,9 @@ def transfer(title: str, total: int) -> Steps:
     return Steps(title.partition(",")[0], total, in_bytes=True)
 
 
-def track(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
+def track(items: Iterable[T], title: str, total: int) -> Iterator[T]:
     """Iterate over items with a progress bar."""
-    count = total if total is not None else len(items) if isinstance(items, Sized) else 0
-    with Steps(title, count) as steps:
+    with Steps(title, total) as steps:
         for item in items:
             yield item
             steps.advance()

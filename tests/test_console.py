@@ -17,7 +17,7 @@ def speak():
     show("a line")
     show_json({"a": 1})
     show_table("", ["b"], [(2,)])
-    assert list(track([1, 2], "counting")) == [1, 2]
+    assert list(track([1, 2], "counting", 2)) == [1, 2]
     fail("the end")
 
 
@@ -161,7 +161,7 @@ def test_a_bar_inside_a_bar_hides_the_outer(monkeypatch):
 def test_an_error_leaves_no_bar(monkeypatch):
     """A loop's generator is still open while the error that ended the loop is printed."""
     terminal = open_terminal(monkeypatch)
-    items = track([1, 2], "predicting")
+    items = track([1, 2], "predicting", 2)
     next(items)
     fail("stopped by SIGINT")
     assert next(items) == 2

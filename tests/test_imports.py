@@ -45,7 +45,10 @@ ORDER = {
         *("errors", "config", "console", "distributed", "ops", "components", "models", "data", "visualization"),
         *("evaluation", "training"),
     },
-    "export": {"errors", "config", "console", "io", "distributed", "ops", "models", "data", "metrics", "evaluation"},
+    "export": {
+        *("errors", "config", "console", "io", "distributed", "ops", "models", "data", "metrics", "evaluation"),
+        "inference",
+    },
     "detector": {
         *("errors", "config", "console", "io", "distributed", "models", "data", "metrics", "evaluation", "inference"),
         *("training", "explain", "export"),

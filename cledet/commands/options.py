@@ -30,8 +30,8 @@ JSON_LINES, DOCUMENT = "[-]", "document"
 LONGEST_CHOICES = 20
 """Characters of choices that are shown as the name of a value; longer ones are listed in the help text."""
 COMMANDS = (
-    *("train", "val", "predict", "explain", "export", "compare", "tune", "check", "data", "recipes", "reproduce"),
-    "info",
+    *("train", "val", "predict", "explain", "export", "bench", "compare", "tune", "check", "data", "recipes"),
+    *("reproduce", "info"),
 )
 """The files of this folder that hold a command of their name, in the order of the help."""
 

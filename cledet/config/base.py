@@ -223,6 +223,26 @@ class ExportSettings(SuppressionSettings, ModelSettings):
         "onnx",
         description="File format. pt2 is a program of torch.export; safetensors holds the weights only, for --weights.",
     )
+    int8: bool = Field(
+        False,
+        description="--format openvino: quantize the network to int8, but not NMS, with training images, and compare "
+        "AP on the val split. Needs cledet[int8].",
+    )
+    max_drop: Annotated[float, Field(gt=0, le=100)] = Field(
+        0.5, description="--int8: largest drop in AP, in points. Layers that cost more stay in float32."
+    )
+    data: str | None = Field(None, description="--int8: data set. Default: the training data set.")
+
+    @model_validator(mode="after")
+    def _check_int8(self) -> ExportSettings:
+        if self.int8 and self.format != "openvino":
+            raise ValueError(f"--int8 quantizes networks for OpenVINO, not {self.format}: give --format openvino too")
+        if self.int8 and self.photo_input:
+            raise ValueError("--int8 quantizes networks without preprocessing: leave out --photo-input")
+        if not self.int8 and (self.data is not None or self.max_drop != 0.5):
+            flag = "--max-drop" if self.data is None else "--data"
+            raise ValueError(f"{flag} does nothing without --int8: add it, or leave {flag} out")
+        return self
 
 
 class CheckSettings(Settings):

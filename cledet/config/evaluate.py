@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from cledet.config.base import METHODS, DetectionSettings, ModelSettings, RunSettings
+from cledet.config.base import DEVICE, METHODS, DetectionSettings, ModelSettings, RunSettings, SuppressionSettings
 from cledet.config.types import (
     COCO_MAX_DETS,
     NMS_METHODS,
@@ -22,7 +22,15 @@ from cledet.config.types import (
     Resamples,
     Unit,
     Workers,
+    parse_words,
 )
+
+BENCH_ROWS = (
+    *("pytorch", "pytorch-bf16", "pytorch-compiled", "onnx", "openvino", "openvino-bf16", "openvino-int8", "pt2"),
+    "torchvision",
+)
+"""Rows of `cledet bench`."""
+RowList = Annotated[str, BeforeValidator(lambda value: parse_words(value, "row", BENCH_ROWS, ("all",)))]
 
 
 class EvaluationSettings(DetectionSettings, ModelSettings):
@@ -135,3 +143,26 @@ class TuneSettings(EvaluationSettings):
     repeats: Annotated[Resamples, Field(ge=1)] = Field(
         10, description="Random halvings of the images, to choose on one half and test on the other."
     )
+
+
+class BenchSettings(SuppressionSettings, ModelSettings):
+    """`cledet bench`."""
+
+    device: str = Field("auto", description=f"{DEVICE} Exported files run on the CPU.")
+    data: str | None = Field(
+        None, description="Data set of the photos and of AP. Default: the training data set. none: noise, without AP."
+    )
+    split: str = Field("val", description="Split of the photos and of AP.")
+    formats: RowList = Field(
+        "pytorch,pytorch-bf16,onnx,openvino,openvino-bf16,pt2,torchvision",
+        description="Rows: pytorch, pytorch-bf16, pytorch-compiled, onnx, openvino, openvino-bf16, openvino-int8, "
+        "pt2, torchvision; or all. Files are exported for it.",
+    )
+    files: str | None = Field(None, description="Exported files to measure too, separated by commas.")
+    rounds: Positive = Field(10, description="Rounds over the photos, in which the rows take turns.")
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Return the names of the rows to measure, and the exported files."""
+        named = BENCH_ROWS if self.formats == "all" else tuple(self.formats.split(","))
+        return *named, *(self.files.split(",") if self.files else ())

@@ -89,6 +89,9 @@ class ExportKeywords(SuppressionKeywords, total=False):
     nms: Literal["none", "auto", NMSName]
     conf: float
     imgsz: int | tuple[int, int] | None
+    int8: bool
+    max_drop: float
+    data: str | None
     photo_input: bool
     project: str | Path
     name: str | None

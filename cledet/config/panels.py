@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cledet.config.evaluate import BENCH_ROWS
 from cledet.config.types import COMPONENTS, NMS_METHODS, SAVED
 
 PANELS = {
@@ -17,10 +18,10 @@ PANELS = {
     "Augmentation": "flip vflip scale_jitter multi_scale crop mosaic mosaic_until copy_paste photometric",
     "NMS": "nms conf iou max_det classes agnostic localization cl_norm cl_score",
     "Views of an image": "slice overlap tta",
-    "Statistics": "per_side metric tolerance bootstrap repeats gpu_tflops utilization",
+    "Statistics": "per_side metric tolerance bootstrap repeats rounds gpu_tflops utilization",
     "Devices and processes": "device amp workers compile nnodes node_rank rdzv_endpoint max_restarts",
-    "Output": "project name save format photo_input report suspects evaluator pictures save_steps save_minutes logger "
-    "callback",
+    "Output": "project name save format photo_input int8 max_drop formats files report suspects evaluator pictures "
+    "save_steps save_minutes logger callback",
 }
 """Panels of `--help` in their order, each with its fields in their order. Every field of every command is in one."""
 PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names.split()}
@@ -37,6 +38,8 @@ VALUE_NAMES = {
     "data": "DATA",
     "device": "auto|cpu|mps|GPU",
     "eval_max_dets": "INT,INT,INT",
+    "files": "FILE,...",
+    "formats": "NAME,...",
     "logger": "NAMES",
     "lr_steps": "STEP,...",
     "multi_scale": "LOW,HIGH",
@@ -57,6 +60,7 @@ WORDS = {
     "class_weights": ("none", "inverse-sqrt"),
     "data": ("coco", "shapes", "voc"),
     "device": ("auto", "cpu", "mps"),
+    "formats": ("all", *BENCH_ROWS),
     "logger": ("none", "tensorboard", "wandb", "mlflow"),
     "nms": ("auto", "all", *NMS_METHODS),
     "save": ("auto", "none", *SAVED),

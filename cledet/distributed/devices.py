@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -141,6 +142,13 @@ def within_memory(device: torch.device, hint: str) -> Iterator[None]:
 def out_of_memory(error: RuntimeError) -> bool:
     """Return whether the message reports a lack of memory; torch's allocator and CUDA raise different types."""
     return "out of memory" in str(error)
+
+
+def cpu_name() -> str:
+    """Return the name of the processor."""
+    lines = CPU_FEATURES.read_text().splitlines() if CPU_FEATURES.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
 
 
 def default_workers(wanted: int) -> int:

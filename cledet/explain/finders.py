@@ -66,7 +66,7 @@ def find_positives(raw: RawOutputs, objects: Objects, criterion: Criterion) -> P
     targets = Targets(objects.boxes[None], objects.labels[None], objects.ignored[None])
     assignment = criterion.assign(raw, targets)
     positive = positives(raw, targets, assignment)
-    loss = criterion.classification(raw, assignment, positive).flatten()[positive.index]
+    loss = criterion.classification(raw, assignment, positive).flatten()[positive.flat_index]
     weight = criterion.coefficient(positive, loss)
     return Positives(positive.anchors, positive.boxes, positive.gt, positive.recalled, weight)
 

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,9 @@ from cledet.errors import UserError
 from cledet.export.plan import CANDIDATES, OUTPUTS, RAW, Format, Plan, Runner
 from cledet.models.backbones.deform_conv import is_deformable
 from cledet.models.nms import NMSOptions
+
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+# OpenVINO and nncf send usage statistics through this package if it can be imported. cledet sends nothing.
 
 PT2_METADATA = "cledet.json"
 """Extra file of a pt2 file: the metadata as JSON."""
@@ -132,8 +136,15 @@ def write_openvino(plan: Plan, path: Path) -> None:
     converted = openvino.convert_model(str(onnx_path))
     for key, value in plan.metadata.items():
         converted.set_rt_info(value, ["cledet", key])
+    save_openvino(converted, path)
+
+
+def save_openvino(graph: Any, path: Path) -> None:
+    """Write a graph as .xml and .bin without rounding its weights. Raises OSError if the file cannot be written."""
+    import openvino
+
     try:
-        openvino.save_model(converted, str(path), compress_to_fp16=False)
+        openvino.save_model(graph, str(path), compress_to_fp16=False)
     except RuntimeError as error:  # raised for every failure; "iostream error" for a full disk
         raise OSError(f"OpenVINO reports {str(error).strip().splitlines()[-1]}") from None
 

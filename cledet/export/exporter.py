@@ -19,6 +19,7 @@ from cledet.errors import UserError
 from cledet.evaluation.evaluator import nms_options
 from cledet.evaluation.tune.search import PARAMETERS
 from cledet.export.backends import FORMATS, require_packages
+from cledet.export.int8 import Int8, quantize_file
 from cledet.export.parity import Parity, check_parity
 from cledet.export.plan import Plan
 from cledet.export.runtime import describe_model
@@ -46,6 +47,7 @@ class Export:
     max_score_error: float
     nms: str = "none"
     detections: int = 0  # compared detections, all equal to PyTorch's
+    int8: Int8 | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain data."""
@@ -72,6 +74,8 @@ def export(model: Checkpoint, folder: NewFolder, settings: ExportSettings) -> Ex
             path = Path(temporary) / f"model{spec.suffixes[0]}"
             spec.write(plan, path)
             parity = check_parity(plan, model, spec.open, path)
+            report_parity(parity, settings.format, options)
+            int8 = quantize_file(path, model, settings) if settings.int8 else None
             content = {f"model{suffix}": path.with_suffix(suffix).read_bytes() for suffix in spec.suffixes}
     except torch.onnx.errors.OnnxExporterError as error:
         reason = f"torch {torch.__version__} cannot write this network as ONNX with the onnxscript installed"
@@ -79,7 +83,6 @@ def export(model: Checkpoint, folder: NewFolder, settings: ExportSettings) -> Ex
     except OSError as error:
         reason = f"the temporary file could not be written: {error.strerror or error}"
         raise UserError(reason, "free some space, or set TMPDIR to another folder") from None
-    report_parity(parity, settings.format, options)
     with folder() as target:
         for name, data in content.items():
             write_whole(target / name, data)
@@ -90,6 +93,7 @@ def export(model: Checkpoint, folder: NewFolder, settings: ExportSettings) -> Ex
         max_score_error=parity.max_score_error,
         nms=options.method if options else "none",
         detections=parity.detections,
+        int8=int8,
     )
 
 

@@ -55,28 +55,16 @@ def check_parity(plan: Plan, model: Checkpoint, open_file: Open, path: Path) -> 
     noise = [synthetic_images(size) for size in sizes]
     prepared: list[tuple[float, float]] = [(0.0, 0.0)]
     if plan.photo:
-        feeds: list[Any] = [*map(synthetic_photo, sizes), *map(add_noise, dataset_photos(model))]
-        prepared = compare_preprocessing(plan, open_file, path, feeds)
+        photos = [*map(synthetic_photo, sizes), *map(add_noise, dataset_photos(model))]
+        prepared = compare_preprocessing(plan, open_file, path, photos)
     pixel_error, own_error = (max(values) for values in zip(*prepared))
-    if plan.nms is None and plan.photo:
-        run = open_file(path, (*OUTPUTS, *PREPARED))
-        each = []
-        for photo in feeds:
-            boxes, scores, image, factors = map(as_tensor, run(photo))
-            each.append(raw_errors(plan.network(image).scored(), boxes / factors, scores))
-        box_error, score_error = (max(values) for values in zip(*each))
-        return Parity(box_error, score_error, len(feeds), 0, 0, 0, pixel_error, own_error)
     if plan.nms is None:
-        run = open_file(path, ("boxes", "scores"))
-        each = []
-        for batch in noise:
-            raw = plan.network(torch.from_numpy(batch)).scored()
-            each.append(raw_errors(raw, *map(torch.from_numpy, run(batch))))
-        box_error, score_error = (max(values) for values in zip(*each))
-        return Parity(box_error, score_error, images=sum(map(len, noise)))
-    # no grey image, whose scores are all equal
-    images = [*(batch[1:2] for batch in noise), *dataset_images(model, plan.short, plan.canvas)]
-    feeds = feeds if plan.photo else images
+        box_error, score_error = compare_outputs(plan, open_file, path, photos if plan.photo else noise)
+        count = len(photos) if plan.photo else sum(map(len, noise))
+        return Parity(box_error, score_error, count, max_pixel_error=pixel_error, own_score_error=own_error)
+    feeds: list[Any] = photos if plan.photo else dataset_images(model, plan.short, plan.canvas)
+    if not plan.photo:
+        feeds += [batch[1:2] for batch in noise]  # no grey image, whose scores are all equal
     nms_path = path.with_name("nms.onnx")
     write_suppression(plan.nms, nms_path)
     errors, pairs = compare_images(plan, open_file, path, feeds, plan.nms)
@@ -115,6 +103,17 @@ def own_input(plan: Plan, photo: Photo) -> Tensor:
     if plan.canvas is not None:
         return fit_canvas(photo, plan.canvas).float()
     return preprocess(photo, plan.short, long_side(plan.short))[0].float()
+
+
+def compare_outputs(plan: Plan, open_file: Open, path: Path, feeds: Sequence[Any]) -> tuple[float, float]:
+    """Compute the largest errors of the boxes (pixels) and scores of a file without NMS, on images or photos."""
+    run, errors = open_file(path, (*OUTPUTS, *(PREPARED if plan.photo else ()))), []
+    for feed in feeds:
+        boxes, scores, *inner = map(as_tensor, run(feed))
+        image, factors = inner or (torch.from_numpy(feed), torch.ones(4))
+        errors.append(raw_errors(plan.network(image).scored(), boxes / factors, scores))
+    box_error, score_error = (max(values) for values in zip(*errors))
+    return box_error, score_error
 
 
 def compare_images(

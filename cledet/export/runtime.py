@@ -92,7 +92,8 @@ class RuntimeNetwork(Network):
     def __init__(self, model: ExportedModel) -> None:
         super().__init__()
         self.model, self.canvas, self.anchors = model, model.canvas, build_anchors(model.architecture)
-        self._runners: dict[str, Runner] = {}
+        self.runners: dict[str, Runner] = {}
+        """Functions from images to RAW by precision, f32 or bf16; each is compiled at its first use."""
         self._lock = Lock()
 
     @torch.inference_mode()
@@ -119,11 +120,11 @@ class RuntimeNetwork(Network):
     def _runner(self, precision: str) -> Runner:
         """Compile the network in a precision once."""
         with self._lock:
-            if precision not in self._runners:
-                self._runners[precision] = FORMATS[self.model.format].open(
+            if precision not in self.runners:
+                self.runners[precision] = FORMATS[self.model.format].open(
                     self.model.path, RAW, precision=precision, network_only=True
                 )
-            return self._runners[precision]
+            return self.runners[precision]
 
 
 def describe_model(model: Checkpoint) -> dict[str, str]:

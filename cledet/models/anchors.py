@@ -57,7 +57,8 @@ class Anchors(nn.Module):
         The tensors are kept for the next call with these shapes, so they must not be changed.
         """
         cells: Tensor = getattr(self, f"cells{self.strides[0]}")
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(cells) is not Tensor:
+        tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if tracing or type(cells) is not Tensor:
             return self._compute(shapes, image)
         key = (*shapes, image, cells.device, cells.dtype)
         found = self._kept.get(key)

@@ -45,7 +45,7 @@ class Positives(NamedTuple):
     labels: Tensor  # [P] int64 class of the ground truth
     recalled: Tensor  # [P] bool, positive by IAC only
     weight: Tensor | None  # [P] of the losses; None for 1
-    index: Tensor  # [P] int64 in the N * A anchors of the batch, ascending
+    flat_index: Tensor  # [P] int64 in the N * A anchors of the batch, ascending
 
 
 def positives(raw: RawOutputs, targets: Targets, assignment: Assignment) -> Positives:
@@ -71,10 +71,10 @@ def positives(raw: RawOutputs, targets: Targets, assignment: Assignment) -> Posi
         labels=targets.labels[image, gt],
         recalled=assignment.recalled.flatten()[index],
         weight=None if assignment.weight is None else assignment.weight.flatten()[index],
-        index=index,
+        flat_index=index,
     )
 
 
 def rows_of(pos: Positives) -> Positives:
     """Return the positives as the only rows of a loss of their own."""
-    return pos._replace(index=torch.arange(len(pos.index), device=pos.index.device))
+    return pos._replace(flat_index=torch.arange(len(pos.flat_index), device=pos.flat_index.device))

@@ -104,9 +104,9 @@ class Criterion:
             assignment = self.assign(raw, targets)
             pos = positives(raw, targets, assignment)
             classification = self.classification(raw, assignment, pos)
-            own = classification.flatten()[pos.index]
+            own = classification.flatten()[pos.flat_index]
             background = classification.sum() - own.sum()
-            logits = raw.logits.flatten(0, 1)[pos.index]
+            logits = raw.logits.flatten(0, 1)[pos.flat_index]
             pos_loss, weight = self.weigh(self.of_recalled(own, logits, pos), logits, pos)
 
             ones = torch.ones_like(pos.gt) if assignment.quality is None else pos.quality
@@ -120,7 +120,7 @@ class Criterion:
             return Losses(
                 classification=classification,
                 regression=regression,
-                positives=pos.index.new_full((), len(pos.index)),
+                positives=pos.flat_index.new_full((), len(pos.flat_index)),
                 recalled=pos.recalled.sum(),
                 coefficient=weight.mean(),
                 spread=(weight - weight.mean()).square().mean().sqrt(),
@@ -137,14 +137,14 @@ class Criterion:
     def classification(self, raw: RawOutputs, assignment: Assignment, pos: Positives) -> Tensor:
         """Compute the classification loss [N, A] of every anchor, without DC and before the division by N."""
         labels = assignment.gt.clamp(max=-1).flatten()
-        labels[pos.index] = pos.labels
+        labels[pos.flat_index] = pos.labels
         loss = CLS_LOSSES[self.cls_loss].loss(raw.logits.flatten(0, 1), labels, pos, self.total)
         return loss.view_as(assignment.gt)
 
     def of_recalled(self, loss: Tensor, logits: Tensor, pos: Positives) -> Tensor:
         """Apply IAC's soft target and fading, and class weights, to the losses [P] of the positives' logits [P, C]."""
         if self.iac is not None and self.iac.soft_target:
-            negative = focal_loss(logits, torch.full_like(pos.labels, BACKGROUND), rows=pos.index[:0])
+            negative = focal_loss(logits, torch.full_like(pos.labels, BACKGROUND), rows=pos.flat_index[:0])
             loss = torch.where(pos.recalled, pos.iou * loss + (1 - pos.iou) * negative, loss)
         if pos.weight is not None:
             loss = loss * pos.weight
@@ -171,7 +171,7 @@ class Criterion:
         boxes = loss.sum() / self.divisor(share)
         if raw.centerness is None:
             return boxes, loss
-        logits = raw.centerness.flatten()[pos.index].float()
+        logits = raw.centerness.flatten()[pos.flat_index].float()
         target = centerness(encode_distances(pos.gt_boxes, pos.anchors, pos.strides))
         entropy = binary_cross_entropy_with_logits(logits, target, reduction="sum")
         return boxes + entropy / self.divisor(n), loss
@@ -185,7 +185,7 @@ class Criterion:
         if pos.weight is not None:
             return pos.weight
         box_weight = CLS_LOSSES[self.cls_loss].box_weight
-        return box_weight and box_weight(raw.logits.detach().flatten(0, 1)[pos.index], pos.quality)
+        return box_weight and box_weight(raw.logits.detach().flatten(0, 1)[pos.flat_index], pos.quality)
 
     def divisor(self, total: Tensor) -> Tensor:
         """Return this process's divisor of a sum: the total over all processes, at least 1, shared among them."""
@@ -233,11 +233,11 @@ def _by_paa(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assignme
     """Assign by PAA among the anchors of IoU at least 0.1, on focal loss + 1.3 * GIoU loss."""
     gt = assign_from(match(raw.anchors, targets.boxes), fg_threshold=0.1, bg_threshold=0.1)
     pos = positives(raw, targets, _without_iac(gt))
-    logits, every = raw.logits.flatten(0, 1)[pos.index], torch.arange(len(pos.index), device=gt.device)
+    logits, every = raw.logits.flatten(0, 1)[pos.flat_index], torch.arange(len(pos.flat_index), device=gt.device)
     loss = focal_loss(logits, pos.labels, rows=every) + 1.3 * giou_loss(pos.boxes, pos.gt_boxes)
     gt_index = pos.image * targets.boxes.shape[1] + pos.gt
     keep = choose_paa(loss, gt_index, pos.strides.long(), count=9)
-    gt.view(-1)[pos.index] = torch.where(keep, pos.gt, BACKGROUND)
+    gt.view(-1)[pos.flat_index] = torch.where(keep, pos.gt, BACKGROUND)
     return _without_iac(gt)
 
 
@@ -267,21 +267,21 @@ class ClassLoss(NamedTuple):
 ASSIGNMENTS = {"iou": _by_iou, "atss": _by_atss, "fcos": _by_fcos, "paa": _by_paa, "tal": _by_tal}
 """Assignments of the anchors, before regions are ignored."""
 CLS_LOSSES = {
-    "focal": ClassLoss(lambda logits, labels, pos, total: focal_loss(logits, labels, rows=pos.index)),
+    "focal": ClassLoss(lambda logits, labels, pos, total: focal_loss(logits, labels, rows=pos.flat_index)),
     "qfl": ClassLoss(
-        lambda logits, labels, pos, total: quality_focal_loss(logits, labels, pos.quality, rows=pos.index),
+        lambda logits, labels, pos, total: quality_focal_loss(logits, labels, pos.quality, rows=pos.flat_index),
         box_weight=lambda logits, quality: logits.float().sigmoid().amax(-1),
     ),
     "mal": ClassLoss(
-        lambda logits, labels, pos, total: matchability_loss(logits, labels, pos.quality, rows=pos.index),
+        lambda logits, labels, pos, total: matchability_loss(logits, labels, pos.quality, rows=pos.flat_index),
         box_weight=lambda logits, quality: quality,
     ),
     "varifocal": ClassLoss(
-        lambda logits, labels, pos, total: varifocal_loss(logits, labels, pos.quality, rows=pos.index),
+        lambda logits, labels, pos, total: varifocal_loss(logits, labels, pos.quality, rows=pos.flat_index),
         box_weight=lambda logits, quality: quality,
     ),
     "ghm": ClassLoss(
-        lambda logits, labels, pos, total: ghm_loss(logits, labels, total=total, rows=pos.index), is_mean=True
+        lambda logits, labels, pos, total: ghm_loss(logits, labels, total=total, rows=pos.flat_index), is_mean=True
     ),
 }
 REG_LOSSES: dict[str, Callable[[Positives], Tensor]] = {

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cledet.cli import app
 from cledet.commands.options import SWITCH, add_command
 from cledet.config.base import CheckSettings, ExplainSettings, ExportSettings, PredictSettings
-from cledet.config.evaluate import CompareSettings, TuneSettings, ValSettings
+from cledet.config.evaluate import BenchSettings, CompareSettings, TuneSettings, ValSettings
 from cledet.config.panels import PANEL_OF, PANELS, VALUE_NAMES, WORDS
 from cledet.config.recipe import ReproduceSettings
 from cledet.config.train import GridSettings
@@ -30,6 +30,7 @@ SETTINGS = {
     "compare": CompareSettings,
     "tune": TuneSettings,
     "check": CheckSettings,
+    "bench": BenchSettings,
     "reproduce": ReproduceSettings,
 }
 COMMANDS = [*SETTINGS, "recipes", "info", "data download", "data list"]

@@ -307,7 +307,7 @@ def test_recalled_anchors_fade_in_by_their_score():
     plain = Criterion(dc=False, normalizer="matched")
     dense = plain.classification(late, plain.assign(late, TWO), pos).flatten()
     losses, n = criterion(late, TWO), int((~pos.recalled).sum())
-    total = dense.sum() - dense[pos.index].sum() + (pos.weight * dense[pos.index]).sum()
+    total = dense.sum() - dense[pos.flat_index].sum() + (pos.weight * dense[pos.flat_index]).sum()
     assert losses.classification.item() == pytest.approx(total.item() / n, rel=1e-5)
     box = smooth_l1(pos.code, encode(pos.gt_boxes, pos.anchors), beta=1 / 9)
     assert losses.regression.item() == pytest.approx(((pos.weight * box).sum() / pos.weight.sum()).item(), rel=1e-5)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -148,7 +148,7 @@ def test_the_state_of_an_older_optimizer_is_loaded(optimizer: str) -> None:
     one, other = learner(optimizer=optimizer), learner(optimizer=optimizer)
     one.compute_gradients([batch(4)], 0)
     one.update(0)
-    state = copy.deepcopy(one.state_dict())
+    state = deepcopy(one.state_dict())
     saved = state["optimizer"]
     for group in saved["param_groups"]:
         group.update(fused=None, foreach=None)

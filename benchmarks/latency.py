@@ -17,7 +17,8 @@ from collections.abc import Callable
 
 import torch
 
-from cledet.models.criterion import Criterion, Targets
+from cledet.models.assignment import Targets
+from cledet.models.criterion import Criterion
 from cledet.models.flops import costs
 from cledet.models.network import Architecture, RetinaNet, build_network
 

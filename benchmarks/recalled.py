@@ -18,8 +18,9 @@ from cledet.data.dataset import DetectionDataset
 from cledet.data.loader import eval_loader
 from cledet.data.open import open_source
 from cledet.evaluation.splits import load_index
+from cledet.models.assignment import Targets
 from cledet.models.checkpoint import load_checkpoint
-from cledet.models.criterion import Criterion, Targets
+from cledet.models.criterion import Criterion
 from cledet.ops.assigners.max_iou import match
 from cledet.ops.boxes import area
 

@@ -14,8 +14,9 @@ import torch
 from cledet import Detector
 from cledet.components.iac import assign_iac
 from cledet.errors import UserError
+from cledet.models.assignment import Targets
 from cledet.models.checkpoint import load_checkpoint
-from cledet.models.criterion import Criterion, Targets
+from cledet.models.criterion import Criterion
 from cledet.models.network import Architecture, build_network
 from cledet.models.nms import NMS, suppress
 from cledet.ops.nms_clusters import find_clusters

@@ -22,6 +22,7 @@ from cledet.models import criterion as criterion_module
 from cledet.models.criterion import Criterion, Losses
 from cledet.models.network import Architecture, build_network
 from cledet.models.nms import NMS, NMSOptions, apply_nms
+from cledet.models.signatures import SIGNATURES
 from cledet.training.auto_batch import build_largest_images
 from cledet.training.init_model import build_criterion
 from cledet.training.train_step import TrainStep, reduce_losses
@@ -195,6 +196,11 @@ HEADS = {
     "fcos-anywhere": {"head": "fcos", "center_sampling": 0, "reg_loss": "ciou"},
     "paa": {"assign": "paa"},
     "tal": {"assign": "tal", "cls_loss": "qfl"},
+    "mal": {"cls_loss": "mal", "reg_loss": "l1", "dc_form": "iou", "dc_scope": "class", "correlation": 0.2},
+    "readings": {
+        **{"dc_form": "zero-based", "recall_relative": 0.8, "recall_overlap": "predicted", "recall_box_loss": False},
+        **{"recall_target": "soft", "recall_fade": True},
+    },
 }
 
 
@@ -214,7 +220,7 @@ def check_step(accumulate: int, **settings: Any) -> None:
     assert all(parameter.device == GPU for parameter in trained.network.parameters())
     losses = trained.compute_gradients(parts, 5)
     assert {name for name, value in losses._asdict().items() if value.device.type != "cpu"} == set()  # copied at once
-    assert all(torch.isfinite(value) for value in losses)
+    assert all(torch.isfinite(value) for name, value in losses._asdict().items() if name not in SIGNATURES)
     assert int(losses.positives) > 0
     trained.update(5)
 
@@ -228,6 +234,7 @@ def test_every_choice_of_the_criterion_is_among_them():
     ):
         assert {one.of_head(field) for one in chosen} == set(choices)
     assert {one.normalizer for one in chosen} == set(criterion_module.NORMALIZERS)
+    assert {one.dc_form for one in chosen} == set(criterion_module.COEFFICIENTS)
 
 
 def test_a_tensor_on_the_cpu_in_the_criterion_is_found(gpu, monkeypatch):

@@ -34,6 +34,7 @@ def compare(
         cledet compare runs/val/a runs/val/b
         cledet compare runs/train/photos theirs.json --data coco.yaml
         cledet compare predictions.json labels/ --data data.yaml
+        cledet compare runs/train/a-seed* runs/train/b-seed* --per-side 5
     """
     if len(runs) < 2:
         raise UserError(f"one run alone, {runs[0]}, cannot be compared", "name two or more")
@@ -56,9 +57,17 @@ def compare_to_folder(
     Returns the folder, tables with their titles, notes, and the whole comparison as plain data.
     """
     from cledet.data.open import open_source
-    from cledet.evaluation.compare.compare_runs import compare_runs, most_influential_images
-    from cledet.evaluation.compare.comparison_tables import main_table, notes, sections, to_document, to_page
-    from cledet.evaluation.compare.entries import DETECTIONS, common_ground, names, open_entries
+    from cledet.evaluation.compare.compare_runs import compare_runs, compare_sides, most_influential_images
+    from cledet.evaluation.compare.comparison_tables import (
+        notes,
+        sections,
+        side_document,
+        side_notes,
+        side_sections,
+        to_document,
+        to_page,
+    )
+    from cledet.evaluation.compare.entries import DETECTIONS, check_seeds, common_ground, names, open_entries, sides_of
     from cledet.evaluation.compare.side_by_side import save_side_by_side
     from cledet.evaluation.score_file import load_predictions
     from cledet.evaluation.splits import load_index
@@ -89,14 +98,24 @@ def compare_to_folder(
         else load_predictions(entry.file, index).rows
         for name, entry in zip(called, entries)
     }
-    comparison = compare_runs(index, results, settings.bootstrap)
-    document = to_document(comparison, index, settings.bootstrap)
+    if settings.per_side > 1:
+        check_seeds(entries, settings.per_side)
+        runs = {side: {n: results[n] for n in members} for side, members in sides_of(called, settings.per_side).items()}
+        of_sides = compare_sides(index, runs, settings.bootstrap)
+        tables, lines = side_sections(of_sides, index), side_notes(of_sides)
+        document = side_document(of_sides, index, settings.bootstrap)
+        pictures = {}
+    else:
+        comparison = compare_runs(index, results, settings.bootstrap)
+        tables, lines = sections(comparison, index), notes(comparison)
+        document = to_document(comparison, index, settings.bootstrap)
+        pictures = comparison.differences
     with whole_run(settings.project, "compare", settings.name or split) as run:
         write_json(run / "compare.json", document)
-        write_whole(run / "compare.md", to_page(comparison, index))
-        write_whole(run / "compare.csv", to_csv(*main_table(comparison)))
-        for name, against in comparison.differences.items():
+        write_whole(run / "compare.md", to_page(tables, lines))
+        write_whole(run / "compare.csv", to_csv(*tables[0][1]))
+        for name, against in pictures.items():
             pair = {called[0]: results[called[0]], name: results[name]}
             folder = run / "images" / name.replace("/", "-") if len(entries) > 2 else run / "images"
             save_side_by_side(folder, index, most_influential_images(against, settings.pictures), pair, settings.conf)
-    return run, sections(comparison, index), notes(comparison), document
+    return run, tables, lines, document

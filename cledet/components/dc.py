@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cledet.ops.boxes import area, centers, upcast
+from cledet.ops.boxes import area, centers, elementwise_iou, upcast
 
 
 def dynamic_coefficient(
@@ -29,6 +29,32 @@ def dynamic_coefficient(
         offset = offset / upcast(unit).clamp(min=eps)[:, None]
     ratio_gap = (_aspect_ratio(pred_boxes, eps) - _aspect_ratio(gt_boxes, eps)).abs()
     return 1 / (offset.square().sum(-1).sigmoid() + ratio_gap.tanh() + eps)
+
+
+def zero_based_coefficient(
+    pred_boxes: Tensor, gt_boxes: Tensor, *, eps: float = 0.25, unit: Tensor | None = None
+) -> Tensor:
+    """Compute a coefficient lam [N] whose two terms are 0 for an accurate box and respond to small errors.
+
+        lam = 1 / (2 * sigmoid(16 * offset^2 / unit^2) - 1 + |log(w/h) - log(w^/h^)| + eps)
+
+    A reading of Eq. 2, not the paper's: there, sigmoid(0) = 1/2 hides the distance of boxes that are nearly right. The
+    arguments are those of `dynamic_coefficient`; eps bounds lam at 4.
+    """
+    offset = centers(pred_boxes) - centers(gt_boxes)
+    if unit is not None:
+        offset = offset / upcast(unit).clamp(min=1e-6)[:, None]
+    log_gap = (_aspect_ratio(pred_boxes, 1e-6).clamp(min=1e-6) / _aspect_ratio(gt_boxes, 1e-6).clamp(min=1e-6)).log()
+    return 1 / (2 * (16 * offset.square().sum(-1)).sigmoid() - 1 + log_gap.abs() + eps)
+
+
+def iou_coefficient(pred_boxes: Tensor, gt_boxes: Tensor, *, eps: float = 1e-6, unit: Tensor | None = None) -> Tensor:
+    """Compute the coefficient IoU^1.5 [N] of the IoU-balanced classification loss, a rival of Eq. 2.
+
+    pred_boxes [N, 4] and gt_boxes [N, 4], row by row; at least eps. There is no distance, so `unit` has no effect.
+    Source: Wu et al., IoU-balanced Loss Functions for Single-stage Object Detection (arXiv 1908.05641), Eq. 4.
+    """
+    return elementwise_iou(pred_boxes, gt_boxes).pow(1.5).clamp(min=eps)
 
 
 def normalize_coefficient(
@@ -66,3 +92,9 @@ CENTER_UNITS = {
     "stride": lambda gt_boxes, strides: upcast(strides),
     "size": lambda gt_boxes, strides: area(gt_boxes).sqrt(),
 }
+COEFFICIENTS: dict[str, Callable[..., Tensor]] = {
+    "as-printed": dynamic_coefficient,
+    "zero-based": zero_based_coefficient,
+    "iou": iou_coefficient,
+}
+"""Readings of Eq. 2, and its rival."""

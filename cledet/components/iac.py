@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from cledet.ops.assigners.max_iou import Matches, assign_from, match
-from cledet.ops.boxes import area, centers, contains, intersection, upcast
+from cledet.ops.boxes import area, centers, contains, elementwise_iou, intersection, upcast
 
 
 class IACOptions(NamedTuple):
     """Settings of Eq. 6 and 7, with the defaults of the paper.
 
-    The last three, which are not in the paper, restrict the anchors that may be recalled.
+    Those after the first two are not in the paper: they restrict which anchors may be recalled, and what these learn.
     """
 
     alpha: float = 0.75
@@ -27,6 +27,16 @@ class IACOptions(NamedTuple):
     """Require the anchor's centre to lie in the ground truth."""
     cap: int = 0
     """Most recalled anchors per ground truth, the best by score; 0 for no limit."""
+    relative: float = 0.0
+    """Share of min(highest IoU of any anchor with the ground truth, 0.5) that the IoU of a recalled anchor reaches."""
+    decoded: bool = False
+    """Take Eq. 6's overlap from the predicted box, and require that its IoU with the ground truth is at least 0.5."""
+    box_loss: bool = True
+    """Recalled anchors have a box loss."""
+    soft_target: bool = False
+    """The target score of recalled anchors is the IoU of their predicted box instead of 1."""
+    fade: bool = False
+    """Weight the losses of recalled anchors by (score - threshold) / (1 - threshold), so that they fade in."""
 
 
 def iac_score(anchors: Tensor, gt_boxes: Tensor, prob: Tensor, *, alpha: float = 0.75) -> Tensor:
@@ -65,7 +75,7 @@ def assign_iac(
     matches = match(anchors, gt_boxes)
     by_iou = assign_from(matches, fg_threshold=fg_threshold, bg_threshold=bg_threshold)
     prob = at_matched_class(prob.detach(), gt_labels, matches)
-    return torch.where(recalled(by_iou, matches, anchors, gt_boxes, prob, options), matches.gt, by_iou)
+    return torch.where(recalled(by_iou, matches, anchors, gt_boxes, prob, options)[0], matches.gt, by_iou)
 
 
 def at_matched_class(values: Tensor, gt_labels: Tensor, matches: Matches) -> Tensor:
@@ -80,21 +90,33 @@ def at_matched_class(values: Tensor, gt_labels: Tensor, matches: Matches) -> Ten
 
 
 def recalled(
-    assignment: Tensor, matches: Matches, anchors: Tensor, gt_boxes: Tensor, prob: Tensor, options: IACOptions
-) -> Tensor:
+    assignment: Tensor,
+    matches: Matches,
+    anchors: Tensor,
+    gt_boxes: Tensor,
+    prob: Tensor,
+    options: IACOptions,
+    boxes: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Select the anchors [..., A] bool that become positive by score, Eq. 7, among those not positive already.
 
     assignment [..., A] by IoU, anchors [A, 4], gt_boxes [..., G, 4] padded with zero boxes, prob [..., A] of the class
-    of each anchor's matched ground truth.
+    of each anchor's matched ground truth, boxes [..., A, 4] predicted, needed for `options.decoded`. Returns also the
+    scores [..., A] of Eq. 6.
     """
     if not gt_boxes.shape[-2]:
-        return torch.zeros_like(assignment, dtype=torch.bool)
+        return torch.zeros_like(assignment, dtype=torch.bool), torch.zeros_like(matches.iou)
     matched = gt_boxes.gather(-2, matches.gt[..., None].expand(*matches.gt.shape, 4))
-    score = iac_score(anchors, matched, prob, alpha=options.alpha)
+    overlapping = anchors if boxes is None or not options.decoded else boxes
+    score = iac_score(overlapping, matched, prob, alpha=options.alpha)
     chosen = (score >= options.score_threshold) & (matches.iou > options.min_iou) & (assignment < 0)
     if options.center:
         chosen &= contains(matched, centers(anchors))
-    return _best_per_gt(chosen, score, matches.gt, options.cap) if options.cap else chosen
+    if options.relative:
+        chosen &= matches.iou >= options.relative * matches.top.gather(-1, matches.gt).clamp(max=0.5)
+    if options.decoded:
+        chosen &= elementwise_iou(overlapping, matched) >= 0.5
+    return (_best_per_gt(chosen, score, matches.gt, options.cap) if options.cap else chosen), score
 
 
 def _best_per_gt(chosen: Tensor, score: Tensor, gt: Tensor, count: int) -> Tensor:

@@ -112,6 +112,11 @@ class CompareSettings(RunSettings):
 
     data: str | None = Field(None, description="Data set to compare on. Default: that of the runs.")
     split: str | None = Field(None, description="Split to compare on. Default: that of the runs, else val.")
+    per_side: Positive = Field(
+        1,
+        description="Runs per side, as of several seeds: the first N against the next N, paired in order, with one "
+        "interval over seeds and images.",
+    )
     bootstrap: Annotated[Resamples, Field(ge=1)] = Field(1000, description="Bootstrap resamples for the intervals.")
     pictures: Count = Field(10, description="Number of pictures of the images that differ most. 0: none.")
     conf: Unit = Field(0.3, description="Score threshold of the pictures. The metrics use all detections.")

@@ -125,18 +125,26 @@ class TrainKeywords(SuppressionKeywords, total=False):
     anchor_ratios: str | tuple[float, ...] | Literal["auto"] | None
     assign: Literal["auto", "iou", "atss", "fcos", "paa", "tal"]
     center_sampling: float
-    cls_loss: Literal["auto", "focal", "ghm", "qfl", "varifocal"]
+    cls_loss: Literal["auto", "focal", "ghm", "mal", "qfl", "varifocal"]
     norm: Literal["auto", "frozen", "batch", "sync", "group"]
     freeze: int | None
     alpha: float
     score_threshold: float
     recall_min_iou: float
+    recall_relative: float
     recall_center: bool
+    recall_overlap: Literal["anchor", "predicted"]
     recall_cap: int
     recall_start: float
+    recall_box_loss: bool
+    recall_target: Literal["hard", "soft"]
+    recall_fade: bool
+    correlation: float
     normalizer: Literal["positives", "matched"]
     center_unit: Literal["pixel", "stride", "size"]
-    reg_loss: Literal["auto", "smooth_l1", "giou", "diou", "ciou", "dfl"]
+    dc_form: Literal["as-printed", "zero-based", "iou"]
+    dc_scope: Literal["row", "class"]
+    reg_loss: Literal["auto", "smooth_l1", "l1", "giou", "diou", "ciou", "dfl"]
     epochs: int | None
     iters: int | None
     hours: float | None

@@ -10,14 +10,15 @@ PANELS = {
     "predictions html areas eval_max_dets",
     "Model": "weights backbone backbone_weights head fpn_channels head_init norm freeze anchor_scale anchor_ratios "
     "assign center_sampling cls_loss class_weights reg_loss normalizer",
-    "Components (IAC, DC, CL-B)": "ablation alpha score_threshold recall_min_iou recall_center recall_cap recall_start "
-    "center_unit",
+    "Components (IAC, DC, CL-B)": "ablation alpha score_threshold recall_min_iou recall_relative recall_center "
+    "recall_overlap recall_cap recall_start recall_box_loss recall_target recall_fade center_unit dc_form dc_scope "
+    "correlation",
     "Schedule and optimizer": "epochs iters hours optimizer lr backbone_lr momentum weight_decay schedule lr_steps "
     "warmup clip ema val_every patience seed seeds deterministic",
     "Augmentation": "flip vflip scale_jitter multi_scale crop mosaic mosaic_until copy_paste photometric",
     "NMS": "nms conf iou max_det classes agnostic localization cl_norm cl_score",
     "Views of an image": "slice overlap tta",
-    "Statistics": "metric tolerance bootstrap repeats rounds gpu_tflops utilization",
+    "Statistics": "per_side metric tolerance bootstrap repeats rounds gpu_tflops utilization",
     "Devices and processes": "device amp workers compile nnodes node_rank rdzv_endpoint max_restarts",
     "Output": "project name save format photo_input int8 max_drop formats files report suspects evaluator pictures "
     "save_steps save_minutes logger callback",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from cledet.config.base import DetectionSettings
+from cledet.config.components import ComponentSettings
 from cledet.config.schedule import ScheduleSettings
 from cledet.config.types import (
     AUTO,
@@ -33,7 +34,7 @@ from cledet.config.types import (
 )
 
 
-class TrainingSettings(DetectionSettings, ScheduleSettings):
+class TrainingSettings(DetectionSettings, ScheduleSettings, ComponentSettings):
     """Settings of training without the ablation."""
 
     device: str = Field(
@@ -102,10 +103,10 @@ class TrainingSettings(DetectionSettings, ScheduleSettings):
         "auto: iou; atss with --head gfl; fcos with --head fcos.",
     )
     center_sampling: Factor = Field(1.5, description="--assign fcos: sampling radius in strides. 0: the whole box.")
-    cls_loss: Literal["auto", "focal", "ghm", "qfl", "varifocal"] = Field(
+    cls_loss: Literal["auto", "focal", "ghm", "mal", "qfl", "varifocal"] = Field(
         "auto",
-        description="Classification loss: focal, ghm (gradient-harmonized), qfl (quality focal) or varifocal. "
-        "auto: focal; qfl with --head gfl.",
+        description="Classification loss: focal, ghm (gradient-harmonized), mal (matchability-aware), qfl (quality "
+        "focal) or varifocal. auto: focal; qfl with --head gfl.",
     )
     norm: Literal["auto", "frozen", "batch", "sync", "group"] = Field(
         "auto",
@@ -115,20 +116,10 @@ class TrainingSettings(DetectionSettings, ScheduleSettings):
     freeze: Annotated[int, Field(ge=0, le=5)] | None = Field(
         None, description="Number of backbone stages that are not trained. Default: 2 if pretrained, else 0."
     )
-    alpha: Unit = Field(0.75, description="IAC: weight of the probability in Eq. 6.")
-    score_threshold: Unit = Field(0.5, description="IAC: score threshold of Eq. 7.")
-    recall_min_iou: Unit = Field(0.4, description="IAC: minimum IoU of a recalled anchor. 0: as printed in the paper.")
-    recall_center: bool = Field(False, description="IAC: recall only anchors whose center is inside the object.")
-    recall_cap: Count = Field(0, description="IAC: maximum number of recalled anchors per object. 0: no limit.")
-    recall_start: Unit = Field(0.0, description="IAC: start of recalling, as a fraction of the run.")
-    normalizer: Literal["positives", "matched"] = Field(
-        "positives", description="Normalizer of the losses: all positives, or only those matched by IoU."
-    )
-    center_unit: Literal["pixel", "stride", "size"] = Field("size", description="DC: unit of the distance in Eq. 2.")
-    reg_loss: Literal["auto", "smooth_l1", "giou", "diou", "ciou", "dfl"] = Field(
+    reg_loss: Literal["auto", "smooth_l1", "l1", "giou", "diou", "ciou", "dfl"] = Field(
         "auto",
-        description="Box regression loss: smooth_l1, giou, diou, ciou, or dfl (2 giou + 0.25 distribution focal loss). "
-        "auto: smooth_l1; dfl with --head gfl; giou with --head fcos.",
+        description="Box regression loss: smooth_l1, l1, giou, diou, ciou, or dfl (2 giou + 0.25 distribution focal "
+        "loss). auto: smooth_l1; dfl with --head gfl; giou with --head fcos.",
     )
     accumulate: Positive = Field(1, description="Number of parts in which a step's batch is computed.")
     imgsz: Side = Field(800, description="Short side of images in pixels. The long side is at most 1333/800 of it.")
@@ -228,9 +219,18 @@ class TrainingSettings(DetectionSettings, ScheduleSettings):
         if self.head != "retinanet" and (self.anchor_ratios is not None or self.anchor_scale == "auto"):
             flag = "--anchor-ratios" if self.anchor_ratios is not None else "--anchor-scale auto"
             raise ValueError(f"{flag} is for --head retinanet: --head {self.head} has one square at each point")
-        coded = {"smooth_l1": "retinanet", "dfl": "gfl"}
+        coded = {"smooth_l1": "retinanet", "l1": "retinanet", "dfl": "gfl"}
         if coded.get(self.reg_loss, self.head) != self.head:
             raise ValueError(f"--reg-loss {self.reg_loss} does not fit --head {self.head} and its box encoding")
+        return self
+
+    @model_validator(mode="after")
+    def _check_readings(self) -> TrainingSettings:
+        loss = self.of_head("cls_loss")
+        if loss == "ghm" and self.dc_scope == "class":
+            raise ValueError("--dc-scope class needs a loss that is a sum over classes, not --cls-loss ghm")
+        if loss != "focal" and self.recall_target == "soft":
+            raise ValueError(f"--recall-target soft changes the target of --cls-loss focal, not of {loss}")
         return self
 
     @model_validator(mode="after")

@@ -16,7 +16,8 @@ from cledet.components.cl_nms import approximate_centers, cl_balanced_nms
 from cledet.components.iac import at_matched_class
 from cledet.config.train import TrainSettings
 from cledet.explain.explanation import Clusters, Explanation, Objects, Peaks, Positives
-from cledet.models.criterion import Criterion, Targets, positives
+from cledet.models.assignment import Targets, positives
+from cledet.models.criterion import Criterion
 from cledet.models.network import RawOutputs
 from cledet.models.postprocess import Detected, candidates
 from cledet.ops.assigners.max_iou import match

@@ -1,7 +1,7 @@
 """The training criterion: assignment and losses of a batch, with the paper's DC and IAC.
 
 The network and the criterion are separate, as in DETR. The assignments and losses to choose from are the tables at the
-end: one row of each makes RetinaNet, another row of each makes GFL.
+end.
 """
 
 from __future__ import annotations
@@ -14,60 +14,30 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from cledet.components.dc import center_unit, dynamic_coefficient, normalize_coefficient
+from cledet.components.dc import COEFFICIENTS, center_unit, normalize_coefficient
 from cledet.components.iac import IACOptions, at_matched_class, recalled
+from cledet.models.assignment import Assignment, Positives, Targets, positives, rows_of
 from cledet.models.network import RawOutputs
+from cledet.models.signatures import signatures
 from cledet.ops.assigners.atss import assign_atss
 from cledet.ops.assigners.fcos import assign_fcos, centerness
 from cledet.ops.assigners.max_iou import BACKGROUND, assign_from, ignore_regions, match
 from cledet.ops.assigners.paa import choose_paa
 from cledet.ops.assigners.tal import assign_tal
-from cledet.ops.box_coder import CODERS, distributions, encode, encode_distances
-from cledet.ops.boxes import elementwise_iou
+from cledet.ops.box_coder import distributions, encode, encode_distances
 from cledet.ops.losses import (
     ciou_loss,
+    correlation_loss,
     diou_loss,
     distribution_focal_loss,
     focal_loss,
     ghm_loss,
     giou_loss,
+    matchability_loss,
     quality_focal_loss,
     smooth_l1,
     varifocal_loss,
 )
-
-
-class Targets(NamedTuple):
-    """Ground truths of N images, padded with zero boxes, which match no anchor."""
-
-    boxes: Tensor  # [N, G, 4] pixels of the network's input
-    labels: Tensor  # [N, G] int64
-    ignored: Tensor  # [N, K, 4] crowds and difficult objects: neither objects nor background
-
-
-class Assignment(NamedTuple):
-    """Anchor-to-ground-truth assignment for N images."""
-
-    gt: Tensor  # [N, A] int64 index of the ground truth, -1 background, -2 ignored
-    recalled: Tensor  # [N, A] bool, positive by IAC only
-    quality: Tensor | None = None  # [N, A] target scores of the positives, if the assignment sets them
-
-
-class Positives(NamedTuple):
-    """Positive anchors of a batch with their predictions and ground truths."""
-
-    image: Tensor  # [P] int64
-    anchor: Tensor  # [P] int64
-    gt: Tensor  # [P] int64
-    gt_boxes: Tensor  # [P, 4]
-    anchors: Tensor  # [P, 4]
-    strides: Tensor  # [P]
-    code: Tensor  # [P, K] float32
-    boxes: Tensor  # [P, 4] decoded from the code
-    quality: Tensor  # [P] target scores: those of the assignment, else the IoU of boxes and gt_boxes
-    labels: Tensor  # [P] int64 class of the ground truth
-    recalled: Tensor  # [P] bool, positive by IAC only
-    flat_index: Tensor  # [P] int64 in the N * A anchors of the batch, ascending
 
 
 class Losses(NamedTuple):
@@ -79,6 +49,12 @@ class Losses(NamedTuple):
     recalled: Tensor  # number of positives by IAC only
     coefficient: Tensor  # mean over the positives of DC's lambda', 1 without DC; nan without positives
     spread: Tensor  # standard deviation of the coefficient
+    coefficient_iou: Tensor  # this and the following are explained in `signatures.SIGNATURES`
+    matched_iou: Tensor
+    recalled_iou: Tensor
+    recalled_box: Tensor
+    compact_positives: Tensor
+    elongated_positives: Tensor
     n: Tensor  # Eq. 4's N over all processes; the losses are divided by max(n, 1)
 
 
@@ -101,6 +77,12 @@ class Criterion:
     reg_loss: str = "smooth_l1"
     normalizer: str = "positives"
     center_unit: str = "size"
+    dc_form: str = "as-printed"
+    """A key of COEFFICIENTS."""
+    dc_scope: str = "row"
+    """DC weights the loss of all classes of an anchor (row), or of its ground truth's class only (class)."""
+    correlation: float = 0.0
+    """Weight of the correlation loss."""
     center_sampling: float = 1.5
     class_weights: Tensor | None = None
     """[C] factors of the positives' classification loss, by the class of their ground truth; None for 1."""
@@ -122,23 +104,28 @@ class Criterion:
             assignment = self.assign(raw, targets)
             pos = positives(raw, targets, assignment)
             classification = self.classification(raw, assignment, pos)
-            pos_loss = classification.flatten()[pos.flat_index]
-            background = classification.sum() - pos_loss.sum()
-            if self.class_weights is not None:
-                pos_loss = pos_loss * self.class_weights[pos.labels]
-            weight = self.coefficient(pos, pos_loss) if self.dc else torch.ones_like(pos_loss)
+            own = classification.flatten()[pos.flat_index]
+            background = classification.sum() - own.sum()
+            logits = raw.logits.flatten(0, 1)[pos.flat_index]
+            pos_loss, weight = self.weigh(self.of_recalled(own, logits, pos), logits, pos)
 
-            n_weights = torch.ones_like(pos.gt) if assignment.quality is None else pos.quality
-            n = self.total(NORMALIZERS[self.normalizer](n_weights, pos))
+            ones = torch.ones_like(pos.gt) if assignment.quality is None else pos.quality
+            n = self.total(NORMALIZERS[self.normalizer](ones, pos))
             share = torch.ones_like(n) if CLS_LOSSES[self.cls_loss].is_mean else n
+            classification = (pos_loss.sum() + background) / self.divisor(share)
+            if self.correlation:
+                score = logits.gather(1, pos.labels[:, None]).squeeze(1).float().sigmoid()
+                classification = classification + self.correlation * correlation_loss(score, pos.iou)
+            regression, box_loss = self.regression(raw, assignment, pos, n)
             return Losses(
-                classification=((weight * pos_loss).sum() + background) / self.divisor(share),
-                regression=self.regression(raw, assignment, pos, n),
+                classification=classification,
+                regression=regression,
                 positives=pos.flat_index.new_full((), len(pos.flat_index)),
                 recalled=pos.recalled.sum(),
                 coefficient=weight.mean(),
                 spread=(weight - weight.mean()).square().mean().sqrt(),
                 n=n,
+                **signatures(pos, targets, weight if self.dc else None, box_loss),
             )
 
     @torch.no_grad()
@@ -154,22 +141,49 @@ class Criterion:
         loss = CLS_LOSSES[self.cls_loss].loss(raw.logits.flatten(0, 1), labels, pos, self.total)
         return loss.view_as(assignment.gt)
 
-    def regression(self, raw: RawOutputs, assignment: Assignment, pos: Positives, n: Tensor) -> Tensor:
-        """Compute the box loss of the batch, plus the centerness loss if the network predicts centerness."""
+    def of_recalled(self, loss: Tensor, logits: Tensor, pos: Positives) -> Tensor:
+        """Apply IAC's soft target and fading, and class weights, to the losses [P] of the positives' logits [P, C]."""
+        if self.iac is not None and self.iac.soft_target:
+            negative = focal_loss(logits, torch.full_like(pos.labels, BACKGROUND), rows=pos.flat_index[:0])
+            loss = torch.where(pos.recalled, pos.iou * loss + (1 - pos.iou) * negative, loss)
+        if pos.weight is not None:
+            loss = loss * pos.weight
+        return loss if self.class_weights is None else loss * self.class_weights[pos.labels]
+
+    def weigh(self, loss: Tensor, logits: Tensor, pos: Positives) -> tuple[Tensor, Tensor]:
+        """Weight the losses [P] of the positives' logits [P, C] by DC; returns them and the coefficient [P]."""
+        if not self.dc:
+            return loss, torch.ones_like(loss)
+        if self.dc_scope == "row":
+            weight = self.coefficient(pos, loss)
+            return weight * loss, weight
+        hot, rows = logits.gather(1, pos.labels[:, None]), rows_of(pos)
+        own = CLS_LOSSES[self.cls_loss].loss(hot, torch.zeros_like(pos.labels), rows, self.total)
+        own = self.of_recalled(own, hot, pos)
+        weight = self.coefficient(pos, own)
+        return loss + (weight - 1) * own, weight
+
+    def regression(self, raw: RawOutputs, assignment: Assignment, pos: Positives, n: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the loss of the box branch, with centerness if it is predicted, and the positives' box losses [P]."""
         loss, share = REG_LOSSES[self.reg_loss](pos), n
         if (weight := self.box_weight(raw, assignment, pos)) is not None:
             loss, share = loss * weight, self.total(weight.sum())
         boxes = loss.sum() / self.divisor(share)
         if raw.centerness is None:
-            return boxes
+            return boxes, loss
         logits = raw.centerness.flatten()[pos.flat_index].float()
         target = centerness(encode_distances(pos.gt_boxes, pos.anchors, pos.strides))
-        return boxes + binary_cross_entropy_with_logits(logits, target, reduction="sum") / self.divisor(n)
+        entropy = binary_cross_entropy_with_logits(logits, target, reduction="sum")
+        return boxes + entropy / self.divisor(n), loss
 
     def box_weight(self, raw: RawOutputs, assignment: Assignment, pos: Positives) -> Tensor | None:
         """Return the weights [P] of the box losses, from the assignment or the classification loss; None for none."""
         if assignment.quality is not None:
             return pos.quality
+        if self.iac is not None and not self.iac.box_loss:
+            return (~pos.recalled).float()
+        if pos.weight is not None:
+            return pos.weight
         box_weight = CLS_LOSSES[self.cls_loss].box_weight
         return box_weight and box_weight(raw.logits.detach().flatten(0, 1)[pos.flat_index], pos.quality)
 
@@ -181,24 +195,8 @@ class Criterion:
     def coefficient(self, pos: Positives, loss: Tensor) -> Tensor:
         """Compute DC's coefficient lambda' [P] of each positive anchor (Eq. 2 and 3)."""
         unit = center_unit(self.center_unit, pos.gt_boxes, pos.strides)
-        coefficient = dynamic_coefficient(pos.boxes, pos.gt_boxes, unit=unit)
+        coefficient = COEFFICIENTS[self.dc_form](pos.boxes, pos.gt_boxes, unit=unit)
         return normalize_coefficient(coefficient, loss, total=self.total)
-
-
-def positives(raw: RawOutputs, targets: Targets, assignment: Assignment) -> Positives:
-    """Gather the positive anchors of all images, image by image, in the order of the anchors."""
-    index = (assignment.gt.flatten() >= 0).nonzero().squeeze(1)
-    image = index.div(len(raw.anchors), rounding_mode="floor")
-    anchor, gt = index - image * len(raw.anchors), assignment.gt.flatten()[index]
-    gt_boxes, code = targets.boxes[image, gt], raw.deltas.flatten(0, 1)[index].float()
-    anchors, strides = raw.anchors[anchor], raw.strides[anchor]
-    boxes = CODERS[raw.coder](code, anchors, strides)
-    if assignment.quality is None:
-        quality = elementwise_iou(boxes.detach(), gt_boxes)
-    else:
-        quality = assignment.quality.flatten()[index]
-    labels, by_score = targets.labels[image, gt], assignment.recalled.flatten()[index]
-    return Positives(image, anchor, gt, gt_boxes, anchors, strides, code, boxes, quality, labels, by_score, index)
 
 
 def _by_iou(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assignment:
@@ -207,9 +205,12 @@ def _by_iou(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assignme
     gt = assign_from(matches)
     if criterion.iac is None:
         return _without_iac(gt)
-    prob = at_matched_class(raw.logits, targets.labels, matches).float().sigmoid()
-    by_score = recalled(gt, matches, raw.anchors, targets.boxes, prob, criterion.iac)
-    return Assignment(torch.where(by_score, matches.gt, gt), by_score)
+    iac, prob = criterion.iac, at_matched_class(raw.logits, targets.labels, matches).float().sigmoid()
+    boxes = raw.boxes() if iac.decoded else None
+    by_score, score = recalled(gt, matches, raw.anchors, targets.boxes, prob, iac, boxes)
+    excess = (score - iac.score_threshold) / max(1 - iac.score_threshold, 1e-6)
+    weight = torch.where(by_score, excess, 1.0) if iac.fade else None
+    return Assignment(torch.where(by_score, matches.gt, gt), by_score, weight=weight)
 
 
 def _by_atss(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assignment:
@@ -271,6 +272,10 @@ CLS_LOSSES = {
         lambda logits, labels, pos, total: quality_focal_loss(logits, labels, pos.quality, rows=pos.flat_index),
         box_weight=lambda logits, quality: logits.float().sigmoid().amax(-1),
     ),
+    "mal": ClassLoss(
+        lambda logits, labels, pos, total: matchability_loss(logits, labels, pos.quality, rows=pos.flat_index),
+        box_weight=lambda logits, quality: quality,
+    ),
     "varifocal": ClassLoss(
         lambda logits, labels, pos, total: varifocal_loss(logits, labels, pos.quality, rows=pos.flat_index),
         box_weight=lambda logits, quality: quality,
@@ -281,6 +286,7 @@ CLS_LOSSES = {
 }
 REG_LOSSES: dict[str, Callable[[Positives], Tensor]] = {
     "smooth_l1": lambda pos: smooth_l1(pos.code, encode(pos.gt_boxes, pos.anchors), beta=1 / 9),
+    "l1": lambda pos: smooth_l1(pos.code, encode(pos.gt_boxes, pos.anchors), beta=0),
     "giou": lambda pos: giou_loss(pos.boxes, pos.gt_boxes),
     "diou": lambda pos: diou_loss(pos.boxes, pos.gt_boxes),
     "ciou": lambda pos: ciou_loss(pos.boxes, pos.gt_boxes),

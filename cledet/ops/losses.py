@@ -71,6 +71,22 @@ def varifocal_loss(
     return _with_positives(background, labels, rows, torch.where(quality > 0, foreground, poor))
 
 
+def matchability_loss(
+    logits: Tensor, labels: Tensor, quality: Tensor, *, gamma: float = 1.5, rows: Tensor | None = None
+) -> Tensor:
+    """Compute the matchability-aware loss [M] of each anchor, summed over its classes.
+
+        MAL = BCE(p, q^gamma) for the positives' classes, else p^gamma * BCE(p, 0)
+
+    logits [M, C]; labels [M] int64: the class, -1 background, -2 ignored (loss and gradient 0); quality [P] in 0 to 1:
+    q of the class of each of the P positive anchors, in their order. rows and gradient are those of `focal_loss`.
+    Source: Huang et al., "DEIM" (arXiv 2412.04234), Eq. 4.
+    """
+    background, hot, rows = _background(logits, labels, rows, 1, gamma)
+    foreground = binary_cross_entropy_with_logits(hot, quality.pow(gamma), reduction="none")
+    return _with_positives(background, labels, rows, foreground)
+
+
 def ghm_loss(
     logits: Tensor,
     labels: Tensor,
@@ -109,6 +125,22 @@ def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:
     log = upcast(logits).log_softmax(-1)
     share = target - low
     return -(1 - share) * log.gather(-1, index).squeeze(-1) - share * log.gather(-1, index + 1).squeeze(-1)
+
+
+def correlation_loss(scores: Tensor, iou: Tensor) -> Tensor:
+    """Compute 1 minus the concordance correlation of scores [P] with the IoU [P] of their boxes, which has no gradient.
+
+        1 - 2 cov(s, q) / (var(s) + var(q) + (mean(s) - mean(q))^2)
+
+    A scalar from 0 to 2; 0 for fewer than two positives.
+    Source: Kahraman et al., "Correlation Loss" (arXiv 2301.01019), section 4.
+    """
+    if len(scores) < 2:
+        return scores.sum() * 0
+    s, q = upcast(scores) - upcast(scores).mean(), upcast(iou).detach() - upcast(iou).detach().mean()
+    gap = upcast(scores).mean() - upcast(iou).detach().mean()
+    spread = s.square().mean() + q.square().mean() + gap.square()
+    return 1 - 2 * (s * q).mean() / spread.clamp(min=torch.finfo(spread.dtype).tiny)
 
 
 def smooth_l1(pred: Tensor, target: Tensor, beta: float = 1 / 9) -> Tensor:

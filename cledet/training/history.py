@@ -15,9 +15,10 @@ from cledet.io.atomic import write_whole
 from cledet.metrics.evaluation import METRICS
 from cledet.metrics.metric_tables import to_csv
 from cledet.models.criterion import Losses
+from cledet.models.signatures import SIGNATURES
 from cledet.training.loggers import Log
 
-LOSSES = ("loss_cls", "loss_reg", "positives", "recalled", "coefficient", "spread")
+LOSSES = ("loss_cls", "loss_reg", "positives", "recalled", "coefficient", "spread", *SIGNATURES)
 """Columns for the fields of `Losses`: means over the steps of an epoch."""
 COLUMNS = ("epoch", "step", "lr", *LOSSES, "dropped", "seconds", "images_per_s", "waiting", *METRICS)
 """`dropped` is the number of degenerate boxes dropped in the epoch; `waiting` is the share of time spent waiting for
@@ -27,7 +28,9 @@ PANELS = (
     ("classification loss", ("loss_cls",)),
     ("box loss", ("loss_reg",)),
     ("anchors per step", ("positives", "recalled")),
-    ("DC's coefficient", ("coefficient", "spread")),
+    ("DC's coefficient", ("coefficient", "spread", "coefficient_iou")),
+    ("IoU of positives, recalled share of box loss", ("matched_iou", "recalled_iou", "recalled_box")),
+    ("positives per object", ("compact_positives", "elongated_positives")),
     ("AP", ("AP", "AP50", "AP75")),
     ("AP by size", ("APs", "APm", "APl")),
     ("learning rate", ("lr",)),
@@ -80,9 +83,8 @@ def plot_history(rows: Sequence[Mapping[str, str]], path: Path) -> None:
 
     from cledet.visualization.plots import save_figure
 
-    figure = Figure(figsize=(15.5, 6.5), layout="constrained")
-    places = figure.subplots(2, 4).flat
-    places[-1].set_visible(False)
+    figure = Figure(figsize=(15.5, 9.5), layout="constrained")
+    places = figure.subplots(3, 3).flat
     for axes, (title, names) in zip(places, PANELS):
         for name in names:
             points = [(float(row["epoch"]), float(row[name])) for row in rows if row.get(name)]
@@ -134,8 +136,9 @@ class Meter:
         return {**vars(self), "start": self.start - time.perf_counter()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state."""
-        vars(self).update(state, start=time.perf_counter() + state["start"])
+        """Continue from a saved state, also of a version that knew fewer statistics."""
+        known = {name: dict.fromkeys(LOSSES, 0) | state[name] for name in ("sums", "steps")}
+        vars(self).update(state | known, start=time.perf_counter() + state["start"])
 
     def statistics(self, epoch: float, lr: float, device: torch.device) -> list[str]:
         """Format the statistics of the progress bar, most important first; of a GPU also the memory in GB."""

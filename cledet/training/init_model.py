@@ -135,6 +135,11 @@ def build_criterion(
         min_iou=settings.recall_min_iou,
         center=settings.recall_center,
         cap=settings.recall_cap,
+        relative=settings.recall_relative,
+        decoded=settings.recall_overlap == "predicted",
+        box_loss=settings.recall_box_loss,
+        soft_target=settings.recall_target == "soft",
+        fade=settings.recall_fade,
     )
     return Criterion(
         iac=iac if "iac" in settings.ablation else None,
@@ -144,6 +149,9 @@ def build_criterion(
         reg_loss=settings.of_head("reg_loss"),
         normalizer=settings.normalizer,
         center_unit=settings.center_unit,
+        dc_form=settings.dc_form,
+        dc_scope=settings.dc_scope,
+        correlation=settings.correlation,
         center_sampling=settings.center_sampling,
         class_weights=None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device),
     )

@@ -17,10 +17,15 @@ from cledet.config.train import TrainSettings
 from cledet.data.dataset import Batch
 from cledet.distributed import collectives
 from cledet.distributed.devices import amp_dtype, autocast
+from cledet.models.assignment import Targets
 from cledet.models.backbones.norms import FrozenBatchNorm2d
-from cledet.models.criterion import Criterion, Losses, Targets
+from cledet.models.criterion import Criterion, Losses
 from cledet.models.network import RetinaNet
+from cledet.models.signatures import SIGNATURES
 from cledet.training.schedule import build_optimizer, load_optimizer, lr_factor, set_lr
+
+STATISTICS = ("coefficient", "spread", *SIGNATURES)
+"""Fields of `Losses` that are means over the positives, nan where there is nothing to measure."""
 
 
 class NotFinite(Exception):
@@ -158,16 +163,22 @@ def combine_parts(parts: Sequence[Losses]) -> Losses:
     if len(parts) == 1:
         return parts[0]
     table = Losses(*(torch.stack([value.float() for value in values]) for values in zip(*parts)))
-    share, weight = table.n.clamp(min=1) / table.n.sum().clamp(min=1), table.positives / table.positives.sum()
+    share = table.n.clamp(min=1) / table.n.sum().clamp(min=1)
+    means = {name: _known_mean(getattr(table, name), table.positives) for name in STATISTICS}
     return Losses(
         classification=(table.classification * share).sum(),
         regression=(table.regression * share).sum(),
         positives=table.positives.sum(),
         recalled=table.recalled.sum(),
-        coefficient=(table.coefficient.nan_to_num() * weight).sum(),
-        spread=(table.spread.nan_to_num() * weight).sum(),
         n=table.n.sum(),
+        **means,
     )
+
+
+def _known_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Compute the weighted mean of the values that are not nan; nan if all are."""
+    weights = torch.where(values.isnan(), 0, weights)
+    return (values.nan_to_num() * weights).sum() / weights.sum()
 
 
 def reduce_losses(losses: Losses) -> Losses:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cledet.components import dynamic_coefficient, normalize_coefficient
-from cledet.components.dc import CENTER_UNITS, center_unit
+from cledet.components.dc import CENTER_UNITS, COEFFICIENTS, center_unit, iou_coefficient, zero_based_coefficient
 
 GT = torch.tensor([[0.0, 0.0, 20.0, 10.0]])
 
@@ -109,3 +109,44 @@ def test_center_units_by_name() -> None:
     assert units["size"].tolist() == [6, 0]
     with pytest.raises(KeyError):
         center_unit("metre", gt, strides)
+
+
+def test_readings_by_hand() -> None:
+    """An accurate box, one moved by a quarter of its size, a square of the same centre."""
+    size = torch.tensor([math.sqrt(200)])
+    assert zero_based_coefficient(GT, GT, unit=size).item() == pytest.approx(4)
+    shift = math.sqrt(200) / 4
+    moved = GT + torch.tensor([shift, 0, shift, 0])
+    wanted = 1 / (2 / (1 + math.exp(-1)) - 1 + 0.25)  # 16 * (1/4)^2 = 1
+    assert zero_based_coefficient(moved, GT, unit=size).item() == pytest.approx(wanted, rel=1e-5)
+    square = torch.tensor([[5.0, 0.0, 15.0, 10.0]])
+    assert zero_based_coefficient(square, GT, unit=size).item() == pytest.approx(1 / (math.log(2) + 0.25), rel=1e-5)
+    assert iou_coefficient(square, GT).item() == pytest.approx(0.5**1.5)
+    assert iou_coefficient(GT, GT).item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("unit", [None, 8.0, 40.0])
+def test_zero_based_equals_float64_loop(unit: float | None) -> None:
+    pred, gt = random_boxes(200, 0), random_boxes(200, 1)
+    units = None if unit is None else torch.full((200,), unit)
+    out = []
+    for p, g in zip(pred.double().tolist(), gt.double().tolist()):
+        d2 = (((p[0] + p[2] - g[0] - g[2]) / 2) ** 2 + ((p[1] + p[3] - g[1] - g[3]) / 2) ** 2) / (unit or 1) ** 2
+        gap = abs(math.log((p[2] - p[0]) / (p[3] - p[1])) - math.log((g[2] - g[0]) / (g[3] - g[1])))
+        out.append(1 / (2 / (1 + math.exp(-16 * min(d2, 40))) - 1 + gap + 0.25))
+    assert zero_based_coefficient(pred, gt, unit=units).tolist() == pytest.approx(out, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", COEFFICIENTS)
+@pytest.mark.parametrize("flat", [[5.0, 5, 15, 5], [5, 5, 5, 15], [5, 5, 5, 5], [15, 15, 5, 5]])
+def test_every_reading_is_finite_and_positive_without_area(name: str, flat: list[float]) -> None:
+    for pred, gt in [(torch.tensor([flat]), GT), (GT, torch.tensor([flat]))]:
+        assert 0 < COEFFICIENTS[name](pred, gt, unit=torch.zeros(1)).item() <= 4
+
+
+@pytest.mark.parametrize("name", COEFFICIENTS)
+def test_every_reading_falls_with_the_distance(name: str) -> None:
+    shift = torch.linspace(0, 8, 9)
+    boxes = GT + torch.stack([shift, torch.zeros(9), shift, torch.zeros(9)], 1)
+    values = COEFFICIENTS[name](boxes, GT.expand(9, 4), unit=torch.full((9,), 10.0))
+    assert (values.diff() < 0).all()

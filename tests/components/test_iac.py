@@ -151,7 +151,7 @@ def test_parts_on_logits_equal_the_whole_on_probabilities() -> None:
     matches = match(anchors, gts)
     matched = at_matched_class(prob.logit(), labels, matches).sigmoid()
     plain = assign_from(matches)
-    more = recalled(plain, matches, anchors, gts, matched, IACOptions())
+    more, _ = recalled(plain, matches, anchors, gts, matched, IACOptions())
     assert more.any()
     assert not more[plain >= 0].any()
     assert torch.equal(torch.where(more, matches.gt, plain), assign_iac(anchors, gts, labels, prob))
@@ -190,3 +190,43 @@ def test_no_gradient_through_the_assignment() -> None:
     prob.requires_grad_()
     assert not assign_iac(anchors, gts, labels, prob).requires_grad
     assert not matches.iou.requires_grad
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("relative", [0.0, 0.8])
+@pytest.mark.parametrize("decoded", [False, True])
+def test_readings_equal_a_loop_in_float64(seed: int, relative: float, decoded: bool) -> None:
+    """The floor relative to the object, and Eq. 6's overlap from the predicted box."""
+    anchors, gts, labels, prob = scene(seed, anchors=150)
+    matches = match(anchors, gts)
+    moved = (anchors + gts[matches.gt]) / 2
+    by_iou = assign_from(matches)
+    own = at_matched_class(prob, labels, matches)
+    options = IACOptions(score_threshold=0.4, relative=relative, decoded=decoded)
+    chosen, scores = recalled(by_iou, matches, anchors, gts, own, options, moved)
+    iou = [[overlap(a, g)[3] for g in gts.double().tolist()] for a in anchors.double().tolist()]
+    top = [max(row[k] for row in iou) for k in range(len(gts))]
+    assert matches.top.tolist() == pytest.approx(top)
+    wanted = []
+    for i in range(len(anchors)):
+        k = iou[i].index(max(iou[i]))
+        box = (moved if decoded else anchors)[i].double().tolist()
+        shared, first, second, of_box = overlap(box, gts[k].double().tolist())
+        score = 0.75 * own[i].item() + 0.25 * shared / min(first, second)
+        assert scores[i].item() == pytest.approx(score, abs=1e-6)
+        is_recalled = score >= 0.4 and by_iou[i] < 0 and iou[i][k] > 0 and iou[i][k] >= relative * min(top[k], 0.5)
+        wanted.append(is_recalled and (of_box >= 0.5 or not decoded))
+    assert chosen.tolist() == wanted
+    assert any(wanted)
+
+
+def test_the_relative_floor_recalls_around_an_object_without_fitting_anchors() -> None:
+    """A bar of 40 x 5 whose best anchors have IoU 3/7, 29/71 and 1/5: a floor of 0.45 recalls none of them."""
+    gts = torch.tensor([[0.0, 0, 40, 5]])
+    anchors = torch.tensor([[0.0, 0, 30, 10], [-1, 0, 29, 10], [5, 0, 25, 20]])
+    matches = match(anchors, gts)
+    assert matches.iou.tolist() == pytest.approx([150 / 350, 145 / 355, 100 / 500])
+    floors = (IACOptions(relative=0.8), IACOptions(min_iou=0.45))
+    near, fixed = (recalled(assign_from(matches), matches, anchors, gts, torch.ones(3), one)[0] for one in floors)
+    assert near.tolist() == [False, True, False]  # the first is the best, so it is positive already
+    assert fixed.tolist() == [False, False, False]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cledet.config.base import CheckSettings, ExplainSettings, ExportSettings, PredictSettings, Settings
-from cledet.config.evaluate import CompareSettings, TuneSettings, ValSettings
+from cledet.config.evaluate import BenchSettings, CompareSettings, TuneSettings, ValSettings
 from cledet.config.loading import resolve
 from cledet.config.recipe import ReproduceSettings
 from cledet.config.train import GridSettings, TrainSettings
@@ -26,6 +26,7 @@ COMMANDS = (
     ValSettings,
     CompareSettings,
     TuneSettings,
+    BenchSettings,
     ReproduceSettings,
 )
 NEVER = (math.inf, -math.inf, math.nan, -1, 2**70, 1e308)

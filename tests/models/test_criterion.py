@@ -12,10 +12,13 @@ from torchvision.models.detection import _utils as det_utils
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
 from cledet.components.dc import dynamic_coefficient
-from cledet.components.iac import IACOptions
+from cledet.components.iac import IACOptions, iac_score
 from cledet.models.anchors import Anchors
-from cledet.models.criterion import Criterion, Targets, positives
+from cledet.models.assignment import Targets, positives
+from cledet.models.criterion import Criterion
 from cledet.models.network import RawOutputs
+from cledet.ops.box_coder import encode
+from cledet.ops.losses import correlation_loss, smooth_l1
 
 SHAPES, IMAGE = [(8, 8), (4, 4)], (64, 64)
 
@@ -261,3 +264,90 @@ def test_class_weights_without_objects_change_nothing():
     raw = outputs()
     weighted = Criterion(class_weights=WEIGHTS)(raw, targets([], []))
     assert torch.equal(weighted.classification, Criterion()(raw, targets([], [])).classification)
+
+
+def test_soft_targets_mix_the_losses_of_positive_and_background_by_the_iou():
+    late = outputs(bias=3.0)
+    iac = IACOptions()
+    hard, soft = (Criterion(iac=iac._replace(soft_target=flag), dc=False)(late, TWO) for flag in (False, True))
+    criterion = Criterion(iac=iac, dc=False)
+    pos = positives(late, TWO, criterion.assign(late, TWO))
+    assert pos.recalled.any()
+    change = 0.0
+    for k in pos.recalled.nonzero().flatten().tolist():
+        logits = late.logits[pos.image[k], pos.anchor[k]].double()
+        onehot = torch.nn.functional.one_hot(pos.labels[k], 3).double()
+        yes, no = (sigmoid_focal_loss(logits, target, reduction="sum") for target in (onehot, 0 * onehot))
+        change += float((1 - pos.iou[k]) * (no - yes).detach())
+    assert soft.classification.item() == pytest.approx(hard.classification.item() + change / int(hard.n), rel=1e-5)
+    assert torch.equal(soft.regression, hard.regression)
+
+
+def test_recalled_anchors_without_box_loss_leave_that_of_the_matched():
+    late = outputs(bias=3.0)
+    without = Criterion(iac=IACOptions(box_loss=False), dc=False)(late, TWO)
+    assert int(without.recalled) > 0
+    assert without.regression.item() == pytest.approx(PLAIN(late, TWO).regression.item(), rel=1e-6)
+    assert float(without.recalled_box) == 0
+    assert 0 < float(Criterion(dc=False)(late, TWO).recalled_box) < 1
+
+
+def test_recalled_anchors_fade_in_by_their_score():
+    """(score - threshold) / (1 - threshold), 1 for anchors matched by IoU, in both losses."""
+    late = outputs(bias=1.0)
+    criterion = Criterion(iac=IACOptions(fade=True), dc=False, normalizer="matched")
+    pos = positives(late, TWO, criterion.assign(late, TWO))
+    assert (pos.weight[~pos.recalled] == 1).all()
+    faded = pos.weight[pos.recalled]
+    assert 0 <= faded.min() < faded.max() < 1
+    for k in pos.recalled.nonzero().flatten()[:5].tolist():
+        prob = late.logits[pos.image[k], pos.anchor[k], pos.labels[k]].sigmoid()
+        score = iac_score(pos.anchors[k], pos.gt_boxes[k], prob)
+        assert pos.weight[k].item() == pytest.approx(2 * score.item() - 1, abs=1e-5)
+    plain = Criterion(dc=False, normalizer="matched")
+    dense = plain.classification(late, plain.assign(late, TWO), pos).flatten()
+    losses, n = criterion(late, TWO), int((~pos.recalled).sum())
+    total = dense.sum() - dense[pos.flat_index].sum() + (pos.weight * dense[pos.flat_index]).sum()
+    assert losses.classification.item() == pytest.approx(total.item() / n, rel=1e-5)
+    box = smooth_l1(pos.code, encode(pos.gt_boxes, pos.anchors), beta=1 / 9)
+    assert losses.regression.item() == pytest.approx(((pos.weight * box).sum() / pos.weight.sum()).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("cls_loss", ["focal", "qfl", "mal", "varifocal"])
+def test_dc_on_the_true_class_changes_that_entry_only(cls_loss):
+    raw = outputs()
+    plain = Criterion(iac=None, dc=False, cls_loss=cls_loss)
+    one = Criterion(iac=None, dc_scope="class", cls_loss=cls_loss)
+    assert one(raw, TWO).classification.item() == pytest.approx(plain(raw, TWO).classification.item(), rel=1e-5)
+    (a,) = torch.autograd.grad(plain(raw, TWO).classification, raw.logits)
+    (b,) = torch.autograd.grad(one(raw, TWO).classification, raw.logits)
+    pos = positives(raw, TWO, plain.assign(raw, TWO))
+    changed = ((a - b).abs() > 1e-6).nonzero().tolist()
+    assert changed
+    assert {tuple(row) for row in changed} <= set(zip(*(x.tolist() for x in (pos.image, pos.anchor, pos.labels))))
+
+
+@pytest.mark.parametrize("form", ["zero-based", "iou"])
+def test_every_form_of_dc_keeps_the_loss_and_has_its_own_gradient(form):
+    raw = outputs()
+    printed, other = Criterion(iac=None), Criterion(iac=None, dc_form=form)
+    assert other(raw, TWO).classification.item() == pytest.approx(printed(raw, TWO).classification.item(), rel=1e-5)
+    gradients = [torch.autograd.grad(one(raw, TWO).classification, raw.logits)[0] for one in (printed, other)]
+    assert not torch.allclose(*gradients)
+    assert float(Criterion(iac=None, dc_form="iou")(raw, TWO).coefficient_iou) == pytest.approx(1)
+
+
+def test_the_correlation_loss_is_added():
+    raw = outputs()
+    without, with_it = PLAIN(raw, TWO), replace(PLAIN, correlation=0.5)(raw, TWO)
+    pos = positives(raw, TWO, PLAIN.assign(raw, TWO))
+    score = raw.logits[pos.image, pos.anchor, pos.labels].sigmoid()
+    added = 0.5 * correlation_loss(score, pos.iou).item()
+    assert with_it.classification.item() == pytest.approx(without.classification.item() + added, rel=1e-5)
+
+
+def test_l1_is_the_mean_absolute_error_of_the_codes():
+    raw = outputs()
+    pos = positives(raw, TWO, PLAIN.assign(raw, TWO))
+    error = (pos.code - encode(pos.gt_boxes, pos.anchors)).abs().sum() / len(pos.gt)
+    assert replace(PLAIN, reg_loss="l1")(raw, TWO).regression.item() == pytest.approx(error.item(), rel=1e-5)

@@ -10,7 +10,8 @@ from torchvision.ops import generalized_box_iou_loss
 
 from cledet.components.dc import dynamic_coefficient, normalize_coefficient
 from cledet.models.anchors import Anchors
-from cledet.models.criterion import Criterion, Targets, positives
+from cledet.models.assignment import Targets, positives
+from cledet.models.criterion import Criterion
 from cledet.models.heads import GFLHead, he_initialize
 from cledet.models.network import Architecture, RawOutputs, build_network
 from cledet.models.postprocess import candidates

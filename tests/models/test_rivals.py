@@ -10,7 +10,8 @@ from torchvision.models.detection.fcos import FCOSHead as TheirFCOSHead
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from cledet.models.anchors import Anchors
-from cledet.models.criterion import CLS_LOSSES, Criterion, Targets, positives
+from cledet.models.assignment import Targets, positives
+from cledet.models.criterion import CLS_LOSSES, Criterion
 from cledet.models.network import Architecture, RawOutputs, build_network
 from cledet.models.postprocess import candidates
 from cledet.ops.assigners.max_iou import assign_max_iou

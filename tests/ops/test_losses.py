@@ -8,11 +8,13 @@ from torch.nn.functional import one_hot
 from cledet.ops import losses
 from cledet.ops.losses import (
     ciou_loss,
+    correlation_loss,
     diou_loss,
     distribution_focal_loss,
     focal_loss,
     ghm_loss,
     giou_loss,
+    matchability_loss,
     quality_focal_loss,
     smooth_l1,
     varifocal_loss,
@@ -343,3 +345,32 @@ def test_a_predicted_box_of_no_size_has_a_finite_loss_and_gradient(loss) -> None
     assert pred.grad is not None
     assert value.isfinite().all()
     assert pred.grad.isfinite().all()
+
+
+def test_matchability_equals_a_loop_in_float64():
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(40, 5, generator=generator)
+    labels = torch.randint(-2, 5, (40,), generator=generator)
+    quality = torch.rand(int((labels >= 0).sum()), generator=generator)
+    wanted, qualities = [], iter(quality.double().tolist())
+    for row, label in zip(logits.double().tolist(), labels.tolist()):
+        q = next(qualities) ** 1.5 if label >= 0 else 0.0
+        total = 0.0
+        for k, x in enumerate(row):
+            p = 1 / (1 + math.exp(-x))
+            hot = -q * math.log(p) - (1 - q) * math.log(1 - p)
+            total += hot if k == label else -(p**1.5) * math.log(1 - p)
+        wanted.append(0.0 if label == -2 else total)
+    assert matchability_loss(logits, labels, quality).tolist() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_correlation_by_hand():
+    """Means 0.5 and 0.7, variances 0.09 and 0.01, covariance 0.03: 1 - 0.06 / (0.1 + 0.04)."""
+    scores, iou = torch.tensor([0.2, 0.8]), torch.tensor([0.6, 0.8])
+    assert correlation_loss(scores, iou).item() == pytest.approx(1 - 0.06 / 0.14)
+    assert torch.autograd.gradcheck(lambda s: correlation_loss(s, iou.double()), scores.double().requires_grad_())
+    assert correlation_loss(iou, iou).item() == pytest.approx(0)
+    assert correlation_loss(1 - iou, iou - 0.4).item() == pytest.approx(2)
+    for few in (torch.zeros(0), torch.tensor([0.3])):
+        assert correlation_loss(few, few).item() == 0
+    assert math.isfinite(correlation_loss(torch.ones(3), torch.ones(3)).item())

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from cledet.models.criterion import Losses
+from cledet.models.signatures import SIGNATURES
 from cledet.training.history import COLUMNS, History, Meter, read_history
 
 
 def losses(coefficient, classification=1.0):
-    return Losses(*(torch.tensor(v) for v in (classification, 2.0, 3, 1, coefficient, coefficient / 4, 3.0)))
+    known = (classification, 2.0, 3, 1, coefficient, coefficient / 4)
+    return Losses(*map(torch.tensor, known), **dict.fromkeys(SIGNATURES, torch.tensor(math.nan)), n=torch.tensor(3.0))
 
 
 def test_steps_without_positives_do_not_count_for_the_coefficient():

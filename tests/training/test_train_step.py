@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 
 import pytest
@@ -11,6 +12,7 @@ from cledet.config.loading import resolve
 from cledet.config.train import TrainSettings
 from cledet.models.criterion import Losses
 from cledet.models.network import Architecture, build_network
+from cledet.models.signatures import SIGNATURES
 from cledet.training.auto_batch import build_largest_images
 from cledet.training.init_model import build_criterion
 from cledet.training.train_step import NotFinite, TrainStep, combine_parts
@@ -170,10 +172,21 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
 
 
 def test_losses_of_parts_by_hand() -> None:
-    """Sums of 8 and 4 over N of 4 and 0; the second part has no positives, so no coefficient."""
-    parts = [(2.0, 1.0, 4, 1, 1.5, 0.5, 4), (4.0, 0.0, 0, 0, float("nan"), float("nan"), 0)]
-    whole = combine_parts([Losses(*map(torch.tensor, part)) for part in parts])
-    assert [float(value) for value in whole] == [3.0, 1.0, 4, 1, 1.5, 0.5, 4]
+    """Sums of 8 and 4 over N of 4 and 0; the second part has no positives, so no coefficient.
+
+    Statistics are means over the parts that have them, weighted by positives: (4 * 0.5 + 12 * 0.9) / 16.
+    """
+    none = dict.fromkeys(SIGNATURES, torch.tensor(float("nan")))
+    parts = [(2.0, 1.0, 4, 1, 1.5, 0.5), (4.0, 0.0, 0, 0, float("nan"), float("nan"))]
+    whole = combine_parts([Losses(*map(torch.tensor, p), **none, n=torch.tensor(p[2])) for p in parts])
+    assert [float(value) for value in whole[:6]] == [3.0, 1.0, 4, 1, 1.5, 0.5]
+    assert float(whole.n) == 4
+    assert all(math.isnan(getattr(whole, name)) for name in SIGNATURES)
+    first, second = (
+        Losses(*map(torch.tensor, (1.0, 1.0, count, 0, 1.0, 0.0)), **none, n=torch.tensor(count)) for count in (4, 12)
+    )
+    first, second = first._replace(matched_iou=torch.tensor(0.5)), second._replace(matched_iou=torch.tensor(0.9))
+    assert float(combine_parts([first, second]).matched_iou) == pytest.approx(0.8)
 
 
 def test_the_average_follows_the_weights() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ from cledet.data.formats.paths import cache_folder, draft_of
 from cledet.data.shapes.drawing import SHAPES, Shape, draw_scene
 from cledet.errors import UserError
 
-VERSION = 1
+VERSION = 2
 """To be raised when the images change."""
-COUNTS = {"train": 320, "val": 100}
+COUNTS = {"train": 320, "val": 200, "test": 1000}
 
 
 def shapes_folder(home: Path | None = None) -> Path:
@@ -45,7 +47,9 @@ def draw_shapes(folder: Path, counts: dict[str, int] = COUNTS, seed: int = 0) ->
     (folder / "annotations").mkdir(parents=True)
     for number, (split, count) in enumerate(counts.items()):
         (folder / split).mkdir()
-        scenes = [_draw_image(folder / split / f"{i:04d}.jpg", (seed, number, i)) for i in range(count)]
+        files = [folder / split / f"{i:04d}.jpg" for i in range(count)]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            scenes = list(pool.map(_draw_image, files, [(seed, number, i) for i in range(count)]))
         annotations = folder / "annotations" / f"instances_{split}.json"
         annotations.write_text(json.dumps(_coco(scenes)), encoding="utf-8")
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from cledet.console import Steps
 from cledet.data.index import Bools, DetectionIndex, Floats
+from cledet.errors import UserError
 from cledet.metrics.bootstrap import (
     MIN_IMAGES,
     PairedDifference,
@@ -18,11 +19,13 @@ from cledet.metrics.bootstrap import (
     mean_ap,
     paired_differences,
     resamples,
+    weighted_ap,
 )
 from cledet.metrics.coco import evaluate
 from cledet.metrics.evaluation import Evaluation
 from cledet.metrics.influence import leave_one_out
 from cledet.metrics.results_file import DetectionRows
+from cledet.metrics.seed_pairs import SeedDifference, seed_difference
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,14 @@ class RunComparison(NamedTuple):
     differences: dict[str, RunDifference]
 
 
+class SideComparison(NamedTuple):
+    """APs of the runs of each side, and the differences of all sides but the first from it."""
+
+    aps: dict[str, dict[str, float]]
+    """By side and run; the runs of all sides are paired in this order."""
+    differences: dict[str, SeedDifference]
+
+
 class _Measured(NamedTuple):
     """Measurements of one set of detections."""
 
@@ -58,6 +69,36 @@ def compare_runs(index: DetectionIndex, entries: Mapping[str, DetectionRows], re
     first, *others = measured
     differences = {name: _compare(index, measured[first], measured[name], repeats) for name in others}
     return RunComparison({name: one.evaluation for name, one in measured.items()}, differences)
+
+
+def compare_sides(
+    index: DetectionIndex, sides: Mapping[str, Mapping[str, DetectionRows]], repeats: int
+) -> SideComparison:
+    """Compare sides of equally many runs, paired in order, with the first, over runs and resamples of the images.
+
+    Raises UserError if fewer than MIN_IMAGES images hold objects.
+    """
+    images = int(images_with_objects(index).any(axis=0).sum())
+    if images < MIN_IMAGES:
+        raise UserError(f"{index.name} has objects on {images} images", f"an interval needs {MIN_IMAGES}")
+    weights = resamples(len(index), repeats, seed=0)
+    aps: dict[str, dict[str, float]] = {side: {} for side in sides}
+    means: dict[str, Floats] = {}
+    with Steps("comparing", sum(map(len, sides.values()))) as steps:
+        for side, runs in sides.items():
+            samples = []
+            for name, rows in runs.items():
+                aps[side][name] = evaluate(index, rows).metrics["AP"] or 0.0
+                samples.append(weighted_ap(match(index, rows), weights))
+                steps.advance()
+            means[side] = np.mean(samples, axis=0)
+    first, *others = sides
+    own = np.array([*aps[first].values()])
+    differences = {
+        side: seed_difference(own, np.array([*aps[side].values()]), means[side] - means[first], images)
+        for side in others
+    }
+    return SideComparison(aps, differences)
 
 
 def _measure(index: DetectionIndex, results: DetectionRows, repeats: int, steps: Steps) -> _Measured:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cledet.data.index import DetectionIndex
 from cledet.evaluation.compare.compare_runs import (
     RunComparison,
+    SideComparison,
     largest_class_differences,
     most_influential_images,
 )
@@ -75,10 +77,10 @@ def sections(comparison: RunComparison, index: DetectionIndex) -> list[tuple[str
     return [(title, table) for title, table in parts if table[1]]
 
 
-def to_page(comparison: RunComparison, index: DetectionIndex) -> str:
-    """Format all tables and notes as Markdown."""
-    parts = [f"## {title}\n\n{to_markdown(*table)}" for title, table in sections(comparison, index)]
-    return "\n".join([*parts, *(f"{note[0].upper()}{note[1:]}.\n" for note in notes(comparison))])
+def to_page(tables: Sequence[tuple[str, Table]], lines: Sequence[str]) -> str:
+    """Format tables with their titles, and notes, as Markdown."""
+    parts = [f"## {title}\n\n{to_markdown(*table)}" for title, table in tables]
+    return "\n".join([*parts, *(f"{line[0].upper()}{line[1:]}.\n" for line in lines)])
 
 
 def to_document(comparison: RunComparison, index: DetectionIndex, repeats: int) -> dict[str, Any]:
@@ -100,6 +102,56 @@ def to_document(comparison: RunComparison, index: DetectionIndex, repeats: int) 
             }
             for name, run in comparison.differences.items()
         },
+    }
+
+
+def pair_table(comparison: SideComparison) -> Table:
+    """Build the table with a row per pair of runs: the AP of each side's run."""
+    runs = [[f"{name}: {ap:.4f}" for name, ap in side.items()] for side in comparison.aps.values()]
+    return ["pair", *comparison.aps], [[number, *row] for number, row in enumerate(zip(*runs), 1)]
+
+
+def side_table(comparison: SideComparison) -> Table:
+    """Build the table with a row per side: mean AP, and its difference from the first over seeds and images."""
+    first = next(iter(comparison.aps))
+    columns = ["runs", "AP", f"AP - {first}", "95 % from", "to", "deviation over seeds", "error over images"]
+    rows: list[list[Any]] = []
+    for side, aps in comparison.aps.items():
+        one = comparison.differences.get(side)
+        cells = [None] * 5 if one is None else [one.value, one.low, one.high, one.seed_deviation, one.image_error]
+        rows.append([side, sum(aps.values()) / len(aps), *cells, "baseline" if one is None else one.conclusion])
+    return [*columns, "conclusion"], rows
+
+
+def side_sections(comparison: SideComparison, index: DetectionIndex) -> list[tuple[str, Table]]:
+    """Build the tables of a comparison of sides with their titles."""
+    return [(f"{index.name}, {len(index)} images", side_table(comparison)), ("AP of each run", pair_table(comparison))]
+
+
+def side_notes(comparison: SideComparison, effect: float = 0.005) -> list[str]:
+    """Return sentences on what the experiment could have detected."""
+    sentences = []
+    for side, one in comparison.differences.items():
+        needed = one.seeds_needed(effect)
+        pairs = "these images cannot show it" if needed is None else f"{needed} pairs are needed"
+        sentences.append(
+            f"{side}: {len(one.pairs)} pairs detect a difference of {one.detectable:.4f} AP in 80 % of repetitions; "
+            f"for {effect:g}, {pairs}"
+        )
+    if len(comparison.differences) > 1:
+        sentences.append(f"{len(comparison.differences)} sides are compared with the first, each by itself")
+    return sentences
+
+
+def side_document(comparison: SideComparison, index: DetectionIndex, repeats: int) -> dict[str, Any]:
+    """Convert a comparison of sides to plain data."""
+    return {
+        "data": index.name,
+        "images": len(index),
+        "bootstrap": repeats,
+        "first": next(iter(comparison.aps)),
+        "AP": comparison.aps,
+        "differences": {side: one.to_dict() for side, one in comparison.differences.items()},
     }
 
 

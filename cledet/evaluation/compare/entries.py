@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cledet.data.formats.paths import not_found_error
 from cledet.errors import UserError
@@ -71,6 +74,47 @@ def names(entries: Sequence[Entry]) -> list[str]:
     return unique
 
 
+def sides_of(called: Sequence[str], per_side: int) -> dict[str, list[str]]:
+    """Divide names into sides of `per_side` each, and name each side by what its names have in common.
+
+    Raises UserError unless the names make at least two whole sides.
+    """
+    if len(called) % per_side or len(called) < 2 * per_side:
+        raise UserError(
+            f"{len(called)} runs do not make two or more sides of {per_side}", "name as many runs of each side"
+        )
+    sides = [list(called[i : i + per_side]) for i in range(0, len(called), per_side)]
+    common = [re.sub(r"(seed)?[-_./]*$", "", os.path.commonprefix(side)).rstrip("-_./") for side in sides]  # noqa: RUF071
+    unique = all(common) and len(set(common)) == len(common)
+    return {name if unique else side[0]: side for name, side in zip(common, sides)}
+
+
+def check_seeds(entries: Sequence[Entry], per_side: int) -> None:
+    """Check that runs with known seeds are paired with runs of the same seed. Raises UserError if they are not."""
+    seeds = [_seed(entry) for entry in entries]
+    for number, entry in enumerate(entries):
+        partner = number % per_side
+        if None not in (seeds[number], seeds[partner]) and seeds[number] != seeds[partner]:
+            raise UserError(
+                f"{entries[partner].path} has seed {seeds[partner]} and its partner {entry.path} seed {seeds[number]}",
+                "name the runs of every side in the order of their seeds",
+            )
+
+
+def _seed(entry: Entry) -> int | None:
+    """Return the seed of the training run that an entry's detections come from, if its config.yaml is there."""
+    weights = Path(str(_config(entry.file.parent).get("weights") or entry.path))
+    seed = _config(weights if weights.is_dir() else weights.parent.parent).get("seed")
+    return seed if isinstance(seed, int) else None
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """Read the config.yaml of a run; empty without one."""
+    file = folder / "config.yaml"
+    content = read_yaml(file) if file.is_file() else None
+    return content if isinstance(content, dict) else {}
+
+
 def _short(path: Path) -> str:
     path = path.absolute()
     return path.parent.name if path.name == DETECTIONS else path.name if path.is_dir() else path.stem
@@ -102,12 +146,10 @@ def _open(path: Path) -> Entry | None:
 
 def _of_run(path: Path, folder: Path) -> Entry:
     """Open the detections of a run of `val`, with the data set and split of its config.yaml."""
-    config = folder / "config.yaml"
     try:
-        content = read_yaml(config) if config.is_file() else None
+        values = _config(folder)
     except UserError as error:
         raise UserError(error.message, "name --data and --split") from None
-    values = content if isinstance(content, dict) else {}
     data, split = (None if values.get(key) is None else str(values[key]) for key in ("data", "split"))
     return Entry(path, folder / DETECTIONS, data, split, bool(values) and values.get("predictions") is None)
 

@@ -17,12 +17,14 @@ class Matches(NamedTuple):
     """Highest IoU of each of A anchors with the ground truths of its image.
 
     iou [..., A]; gt [..., A] int64, the index of that ground truth (ties: the lowest; 0 without overlap); best [..., A]
-    bool, true if the anchor has the highest IoU of all anchors with some ground truth (ties included).
+    bool, true if the anchor has the highest IoU of all anchors with some ground truth (ties included); top [..., G],
+    the highest IoU of each ground truth with any anchor.
     """
 
     iou: Tensor
     gt: Tensor
     best: Tensor
+    top: Tensor
 
 
 def match(anchors: Tensor, gt_boxes: Tensor, chunk: int = 16) -> Matches:
@@ -35,15 +37,17 @@ def match(anchors: Tensor, gt_boxes: Tensor, chunk: int = 16) -> Matches:
     iou = torch.zeros(shape, device=anchors.device)
     gt = torch.zeros(shape, dtype=torch.int64, device=anchors.device)
     best = torch.zeros(shape, dtype=torch.bool, device=anchors.device)
+    tops: list[Tensor] = [torch.zeros((*gt_boxes.shape[:-2], 0), device=anchors.device)]
     starts = range(0, gt_boxes.shape[-2], chunk) if len(anchors) else ()
     for start in starts:
         overlap = box_iou(gt_boxes[..., start : start + chunk, :], anchors).float()
         top = overlap.amax(-1, keepdim=True)
+        tops.append(top.squeeze(-1))
         best |= (overlap >= torch.where(top > 0, top, torch.inf)).any(-2)
         highest, index = overlap.max(-2)
         gt = torch.where(highest > iou, index + start, gt)
         iou = torch.maximum(highest, iou)
-    return Matches(iou, gt, best)
+    return Matches(iou, gt, best, torch.cat(tops, -1))
 
 
 def assign_from(matches: Matches, *, fg_threshold: float = 0.5, bg_threshold: float = 0.4) -> Tensor:

@@ -40,7 +40,7 @@ def test_shipped_data_sets(cache):
     assert SHIPPED == ("coco", "shapes", "voc")
     assert [open_set(name).root for name in SHIPPED] == [
         cache / "coco",
-        cache / "shapes-1",
+        cache / "shapes-2",
         cache / "voc" / "VOCdevkit",
     ]
 

@@ -9,14 +9,26 @@ import pytest
 
 from cledet.data.images import read_image
 from cledet.data.open import open_source
+from cledet.errors import UserError
 from cledet.evaluation.compare.compare_runs import (
     RunDifference,
     compare_runs,
+    compare_sides,
     images_with_objects,
     largest_class_differences,
     most_influential_images,
 )
-from cledet.evaluation.compare.comparison_tables import class_table, main_table, notes, sections, to_document, to_page
+from cledet.evaluation.compare.comparison_tables import (
+    class_table,
+    main_table,
+    notes,
+    sections,
+    side_document,
+    side_notes,
+    side_sections,
+    to_document,
+    to_page,
+)
 from cledet.evaluation.compare.side_by_side import save_side_by_side
 from cledet.metrics.bootstrap import MIN_IMAGES, PairedDifference, interval, resamples, simultaneous
 from cledet.metrics.coco import evaluate
@@ -163,12 +175,51 @@ def test_the_report(two):
     assert cells["objects"] == index.class_counts()[first]
     assert cells["good"] - cells["worse"] == pytest.approx(cells["difference"])
     assert "2 entries are compared with the first" in notes(found)[0]
-    assert "one interval of twenty excludes 0 by chance" in to_page(found, index)
-    assert "The classes shown are the extremes of 2, whose intervals hold simultaneously." in to_page(found, index)
+    page = to_page(sections(found, index), notes(found))
+    assert "one interval of twenty excludes 0 by chance" in page
+    assert "The classes shown are the extremes of 2, whose intervals hold simultaneously." in page
     document = to_document(found, index, 5)
     assert document["differences"]["good"]["AP"] == found.differences["good"].overall.value
     assert len(document["differences"]["good"]["images"]) == len(most_influential_images(found.differences["good"], 99))
     assert set(document["differences"]["good"]["per_class"]) == set(index.classes)
+
+
+def test_sides_are_compared_over_runs_and_images(two):
+    """Two runs a side: the pairs are pycocotools' APs, the image error that of the mean difference on resamples."""
+    index, entries = two
+    jittered = entries["worse"].copy()
+    jittered[:, 1:3] += 1
+    sides = {"a": {"a-seed0": entries["worse"], "a-seed1": jittered}, "b": {"b0": entries["good"], "b1": jittered}}
+    found = compare_sides(index, sides, 25)
+    ap = {name: evaluate(index, rows).metrics["AP"] for runs in sides.values() for name, rows in runs.items()}
+    assert found.aps == {side: {name: ap[name] for name in runs} for side, runs in sides.items()}
+    one = found.differences["b"]
+    assert one.pairs == pytest.approx([ap["b0"] - ap["a-seed0"], 0], abs=1e-12)
+    means = []
+    for weights in resamples(len(index), 25, 0).T:
+        aps = [evaluate(*copied(index, rows, weights)).metrics["AP"] for rows in (entries["good"], entries["worse"])]
+        means.append((aps[0] - aps[1]) / 2)
+    assert one.image_error == pytest.approx(np.std(means, ddof=1), abs=1e-12)
+    columns, rows = side_sections(found, index)[0][1]
+    assert columns[:3] == ["runs", "AP", "AP - a"]
+    assert rows[1] == ["b", np.mean([ap["b0"], ap["b1"]]), *one[1:6], one.conclusion]
+    assert side_sections(found, index)[1][1] == (
+        ["pair", "a", "b"],
+        [
+            [1, f"a-seed0: {ap['a-seed0']:.4f}", f"b0: {ap['b0']:.4f}"],
+            [2, *(f"{n}: {ap[n]:.4f}" for n in ("a-seed1", "b1"))],
+        ],
+    )
+    assert side_notes(found)[0].startswith("b: 2 pairs detect a difference of ")
+    assert side_document(found, index, 25)["differences"]["b"]["pairs"] == one.pairs
+
+
+def test_sides_need_images(two):
+    index, entries = two
+    few = index.subset(np.arange(5))
+    rows = entries["good"][np.isin(entries["good"][:, 0], few.image_ids)]
+    with pytest.raises(UserError, match="an interval needs 10"):
+        compare_sides(few, {"a": {"x": rows}, "b": {"y": rows}}, 5)
 
 
 def test_pictures_show_truth_and_both_side_by_side(squares, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cledet.errors import UserError
-from cledet.evaluation.compare.entries import common_ground, names, open_entries
+from cledet.evaluation.compare.entries import Entry, check_seeds, common_ground, names, open_entries, sides_of
 
 
 @pytest.fixture
@@ -142,3 +142,33 @@ def test_entries_of_equal_name_are_called_by_their_paths(run_of_val, tmp_path):
     assert names(entries) == [str(a), str(tmp_path / "a.json")]
     with pytest.raises(UserError, match="is given twice"):
         names(open_entries([a, Path(a)], None, None, no_model))
+
+
+def test_names_are_divided_into_sides():
+    assert sides_of(["none-seed0", "none-seed1", "dc-seed0", "dc-seed1"], 2) == {
+        "none": ["none-seed0", "none-seed1"],
+        "dc": ["dc-seed0", "dc-seed1"],
+    }
+    assert sides_of(["a/0", "a/1", "b/0", "b/1", "c/0", "c/1"], 2) == {x: [f"{x}/0", f"{x}/1"] for x in "abc"}
+    assert list(sides_of(["x1", "y1", "x2", "z1"], 2)) == ["x1", "x2"]  # nothing in common: named by the first
+    for count in (2, 3, 5):
+        with pytest.raises(UserError, match=f"{count} runs do not make two or more sides of 2"):
+            sides_of([str(i) for i in range(count)], 2)
+
+
+def test_runs_are_paired_by_seed(tmp_path):
+    """The seed of a run of val is that of the weights it evaluated; files of other detectors have none."""
+
+    def run(name, seed, of=None):
+        folder = tmp_path / name
+        (folder / "weights").mkdir(parents=True)
+        line = f"seed: {seed}\n" if of is None else f"weights: {of}\n"
+        (folder / "config.yaml").write_text(line)
+        return Entry(folder, folder / "detections.json")
+
+    a, b, other = run("a", 0), run("b", 1), Entry(tmp_path / "x.json", tmp_path / "x.json")
+    val_b = run("val", None, of=tmp_path / "b" / "weights" / "best.pt")
+    check_seeds([a, b, a, val_b], 2)
+    check_seeds([a, b, other, val_b], 2)
+    with pytest.raises(UserError, match=r"a has seed 0 and its partner .*val seed 1"):
+        check_seeds([a, b, val_b, b], 2)

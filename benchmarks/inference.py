@@ -5,9 +5,9 @@
 
 A photo of 640 x 480 pixels, uint8, is resized, detected and suppressed. All sides run in turn, and the ratios are those
 of the medians, of wall time and of CPU time. The weights are random, with the frozen batch norm of torchvision's
-published weights. Scores are raised so that NMS has candidates. torchvision's side runs under autocast with --amp bf16.
-With --runtime, cledet also runs the network as exported, through the same preprocessing and NMS; --amp bf16 is OpenVINO's
-alone.
+published weights. Scores are raised so that NMS has candidates. torchvision's side runs under autocast with --amp
+bf16. With --runtime, cledet also runs the network as exported, through the same preprocessing and NMS; --amp bf16 is
+OpenVINO's alone.
 """
 
 from __future__ import annotations

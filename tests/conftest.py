@@ -28,7 +28,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def pytest_configure(config: pytest.Config) -> None:
     """Let hypothesis draw fewer examples for the quick tests; all tests together draw as many as ever."""
     if config.getoption("markexpr") == "not slow":
-        settings.register_profile("quick", max_examples=30)
+        settings.register_profile("quick", max_examples=30, deadline=None)
         settings.load_profile("quick")
 
 

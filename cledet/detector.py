@@ -65,7 +65,7 @@ class Detector:
     >>> from cledet import Detector
     >>> det = Detector("runs/train/shapes")  # or best.pt, another project's RetinaNet, or "r50" to train
     >>> det
-    Detector(retinanet r18, 4 classes: star, crescent, ring, bar)
+    Detector(retinanet r18, 6 classes: star, crescent, ring, bar, joint ...)
     >>> for result in det.predict("photos/", conf=0.3, max_det=5):
     ...     print(result.name, len(result), result.boxes.shape)
     photos/1.jpg 5 torch.Size([5, 4])
@@ -176,7 +176,7 @@ class Detector:
         return load_split(settings.data, settings.split, trained_on)
 
     def validate(self, settings: ValSettings, index: DetectionIndex | None = None) -> dict[str, EvaluatedDetections]:
-        """The same with the detections that the figures are of; `index` is the split if it is open already."""
+        """Evaluate as `compare_nms` does, and return the detections too; `index` is the split if it is open already."""
         index = index or self.split(settings)
         if settings.predictions is not None:
             found = validate_results(load_predictions(settings.predictions, index).rows, index, settings)
@@ -205,10 +205,7 @@ class Detector:
     def predict_one(
         self, source: Source, settings: PredictSettings | None = None, **given: Unpack[PredictKeywords]
     ) -> Results:
-        """Return the results of one image; the keywords are those of `predict`.
-
-        Raises UserError if the source holds several images or none.
-        """
+        """Return the results of one image; UserError for several or none. The keywords are those of `predict`."""
         settings = settings or resolve(PredictSettings, given)
         return next(self.predictor(settings).stream([read_one(source, recursive=settings.recursive)]))
 

@@ -94,11 +94,9 @@ class Criterion:
         """Compute the losses, divided by the number of positives (Eq. 4), in float32 under autocast too.
 
         A weighted box loss is divided by the sum of its weights instead. A classification loss that is already a mean
-        is not divided.
-
-        A class weight multiplies the classification loss of a positive anchor over all its classes, as in the
-        class-balanced loss (Cui et al., arXiv 1901.05555). Background has no class, so no weight. DC's coefficient is
-        normalized on the weighted losses, so it keeps their sum.
+        is not divided. A class weight multiplies the classification loss of a positive anchor over all its classes, as
+        in the class-balanced loss (Cui et al., arXiv 1901.05555). Background has no class, so no weight. DC's
+        coefficient is normalized on the weighted losses, so it keeps their sum.
         """
         with torch.autocast(raw.logits.device.type, enabled=False):
             assignment = self.assign(raw, targets)

@@ -28,6 +28,8 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 PT2_METADATA = "cledet.json"
 """Extra file of a pt2 file: the metadata as JSON."""
+PT2_CELLS = 5
+"""Smallest side of a pt2 file for images of any size, in multiples of 32: P7 of one row or column is a special case."""
 OPSET, DEFORMABLE_OPSET = 18, 19
 """Opsets of ONNX files; deformable convolutions need 19."""
 
@@ -46,7 +48,7 @@ def write_onnx(plan: Plan, path: Path) -> None:
             str(path),
             input_names=["images"],
             output_names=list(plan.output_names),
-            dynamic_shapes=plan.dynamic_shapes,
+            dynamic_shapes=plan.dynamic_shapes(),
             opset_version=DEFORMABLE_OPSET if is_deformable(module) else OPSET,
             dynamo=True,
             external_data=False,
@@ -197,13 +199,16 @@ def open_openvino(path: Path, names: Sequence[str], *, precision: str = "f32", n
 def write_pt2(plan: Plan, path: Path) -> None:
     """Write a program of `torch.export` with the plan's metadata as an extra file.
 
-    Raises UserError for NMS and for preprocessing, which are written in ONNX.
+    Raises UserError for NMS and for preprocessing, which are written in ONNX, and for small images of any size.
     """
     if plan.nms is not None or plan.photo:
         raise UserError("--format pt2 holds no NMS and no preprocessing", "leave out --nms and --photo-input")
+    least = 32 * PT2_CELLS
+    if plan.canvas is None and plan.short <= least - 32:
+        raise UserError(f"--format pt2 for images of any size needs --imgsz {least} or more", "or give --imgsz H,W")
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        program = torch.export.export(plan.module, (plan.example,), dynamic_shapes=plan.dynamic_shapes)
+        program = torch.export.export(plan.module, (plan.example,), dynamic_shapes=plan.dynamic_shapes(PT2_CELLS))
         torch.export.save(program, path, extra_files={PT2_METADATA: json.dumps(plan.metadata)})
 
 

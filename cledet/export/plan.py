@@ -81,12 +81,12 @@ class Plan:
         """Images [N, 3, H, W] with which the module is traced."""
         return torch.zeros(1 if self.nms or self.photo else 2, 3, *(self.canvas or TRACED))
 
-    @property
-    def dynamic_shapes(self) -> dict[str, dict[int, Any]] | None:
-        """The dimensions of the images that may change, as `torch.export` takes them."""
+    def dynamic_shapes(self, least: int = 1) -> dict[str, dict[int, Any]] | None:
+        """Return the dimensions of the images that may change, of `least` x 32 pixels or more, for `torch.export`."""
         dynamic: dict[int, Any] = {} if self.nms or self.photo else {0: Dim("images", min=1, max=256)}
         if self.canvas is None:
-            dynamic |= {2: 32 * Dim("rows", min=1, max=MOST_CELLS), 3: 32 * Dim("columns", min=1, max=MOST_CELLS)}
+            rows, columns = (Dim(name, min=least, max=MOST_CELLS) for name in ("rows", "columns"))
+            dynamic |= {2: 32 * rows, 3: 32 * columns}
         return {"images": dynamic} if dynamic else None
 
 

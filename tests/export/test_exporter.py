@@ -66,7 +66,7 @@ def test_openvino_matches_pytorch(tiny_run, tmp_path):
     assert openvino.Core().read_model(str(result.path)).get_rt_info(["cledet", "names"]).value == '["blue", "red"]'
 
 
-@pytest.mark.parametrize("imgsz", [64, (64, 96)])
+@pytest.mark.parametrize("imgsz", [192, (64, 96)])
 def test_pt2_matches_pytorch(tiny_run, tmp_path, imgsz):
     detector = Detector(tiny_run)
     result = detector.export("pt2", imgsz=imgsz, project=tmp_path)
@@ -75,7 +75,7 @@ def test_pt2_matches_pytorch(tiny_run, tmp_path, imgsz):
     program = torch.export.load(result.path, extra_files=extra)
     metadata = json.loads(extra[backends.PT2_METADATA])
     assert json.loads(metadata["names"]) == ["blue", "red"]
-    for count, size in ((1, (64, 96)), (3, (128, 64) if imgsz == 64 else imgsz)):
+    for count, size in ((1, (160, 256)), (3, (192, 160))) if imgsz == 192 else ((2, imgsz),):
         images = torch.from_numpy(np.random.default_rng(count).uniform(0, 255, (count, 3, *size)).astype(np.float32))
         with torch.inference_mode():
             boxes, scores, *_ = program.module()(images)

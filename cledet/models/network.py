@@ -38,6 +38,7 @@ class Architecture(BaseModel):
     anchors_rounded: bool = True
     head: str = "retinanet"
     anchor_ratios: AnchorRatios | None = None  # None: the head's own
+    head_conv: Literal["depthwise"] | None = None  # None: standard; not saved then, so that cledet 0.1 reads the file
 
     @field_validator("head", "norm")
     @classmethod
@@ -150,5 +151,5 @@ def build_network(arch: Architecture) -> RetinaNet:
     rounded, octaves = arch.anchors_rounded, spec.octaves
     anchors = Anchors(STRIDES, arch.anchor_scale, arch.anchors_from_image, rounded, octaves, arch.ratios)
     norm = spec.norm if arch.tower_norm == "none" else arch.tower_norm
-    head = spec.build(width, anchors.per_position, arch.classes, norm)
+    head = spec.build(width, anchors.per_position, arch.classes, norm, arch.head_conv == "depthwise")
     return RetinaNet(backbone, neck, head, anchors, spec.coder).to(memory_format=torch.channels_last)

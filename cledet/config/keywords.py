@@ -120,6 +120,7 @@ class TrainKeywords(SuppressionKeywords, total=False):
     backbone_weights: str
     head: Literal["retinanet", "gfl", "fcos"]
     fpn_channels: int
+    head_conv: Literal["standard", "depthwise"]
     head_init: Literal["normal", "he"]
     anchor_scale: float | Literal["auto"] | None
     anchor_ratios: str | tuple[float, ...] | Literal["auto"] | None

@@ -8,8 +8,8 @@ from cledet.config.types import COMPONENTS, NMS_METHODS, SAVED
 PANELS = {
     "Data": "data split val_split val_fraction few imgsz batch sampler repeat_threshold recursive accumulate "
     "predictions html areas eval_max_dets",
-    "Model": "weights backbone backbone_weights head fpn_channels head_init norm freeze anchor_scale anchor_ratios "
-    "assign center_sampling cls_loss class_weights reg_loss normalizer",
+    "Model": "weights backbone backbone_weights head fpn_channels head_conv head_init norm freeze anchor_scale "
+    "anchor_ratios assign center_sampling cls_loss class_weights reg_loss normalizer",
     "Components (IAC, DC, CL-B)": "ablation alpha score_threshold recall_min_iou recall_relative recall_center "
     "recall_overlap recall_cap recall_start recall_box_loss recall_target recall_fade center_unit dc_form dc_scope "
     "correlation",

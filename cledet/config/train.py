@@ -84,6 +84,7 @@ class TrainingSettings(DetectionSettings, ScheduleSettings, ComponentSettings):
         "retinanet", description="Detection head. gfl: FCOS with generalized focal loss; fcos: with centerness."
     )
     fpn_channels: Annotated[int, Field(ge=1, le=4096)] = Field(256, description="Channels of feature pyramid and head.")
+    head_conv: Literal["standard", "depthwise"] = Field("standard", description="Head's kind of convolution.")
     head_init: Literal["normal", "he"] = Field(
         "normal", description="Initialization of the head: normal (deviation 0.01, as published), he (narrow heads)."
     )

@@ -20,16 +20,21 @@ PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
 class Tower(nn.Module):
     """Four 3x3 convolutions with ReLU, and one with `outputs` channels per anchor of a position.
 
-    `norm` is "none", "group" (group norms in place of the biases of the first four) or "group-bias" (both).
+    `norm` is "none", "group" (group norms in place of the biases of the first four) or "group-bias" (both). With
+    `depthwise`, each convolution is a 3x3 convolution per channel, then one of 1x1 (Howard et al., MobileNets, 2017).
     """
 
-    def __init__(self, channels: int, anchors: int, outputs: int, bias: float = 0.0, norm: str = "none") -> None:
+    def __init__(
+        self, channels: int, anchors: int, outputs: int, bias: float = 0.0, norm: str = "none", depthwise: bool = False
+    ) -> None:
         super().__init__()
         self.outputs = outputs
-        self.convs = nn.Sequential(*(layer for _ in range(4) for layer in _convolution(channels, norm)))
-        self.predict = nn.Conv2d(channels, anchors * outputs, 3, padding=1)
+        layers = [layer for _ in range(4) for layer in _convolution(channels, norm, depthwise)]
+        self.convs = nn.Sequential(*layers, *([_per_channel(channels)] if depthwise else []))
+        size = 1 if depthwise else 3
+        self.predict = nn.Conv2d(channels, anchors * outputs, size, padding=size // 2)
         for layer in (*self.convs, self.predict):
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, nn.Conv2d) and layer.groups == 1:
                 nn.init.normal_(layer.weight, std=0.01)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
@@ -45,15 +50,24 @@ class Tower(nn.Module):
         return y.permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.outputs)
 
 
-def _convolution(channels: int, norm: str) -> list[nn.Module]:
+def _convolution(channels: int, norm: str, depthwise: bool) -> list[nn.Module]:
     """Build a convolution of a tower; group norm has 32 groups for 256 channels, and groups of that size for fewer."""
-    conv = nn.Conv2d(channels, channels, 3, padding=1, bias=norm != "group")
+    size = 1 if depthwise else 3
+    conv = nn.Conv2d(channels, channels, size, padding=size // 2, bias=norm != "group")
     groups = math.gcd(min(32, max(1, channels // 8)), channels)
-    return [conv, *([] if norm == "none" else [nn.GroupNorm(groups, channels)]), nn.ReLU(True)]
+    norms = [] if norm == "none" else [nn.GroupNorm(groups, channels)]
+    return [*([_per_channel(channels)] if depthwise else []), conv, *norms, nn.ReLU(True)]
+
+
+def _per_channel(channels: int) -> nn.Conv2d:
+    """Build a 3x3 convolution per channel, whose initial weights preserve the variance."""
+    conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
+    return conv
 
 
 def he_initialize(head: nn.Module) -> None:
-    """Initialize the towers with He's method, except the last convolutions.
+    """Initialize the towers with He's method, except the last convolutions and those per channel.
 
     For narrow towers the published normal of 0.01, chosen for 256 channels, makes activations vanish. Source: He et
     al., Delving Deep into Rectifiers (2015).
@@ -61,17 +75,17 @@ def he_initialize(head: nn.Module) -> None:
     for module in head.modules():
         if isinstance(module, Tower):
             for layer in module.convs:
-                if isinstance(layer, nn.Conv2d):
+                if isinstance(layer, nn.Conv2d) and layer.groups == 1:
                     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
 
 class RetinaHead(nn.Module):
     """RetinaNet's head: class logits [N, A, C] and box deltas [N, A, 4]."""
 
-    def __init__(self, channels: int, anchors: int, classes: int, norm: str = "none") -> None:
+    def __init__(self, channels: int, anchors: int, classes: int, norm: str = "none", depthwise: bool = False) -> None:
         super().__init__()
-        self.classification = Tower(channels, anchors, classes, PRIOR_LOGIT, norm)
-        self.regression = Tower(channels, anchors, 4, norm=norm)
+        self.classification = Tower(channels, anchors, classes, PRIOR_LOGIT, norm, depthwise)
+        self.regression = Tower(channels, anchors, 4, 0.0, norm, depthwise)
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         return self.classification(features), self.regression(features)
@@ -84,10 +98,10 @@ class GFLHead(nn.Module):
     scale per level. Source: Li et al., "Generalized Focal Loss" (arXiv 2006.04388).
     """
 
-    def __init__(self, channels: int, anchors: int, classes: int, norm: str) -> None:
+    def __init__(self, channels: int, anchors: int, classes: int, norm: str, depthwise: bool = False) -> None:
         super().__init__()
-        self.classification = Tower(channels, anchors, classes, PRIOR_LOGIT, norm)
-        self.regression = Tower(channels, anchors, 4 * (BINS + 1), norm=norm)
+        self.classification = Tower(channels, anchors, classes, PRIOR_LOGIT, norm, depthwise)
+        self.regression = Tower(channels, anchors, 4 * (BINS + 1), 0.0, norm, depthwise)
         self.scales = nn.Parameter(torch.ones(len(STRIDES)))
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -102,10 +116,10 @@ class FCOSHead(nn.Module):
     same tower, as in the paper's later version. Source: Tian et al., "FCOS" (arXiv 1904.01355; 2006.09214).
     """
 
-    def __init__(self, channels: int, anchors: int, classes: int, norm: str) -> None:
+    def __init__(self, channels: int, anchors: int, classes: int, norm: str, depthwise: bool = False) -> None:
         super().__init__()
-        self.classification = Tower(channels, anchors, classes, PRIOR_LOGIT, norm)
-        self.regression = Tower(channels, anchors, 5, norm=norm)
+        self.classification = Tower(channels, anchors, classes, PRIOR_LOGIT, norm, depthwise)
+        self.regression = Tower(channels, anchors, 5, 0.0, norm, depthwise)
         self.scales = nn.Parameter(torch.ones(len(STRIDES)))
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,9 +129,10 @@ class FCOSHead(nn.Module):
 
 
 class HeadSpec(NamedTuple):
-    """A head with its coder and anchors. `build` takes channels, anchors per position, classes and the towers' norm."""
+    """A head with its coder and anchors."""
 
-    build: Callable[[int, int, int, str], nn.Module]
+    build: Callable[[int, int, int, str, bool], nn.Module]
+    """Builds it from channels, anchors per position, classes, and the towers' `norm` and `depthwise`."""
     coder: str
     """Coder of the boxes, a key of `cledet.ops.box_coder.CODERS`."""
     octaves: tuple[float, ...]

@@ -38,6 +38,7 @@ class Architecture(BaseModel):
     anchors_rounded: bool = True
     head: str = "retinanet"
     anchor_ratios: AnchorRatios | None = None  # None: the head's own
+    head_conv: Literal["depthwise"] | None = None  # None: standard; not saved then, so that cledet 0.1 reads the file
 
     @field_validator("head", "norm")
     @classmethod
@@ -162,5 +163,5 @@ def build_network(arch: Architecture) -> RetinaNet:
     neck = build_pyramid(backbone.channels, width, arch.p6_from, arch.p7_relu and spec.relu_before_p7)
     anchors = build_anchors(arch)
     norm = spec.norm if arch.tower_norm == "none" else arch.tower_norm
-    head = spec.build(width, anchors.per_position, arch.classes, norm)
+    head = spec.build(width, anchors.per_position, arch.classes, norm, arch.head_conv == "depthwise")
     return RetinaNet(backbone, neck, head, anchors, spec.coder).to(memory_format=torch.channels_last)

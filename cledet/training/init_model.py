@@ -73,7 +73,8 @@ def build_architecture(settings: TrainSettings, classes: int, start: Checkpoint 
             head = start.architecture.head
             raise UserError(f"the given weights have the head {head}, not {settings.head}", f"add --head {head}")
         own = start.architecture.model_dump() | {"anchor_ratios": start.architecture.ratios}
-        for name in ("backbone", "fpn_channels", "anchor_scale", "anchor_ratios"):
+        own["head_conv"] = start.architecture.head_conv or "standard"
+        for name in ("backbone", "fpn_channels", "head_conv", "anchor_scale", "anchor_ratios"):
             wanted, actual = getattr(settings, name), own[name]
             if settings.origins.get(name) == "flag" and wanted != actual:
                 flag = f"--{name.replace('_', '-')}"
@@ -94,6 +95,7 @@ def build_architecture(settings: TrainSettings, classes: int, start: Checkpoint 
         anchor_ratios=settings.of_head("anchor_ratios"),
         norm=norm,
         head=settings.head,
+        head_conv=None if settings.head_conv == "standard" else settings.head_conv,
     )
 
 

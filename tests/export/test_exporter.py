@@ -234,6 +234,7 @@ def test_the_metadata_record_the_options_of_nms(with_nms):
     "arch",
     [
         {"backbone": "lite0"},
+        {"backbone": "lite0", "head_conv": "depthwise"},
         {"backbone": "r18", "head": "gfl", "anchor_scale": 8.0},
         {"backbone": "r18", "head": "fcos", "anchor_scale": 8.0},
         {"backbone": "r18", "anchors_from_image": True},

@@ -34,6 +34,14 @@ def test_a_deformable_convolution_counts_as_the_plain_one_and_its_offsets():
     assert deformable.parameters - plain.parameters == sum(2 * (9 * width * 18 + 18) for width in positions)
 
 
+def test_a_depthwise_head_costs_nine_multiply_adds_per_channel_and_a_matrix():
+    """64x64 has 64, 16, 4, 1 and 1 positions; a tower has five convolutions, the last with 9 anchors' outputs."""
+    small = {"backbone": "r18", "classes": 3, "fpn_channels": 16}
+    standard, light = (costs(Architecture(**small, head_conv=kind), (64, 64)) for kind in (None, "depthwise"))
+    mixing = 2 * 4 * 16 * 16 + 16 * 9 * (3 + 4)  # both towers
+    assert standard.multiply_adds - light.multiply_adds == 86 * (9 * mixing - (mixing + 2 * 5 * 9 * 16))
+
+
 def test_sizes_are_the_published_ones():
     """Torchvision's retinanet_resnet50_fpn has 34,014,999 with 91 classes, and its 53,120 of norms are buffers."""
     one = costs(Architecture(backbone="r50", classes=80), (800, 1333))

@@ -16,7 +16,7 @@ from cledet.models.anchors import KEPT, STRIDES, Anchors, cell_anchors
 from cledet.models.backbones.build import build_backbone
 from cledet.models.backbones.efficientnet_lite import lite_weights
 from cledet.models.backbones.norms import FrozenBatchNorm2d
-from cledet.models.heads import RetinaHead, he_initialize
+from cledet.models.heads import HEADS, RetinaHead, Tower, he_initialize
 from cledet.models.network import Architecture, build_network
 from cledet.training.init_model import init_model
 
@@ -85,6 +85,46 @@ def test_he_initialization_keeps_the_signal_of_narrow_towers():
     assert published < 1e-3
     assert 0.2 < head.regression.convs(x).std() < 2
     assert torch.equal(head.regression.predict.weight, last)
+
+
+@torch.inference_mode()
+def test_a_depthwise_tower_computes_each_channel_then_mixes_them():
+    """Against a float64 loop over layers: correlation per channel, matrix product over channels, ReLU but the last."""
+    torch.manual_seed(0)
+    tower = Tower(6, 2, 5, bias=-1.0, depthwise=True).double()
+    y = x = torch.randn(1, 6, 7, 9, dtype=torch.float64)
+    kernels = [layer.weight for layer in tower.convs if isinstance(layer, nn.Conv2d)]
+    assert [tuple(kernel.shape) for kernel in kernels] == [(6, 1, 3, 3), (6, 6, 1, 1)] * 4 + [(6, 1, 3, 3)]
+    for kernel, mixing in zip(kernels[::2], [*kernels[1::2], tower.predict.weight]):
+        padded = nn.functional.pad(y, (1, 1, 1, 1))
+        shifted = sum(
+            kernel[:, 0, i, j, None, None] * padded[:, :, i : i + 7, j : j + 9] for i in range(3) for j in range(3)
+        )
+        y = torch.einsum("oc,nchw->nohw", mixing[:, :, 0, 0], shifted)
+        y = y - 1 if mixing is tower.predict.weight else y.relu()
+    torch.testing.assert_close(tower.level(x), y.permute(0, 2, 3, 1).reshape(1, -1, 5), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+def test_depthwise_heads_keep_outputs_and_signal(head):
+    torch.manual_seed(0)
+    arch = {"backbone": "r18", "classes": 3, "fpn_channels": 64, "head": head}
+    standard, light = build_network(Architecture(**arch)), build_network(Architecture(**arch, head_conv="depthwise"))
+    x = torch.zeros(1, 3, 64, 96, dtype=torch.uint8)
+    with torch.inference_mode():
+        assert [p.shape for p in standard.eval()(x)[:2]] == [p.shape for p in light.eval()(x)[:2]]
+    he_initialize(light.head)
+    signal = light.head.regression.convs(torch.randn(1, 64, 32, 32)).std()
+    assert 0.2 < signal < 2
+    sizes = [sum(p.numel() for p in network.head.parameters()) for network in (standard, light)]
+    assert sizes[1] < sizes[0] / 6
+
+
+def test_standard_convolutions_are_not_written():
+    """A checkpoint without depthwise convolutions has the keys that cledet 0.1 reads."""
+    arch = Architecture(backbone="r18", classes=1)
+    assert "head_conv" not in arch.model_dump(exclude_none=True)
+    assert Architecture(**arch.model_dump(exclude_none=True), head_conv="depthwise").head_conv == "depthwise"
 
 
 def test_cell_anchors_by_hand():

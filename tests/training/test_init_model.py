@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from cledet import Detector
+from cledet.config.loading import resolve
+from cledet.config.train import TrainSettings
+from cledet.errors import UserError
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.models.network import Architecture, build_network
-from cledet.training.init_model import transfer_weights
+from cledet.training.init_model import build_architecture, transfer_weights
 
 
 def start_of(architecture, classes):
@@ -17,9 +20,10 @@ def start_of(architecture, classes):
 
 
 @pytest.mark.parametrize(("head", "anchors"), [("retinanet", 9), ("fcos", 1), ("gfl", 1)])
-def test_rows_of_classes_of_the_same_name_are_taken_over(head, anchors):
+@pytest.mark.parametrize("conv", [None, "depthwise"])
+def test_rows_of_classes_of_the_same_name_are_taken_over(head, anchors, conv):
     """Against a loop over anchors and classes."""
-    arch = Architecture(backbone="r18", classes=3, fpn_channels=16, head=head)
+    arch = Architecture(backbone="r18", classes=3, fpn_channels=16, head=head, head_conv=conv)
     start = start_of(arch, ("cat", "dog", "bird"))
     network = build_network(arch.model_copy(update={"classes": 4}))
     own = {name: value.clone() for name, value in network.state_dict().items()}
@@ -46,6 +50,21 @@ def test_equal_classes_take_all_and_other_classes_none():
     assert known == 0
     name = "head.classification.predict.weight"
     assert torch.equal(weights[name], network.state_dict()[name])
+
+
+def test_given_weights_keep_the_convolutions_of_their_head():
+    arch = Architecture(backbone="r18", classes=2, fpn_channels=16)
+    for own, other in ((None, "depthwise"), ("depthwise", "standard")):
+        start = start_of(arch.model_copy(update={"head_conv": own}), ("a", "b"))
+        assert build_architecture(resolve(TrainSettings, environ={}), 2, start) == start.architecture
+        environment = resolve(TrainSettings, environ={"CLEDET_HEAD_CONV": other})
+        assert build_architecture(environment, 2, start) == start.architecture
+        message = f"--head-conv {other} does not fit the given weights, which have {own or 'standard'}"
+        with pytest.raises(UserError, match=message):
+            build_architecture(resolve(TrainSettings, {"head_conv": other}, environ={}), 2, start)
+    assert build_architecture(resolve(TrainSettings, {"backbone": "r18"}, environ={}), 2, None).head_conv is None
+    given = resolve(TrainSettings, {"backbone": "r18", "head_conv": "depthwise"}, environ={})
+    assert build_architecture(given, 2, None).head_conv == "depthwise"
 
 
 @pytest.mark.slow

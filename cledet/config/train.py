@@ -162,7 +162,7 @@ class TrainingSettings(DetectionSettings, ScheduleSettings, ComponentSettings):
         return tuple(name for name in COMPONENTS if name != "iac" or self.of_head("assign") == "iou")
 
     def steps(self, images: int) -> int:
-        """Count the optimizer steps of a run of `images` images per epoch, at most; LARGEST if --hours alone ends it."""
+        """Count the optimizer steps of a run of `images` images per epoch; LARGEST if --hours alone ends it."""
         if self.iters is not None or self.epochs is None:
             return self.iters or LARGEST
         return -(-self.epochs * self.epoch_images(images) // self.batch)

@@ -1,4 +1,4 @@
-"""Scenes of compact, elongated and irregular shapes on textured backgrounds, drawn from a random generator."""
+"""Scenes of stars, crescents, rings and bars on textured backgrounds, drawn from a random generator."""
 
 from __future__ import annotations
 
@@ -28,34 +28,16 @@ class Shape(NamedTuple):
     """Area in pixels, including hidden parts."""
 
 
-class Kind(NamedTuple):
-    """A class of shapes."""
-
-    draw: Callable[[float, np.random.Generator], Mask]
-    """Draws a mask of a shape with a given length in pixels."""
-    share: float
-    """Probability of the class."""
-    lengths: tuple[float, float] = (26, 138)
-    """Range of lengths in pixels; the shapes of a crowd are as short as the range allows."""
-
-
 def draw_scene(width: int, height: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], list[Shape]]:
-    """Draw an RGB image [height, width, 3] with tightly boxed shapes.
-
-    Most scenes have one to eight shapes. One of eight is a crowd of up to fifteen short shapes of one class.
-    """
+    """Draw an RGB image [height, width, 3] with one to eight tightly boxed shapes."""
     picture = _ground(width, height, rng)
     visible: list[npt.NDArray[np.bool_]] = []
     shapes: list[Shape] = []
-    crowd = rng.random() < CROWDS
-    window, count = (_window(width, height, rng), 15) if crowd else ((0, 0, width, height), int(rng.integers(1, 9)))
-    name, tries = _class(rng), 0
+    count, tries = int(rng.integers(1, 9)), 0
     while len(shapes) < count and tries < 60:
         tries += 1
-        name = name if crowd else _class(rng)
-        low, high = SHAPES[name].lengths
-        length = _length(low, 1.4 * low if crowd else high, rng)
-        alpha = _place(SHAPES[name].draw(length, rng), width, height, window, rng)
+        name = list(SHAPES)[int(rng.integers(len(SHAPES)))]
+        alpha = _place(SHAPES[name](_diameter(rng), rng), width, height, rng)
         shape = alpha > 0.5
         if _hides(shape, visible, shapes):
             continue
@@ -63,21 +45,10 @@ def draw_scene(width: int, height: int, rng: np.random.Generator) -> tuple[npt.N
         shapes.append(Shape(name, _tight_box(shape), int(shape.sum())))
         _paint(picture, alpha, rng)
     picture += 3 * rng.standard_normal(picture.shape, dtype=np.float32)
-    return np.clip(np.rint(picture, out=picture), 0, 255, out=picture).astype(np.uint8), shapes
+    return np.clip(np.round(picture), 0, 255).astype(np.uint8), shapes
 
 
-def _class(rng: np.random.Generator) -> str:
-    """Draw a class by its share."""
-    return str(rng.choice(list(SHAPES), p=[kind.share for kind in SHAPES.values()]))
-
-
-def _window(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Draw the part of the image (left, top, right, bottom) that a crowd fills: two thirds of its width and height."""
-    left, top = int(rng.integers(width // 3)), int(rng.integers(height // 3))
-    return left, top, left + 2 * width // 3, top + 2 * height // 3
-
-
-def _length(low: float, high: float, rng: np.random.Generator) -> float:
+def _diameter(rng: np.random.Generator, low: float = 26, high: float = 138) -> float:
     """Draw a length in pixels, uniform on a logarithmic scale."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
@@ -97,9 +68,9 @@ def _ground(width: int, height: int, rng: np.random.Generator) -> Picture:
     """Draw a background of two muted colours mixed by smooth noise, stripes or a gradient, plus fine noise."""
     mix = TEXTURES[int(rng.integers(len(TEXTURES)))](width, height, rng)[:, :, None]
     base = rng.uniform(50, 205, 3)
-    first, second = ((base + rng.uniform(-38, 38, 3)).astype(np.float32) for _ in range(2))
+    first, second = (base + rng.uniform(-38, 38, 3) for _ in range(2))
     grain = 10 * (_clouds(width, height, rng, cells=24)[:, :, None] - 0.5)
-    return first + (second - first) * mix + grain
+    return (first + (second - first) * mix + grain).astype(np.float32)
 
 
 def _clouds(width: int, height: int, rng: np.random.Generator, cells: int = 5) -> Mask:
@@ -144,98 +115,59 @@ def _contrasting(under: npt.NDArray[np.float32], rng: np.random.Generator) -> np
     return np.asarray(colours[np.argmax(np.abs(colours - under).sum(axis=1))])
 
 
-def _place(shape: Mask, width: int, height: int, window: tuple[int, int, int, int], rng: np.random.Generator) -> Mask:
-    """Place a shape's small mask at random in a window of a mask of the image's size.
-
-    A shape that is larger than the window starts at its left or upper edge, or earlier, so that it is whole.
-    """
+def _place(shape: Mask, width: int, height: int, rng: np.random.Generator) -> Mask:
+    """Place a shape's small mask at random in a mask of the image's size."""
     left, top, w, h = _tight_box(shape > 0)
-    x_low, y_low = min(window[0], width - w), min(window[1], height - h)
-    x = int(rng.integers(x_low, max(x_low, window[2] - w) + 1))
-    y = int(rng.integers(y_low, max(y_low, window[3] - h) + 1))
+    left_to, top_to = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
     alpha = np.zeros((height, width), dtype=np.float32)
-    alpha[y : y + h, x : x + w] = shape[top : top + h, left : left + w]
+    alpha[top_to : top_to + h, left_to : left_to + w] = shape[top : top + h, left : left + w]
     return alpha
 
 
-def _star(length: float, rng: np.random.Generator) -> Mask:
+def _star(diameter: float, rng: np.random.Generator) -> Mask:
     """Draw a star of five to eight uneven points."""
     points = int(rng.integers(5, 9))
     radius = np.where(np.arange(2 * points) % 2 == 0, 1.0, rng.uniform(0.4, 0.52))
-    radius *= rng.uniform(0.88, 1.0, 2 * points) * length / 2
+    radius *= rng.uniform(0.88, 1.0, 2 * points) * diameter / 2
     angle = np.arange(2 * points) * np.pi / points + rng.uniform(0, 2 * np.pi)
-    return _polygon(np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1), length)
+    return _polygon(np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1), diameter)
 
 
-def _bar(length: float, rng: np.random.Generator) -> Mask:
-    """Draw a bar three to eight times as long as wide."""
-    half = np.array([length, length / rng.triangular(3, 8, 8)]) / 2
-    return _polygon(half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) @ _turn(_angle(rng)), length)
+def _bar(diameter: float, rng: np.random.Generator) -> Mask:
+    """Draw a long thin bar, at least 12 degrees off the axes."""
+    length = max(diameter, 40.0)
+    half = np.array([length, max(5.0, length * rng.uniform(0.1, 0.2))]) / 2
+    corners = half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    angle = np.deg2rad(rng.uniform(12, 78)) + np.pi / 2 * rng.integers(4)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    return _polygon(corners @ turn, length)
 
 
-def _joint(length: float, rng: np.random.Generator) -> Mask:
-    """Draw an L or a T: a bar, and across its end or its middle a shorter one."""
-    thick, across = length * rng.uniform(0.13, 0.2), length * rng.uniform(0.3, 0.75)
-    begin = 0.0 if rng.random() < 0.5 else (length - thick) / 2
-    corners = [
-        (0, 0),
-        (length, 0),
-        (length, thick),
-        (begin + thick, thick),
-        (begin + thick, across),
-        (begin, across),
-        (begin, thick),
-        (0, thick),
-    ]
-    points = np.array(corners) - np.array([length, across]) / 2
-    return _polygon(points @ _turn(_angle(rng)), length)
-
-
-def _arc(length: float, rng: np.random.Generator) -> Mask:
-    """Draw a part of a ring, from a slightly bent stripe to half a ring."""
-    half = np.deg2rad(rng.uniform(35, 90))
-    radius = length / 2 / np.sin(half)
-    t = np.linspace(-half, half, 24)
-    outer = radius * np.stack([np.sin(t), np.cos(t)], axis=1)
-    inner = outer[::-1] * (1 - length * rng.uniform(0.13, 0.18) / radius)
-    points = np.concatenate([outer, inner]) - np.array([0, radius * (1 + np.cos(half)) / 2])
-    return _polygon(points @ _turn(_angle(rng)), length)
-
-
-def _angle(rng: np.random.Generator) -> float:
-    """Draw an angle in radians: along an axis in two of three cases, else any."""
-    return float(np.pi / 2 * rng.integers(4) if rng.random() < 2 / 3 else rng.uniform(0, 2 * np.pi))
-
-
-def _turn(angle: float) -> npt.NDArray[np.float64]:
-    """Return the matrix that rotates points [N, 2] from the right."""
-    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-
-
-def _ring(length: float, rng: np.random.Generator) -> Mask:
+def _ring(diameter: float, rng: np.random.Generator) -> Mask:
     """Draw an oval ring."""
-    axes = np.array([1.0, rng.uniform(0.7, 1.0)]) * length / 2
+    axes = np.array([1.0, rng.uniform(0.7, 1.0)]) * diameter / 2
     angle = rng.uniform(0, 2 * np.pi)
-    return _oval(axes, angle, length) - _oval(axes * rng.uniform(0.5, 0.68), angle, length)
+    return _oval(axes, angle, diameter) - _oval(axes * rng.uniform(0.5, 0.68), angle, diameter)
 
 
-def _crescent(length: float, rng: np.random.Generator) -> Mask:
+def _crescent(diameter: float, rng: np.random.Generator) -> Mask:
     """Draw a disc minus another, off-centre disc."""
-    radius = np.full(2, length / 2)
+    radius = np.full(2, diameter / 2)
     angle = rng.uniform(0, 2 * np.pi)
-    offset = length / 2 * rng.uniform(0.42, 0.55) * np.array([np.cos(angle), np.sin(angle)])
-    disc, cut = _oval(radius, 0, length), _oval(radius * rng.uniform(0.78, 0.88), 0, length, offset)
+    offset = diameter / 2 * rng.uniform(0.42, 0.55) * np.array([np.cos(angle), np.sin(angle)])
+    disc, cut = _oval(radius, 0, diameter), _oval(radius * rng.uniform(0.78, 0.88), 0, diameter, offset)
     return np.clip(disc - cut, 0, 1).astype(np.float32)
 
 
-def _oval(axes: npt.NDArray[np.float64], angle: float, length: float, offset: npt.ArrayLike = (0.0, 0.0)) -> Mask:
+def _oval(axes: npt.NDArray[np.float64], angle: float, diameter: float, offset: npt.ArrayLike = (0.0, 0.0)) -> Mask:
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     t = np.linspace(0, 2 * np.pi, 72, endpoint=False)
-    return _polygon(axes * np.stack([np.cos(t), np.sin(t)], axis=1) @ _turn(angle) + np.asarray(offset), length)
+    return _polygon(axes * np.stack([np.cos(t), np.sin(t)], axis=1) @ turn + np.asarray(offset), diameter)
 
 
-def _polygon(points: npt.NDArray[np.float64], length: float) -> Mask:
-    """Draw a filled polygon around the origin, in a mask of twice its length."""
-    side = int(2 * length) + 8
+def _polygon(points: npt.NDArray[np.float64], diameter: float) -> Mask:
+    """Draw a filled polygon around the origin, in a mask of twice its diameter."""
+    side = int(2 * diameter) + 8
     corners = np.round((points + side / 2) * (1 << _SHIFT)).astype(np.int32)
     mask = np.zeros((side, side), dtype=np.uint8)
     cv2.fillPoly(mask, [corners], 255, lineType=cv2.LINE_AA, shift=_SHIFT)
@@ -243,13 +175,9 @@ def _polygon(points: npt.NDArray[np.float64], length: float) -> Mask:
 
 
 TEXTURES: tuple[Callable[[int, int, np.random.Generator], Mask], ...] = (_clouds, _stripes, _slope)
-CROWDS = 1 / 8
-"""Share of the scenes that are crowds."""
-SHAPES: dict[str, Kind] = {
-    "star": Kind(_star, 0.15),
-    "crescent": Kind(_crescent, 0.03),  # the rare class
-    "ring": Kind(_ring, 0.13),
-    "bar": Kind(_bar, 0.38, (48, 190)),
-    "joint": Kind(_joint, 0.15, (34, 150)),
-    "arc": Kind(_arc, 0.16, (34, 150)),
+SHAPES: dict[str, Callable[[float, np.random.Generator], Mask]] = {
+    "star": _star,
+    "crescent": _crescent,
+    "ring": _ring,
+    "bar": _bar,
 }

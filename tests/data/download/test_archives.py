@@ -97,7 +97,7 @@ def test_no_two_archives_share_a_digest_or_a_size():
 def test_shapes_is_drawn(cache, monkeypatch):
     shapes = open_set("shapes")
     assert shapes.root.name == f"shapes-{VERSION}"
-    monkeypatch.setattr("cledet.data.shapes.dataset.draw_shapes.__defaults__", ({"train": 1, "val": 1}, 0))
+    monkeypatch.setattr("cledet.data.shapes.dataset.draw_shapes.__defaults__", ({"train": 1, "val": 1, "test": 1}, 0))
     assert not shapes.complete
     assert shapes_folder() == shapes.root
     assert shapes.complete

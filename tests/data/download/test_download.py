@@ -371,7 +371,7 @@ def test_two_downloads_at_once_are_refused(described):
 
 def test_shapes_are_drawn(tmp_path, monkeypatch):
     monkeypatch.setenv("CLEDET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(shapes.draw_shapes, "__defaults__", ({"train": 2, "val": 1}, 0))
+    monkeypatch.setattr(shapes.draw_shapes, "__defaults__", ({"train": 2, "val": 1, "test": 1}, 0))
     assert get("shapes")
     assert not get("shapes")
     assert names(tmp_path / "cache") == {"shapes-2"}

@@ -10,32 +10,32 @@ import typer
 import yaml
 
 from cledet.cli import app
+from cledet.commands.options import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS]
-COMMAND = re.compile(r"(?<![\w/.-])cledet (?P<words>[a-z]+(?: [a-z]+)?)(?P<rest>[^`\n]*)")
+WRITTEN = re.compile(r"(?<![\w/.-])cledet (?P<words>[a-z]+(?: [a-z]+)?)(?P<rest>[^`\n]*)")
 FLAG = re.compile(r"(?<![\w-])(--?[a-z][\w-]*)")
 LINK = re.compile(r"\]\((?!https?:|#)(?P<path>[^)#\s]+)")
 
 
 def flags() -> dict[str, set[str]]:
-    """Flags of each command and subcommand by its words, "data convert"."""
-    known = {}
-    for name, command in typer.main.get_command(app).commands.items():
-        for words, one in [
-            (name, command),
-            *((f"{name} {sub}", c) for sub, c in getattr(command, "commands", {}).items()),
-        ]:
-            known[words] = {flag for parameter in one.params for flag in (*parameter.opts, *parameter.secondary_opts)}
-            known[words] |= {"-h", "--help"}
+    """Flags of each command and subcommand by its words, as "val" and "data convert"."""
+    group, known = typer.main.get_command(app), {}
+    for name in COMMANDS:
+        command = group.get_command(None, name)
+        subcommands = getattr(command, "commands", {})
+        for words, one in [(name, command), *((f"{name} {sub}", found) for sub, found in subcommands.items())]:
+            known[words] = {"-h", "--help", *(flag for parameter in one.params for flag in parameter.opts)}
+            known[words] |= {flag for parameter in one.params for flag in parameter.secondary_opts}
     return known
 
 
 def commands(page: Path) -> list[tuple[str, str]]:
     """Words after `cledet` and the rest of the command, without comments; continued lines are joined."""
     text = page.read_text().replace("\\\n", " ")
-    found = [(match["words"], match["rest"].split(" #")[0]) for match in COMMAND.finditer(text)]
+    found = [(match["words"], match["rest"].split(" #")[0]) for match in WRITTEN.finditer(text)]
     return [(words, re.split(r" (?:&&|\|) |; ", rest)[0]) for words, rest in found]
 
 
@@ -51,8 +51,11 @@ def test_commands_have_their_flags(page):
 
 def test_commands_are_found():
     found = {words.split()[0] for page in PAGES for words, _ in commands(page)}
-    assert found >= set(typer.main.get_command(app).commands)
-    assert "--no-such-flag" in FLAG.findall("data.yaml --no-such-flag 3")
+    assert found >= set(COMMANDS)
+    known = flags()
+    assert {"--nms", "--bootstrap", "-h"} <= known["val"]
+    assert "--fraction" in known["data split"]
+    assert "--tta" not in known["val"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

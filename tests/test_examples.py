@@ -1,4 +1,4 @@
-"""The examples of docstrings, of docs/python.md and of the notebook run as they are written."""
+"""The examples of docstrings, of pages of docs/ and of the notebook run as they are written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cledet.data.shapes.drawing import SHAPES
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted(path for path in (ROOT / "cledet").rglob("*.py") if ">>> " in path.read_text())
-PAGES = [ROOT / "docs" / "python.md"]
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("python", "method", "nms")]
 NOTEBOOKS = sorted((ROOT / "docs").glob("*.ipynb"))
 BLOCK = re.compile(r"(?:<!-- needs: (?P<needs>.*?) -->\n)?```(?P<kind>python|pycon)\n(?P<code>.*?)```", re.DOTALL)
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

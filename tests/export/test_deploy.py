@@ -34,7 +34,7 @@ def detector(tiny_run):
 
 def program(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
     """Run the page's program in a folder; returns its names."""
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (code,) = re.findall(r"## Without cledet.*?```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert "cledet" not in code
     monkeypatch.chdir(folder)
     names: dict = {}

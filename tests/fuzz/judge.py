@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib  # noqa: F401  it makes its folder when it is imported, which a case must not be blamed for
 from commands import MEMORY, OUT
 from mutations import SPECIAL
 from targets import TARGETS, make

@@ -128,11 +128,11 @@ def find_yolo(folder: Path) -> YoloFolder | None:
     split, UNDIVIDED_SPLIT. Returns None for a folder that is not YOLO's.
     """
     images, labels = folder / "images", folder / "labels"
-    splits = {part.name: part for part in _folders(images)}
+    splits = {part.name: part for part in _folders(images) if _holds_images(images)}
     if not any((labels / name).is_dir() for name in splits):
         parts = [part for part in _folders(folder) if (part / "images").is_dir() and (part / "labels").is_dir()]
         splits = {part.name: part / "images" for part in parts}
-    if not splits and labels.is_dir() and any(is_image(name) for _, _, names in os.walk(images) for name in names):
+    if not splits and labels.is_dir() and _holds_images(images):
         splits = {UNDIVIDED_SPLIT: images}
     if any(map(_holds_other_formats, [labels, *(part.parent / "labels" for part in splits.values())])):
         return None
@@ -143,6 +143,11 @@ def find_yolo(folder: Path) -> YoloFolder | None:
     if UNDIVIDED_SPLIT in splits and len(lists := _image_lists(folder)) > 1:
         splits = lists
     return YoloFolder({name: (part,) for name, part in splits.items()}, _read_names(folder), folder)
+
+
+def _holds_images(folder: Path) -> bool:
+    """Test whether a folder or one in it holds an image."""
+    return any(is_image(name) for _, _, names in os.walk(folder) for name in names)
 
 
 def label_file(image: str) -> str:

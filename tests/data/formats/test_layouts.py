@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trees import contents, draw, write, write_coco, write_labels, write_xml
 
@@ -192,6 +192,7 @@ FOLDER = st.lists(NAMES, max_size=3).map("/".join)
 
 
 @given(images=FOLDER, annotations=FOLDER, kind=st.sampled_from(["voc", "yolo", "coco"]), name=NAMES)
+@example(images="labels/9", annotations="images/9", kind="voc", name="images")
 @settings(max_examples=60, deadline=None)
 def test_the_names_of_folders_change_no_box(images: str, annotations: str, kind: str, name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -92,6 +92,7 @@ def test_objects_of_images_of_many_sizes_at_once() -> None:
     assert torch.equal(best_iou(together, 4.0), expected)
 
 
+@pytest.mark.slow
 def test_real_boxes_at_training_size(shared_data: Path) -> None:
     """The doctor's share is that of the objects which get an anchor by IoU in training."""
     index = open_source(shared_data / "coco2017_sub").index("val").subset(range(0, 206, 25))

@@ -105,6 +105,7 @@ def suppressed(raw, iou):
     return np.concatenate(kept)
 
 
+@pytest.mark.slow
 def test_with_every_image_once_it_is_pycocotools_ap_on_a_real_detector(shared_data):
     folder = shared_data / "coco2017_sub"
     index = open_source(folder).index("val", need_images=False)

@@ -35,6 +35,7 @@ def same(a, b):
     )
 
 
+@pytest.mark.slow
 def test_any_changed_byte_is_noticed_or_changes_nothing(small, tmp_path):
     """0x10 makes an entry of a zip a folder, whose tensor torch leaves as it finds the memory; no CRC notices."""
     path = tmp_path / "a.pt"

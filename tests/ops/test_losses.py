@@ -156,6 +156,7 @@ def test_float32_is_as_exact_as_its_precision(name: str, scale: float) -> None:
     torch.testing.assert_close(single.grad.double(), double.grad, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["focal", "qfl", "varifocal"])
 def test_a_class_loss_is_the_same_under_autocast_and_when_traced_by_dynamo(name: str) -> None:
     logits, labels = sample(50, 4, torch.float32)

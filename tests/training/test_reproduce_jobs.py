@@ -70,6 +70,7 @@ def test_settings_that_a_table_does_not_take_are_refused(table, given, data, sen
         jobs_of(table, given, Path("runs"), data)
 
 
+@pytest.mark.slow
 def test_hours_are_operations_over_speed(table2):
     """Three trainings of 90,000 steps of 16 photos of 800x1067, six operations a multiply-add."""
     one = costs(Architecture(backbone="r50", classes=80), (800, 1067))

@@ -127,6 +127,7 @@ def test_gradients_are_clipped_by_their_norm(clip: float) -> None:
         torch.testing.assert_close(gradients(clipped)[name], gradient * (clip / float(norm) if clip else 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_the_fused_optimizer_updates_as_the_loop_does(optimizer: str) -> None:
     """On the CPU it reads tensors in the order of memory, so gradients and state must lie as the weights do."""

@@ -206,6 +206,7 @@ def test_commands_of_a_model(doubled):
     assert predict.endswith(f" --conf {found.operating_point.confidence:.3f}")
 
 
+@pytest.mark.slow
 def test_a_command_has_all_flags_that_matter_to_its_method(doubled):
     """And none that does not."""
     for method, names in (

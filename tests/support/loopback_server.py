@@ -93,13 +93,13 @@ class Handler(BaseHTTPRequestHandler):
         try:
             for i in range(0, len(content), 1 << 14):
                 piece = content[i : i + (1 << 14)]
+                asked.sent += len(piece)  # before the client can have it, and look here
                 self.wfile.write(piece)
-                asked.sent += len(piece)
                 time.sleep(state.pause)
             if stall is not None:
                 time.sleep(2)
         except OSError:  # the client has gone
-            pass
+            asked.sent -= len(piece)
 
     def log_message(self, *_: object) -> None:
         pass

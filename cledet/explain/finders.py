@@ -67,7 +67,8 @@ def find_positives(raw: RawOutputs, objects: Objects, criterion: Criterion) -> P
     assignment = criterion.assign(raw, targets)
     positive = positives(raw, targets, assignment)
     loss = criterion.classification(raw, assignment, positive).flatten()[positive.flat_index]
-    weight = criterion.coefficient(positive, loss)
+    logits = raw.logits.flatten(0, 1)[positive.flat_index]
+    _, weight = criterion.weigh(criterion.of_recalled(loss, logits, positive), logits, positive)
     return Positives(positive.anchors, positive.boxes, positive.gt, positive.recalled, weight)
 
 

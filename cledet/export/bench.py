@@ -50,7 +50,7 @@ TORCHVISION = {
 
 
 class Kind(NamedTuple):
-    """What a row of one name is: PyTorch's network, or a file of a format."""
+    """Kind of a row: PyTorch's network, or a file of a format."""
 
     format: str | None = None
     amp: str = "off"

@@ -55,7 +55,7 @@ Detect = Callable[[Pixels], Any]
 
 @dataclass(frozen=True)
 class Row:
-    """What a row measures."""
+    """Subject of a row's measurements."""
 
     name: str
     weights: str

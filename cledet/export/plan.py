@@ -1,4 +1,4 @@
-"""What is exported: a network with its inputs and metadata, and the file formats' common interface."""
+"""Plan of an export: a network with its inputs and metadata, and the file formats' common interface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a criterion works on: ground truths, the assignment of anchors to them, and the positive anchors."""
+"""Input of the losses: ground truths, the assignment of anchors to them, and the positive anchors."""
 
 from __future__ import annotations
 

@@ -176,14 +176,15 @@ class Criterion:
 
     def box_weight(self, raw: RawOutputs, assignment: Assignment, pos: Positives) -> Tensor | None:
         """Return the weights [P] of the box losses, from the assignment or the classification loss; None for none."""
-        if assignment.quality is not None:
-            return pos.quality
+        weight, box_weight = pos.weight, CLS_LOSSES[self.cls_loss].box_weight
         if self.iac is not None and not self.iac.box_loss:
-            return (~pos.recalled).float()
-        if pos.weight is not None:
-            return pos.weight
-        box_weight = CLS_LOSSES[self.cls_loss].box_weight
-        return box_weight and box_weight(raw.logits.detach().flatten(0, 1)[pos.flat_index], pos.quality)
+            weight = (~pos.recalled).float()
+        if assignment.quality is None and box_weight is None:
+            return weight
+        own = pos.quality
+        if assignment.quality is None and box_weight is not None:
+            own = box_weight(raw.logits.detach().flatten(0, 1)[pos.flat_index], pos.quality)
+        return own if weight is None else own * weight
 
     def divisor(self, total: Tensor) -> Tensor:
         """Return this process's divisor of a sum: the total over all processes, at least 1, shared among them."""

@@ -292,6 +292,20 @@ def test_recalled_anchors_without_box_loss_leave_that_of_the_matched():
     assert 0 < float(Criterion(dc=False)(late, TWO).recalled_box) < 1
 
 
+@pytest.mark.parametrize("cls_loss", ["qfl", "varifocal", "mal"])
+def test_weights_of_box_losses_are_multiplied(cls_loss):
+    """That of the classification loss, and 0 for recalled anchors without a box loss; divided by the sum."""
+    late = outputs(bias=3.0)
+    criterion = Criterion(iac=IACOptions(box_loss=False), dc=False, cls_loss=cls_loss)
+    pos = positives(late, TWO, criterion.assign(late, TWO))
+    assert pos.recalled.any()
+    logits = late.logits[pos.image, pos.anchor]
+    weight = (logits.sigmoid().amax(1) if cls_loss == "qfl" else pos.iou) * ~pos.recalled
+    box = smooth_l1(pos.code, encode(pos.gt_boxes, pos.anchors), beta=1 / 9)
+    wanted = (weight * box).sum() / weight.sum().clamp(min=1)
+    assert criterion(late, TWO).regression.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
 def test_recalled_anchors_fade_in_by_their_score():
     """(score - threshold) / (1 - threshold), 1 for anchors matched by IoU, in both losses."""
     late = outputs(bias=1.0)

@@ -15,7 +15,9 @@ from cledet.console import say, show, show_json, show_table, transfer
 from cledet.errors import UserError
 
 if TYPE_CHECKING:
+    from cledet.data.index import DetectionIndex
     from cledet.metrics.metric_tables import Table
+    from cledet.metrics.results_file import DetectionRows
 
 
 def compare(
@@ -56,7 +58,6 @@ def compare_to_folder(
 
     Returns the folder, tables with their titles, notes, and the whole comparison as plain data.
     """
-    from cledet.data.open import open_source
     from cledet.evaluation.compare.compare_runs import compare_runs, compare_sides, most_influential_images
     from cledet.evaluation.compare.comparison_tables import (
         notes,
@@ -67,13 +68,40 @@ def compare_to_folder(
         to_document,
         to_page,
     )
-    from cledet.evaluation.compare.entries import DETECTIONS, check_seeds, common_ground, names, open_entries, sides_of
+    from cledet.evaluation.compare.entries import sides_of
     from cledet.evaluation.compare.side_by_side import save_side_by_side
-    from cledet.evaluation.score_file import load_predictions
-    from cledet.evaluation.splits import load_index
     from cledet.io.atomic import write_json, write_whole
     from cledet.io.run_folders import whole_run
     from cledet.metrics.metric_tables import to_csv
+
+    index, results, split = _read_entries(paths, settings)
+    first, pictures = next(iter(results)), {}
+    if settings.per_side > 1:
+        runs = {side: {n: results[n] for n in names} for side, names in sides_of([*results], settings.per_side).items()}
+        of_sides = compare_sides(index, runs, settings.bootstrap)
+        tables, lines = side_sections(of_sides, index), side_notes(of_sides)
+        document = side_document(of_sides, index, settings.bootstrap)
+    else:
+        comparison = compare_runs(index, results, settings.bootstrap)
+        tables, lines = sections(comparison, index), notes(comparison)
+        document, pictures = to_document(comparison, index, settings.bootstrap), comparison.differences
+    with whole_run(settings.project, "compare", settings.name or split) as run:
+        write_json(run / "compare.json", document)
+        write_whole(run / "compare.md", to_page(tables, lines))
+        write_whole(run / "compare.csv", to_csv(*tables[0][1]))
+        for name, against in pictures.items():
+            pair = {first: results[first], name: results[name]}
+            folder = run / "images" / name.replace("/", "-") if len(results) > 2 else run / "images"
+            save_side_by_side(folder, index, most_influential_images(against, settings.pictures), pair, settings.conf)
+    return run, tables, lines, document
+
+
+def _read_entries(paths: list[Path], settings: CompareSettings) -> tuple[DetectionIndex, dict[str, DetectionRows], str]:
+    """Return the split that is compared on, the detections of each entry by its name, and the name of the split."""
+    from cledet.data.open import open_source
+    from cledet.evaluation.compare.entries import DETECTIONS, check_seeds, common_ground, names, open_entries, sides_of
+    from cledet.evaluation.score_file import load_predictions
+    from cledet.evaluation.splits import load_index
     from cledet.metrics.results_file import read_results
 
     def validate(path: Path, data: str | None, split: str) -> Path:
@@ -88,9 +116,12 @@ def compare_to_folder(
         say(f"{path} is compared as {run}")
         return run
 
+    sides_of([str(path) for path in paths], settings.per_side)  # refused before any model is evaluated
     entries = open_entries(paths, settings.data, settings.split, validate)
     data, split = common_ground(entries, settings.data, settings.split)
     called = names(entries)
+    if settings.per_side > 1:
+        check_seeds(entries, settings.per_side)
     index = load_index(open_source(data, transfer), split, need_images=any(entry.of_model for entry in entries))
     results = {
         name: read_results(entry.file, index)
@@ -98,24 +129,4 @@ def compare_to_folder(
         else load_predictions(entry.file, index).rows
         for name, entry in zip(called, entries)
     }
-    if settings.per_side > 1:
-        check_seeds(entries, settings.per_side)
-        runs = {side: {n: results[n] for n in members} for side, members in sides_of(called, settings.per_side).items()}
-        of_sides = compare_sides(index, runs, settings.bootstrap)
-        tables, lines = side_sections(of_sides, index), side_notes(of_sides)
-        document = side_document(of_sides, index, settings.bootstrap)
-        pictures = {}
-    else:
-        comparison = compare_runs(index, results, settings.bootstrap)
-        tables, lines = sections(comparison, index), notes(comparison)
-        document = to_document(comparison, index, settings.bootstrap)
-        pictures = comparison.differences
-    with whole_run(settings.project, "compare", settings.name or split) as run:
-        write_json(run / "compare.json", document)
-        write_whole(run / "compare.md", to_page(tables, lines))
-        write_whole(run / "compare.csv", to_csv(*tables[0][1]))
-        for name, against in pictures.items():
-            pair = {called[0]: results[called[0]], name: results[name]}
-            folder = run / "images" / name.replace("/", "-") if len(entries) > 2 else run / "images"
-            save_side_by_side(folder, index, most_influential_images(against, settings.pictures), pair, settings.conf)
-    return run, tables, lines, document
+    return index, results, split

@@ -75,3 +75,27 @@ def test_tuning_leaves_a_recipe_and_all_that_was_tried(judged, tiny_run, monkeyp
     of_file = {"predictions": run / DETECTIONS, "data": str(Path(tiny_run).parent), "nms": "standard"}
     with pytest.raises(UserError, match="holds neither"):
         tune_to_folder(settled(TuneSettings, project, **of_file))
+
+
+def test_sides_of_several_runs(judged, tmp_path, monkeypatch):
+    """The folder holds tables and plain data, no pictures; too few runs are refused before anything is evaluated."""
+    monkeypatch.setattr("cledet.evaluation.compare.compare_runs.MIN_IMAGES", 1)
+    project, run = judged
+    paths = [tmp_path / f"{side}-seed{seed}.json" for side in "ab" for seed in (0, 1)]
+    for path in paths:
+        path.write_bytes((run / DETECTIONS).read_bytes())
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    settings = settled(
+        CompareSettings, project, bootstrap=5, per_side=2, name="sides", data=config["data"], split=config["split"]
+    )
+    folder, tables, notes, document = compare_to_folder(paths, settings)
+    assert list(document["AP"]) == ["a", "b"]
+    assert list(document["AP"]["b"]) == ["b-seed0", "b-seed1"]
+    assert document["differences"]["b"]["value"] == 0
+    assert document == json.loads((folder / "compare.json").read_text())
+    assert (folder / "compare.csv").read_text().startswith("runs,AP,AP - a,")
+    assert [title for title, _ in tables][1] == "AP of each run"
+    assert notes[0].startswith("b: 2 pairs detect")
+    assert not (folder / "images").exists()
+    with pytest.raises(UserError, match="3 runs do not make two or more sides of 2"):
+        compare_to_folder([Path("a.pt"), Path("b.pt"), Path("c.pt")], settings)

@@ -20,9 +20,9 @@ def test_rank_correlation_by_hand() -> None:
     assert rank_correlation(a, b).item() == pytest.approx(0.8)
     assert rank_correlation(a.exp(), b).item() == pytest.approx(0.8)
     assert rank_correlation(a, -a).item() == pytest.approx(-1)
-    # mean ranks of ties: 1.5, 1.5, 3 against 1, 2, 3
-    tied = rank_correlation(torch.tensor([1.0, 1, 2]), torch.tensor([1.0, 2, 3])).item()
-    assert tied == pytest.approx(1.5 / math.sqrt(1.5 * 2))
+    # mean ranks of ties: 1.5, 1.5, 3, 4 against 1, 2, 3, 4
+    tied = rank_correlation(torch.tensor([1.0, 1, 2, 3]), torch.tensor([1.0, 2, 3, 4])).item()
+    assert tied == pytest.approx(4.5 / math.sqrt(4.5 * 5))
 
 
 def test_nothing_to_correlate() -> None:

@@ -239,7 +239,7 @@ class ExportSettings(SuppressionSettings, ModelSettings):
             raise ValueError(f"--int8 quantizes networks for OpenVINO, not {self.format}: give --format openvino too")
         if self.int8 and self.photo_input:
             raise ValueError("--int8 quantizes networks without preprocessing: leave out --photo-input")
-        if not self.int8 and (self.data is not None or self.max_drop != 0.5):
+        if not self.int8 and (self.data is not None or self.max_drop != type(self).model_fields["max_drop"].default):
             flag = "--max-drop" if self.data is None else "--data"
             raise ValueError(f"{flag} does nothing without --int8: add it, or leave {flag} out")
         return self

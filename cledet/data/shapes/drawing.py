@@ -1,4 +1,4 @@
-"""Scenes of stars, crescents, rings and bars on textured backgrounds, drawn from a random generator."""
+"""Scenes of stars, crescents, rings, bars and elbows on textured backgrounds, drawn from a random generator."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import numpy.typing as npt
 Picture = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.float32]
 
-MAX_COVER = 0.4
-"""Maximum share of an object that later ones may hide."""
+CROWDED = 0.125
+"""Share of the images with a crowd: five to eight shapes of one class and size side by side."""
+MAX_COVER = {False: 0.4, True: 0.2}
+"""Maximum share of a shape that later ones may hide, without and with a crowd."""
 _SHIFT = 4
 """Fractional bits of coordinates passed to OpenCV."""
 
@@ -28,18 +30,33 @@ class Shape(NamedTuple):
     """Area in pixels, including hidden parts."""
 
 
+class Kind(NamedTuple):
+    """A class of shapes."""
+
+    draw: Callable[[float, np.random.Generator], Mask]
+    """Draw the mask of a shape of a length in pixels."""
+    share: float
+    """Share of all shapes."""
+
+
 def draw_scene(width: int, height: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], list[Shape]]:
     """Draw an RGB image [height, width, 3] with one to eight tightly boxed shapes."""
     picture = _ground(width, height, rng)
     visible: list[npt.NDArray[np.bool_]] = []
     shapes: list[Shape] = []
-    count, tries = int(rng.integers(1, 9)), 0
+    crowd = bool(rng.random() < CROWDED)
+    count, tries = int(rng.integers(5 if crowd else 1, 9)), 0
+    name, diameter = _kind(rng), _diameter(rng, high=70)
     while len(shapes) < count and tries < 60:
         tries += 1
-        name = list(SHAPES)[int(rng.integers(len(SHAPES)))]
-        alpha = _place(SHAPES[name](_diameter(rng), rng), width, height, rng)
+        if crowd:
+            mask = SHAPES[name].draw(diameter * rng.uniform(0.9, 1.1), rng)
+        else:
+            name = _kind(rng)
+            mask = SHAPES[name].draw(_diameter(rng), rng)
+        alpha = _place(mask, width, height, rng, shapes[-1].box if crowd and shapes else None)
         shape = alpha > 0.5
-        if _hides(shape, visible, shapes):
+        if _hides(shape, visible, shapes, MAX_COVER[crowd]):
             continue
         visible = [mask & ~shape for mask in visible] + [shape]
         shapes.append(Shape(name, _tight_box(shape), int(shape.sum())))
@@ -48,14 +65,21 @@ def draw_scene(width: int, height: int, rng: np.random.Generator) -> tuple[npt.N
     return np.clip(np.round(picture), 0, 255).astype(np.uint8), shapes
 
 
+def _kind(rng: np.random.Generator) -> str:
+    """Draw the name of a class, each with the probability of its share."""
+    return str(rng.choice(list(SHAPES), p=[kind.share for kind in SHAPES.values()]))
+
+
 def _diameter(rng: np.random.Generator, low: float = 26, high: float = 138) -> float:
     """Draw a length in pixels, uniform on a logarithmic scale."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def _hides(shape: npt.NDArray[np.bool_], visible: list[npt.NDArray[np.bool_]], shapes: list[Shape]) -> bool:
-    """Return whether a new mask would hide more than MAX_COVER of any earlier shape."""
-    return any((mask & ~shape).sum() < (1 - MAX_COVER) * earlier.area for mask, earlier in zip(visible, shapes))
+def _hides(
+    shape: npt.NDArray[np.bool_], visible: list[npt.NDArray[np.bool_]], shapes: list[Shape], most: float
+) -> bool:
+    """Return whether a new mask would hide more than the share `most` of any earlier shape."""
+    return any((mask & ~shape).sum() < (1 - most) * earlier.area for mask, earlier in zip(visible, shapes))
 
 
 def _tight_box(shape: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
@@ -115,10 +139,16 @@ def _contrasting(under: npt.NDArray[np.float32], rng: np.random.Generator) -> np
     return np.asarray(colours[np.argmax(np.abs(colours - under).sum(axis=1))])
 
 
-def _place(shape: Mask, width: int, height: int, rng: np.random.Generator) -> Mask:
-    """Place a shape's small mask at random in a mask of the image's size."""
+def _place(
+    shape: Mask, width: int, height: int, rng: np.random.Generator, near: tuple[int, int, int, int] | None
+) -> Mask:
+    """Place a shape's small mask in a mask of the image's size, at random or near a box."""
     left, top, w, h = _tight_box(shape > 0)
     left_to, top_to = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+    if near:
+        x, y, across, down = near
+        left_to = int(np.clip(x + rng.uniform(-1, 1) * across, 0, width - w))
+        top_to = int(np.clip(y + rng.uniform(-1, 1) * down, 0, height - h))
     alpha = np.zeros((height, width), dtype=np.float32)
     alpha[top_to : top_to + h, left_to : left_to + w] = shape[top : top + h, left : left + w]
     return alpha
@@ -134,13 +164,27 @@ def _star(diameter: float, rng: np.random.Generator) -> Mask:
 
 
 def _bar(diameter: float, rng: np.random.Generator) -> Mask:
-    """Draw a long thin bar, at least 12 degrees off the axes."""
-    length = max(diameter, 40.0)
-    half = np.array([length, max(5.0, length * rng.uniform(0.1, 0.2))]) / 2
+    """Draw a bar of aspect ratio 3 to 10, seven of ten along an axis."""
+    length = np.clip(1.3 * diameter, 56, 150)
+    half = np.array([length, length / rng.uniform(3, 10)]) / 2
     corners = half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    angle = np.deg2rad(rng.uniform(12, 78)) + np.pi / 2 * rng.integers(4)
+    off_axis = rng.uniform(12, 78) if rng.random() < 0.3 else 0.0
+    angle = np.deg2rad(off_axis) + np.pi / 2 * rng.integers(4)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     return _polygon(corners @ turn, length)
+
+
+def _elbow(diameter: float, rng: np.random.Generator) -> Mask:
+    """Draw an L or a T along the axes, its arms of different lengths."""
+    long, thick = max(diameter, 40.0), max(diameter, 40.0) * rng.uniform(0.25, 0.38)
+    short, foot = long * rng.uniform(0.5, 1.0), rng.choice([0.0, 0.5])
+    left = -short * foot
+    stem = np.array([[-thick * foot, 0], [thick * (1 - foot), 0], [thick * (1 - foot), long], [-thick * foot, long]])
+    base = np.array([[left, 0], [left + short, 0], [left + short, thick], [left, thick]])
+    turn = np.linalg.matrix_power(np.array([[0, 1], [-1, 0]]), int(rng.integers(4)))
+    middle = np.array([left + short / 2, long / 2])
+    both = [_polygon((part - middle) @ turn, long) for part in (stem, base)]
+    return np.maximum(*both)
 
 
 def _ring(diameter: float, rng: np.random.Generator) -> Mask:
@@ -175,9 +219,10 @@ def _polygon(points: npt.NDArray[np.float64], diameter: float) -> Mask:
 
 
 TEXTURES: tuple[Callable[[int, int, np.random.Generator], Mask], ...] = (_clouds, _stripes, _slope)
-SHAPES: dict[str, Callable[[float, np.random.Generator], Mask]] = {
-    "star": _star,
-    "crescent": _crescent,
-    "ring": _ring,
-    "bar": _bar,
+SHAPES = {
+    "star": Kind(_star, 0.24),
+    "crescent": Kind(_crescent, 0.24),
+    "ring": Kind(_ring, 0.04),
+    "bar": Kind(_bar, 0.32),
+    "elbow": Kind(_elbow, 0.16),
 }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cledet.data.formats.paths import cache_folder
 from cledet.data.images import read_image
@@ -16,6 +18,8 @@ from cledet.data.open import open_source
 from cledet.data.shapes import dataset as shapes
 from cledet.data.shapes.drawing import SHAPES, draw_scene
 from cledet.errors import UserError
+from cledet.models.anchors import STRIDES, Anchors
+from cledet.ops.boxes import box_iou
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def test_the_set_opens_by_name(cache: Path) -> None:
     index = source.index("train")
     assert source.splits == ("train", "val", "test")
     assert index.name == "shapes/train"
-    assert index.classes == ("star", "crescent", "ring", "bar")
+    assert index.classes == ("star", "crescent", "ring", "bar", "elbow")
     assert (len(index), len(source.index("val"))) == (6, 3)
     assert index.notes == ()
     for path, (width, height) in zip(index.paths, index.sizes):
@@ -98,21 +102,49 @@ def test_shapes_are_inside_the_image_and_within_the_range_of_sizes() -> None:
             assert top >= 0
             assert left + width <= 320
             assert top + height <= 256
-            assert 20 <= max(width, height) <= 145
-            assert max(width, height) / min(width, height) < 4
+            assert 20 <= max(width, height) <= 155
+            assert max(width, height) / min(width, height) < 11
             assert 0 < thing.area <= width * height
             names.add(thing.name)
     assert names == set(SHAPES)
 
 
+def test_one_image_in_eight_is_a_crowd_of_one_class_and_size() -> None:
+    sides = {}
+    for seed in range(200):
+        _, things = draw_scene(320, 256, np.random.default_rng(seed))
+        if len(things) >= 5 and len({thing.name for thing in things}) == 1:
+            lengths = [max(thing.box[2:]) for thing in things]
+            sides[seed] = max(lengths) / min(lengths)
+    assert 0.06 < len(sides) / 200 < 0.18
+    assert np.median(list(sides.values())) < 1.6
+
+
+def test_the_set_is_what_the_paper_is_about() -> None:
+    """A fifth of the objects is elongated, a tenth has no anchor of IoU 0.4 in the recipe's, and one class is rare."""
+    boxes, names = [], []
+    for seed in range(150):
+        _, things = draw_scene(320, 256, np.random.default_rng(seed))
+        boxes += [thing.box for thing in things]
+        names += [thing.name for thing in things]
+    left, top, width, height = np.array(boxes, dtype=np.float64).T * 192 / 256
+    aspect = np.maximum(width / height, height / width)
+    assert (aspect > 2.5).mean() > 0.2
+    assert 0.02 < names.count("ring") / len(names) < 0.07
+    maps = [(math.ceil(192 / stride), math.ceil(240 / stride)) for stride in STRIDES]
+    anchors, _ = Anchors(STRIDES, scale=3)(maps, (192, 256))
+    best = box_iou(torch.tensor(np.stack([left, top, left + width, top + height], 1)), anchors.double()).amax(1)
+    assert 0.08 < float((best < 0.4).double().mean()) < 0.16
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_shape_is_complete_and_of_the_given_length(name: str) -> None:
     for seed in range(20):
-        mask = SHAPES[name](100, np.random.default_rng(seed))
+        mask = SHAPES[name].draw(100, np.random.default_rng(seed))
         rows, columns = np.nonzero(mask > 0.5)
         assert not mask[[0, -1]].any()
         assert not mask[:, [0, -1]].any()
-        assert 70 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 102
+        assert 70 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 140
 
 
 def test_a_disk_that_fills_while_drawing_is_a_user_error_and_leaves_no_files(

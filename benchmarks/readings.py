@@ -7,7 +7,7 @@
 `train` trains each reading with each seed by the recipe `shapes-quick` and evaluates it with standard NMS, `--jobs` at
 once with one thread each. Complete runs are skipped, interrupted ones are resumed. `signatures` prints means over the
 last quarter of the epochs. `compare` compares the evaluations with those of `none`, paired by seed. Runs lie in
-runs/train/readings and runs/val/readings.
+runs/readings.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ READINGS = {
 """The flags of each reading of DC (Eq. 2) and of IAC (Eq. 5-7)."""
 SIGNATURES = ("coefficient", "spread", "coefficient_iou", "matched_iou", "recalled_iou", "recalled_box",
               "compact_positives", "elongated_positives")  # fmt: skip
-TRAINED, EVALUATED = Path("runs", "train", "readings"), Path("runs", "val", "readings")
+PROJECT = Path("runs", "readings")
+TRAINED, EVALUATED = PROJECT / "train", PROJECT / "val"
 
 
 def run_name(reading: str, seed: int) -> str:
@@ -65,14 +66,14 @@ def run(reading: str, seed: int, split: str) -> str:
     folder, evaluated = TRAINED / name, EVALUATED / f"{name}-{split}"
     status = folder / "status"
     if not status.exists():
-        flags = [*READINGS[reading].split(), "--seed", str(seed), "--name", f"readings/{name}"]
+        flags = [*READINGS[reading].split(), "--seed", str(seed), "--project", str(PROJECT), "--name", name]
         cledet("train", "--recipe", "shapes-quick", *flags, "--device", "cpu", "--workers", "0")
     elif status.read_text().strip() != "finished":
         cledet("train", "--resume", str(folder))
     if not (evaluated / "detections.json").exists():
         last = str(folder / "weights" / "last.pt")
-        flags = ["--split", split, "--nms", "standard", "--name", f"readings/{evaluated.name}", "--device", "cpu"]
-        cledet("val", "--weights", last, *flags, "--workers", "0")
+        flags = ["--split", split, "--nms", "standard", "--project", str(PROJECT), "--name", evaluated.name]
+        cledet("val", "--weights", last, *flags, "--device", "cpu", "--workers", "0")
     return str(evaluated)
 
 
@@ -101,7 +102,7 @@ def compare(readings: list[str], seeds: list[int], split: str) -> None:
     for reading in readings:
         if reading != "none":
             sides = [str(EVALUATED / f"{run_name(name, seed)}-{split}") for name in ("none", reading) for seed in seeds]
-            command = ["compare", *sides, "--per-side", str(len(seeds)), "--name", f"readings/{reading}"]
+            command = ["compare", *sides, "--per-side", str(len(seeds)), "--project", str(PROJECT), "--name", reading]
             subprocess.run([sys.executable, "-m", "cledet", *command], check=True)
 
 

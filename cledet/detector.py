@@ -65,7 +65,7 @@ class Detector:
     >>> from cledet import Detector
     >>> det = Detector("runs/train/shapes")  # or best.pt, another project's RetinaNet, or "r50" to train
     >>> det
-    Detector(retinanet r18, 4 classes: star, crescent, ring, bar)
+    Detector(retinanet r18, 5 classes: star, crescent, ring, bar, elbow)
     >>> for result in det.predict("photos/", conf=0.3, max_det=5):
     ...     print(result.name, len(result), result.boxes.shape)
     photos/1.jpg 5 torch.Size([5, 4])

@@ -36,7 +36,8 @@ DEVICE = "Device: cpu, mps, cuda:1, or a GPU's number. auto: the least busy CUDA
 
 METHODS = (
     "standard, soft (Gaussian), soft-linear, soft-vote (linear Soft-NMS with box voting: Bodla et al. 2017; Gidaris "
-    "and Komodakis 2015), diou, weighted, or cl-balanced (the paper's)"
+    "and Komodakis 2015), agreement (soft-vote whose scores are lowered where boxes disagree), diou, weighted, or "
+    "cl-balanced (the paper's)"
 )
 
 

@@ -266,7 +266,7 @@ Factor = Annotated[float, Field(ge=0, le=1e15)]
 Hours = Annotated[float, Field(gt=0, le=10_000)]
 Workers = Annotated[int, Field(ge=0, le=1024)]
 AmpName = Literal["auto", "off", "bf16", "fp16"]
-NMSName = Literal["standard", "soft-linear", "soft", "diou", "weighted", "cl-balanced", "soft-vote"]
+NMSName = Literal["standard", "soft-linear", "soft", "diou", "weighted", "cl-balanced", "soft-vote", "agreement"]
 NMS_METHODS: tuple[str, ...] = get_args(NMSName)
 MethodList = Annotated[
     str, BeforeValidator(lambda value: parse_words(value, "NMS method", NMS_METHODS, ("all", "auto")))

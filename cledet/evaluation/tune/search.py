@@ -24,6 +24,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "weighted": ("iou",),
     "cl-balanced": ("iou", "localization", "cl_norm", "cl_score"),
     "soft-vote": (),
+    "agreement": (),
 }
 """The settings that affect each method."""
 IOUS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)

@@ -40,7 +40,7 @@ def test_shipped_data_sets(cache):
     assert SHIPPED == ("coco", "shapes", "voc")
     assert [open_set(name).root for name in SHIPPED] == [
         cache / "coco",
-        cache / "shapes-2",
+        cache / "shapes-3",
         cache / "voc" / "VOCdevkit",
     ]
 

@@ -374,7 +374,7 @@ def test_shapes_are_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(shapes.draw_shapes, "__defaults__", ({"train": 2, "val": 1, "test": 1}, 0))
     assert get("shapes")
     assert not get("shapes")
-    assert names(tmp_path / "cache") == {"shapes-2"}
+    assert names(tmp_path / "cache") == {"shapes-3"}
     assert get("shapes", tmp_path / "to")
     assert len(open_source(tmp_path / "to" / "shapes.yaml").index("train")) == 2
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from cledet.errors import UserError
     from cledet.inference.results import Detection, Results
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Detection", "Detector", "Results", "UserError", "__version__"]
 
 _HOME = {

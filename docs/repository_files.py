@@ -2,7 +2,7 @@
 
 A page may link to `../cledet/metrics/bootstrap.py`, as Git hosts resolve it. The site gets a copy of each such file as
 a page in `repository/`, and the link leads there. A link to a missing file stays as it is, so that `--strict` reports
-it. CONTRIBUTING.md is a page of the navigation.
+it. PAGES are in the navigation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mkdocs.structure.pages import Page
 from mkdocs.utils import get_relative_url
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("CONTRIBUTING.md",)
+PAGES = ("CHANGELOG.md", "CONTRIBUTING.md")
 LINK = re.compile(r"(?<=\]\()(?P<path>[\w./-]+\.\w+|\.\./LICENSE)(?P<anchor>#[\w-]+)?(?=\))")
 
 

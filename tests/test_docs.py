@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
+from public_api import command_flags
 
-from cledet.cli import app
 from cledet.commands.options import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,18 +17,6 @@ PAGES = [*sorted(ROOT.glob("*.md")), *DOCS]
 WRITTEN = re.compile(r"(?<![\w/.-])cledet (?P<words>[a-z]+(?: [a-z]+)?)(?P<rest>[^`\n]*)")
 FLAG = re.compile(r"(?<![\w-])(--?[a-z][\w-]*)")
 LINK = re.compile(r"\]\((?!https?:|#)(?P<path>[^)#\s]+)")
-
-
-def flags() -> dict[str, set[str]]:
-    """Flags of each command and subcommand by its words, as "val" and "data convert"."""
-    group, known = typer.main.get_command(app), {}
-    for name in COMMANDS:
-        command = group.get_command(None, name)
-        subcommands = getattr(command, "commands", {})
-        for words, one in [(name, command), *((f"{name} {sub}", found) for sub, found in subcommands.items())]:
-            known[words] = {"-h", "--help", *(flag for parameter in one.params for flag in parameter.opts)}
-            known[words] |= {flag for parameter in one.params for flag in parameter.secondary_opts}
-    return known
 
 
 def commands(page: Path) -> list[tuple[str, str]]:
@@ -41,7 +28,7 @@ def commands(page: Path) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
 def test_commands_have_their_flags(page):
-    known = flags()
+    known = command_flags()
     for words, rest in commands(page):
         name = words if words in known else words.split()[0]
         if name in known:
@@ -52,7 +39,7 @@ def test_commands_have_their_flags(page):
 def test_commands_are_found():
     found = {words.split()[0] for page in PAGES for words, _ in commands(page)}
     assert found >= set(COMMANDS)
-    known = flags()
+    known = command_flags()
     assert {"--nms", "--bootstrap", "-h"} <= known["val"]
     assert "--fraction" in known["data split"]
     assert "--tta" not in known["val"]
@@ -75,4 +62,4 @@ def test_every_page_is_in_the_navigation():
         return [node] if isinstance(node, str) else [leaf for child in children for leaf in leaves(child)]
 
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
-    assert sorted(leaves(settings["nav"])) == sorted([*(page.name for page in DOCS), "CONTRIBUTING.md"])
+    assert sorted(leaves(settings["nav"])) == sorted([*(page.name for page in DOCS), "CHANGELOG.md", "CONTRIBUTING.md"])

@@ -182,6 +182,27 @@ def test_facades_hold_no_code_but_that_of_handing_on():
         assert not {m for m in imports(PACKAGE.parent / name, deferred=False) if m.startswith("cledet")}
 
 
+def test_no_class_variable_lacks_its_type():
+    """Python 3.10 cannot evaluate a bare ClassVar in a string, which pydantic asks of dataclasses."""
+    annotations = [node.annotation for path in FILES for node in ast.walk(ast.parse(path.read_text()))
+                   if isinstance(node, ast.AnnAssign)]  # fmt: skip
+    assert any(isinstance(annotation, ast.Subscript) for annotation in annotations)
+    assert not [annotation.lineno for annotation in annotations if ast.unparse(annotation) == "ClassVar"]
+
+
+def test_opencv_is_used_without_windows():
+    """So opencv-python-headless, opencv-python or both may be installed."""
+    trees = [ast.parse(path.read_text()) for path in FILES]
+    used = {
+        node.attr
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "cv2"
+    }
+    assert "resize" in used
+    assert not used & {"imshow", "waitKey", "namedWindow", "destroyWindow", "destroyAllWindows", "selectROI"}
+
+
 def test_the_rule_sees_imports():
     """Were the reading of imports broken, the tests above would pass on anything."""
     assert "cledet.models.network" in IMPORTED["cledet.models.postprocess"]

@@ -22,7 +22,7 @@ from cledet.export.backends import FORMATS, require_packages
 from cledet.export.plan import RAW, Runner
 from cledet.io.weight_files import exported_error
 from cledet.models.anchors import STRIDES
-from cledet.models.checkpoint import FORMAT, Checkpoint, parse_checkpoint
+from cledet.models.checkpoint import FORMAT, Checkpoint, newer_error, parse_checkpoint
 from cledet.models.heads import HEADS
 from cledet.models.network import Network, RawOutputs, RetinaNet, build_anchors
 
@@ -152,6 +152,8 @@ def open_exported(path: Path) -> ExportedModel:
     if "architecture" not in metadata:
         message = f"{path} holds no metadata of cledet, without which its classes and preprocessing are unknown"
         raise UserError(message, f"write it with `cledet export --format {name}`")
+    if metadata.get("format", FORMAT) != FORMAT:
+        raise newer_error(path, metadata)
     try:
         content = {field: json.loads(metadata[key]) for field, key in FIELDS.items()}
         rule = json.loads(metadata["preprocessing"])
@@ -161,6 +163,6 @@ def open_exported(path: Path) -> ExportedModel:
         message = f"the metadata of {path} are not as cledet wrote them: {error!r}"[:300]
         raise UserError(message, "export it again") from None
     content["components"] = tuple(filter(None, metadata.get("components", "").split(",")))
-    model = parse_checkpoint(path, {"format": metadata.get("format"), "model": {}, **content})
+    model = parse_checkpoint(path, {"format": FORMAT, "model": {}, **content})
     batched = not (rule.get("in_file") or "nms" in metadata)
     return ExportedModel(**vars(model), path=path, format=name, canvas=canvas, batched=batched)

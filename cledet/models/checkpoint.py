@@ -40,7 +40,7 @@ class Checkpoint:
     The limits apply to what is read from files, and are beyond what real data reaches.
     """
 
-    __pydantic_config__: ClassVar = ConfigDict(arbitrary_types_allowed=True)
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True)
     architecture: Architecture
     model: dict[str, Tensor]
     classes: tuple[Annotated[str, Field(max_length=1000)], ...]
@@ -173,7 +173,7 @@ def _others(path: Path, content: dict[str, Any]) -> Checkpoint:
 def parse_checkpoint(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     """Build a checkpoint from the content of a file of this format or an earlier version of it."""
     if content["format"] != FORMAT:
-        raise _newer(path, content)
+        raise newer_error(path, content)
     lacking = [name for name in NEEDED if name not in content]
     if lacking:
         raise UserError(f"{path} lacks {lacking[0]!r}, which every checkpoint of cledet has", "pass another file")
@@ -192,14 +192,15 @@ def _explain(path: Path, content: Mapping[str, Any], error: ValidationError) -> 
     """Describe the first invalid entry of a checkpoint."""
     first = error.errors()[0]
     if first["loc"][:1] == ("architecture",) and first["type"] in UNKNOWN and "anchor_ratios" not in first["loc"]:
-        return _newer(path, content)
+        return newer_error(path, content)
     if first["loc"][:1] == ("model",):
         return UserError(f"{path} is not as cledet wrote it: its model holds other things than tensors")
     place = ".".join(map(str, first["loc"]))
     return UserError(f"{path} is not as cledet wrote it: {place}: {first['msg']}"[:500], "pass another file")
 
 
-def _newer(path: Path, content: Mapping[str, Any]) -> UserError:
+def newer_error(path: Path, content: Mapping[str, Any]) -> UserError:
+    """Return the error for a file of a format or network that this version does not know."""
     versions = content.get("versions")
     writer = versions.get("cledet") if isinstance(versions, dict) else None
     writer = writer if isinstance(writer, str) else content["format"]

@@ -204,6 +204,7 @@ def test_files_of_others_and_damaged_files_are_refused(files, tmp_path):
         ("category_ids", "[3]", "its classes, their ids and outputs differ in number"),
         ("architecture", '{"backbone": "r18"}', "is not as cledet wrote it: architecture.classes"),
         ("names", '["a", ', "metadata of .* are not as cledet wrote them"),
+        ("format", "cledet 2", r"model\.onnx was written by a newer cledet \(cledet 2\)"),
     ],
 )
 def test_changed_metadata_are_refused(files, tmp_path, key, value, reason):

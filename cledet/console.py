@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 BAR = 12
 """Characters of a full bar in a table."""
+WORD = 16
+"""Width to which a word in a table may be broken."""
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that a terminal obeys or cannot show: control characters, direction marks, half characters."""
 
@@ -97,23 +99,34 @@ def show_json(document: Any) -> None:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table on stdout, with numbers right-aligned and floats with four digits."""
+    """Print a table on stdout, with numbers right-aligned and floats with four digits.
+
+    Nothing is cut off: on a terminal that is too narrow, each row becomes lines of a name and a value.
+    """
     from rich.table import Table
 
-    rows = [tuple(row) for row in rows]
-    console = _console(stderr=False)
+    console, names, rows = _console(stderr=False), [*map(printable, columns)], [*rows]
+    numbers = [all(is_number(row[i]) for row in rows) for i in range(len(names))]
+    cells = [[_cell(value, console.encoding) for value in row] for row in rows]
+    least = [_least_width(*column, whole=whole) for *column, whole in zip(names, *cells, numbers)]
     table = Table(title=printable(title) or None, title_justify="left", title_style="bold")
-    for i, name in enumerate(columns):
-        numbers = all(is_number(row[i]) for row in rows)
-        table.add_column(printable(name), justify="right" if numbers else "left", no_wrap=numbers)
-    for row in rows:
-        table.add_row(*(_cell(value, console.encoding) for value in row))
+    if sum(least) + 3 * len(least) >= console.width:
+        table.show_header = False
+        for row in cells:
+            for name, cell in zip(names, row):
+                table.add_row(name, cell)
+            table.add_section()
+    else:
+        for name, width, right in zip(names, least, numbers):
+            table.add_column(name, justify="right" if right else "left", min_width=width, overflow="fold")
+        for row in cells:
+            table.add_row(*row)
     if rank() == 0:
         console.print(table)
 
 
-def show_finding(severity: str, text: str, examples: Sequence[str], more: int = 0) -> None:
-    """Print a finding on stdout, with examples below it; `more` counts those left out."""
+def show_finding(severity: str, text: str, examples: Sequence[str], more: str = "") -> None:
+    """Print a finding on stdout, with examples below it, and a text on those left out."""
     from rich.text import Text
 
     console = _console(stderr=False)
@@ -122,7 +135,7 @@ def show_finding(severity: str, text: str, examples: Sequence[str], more: int = 
     for example in examples:
         console.print(" " * 10 + printable(example))
     if more:
-        console.print(f"{'':10}... and {more:,} more")
+        console.print(f"{'':10}... {more}")
 
 
 def stdout_is_terminal() -> bool:
@@ -141,6 +154,17 @@ def _cell(value: Any, encoding: str) -> str:
     if isinstance(value, Bar):
         return ("█" if encoding.startswith("utf") else "#") * round(BAR * value.share)
     return f"{value:.4f}" if isinstance(value, float) else printable(value)
+
+
+def _least_width(name: str, *cells: str, whole: bool) -> int:
+    """Return the width that a column needs: that of its longest cell if they stay `whole`, else of its longest word.
+
+    Words of more than WORD characters may be broken.
+    """
+    from rich.cells import cell_len
+
+    broken = (min(cell_len(word), WORD) for cell in cells for word in cell.split())
+    return max([*map(cell_len, name.split()), *(map(cell_len, cells) if whole else broken)], default=1)
 
 
 def _progress(in_bytes: bool, hidden: bool) -> Progress:

@@ -77,7 +77,7 @@ def test_names_are_shown_escaped_everywhere_and_kept_in_json(capsys):
     fail(NAME, "second line")
     show(NAME, "second line")
     show_table(NAME, [NAME], [(NAME,)])
-    show_finding("error", NAME, [NAME], 3)
+    show_finding("error", NAME, [NAME], "and 3 more")
     out, err = capsys.readouterr()
     assert err == f"{SHOWN}\nsecond line\nwarning: {SHOWN}\nsecond line\nerror: {SHOWN}\nsecond line\n"
     assert "\x1b" not in out
@@ -112,6 +112,25 @@ def open_terminal(monkeypatch, columns=80):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", str(columns))
     return stream.getvalue
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(50, 11), (60, 7), (100, 6)])
+def test_tables_lose_nothing_on_a_narrow_terminal(monkeypatch, columns, lines):
+    """At 50 columns, rows become lines of a name and a value; at 60 the long name is broken."""
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr("sys.stdout", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    rows = [["a_name_of_thirty_characters_xx", 123456, "12.5 %", 0.5], ["b", None, "-", 0.25]]
+    show_table("", ["class", "images", "share", "difference"], rows)
+    shown = re.sub(r"\x1b\[\d*m", "", stream.getvalue())
+    assert len(shown.splitlines()) == lines
+    assert max(map(len, shown.splitlines())) <= columns
+    assert "…" not in shown
+    for cell in ("class", "images", "share", "difference", "123456", "12.5 %", "0.5000", "0.2500", "_xx"):
+        assert cell in shown
 
 
 def screen(text):

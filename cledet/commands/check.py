@@ -52,7 +52,6 @@ def _show_report(report: Report) -> None:
         show_table(*table)
     for finding in report.findings:
         lines = [example_line(example) for example in finding.examples[:5]]
-        more = finding.count - len(lines) if lines else 0
-        show_finding(finding.severity, f"{finding.split}: {finding.text}", lines, more)
+        show_finding(finding.severity, f"{finding.split}: {finding.text}", lines, finding.more(len(lines)))
     if not report.findings:
         show("no problems were found")

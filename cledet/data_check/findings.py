@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -62,11 +64,19 @@ class Finding:
     text: str
     """One sentence, with the count."""
     examples: tuple[Example, ...] = ()
+    others: Callable[[], Iterable[Example]] | None = field(default=None, compare=False, repr=False)
+    """Creates the examples beyond the first few; None if they are not known."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the finding as plain values."""
+        """Return the finding as plain values, with all examples that are known."""
         named = {"severity": self.severity, "kind": self.kind, "split": self.split, "count": self.count}
-        return {**named, "text": self.text, "examples": [example.to_dict() for example in self.examples]}
+        examples = chain(self.examples, self.others() if self.others else ())
+        return {**named, "text": self.text, "examples": [example.to_dict() for example in examples]}
+
+    def more(self, shown: int) -> str:
+        """Return how many examples a list of the first `shown` leaves out, and where all are; "" for a whole list."""
+        left_out = self.count - shown if self.examples else 0
+        return f"and {left_out:,} more{': --json lists all' if self.others else ''}" if left_out else ""
 
 
 def collect(
@@ -83,7 +93,8 @@ def collect(
     """
     text = f"{len(cases):,} {words[0] if len(cases) == 1 else words[1]}"
     examples = tuple(map(example, cases[:EXAMPLES]))
-    return [Finding(severity, kind, split, len(cases), text, examples)] if cases else []
+    others = partial(map, example, cases[EXAMPLES:])
+    return [Finding(severity, kind, split, len(cases), text, examples, others)] if cases else []
 
 
 def image_example(index: DetectionIndex, image: int, text: str = "", rows: Sequence[int] = ()) -> Example:

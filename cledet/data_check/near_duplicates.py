@@ -43,7 +43,8 @@ def _repeats(groups: Ints, digests: np.ndarray) -> list[int]:
 def _example(image: int, *, index: DetectionIndex, at: Ints, among: Ints, groups: Ints, files: ImageFiles) -> Example:
     """Create an example of an image that names the most similar one of other content among some files."""
     own = at[image]
-    others = among[(groups[among] == groups[own]) & (files.digests[among] != files.digests[own])]
+    group = among[groups[among] == groups[own]]
+    others = group[files.digests[group] != files.digests[own]]
     hashes = difference_hashes(files.thumbnails[[own, *others]])
     nearest = others[hamming_distances(hashes[:1], hashes[1:])[0].argmin()]
     return image_example(index, image, f"resembles {files.paths[nearest]}")

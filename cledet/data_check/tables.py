@@ -77,6 +77,7 @@ def _classes(splits: Sequence[Statistics], complete: bool) -> Table:
     for name in names:
         counts = [split["classes"].get(name, 0) for split in splits]
         rows.append([name, *(cell for n, of in zip(counts, sums) for cell in (n, percent(n, of)))])
+    title = "1 class" if len(names) == 1 else f"{len(names)} classes"
     columns = ["class", *(cell for split in splits for cell in (split["name"], "share"))]
     if complete:
         columns.append("")
@@ -85,7 +86,8 @@ def _classes(splits: Sequence[Statistics], complete: bool) -> Table:
         half = SHOWN_CLASSES // 2
         omitted = [f"... {len(rows) - 2 * half} more", *[None] * 2 * len(splits)]
         rows = [*rows[:half], omitted, *rows[-half:]]
-    return Table("1 class" if len(names) == 1 else f"{len(names)} classes", columns, rows)
+        title += ", the largest and the smallest: --html and --json show all"
+    return Table(title, columns, rows)
 
 
 def _sizes(splits: Sequence[Statistics], imgsz: int) -> Table:

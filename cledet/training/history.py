@@ -92,6 +92,7 @@ def plot_history(rows: Sequence[Mapping[str, str]], path: Path) -> None:
                 axes.plot(*zip(*points), marker="o" if len(points) < 30 else "", markersize=3, label=name)
         axes.set_title(title, fontsize=11)
         axes.set_xlabel("epoch")
+        axes.locator_params(axis="x", integer=True)
         axes.grid(alpha=0.3)
         if axes.lines and len(names) > 1:
             axes.legend(fontsize=9)

@@ -1,4 +1,4 @@
-"""Preview pictures of a run: training batches, and detections of the best weights on evaluation images."""
+"""Preview pictures of a run: training batches, and ground truth and detections on evaluation images."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ from cledet.inference.confidence import resolve_conf
 from cledet.inference.predictor import Predictor
 from cledet.inference.results import Results
 from cledet.models.checkpoint import load_checkpoint
-from cledet.visualization.draw import draw_detections, hatch, resized, write_picture
+from cledet.visualization.draw import draw_detections, draw_objects, draw_text, hatch, resized, write_picture
 
 CELL = (480, 400)
 """Width and height of a cell of the sheet, in pixels."""
-PICTURES, COLUMNS = 12, 4
+HEAD = 30
+"""Height of the captions above a sheet, in pixels."""
+IMAGES, COLUMNS = 8, 4
 """Evenly spaced images of the evaluation split, and pictures per row of a sheet."""
 
 
 def save_val_previews(run: Path, val: DetectionIndex, settings: TrainSettings, device: torch.device) -> None:
-    """Write val.jpg into the run folder: detections of best.pt on images of the evaluation split."""
+    """Write val.jpg into the run folder: images of the evaluation split, beside each the detections of best.pt."""
     best = load_checkpoint(run / "weights" / "best.pt")
     conf, origin = resolve_conf(PredictSettings(), best)
     predictor = Predictor(
@@ -43,10 +45,16 @@ def save_val_previews(run: Path, val: DetectionIndex, settings: TrainSettings, d
         names=best.classes,
         category_ids=best.category_ids,
     )
-    positions = np.unique(np.linspace(0, len(val) - 1, PICTURES).round().astype(int))
-    images = (read_image(str(val.paths[i]), val.size(i)) for i in positions)  # as training and evaluation read them
-    pictures = [fit_to_cell(predictor.predict(image, None)).plot() for image in images]
-    write_picture(run / "val.jpg", sheet(pictures, min(COLUMNS, len(pictures))))
+    pictures = []
+    for i in np.unique(np.linspace(0, len(val) - 1, IMAGES).round().astype(int)).tolist():
+        image = read_image(str(val.paths[i]), val.size(i))  # as training and evaluation read it
+        small, scale = _fit_image(image)
+        pictures += [draw_objects(small, val, i, scale), fit_to_cell(predictor.predict(image, None)).plot()]
+    body = sheet(pictures, min(COLUMNS, len(pictures)))
+    head = np.full((HEAD, body.shape[1], 3), 255, dtype=np.uint8)
+    for column, left in enumerate(range(0, body.shape[1], CELL[0])):
+        draw_text(head, ("ground truth", "detections")[column % 2], (left + 8, 6), HEAD - 10)
+    write_picture(run / "val.jpg", np.concatenate([head, body]))
     say(f"previews: {run / 'val.jpg'}; {origin}")
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cledet.data.index import Floats
+from cledet.data.index import DetectionIndex, Floats
 from cledet.io.atomic import write_whole
 from cledet.visualization.label_layout import place_labels
 from cledet.visualization.palette import BLACK, Color, class_color, ink_on
@@ -43,6 +43,16 @@ def draw_detections(
         _draw_box(picture, box, color, line)
     draw_labels(picture, corners, captions, colors, max(LEAST_TEXT, round(side * TEXT)))
     return picture
+
+
+def draw_objects(image: Image, index: DetectionIndex, i: int, scale: float) -> Image:
+    """Draw the ground truth of the i-th image, resized by `scale`, on a copy of it, and hatch ignored regions."""
+    rows, boxes = index.rows(i), index.boxes(i) * np.float32(scale)
+    ignored, degenerate = index.ignore[rows], index.degenerate(rows)
+    real = ~(ignored | degenerate)
+    labels = index.labels[rows][real].tolist()
+    image = hatch(image, boxes[ignored & ~degenerate])
+    return draw_detections(image, boxes[real], labels, [index.classes[label] for label in labels])
 
 
 def draw_labels(picture: Image, boxes: Floats, captions: Sequence[str], colors: Sequence[Color], height: int) -> None:

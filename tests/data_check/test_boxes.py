@@ -111,7 +111,15 @@ def test_two_thousand_boxes_on_an_image(make_index) -> None:
     many = by_kind(check_boxes("train", make_index([(0, 1, 1, 5, 5)] * 2000)))
     assert many["duplicate"].count == 1999
     assert len(many["duplicate"].examples) == EXAMPLES
+    assert many["duplicate"].more(5) == "and 1,994 more: --json lists all"
     assert "near" not in many
+
+
+def test_plain_data_hold_all_examples(make_index) -> None:
+    (duplicates,) = check_boxes("train", make_index([(0, 1, 1, 5, 5)] * 20, [(0, 1, 1, 5, 5)] * 3))
+    examples = duplicates.to_dict()["examples"]
+    assert [one["image"] for one in examples] == ["/0.png"] * 19 + ["/1.png"] * 2
+    assert examples[20]["boxes"] == [[1, 1, 5, 5]]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +141,8 @@ def test_annotation_errors_are_findings(make_index) -> None:
     assert (error.severity, error.kind, error.count) == ("error", "class", 1200)
     assert error.text == "1,200 boxes are of an unknown class: training refuses the split"
     assert [example.text for example in error.examples] == list(logged.examples)
+    assert error.more(2) == "and 1,198 more"  # the reader keeps a few
+    assert len(error.to_dict()["examples"]) == 2
 
 
 def test_notes_of_the_reader_are_findings(make_index) -> None:

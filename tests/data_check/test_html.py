@@ -14,6 +14,7 @@ import pytest
 from cledet.config.base import CheckSettings
 from cledet.data.open import open_source
 from cledet.data_check.check import Report, check
+from cledet.data_check.findings import Example, collect
 from cledet.data_check.html import refuse_target, render_page, write_page
 from cledet.errors import UserError
 
@@ -119,6 +120,14 @@ def test_many_rows_are_folded(make_index) -> None:
     assert [tag for tag, _ in read.tags if tag == "details"] == ["details"]
     assert "c29" in read.text
     assert "No problems were found." in read.text
+
+
+def test_what_is_left_out_is_counted(make_index) -> None:
+    (finding,) = collect("warning", "rare", "train", [f"c{i}" for i in range(30)], ("class", "classes"), Example)
+    read = Reader(render_page(Report("set", 800, 4.0, (0.5, 1.0, 2.0), (), {}, None, (finding,))))
+    assert "c7" in read.text
+    assert "c8" not in read.text
+    assert "and 22 more: --json lists all" in read.text
 
 
 def test_an_old_page_is_replaced_and_no_other_file(sick_report: Report, tmp_path: Path) -> None:

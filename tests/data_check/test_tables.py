@@ -59,6 +59,7 @@ def test_many_classes_are_cut_to_the_largest_and_the_smallest(make_index) -> Non
     short, whole = tables(report_of(index))[1], tables(report_of(index), complete=True)[1]
     assert len(short.rows) == SHOWN_CLASSES + 1
     assert short.rows[SHOWN_CLASSES // 2] == ["... 16 more", None, None]
+    assert short.title == "40 classes, the largest and the smallest: --html and --json show all"
     assert [row[0] for row in (short.rows[0], short.rows[-1])] == ["c0", "c39"]
     assert [row[0] for row in whole.rows] == list(names)
     assert whole.rows[20][-1] == Bar(0.5)
@@ -94,7 +95,7 @@ def test_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str], make_in
     index = make_index([(0, 0, 0, 5, 5), (1, 0, 0, 5, 5)], classes=("[red]x[/nope]", ":cat: Ünï ✓"))
     for table in tables(report_of(index)):
         show_table(*table)
-    show_finding("error", "train: [bold]2[/nope] boxes", ["[red]a[/nope]"], more=1200)
+    show_finding("error", "train: [bold]2[/nope] boxes", ["[red]a[/nope]"], "and 1,200 more")
     shown = capsys.readouterr().out
     for name in (
         "[red]x[/nope]",

@@ -5,10 +5,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
+from untrained import untrained
 
+from cledet.config.loading import resolve
+from cledet.config.train import TrainSettings
 from cledet.data.dataset import Sample, collate
+from cledet.data.open import open_source
 from cledet.inference.results import Results
-from cledet.training.previews import CELL, fit_to_cell, save_batch, sheet
+from cledet.training.previews import CELL, HEAD, fit_to_cell, save_batch, save_val_previews, sheet
 from cledet.visualization.draw import class_color, hatch
 
 
@@ -20,6 +24,21 @@ def test_detections_move_with_their_image():
     placed = fit_to_cell(found)
     assert placed.image.shape == (392, 470, 3)
     torch.testing.assert_close(placed.boxes, boxes * 4.9)
+
+
+def test_ground_truth_is_beside_the_detections(tiny, squares, tmp_path):
+    """Of four images, each twice in a row; the best weights of an untrained network detect much."""
+    untrained(imgsz=64).save(tmp_path / "weights" / "best.pt")
+    index = open_source(squares).index("val")
+    save_val_previews(tmp_path, index, resolve(TrainSettings, tiny), torch.device("cpu"))
+    picture = cv2.imread(str(tmp_path / "val.jpg"))[:, :, ::-1].astype(int)
+    assert picture.shape == (HEAD + 2 * CELL[1], 4 * CELL[0], 3)
+    assert [(picture[:HEAD, i * CELL[0] : (i + 1) * CELL[0]] < 100).any() for i in range(4)] == [True] * 4
+    scale, (x1, y1, x2, _) = 392 / 80, index.boxes(1)[0]  # 96x80 pixels are 470x392 in a place of 480x400
+    top, left, column = HEAD + 4 + round(y1 * scale), 2 * CELL[0] + 5, slice(round(x1 * scale), round(x2 * scale))
+    line = picture[top, left:][column]
+    color = class_color(int(index.labels[index.rows(1)][0]))
+    assert (np.abs(line - color).max(axis=1) < 60).mean() > 0.9
 
 
 def test_pictures_stand_row_by_row():

@@ -12,7 +12,7 @@ from cledet.data.images import read_image
 from cledet.data.index import DetectionIndex
 from cledet.io.atomic import write_whole
 from cledet.metrics.results_file import DetectionRows
-from cledet.visualization.draw import Image, draw_detections, draw_text, hatch, resized
+from cledet.visualization.draw import Image, draw_detections, draw_objects, draw_text, resized
 
 HEIGHT = 420
 """Height of a panel in pixels."""
@@ -41,22 +41,12 @@ def _panels(index: DetectionIndex, i: int, entries: Mapping[str, DetectionRows],
     image = read_image(str(index.paths[i]), index.size(i))
     scale = HEIGHT / image.shape[0]
     small = resized(image, scale)
-    panels = [_with_caption(_draw_truth(small, index, i, scale), "ground truth")]
+    panels = [_with_caption(draw_objects(small, index, i, scale), "ground truth")]
     for name, results in entries.items():
         rows = results[(results[:, 0] == index.image_ids[i]) & (results[:, 5] >= conf)]
         panels.append(_with_caption(_draw_detections(small, index, rows, scale), name))
     gap = np.full((HEIGHT + HEAD, 6, 3), 255, dtype=np.uint8)
     return np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
-
-
-def _draw_truth(image: Image, index: DetectionIndex, i: int, scale: float) -> Image:
-    """Draw the objects and hatch ignored ones."""
-    rows, boxes = index.rows(i), index.boxes(i) * np.float32(scale)
-    ignored, degenerate = index.ignore[rows], index.degenerate(rows)
-    real = ~(ignored | degenerate)
-    labels = index.labels[rows][real].tolist()
-    image = hatch(image, boxes[ignored & ~degenerate])
-    return draw_detections(image, boxes[real], labels, [index.classes[label] for label in labels])
 
 
 def _draw_detections(image: Image, index: DetectionIndex, rows: DetectionRows, scale: float) -> Image:

@@ -58,11 +58,12 @@ def precision_recall(analysis: Analysis) -> Figure:
     """Plot precision over recall at IoU 0.5."""
     figure, axes = _figure("Precision and recall at IoU 0.5", TALL)
     precision = analysis.curves.precision_at[:-1]
-    known = precision[analysis.curves.objects[:-1] > 0]
-    average = known.mean(axis=0) if len(known) else np.zeros(len(RECALLS))
+    known = np.flatnonzero(analysis.curves.objects[:-1])
+    average = precision[known].mean(axis=0) if len(known) else np.zeros(len(RECALLS))
     _classes(axes, analysis, RECALLS, precision, analysis.errors.ap50)
     ap50 = mean(analysis.errors.ap50) or 0.0
-    axes.plot(RECALLS, average, color="k", linewidth=2.4, label=f"mean of classes  {ap50:.3f}")
+    name = _plain(analysis.index.classes[known[0]]) if len(known) == 1 else "mean of classes"
+    axes.plot(RECALLS, average, color="k", linewidth=2.4, label=f"{name}  {ap50:.3f}")
     _unit(axes, "recall", "precision at that recall or more")
     _legend(axes, "AP50")
     return figure
@@ -151,9 +152,9 @@ def _slices(slices: Sequence[Slice], label: str, title: str) -> Figure:
     axes.set_xticks(
         places, [f"{one.name.replace(' ', chr(10), 1)}\n{one.objects:,} obj." for one in slices], fontsize=9.5
     )
-    axes.set_ylim(0, min(1.12, max([one.AP50 or 0 for one in slices]) * 1.25 + 0.05))
+    axes.set_ylim(0, max(one.AP50 or 0 for one in slices) * 1.1 + 0.02)
     axes.set_xlabel(label)
-    axes.legend(fontsize=10, frameon=False, ncols=2, loc="upper left")
+    axes.legend(fontsize=10, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 0.99), borderaxespad=0)
     return figure
 
 

@@ -76,7 +76,8 @@ def page(name: str, evaluation: Evaluation, analysis: Analysis, advice: Sequence
          pictures: Sequence[Picture], suspicious: Sequence[Picture] = ()) -> str:  # fmt: skip
     """Render the report with plots and pictures embedded."""
     index, classes = analysis.index, len(analysis.index.classes)
-    counts = f"{len(index):,} images, {int(analysis.overlaps.objects.sum()):,} objects, {classes} classes"
+    of_classes = f"{classes} class{'es' if classes > 1 else ''}"
+    counts = f"{len(index):,} images, {int(analysis.overlaps.objects.sum()):,} objects, {of_classes}"
     tiles = {key: evaluation.metrics[key] for key in SIZES} | {"best F1": evaluation.best["f1"]}
     parts = {"all": analysis.calibration, f"from {analysis.confidence:.3g} on": analysis.calibration_shown}
     calibration = [[name, *map(_fraction, (c.ece, c.ece_mass, c.bias))] for name, c in parts.items() if c is not None]
@@ -105,6 +106,7 @@ def page(name: str, evaluation: Evaluation, analysis: Analysis, advice: Sequence
         suspects=None if analysis.suspects is None else len(analysis.suspects),
         suspicious=suspicious,
         confidence=f"{analysis.confidence:.3g}",
+        of_classes=of_classes,
         class_columns=CLASS_COLUMNS,
         classes=_class_rows(evaluation, analysis),
     )

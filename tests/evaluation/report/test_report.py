@@ -92,6 +92,7 @@ def test_the_page_is_self_contained(report):
     assert {tag for tag, _ in read.tags}.isdisjoint({"script", "link", "iframe", "object"})
     assert not re.search(r"https?:|url\(|@import", re.sub(r"base64,[^\"]+", "", text))
     assert "prefers-color-scheme: dark" in text
+    assert ".plot img { background: none; filter: invert(1)" in text  # plots are drawn on white
 
 
 @pytest.mark.parametrize("classes", [1, 3, 30])
@@ -102,6 +103,7 @@ def test_names_are_escaped_and_pictures_may_be_missing(random_split_of, classes,
     assert "b" in {tag for tag, _ in read.tags}
     assert f"{NASTY} 0" in read.text
     assert "their files are missing" in read.text
+    assert (" 1 class;" in read.text) == (classes == 1)
     assert not any(src.startswith("data:image/jpeg") for src in (a.get("src", "") for t, a in read.tags if t == "img"))
     assert len(figures["analysis"]["worst_images"]) > 0
 

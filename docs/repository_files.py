@@ -17,7 +17,7 @@ from mkdocs.utils import get_relative_url
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("CHANGELOG.md", "CONTRIBUTING.md")
-LINK = re.compile(r"(?<=\]\()(?P<path>[\w./-]+\.\w+|\.\./LICENSE)(?P<anchor>#[\w-]+)?(?=\))")
+LINK = re.compile(r"(?<=\]\()(?P<path>[\w./-]+\.\w+|\.\./(?:LICENSE|Dockerfile))(?P<anchor>#[\w-]+)?(?=\))")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

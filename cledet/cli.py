@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -17,6 +19,7 @@ from cledet.commands.options import Commands
 from cledet.commands.streams import prepare_streams
 from cledet.console import clear_bars, fail, warn
 from cledet.errors import Interrupted, ProcessFailed, Terminated, UserError
+from cledet.io.atomic import NO_ROOM, unwritable
 
 __all__ = ["app", "main"]
 
@@ -51,6 +54,11 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:  # the reader, say `head`, has seen enough
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in (*NO_ROOM, errno.EROFS):
+            raise
+        fail(str(unwritable(Path(error.filename or "a file"), error)))
+        sys.exit(2)
     except Interrupted as error:
         fail(str(error))
         sys.exit(128 + error.signal_number)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from hypothesis import settings
+from squares import make_squares
 
 from cledet.data.download.archives import SETS
 from cledet.data.index import DetectionIndex
@@ -43,29 +44,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A COCO folder of 6 training and 4 validation images of 96x80 px with red and blue squares, ids 7 and 3."""
-    root = tmp_path_factory.mktemp("squares")
-    for split, count in (("train", 6), ("val", 4)):
-        (root / split).mkdir()
-        rng = np.random.default_rng(count)
-        images, annotations = [], []
-        for i in range(count):
-            picture = rng.integers(90, 130, (80, 96, 3), dtype=np.uint8)
-            for category, color in ((7, (40, 40, 230)), (3, (230, 60, 40)))[: 2 if i else 0]:  # the first is empty
-                side = int(rng.integers(20, 40))
-                x, y = (int(v) for v in rng.integers(0, (96 - side, 80 - side)))
-                cv2.rectangle(picture, (x, y), (x + side - 1, y + side - 1), color, cv2.FILLED)
-                box = [x, y, side, side]
-                annotations.append(
-                    {"id": len(annotations) + 1, "image_id": 100 + i, "category_id": category, "bbox": box,
-                     "area": side * side, "iscrowd": 0}
-                )  # fmt: skip
-            cv2.imwrite(str(root / split / f"{i}.png"), picture)
-            images.append({"id": 100 + i, "file_name": f"{i}.png", "width": 96, "height": 80})
-        categories = [{"id": 3, "name": "blue"}, {"id": 7, "name": "red"}]
-        content = {"images": images, "annotations": annotations, "categories": categories}
-        (root / "annotations").mkdir(exist_ok=True)
-        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
-    return root
+    return make_squares(tmp_path_factory.mktemp("squares"))
 
 
 @pytest.fixture(scope="session")

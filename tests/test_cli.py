@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -276,6 +277,29 @@ def test_a_signal_anywhere_ends_in_one_sentence(monkeypatch, capsys, number, cod
     assert ended.value.code == code
     assert capsys.readouterr() == ("", f"error: stopped by {signal.Signals(number).name}\n")
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_or_read_only_disk_anywhere_ends_in_one_sentence(monkeypatch, capsys, number):
+    def refuse():
+        raise OSError(number, os.strerror(number), "some/file")
+
+    monkeypatch.setattr("cledet.commands.recipes.shipped", refuse)
+    monkeypatch.setattr(sys, "argv", ["cledet", "recipes"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: some/file could not be written: {os.strerror(number)}")
+
+
+def test_another_error_of_the_system_has_a_traceback(monkeypatch):
+    def refuse():
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "some/file")
+
+    monkeypatch.setattr("cledet.commands.recipes.shipped", refuse)
+    monkeypatch.setattr(sys, "argv", ["cledet", "recipes"])
+    with pytest.raises(OSError, match="Input/output error"):
+        cli.main()
 
 
 def test_a_signal_before_all_is_imported(tmp_path):

@@ -19,11 +19,11 @@ ORDER = {
     "console": {"environment"},
     "signals": {"console"},
     "io": {"__init__", "errors", "safe_yaml", "config", "console"},
-    "distributed": {"errors", "environment", "console", "signals"},
+    "distributed": {"errors", "environment", "console", "signals", "io"},
     "ops": set(),
     "components": {"ops"},
     "models": {"errors", "config", "console", "io", "ops", "components"},
-    "data": {"errors", "safe_yaml"},
+    "data": {"errors", "safe_yaml", "io"},
     "metrics": {"errors", "data"},
     "visualization": {"console", "io", "data"},
     "data_check": {
@@ -58,7 +58,7 @@ ORDER = {
         *("visualization", "data_check", "evaluation", "inference", "training", "explain", "export", "detector"),
         "__init__",
     },
-    "cli": {"__init__", "errors", "console", "commands"},
+    "cli": {"__init__", "errors", "console", "commands", "io"},
     "__main__": {"cli"},
 }
 """Of each room those that it may import, all of them before it. A room is a folder, or a file in none;

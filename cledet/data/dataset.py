@@ -145,6 +145,13 @@ class DetectionDataset(torch.utils.data.Dataset[Sample]):
             dropped=scene.dropped + int(small.sum()),
         )
 
+    def __getitems__(self, keys: Sequence[Key | tuple[int, int] | int]) -> list[Sample] | UserError:
+        """Return the samples of a batch, or the error of one: raised in a worker, it would arrive as a traceback."""
+        try:
+            return [self[key] for key in keys]
+        except UserError as error:
+            return error
+
     def read(self, position: int) -> Scene:
         """Read an image at its original size, with its boxes clipped to it.
 

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -49,7 +49,7 @@ class Loader(DataLoader[Sample]):
             dataset,
             batch_sampler=batches,
             num_workers=workers,
-            collate_fn=partial(collate, multiple=multiple),
+            collate_fn=partial(_collate, multiple=multiple),
             pin_memory=pin_memory,
             worker_init_fn=_start_worker,
             persistent_workers=workers > 0,
@@ -62,7 +62,10 @@ class Loader(DataLoader[Sample]):
             batches = super().__iter__()
             if self.num_workers:
                 _watch_workers()
-            yield from batches
+            for batch in batches:
+                if isinstance(batch, UserError):
+                    raise batch
+                yield batch
         except RuntimeError as error:
             if isinstance(error.__cause__, UserError | ProcessFailed):  # raised by the signal handler below
                 raise error.__cause__ from None
@@ -70,6 +73,10 @@ class Loader(DataLoader[Sample]):
         except (EOFError, ConnectionError):  # a worker ended between announcing a batch and sending it
             time.sleep(5)  # until the signal of its end raises the reason
             raise
+
+
+def _collate(samples: Sequence[Sample] | UserError, multiple: int) -> Batch | UserError:
+    return samples if isinstance(samples, UserError) else collate(samples, multiple)
 
 
 def _watch_workers() -> None:
@@ -128,6 +135,9 @@ def _start_worker(worker: int) -> None:
     Garbage inherited from the main process is never collected: destroying an inference session joins its threads, which
     a fork does not copy, and that hangs (ONNX Runtime) or aborts (OpenVINO).
     """
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():  # killed while this process started: torch would not notice
+        os._exit(1)
     gc.freeze()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]  # public, but in no __all__
@@ -19,6 +18,7 @@ from cledet.console import warn
 from cledet.distributed.devices import cores
 from cledet.distributed.worker_process import WorkerProcess, intended_end, report, watch
 from cledet.errors import Interrupted, ProcessFailed, UserError
+from cledet.io.locks import temporary_folder
 from cledet.signals import interrupts
 
 PORT = 29500
@@ -120,10 +120,10 @@ def launch(
     """
     if log_folder is not None:
         log_folder.mkdir(parents=True, exist_ok=True)
-    files = nullcontext(log_folder) if log_folder is not None else TemporaryDirectory(prefix="cledet-")
+    files = nullcontext(log_folder) if log_folder is not None else temporary_folder()
     with Nodes(nnodes, node_rank, rdzv_endpoint) as nodes, files as folder:
         for start in range(max_restarts + 1):
-            failure = _run([entry, *arguments], processes, nodes, Path(folder), start)
+            failure = _run([entry, *arguments], processes, nodes, folder, start)
             if failure is None:
                 return
             if start == max_restarts:

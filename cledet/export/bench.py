@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from cledet.evaluation.evaluator import category_ids_for
 from cledet.evaluation.splits import load_split
 from cledet.export import exporter
 from cledet.export.bench_worker import FAILED, PUBLISHED, RANDOM, REFUSED, Row, serve
+from cledet.io.locks import temporary_folder
 from cledet.io.weight_files import exported_file
 from cledet.models.checkpoint import Checkpoint
 from cledet.models.safetensors import pack
@@ -156,10 +156,10 @@ def bench(model: Checkpoint, weights: str, settings: BenchSettings) -> Bench:
     if index is not None:
         category_ids_for(model, index)  # raises UserError for a class that the model does not know
     photos = choose_photos(index, imgsz)
-    with tempfile.TemporaryDirectory(prefix="cledet-", ignore_cleanup_errors=True) as temporary, ExitStack() as stack:
-        file = Path(temporary, "photos.npz")
+    with temporary_folder() as temporary, ExitStack() as stack:
+        file = temporary / "photos.npz"
         np.savez(file, *photos)
-        rows, running = plan_rows(model, weights, settings, Path(temporary)), []
+        rows, running = plan_rows(model, weights, settings, temporary), []
         before = os.getloadavg()[0]
         for one in rows:
             if not one.reason:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from cledet.export.parity import Parity, check_parity
 from cledet.export.plan import Plan
 from cledet.export.runtime import describe_model
 from cledet.io.atomic import write_whole
+from cledet.io.locks import temporary_folder
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.models.nms import NMSOptions
 from cledet.models.safetensors import digest, pack
@@ -70,8 +70,8 @@ def export(model: Checkpoint, folder: NewFolder, settings: ExportSettings) -> Ex
     metadata = file_metadata(model, short, canvas, options, settings.photo_input)
     plan = Plan(model.network(), short, canvas, options, metadata, settings.photo_input)
     try:  # among temporary files, so that a kill leaves nothing beside the user's
-        with tempfile.TemporaryDirectory(prefix="cledet-", ignore_cleanup_errors=True) as temporary:
-            path = Path(temporary) / f"model{spec.suffixes[0]}"
+        with temporary_folder() as temporary:
+            path = temporary / f"model{spec.suffixes[0]}"
             spec.write(plan, path)
             parity = check_parity(plan, model, spec.open, path)
             report_parity(parity, settings.format, options)

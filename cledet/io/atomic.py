@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cledet.errors import UserError
+from cledet.io.locks import locked_folder
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk and an exhausted quota."""
@@ -32,12 +33,21 @@ def is_there(path: Path) -> bool:
 def write_file(path: Path, write: Callable[[BinaryIO], object], *, keep: bool = False, sync: bool = True) -> None:
     """Write a temporary file beside `path`, sync it and rename it; with `keep` the old file becomes `previous(path)`.
 
-    Without `sync`, for thousands of files, a crash of the machine (not of the process) may lose the new file. Raises
-    UserError on failure, with the old file unchanged and the temporary one deleted.
+    Without `sync`, for thousands of files, a crash of the machine (not of the process) may lose the new file. Several
+    processes may write the same file: it becomes that of the last. Raises UserError on failure, with the old file
+    unchanged and the temporary one deleted.
     """
-    part = _part(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with locked_folder(path.parent):  # else another process could rename our temporary file while it is written
+            _write_and_rename(path, write, keep, sync)
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def _write_and_rename(path: Path, write: Callable[[BinaryIO], object], keep: bool, sync: bool) -> None:
+    part = _part(path)
+    try:
         part.unlink(missing_ok=True)  # left by a killed process
         with part.open("xb") as file:
             write(file)
@@ -49,8 +59,6 @@ def write_file(path: Path, write: Callable[[BinaryIO], object], *, keep: bool = 
         os.replace(part, path)
         if sync:
             _sync_folder(path.parent)
-    except OSError as error:
-        raise unwritable(path, error) from None
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)

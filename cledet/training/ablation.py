@@ -72,7 +72,6 @@ def train_grid(settings: GridSettings, group: Path, train: Callable[[TrainSettin
 
 def take_weights(twin: Path, folder: Path, settings: TrainSettings) -> None:
     """Copy the weights of a run without CL-B into the folder of the same run with it."""
-    folder.mkdir(parents=True, exist_ok=True)
     changed = {"components": settings.ablation, "settings": settings.model_dump(mode="json"), "metrics": {}}
     replace(load_checkpoint(twin), **changed).save(folder / "weights" / "best.pt")  # type: ignore[arg-type]
     write_whole(folder / "config.yaml", settings.to_yaml())

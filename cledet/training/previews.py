@@ -17,6 +17,7 @@ from cledet.console import say
 from cledet.data.dataset import Batch
 from cledet.data.images import read_image
 from cledet.data.index import DetectionIndex
+from cledet.distributed import collectives
 from cledet.evaluation.evaluator import nms_options
 from cledet.inference.confidence import resolve_conf
 from cledet.inference.predictor import Predictor
@@ -24,6 +25,8 @@ from cledet.inference.results import Results
 from cledet.models.checkpoint import load_checkpoint
 from cledet.visualization.draw import draw_detections, draw_objects, draw_text, hatch, resized, write_picture
 
+PREVIEW_STEPS = 3
+"""First steps whose batches are saved as pictures."""
 CELL = (480, 400)
 """Width and height of a cell of the sheet, in pixels."""
 HEAD = 30
@@ -56,6 +59,13 @@ def save_val_previews(run: Path, val: DetectionIndex, settings: TrainSettings, d
         draw_text(head, ("ground truth", "detections")[column % 2], (left + 8, 6), HEAD - 10)
     write_picture(run / "val.jpg", np.concatenate([head, body]))
     say(f"previews: {run / 'val.jpg'}; {origin}")
+
+
+def save_first_batches(run: Path, step: int, batch: Batch, names: Sequence[str]) -> None:
+    """Save the batch of one of the first steps as a picture; the pictures of an earlier start stay."""
+    path = run / "batches" / f"{step:06d}.jpg"
+    if step < PREVIEW_STEPS and collectives.is_main_process() and not path.exists():
+        save_batch(batch, names, path)
 
 
 def save_batch(batch: Batch, names: Sequence[str], path: Path, most: int = 16) -> None:

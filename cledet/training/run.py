@@ -22,7 +22,8 @@ from cledet.distributed.environment import in_group
 from cledet.distributed.launch import launch
 from cledet.errors import Interrupted, UserError
 from cledet.evaluation.splits import load_index
-from cledet.io.atomic import is_there, write_whole
+from cledet.io.atomic import is_there, unwritable, write_whole
+from cledet.io.locks import hold_file
 from cledet.io.run_folders import STATUS, data_beside, from_anywhere, name_from, new_run, status_of
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.models.network import Architecture, RetinaNet
@@ -39,6 +40,10 @@ HOW = ("device", "workers", "callback", "nnodes", "node_rank", "rdzv_endpoint", 
 """Settings that may change when a run is resumed, as they do not affect its results."""
 JOB = "job"
 """File in a run folder: the id of the torchrun job that started the run."""
+LOCK = ".lock"
+"""File in a run folder that the main process locks while it trains."""
+PATIENCE = 10.0
+"""Seconds to wait for this lock."""
 
 
 def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
@@ -110,7 +115,6 @@ def _reopen(folder: Path, changes: dict[str, Any]) -> tuple[Path, GridSettings]:
 def _start(settings: TrainSettings, task: Task, model: Checkpoint, network: RetinaNet, run: Path) -> None:
     """Train a new run in its folder; it can be resumed as soon as last.pt is written."""
     if collectives.is_main_process():
-        run.mkdir(parents=True, exist_ok=True)
         write_whole(run / CONFIG, settings.to_yaml())
         model.save(run / LAST)
     if launches(settings):
@@ -122,9 +126,10 @@ def _start(settings: TrainSettings, task: Task, model: Checkpoint, network: Reti
 def _train_or_resume(settings: TrainSettings, task: Task, run: Path, given: Checkpoint | None) -> None:
     """Train a run in its folder from the start or from its last checkpoint, unless it is finished."""
     model = collectives.from_main(lambda: load_checkpoint(run / LAST) if is_there(run / LAST) else None)
+    status, steps = collectives.from_main(lambda: status_of(run)), settings.steps(len(task.train))
     if model is None:
         _start(settings, task, *init_model(settings, task.train, given), run)
-    elif model.training.get("finished", model.step >= settings.steps(len(task.train))):
+    elif status in ("finished", "") and model.training.get("finished", model.step >= steps):
         say(f"{run} is finished")
     elif launches(settings):
         _launch(settings, run)
@@ -133,9 +138,29 @@ def _train_or_resume(settings: TrainSettings, task: Task, run: Path, given: Chec
 
 
 def _fit(trainer: Trainer) -> None:
-    """Train to the end, with the run's status in its folder."""
-    with _recorded_status(trainer.run):
+    """Train to the end, with the run's status in its folder, unless another process trains the same run."""
+    with _exclusive(trainer.run), _recorded_status(trainer.run):
         trainer.fit()
+
+
+@contextmanager
+def _exclusive(run: Path) -> Iterator[None]:
+    """Keep other processes from training a run in the block, as all would write the same files.
+
+    Raises UserError if another process still trains it after PATIENCE seconds; processes whose launcher was killed
+    need some of them to save and exit.
+    """
+    if not collectives.is_main_process():
+        yield
+        return
+    try:
+        lock = hold_file(run / LOCK, PATIENCE)
+    except OSError as error:
+        raise unwritable(run / LOCK, error) from None
+    if lock is None:
+        raise UserError(f"another process trains {run}", "wait until it has ended, or stop it")
+    with lock:
+        yield
 
 
 @contextmanager
@@ -166,6 +191,9 @@ def _launch(settings: TrainingSettings, run: Path) -> None:
     if picked.reason:
         say(picked.reason)
     device = ",".join(map(str, picked.devices))
+    if settings.node_rank == 0:
+        with _exclusive(run):  # the processes hold it, as they may outlive this one
+            pass
     words = ["train", "--resume", str(run), "--device", device, "--workers", str(settings.workers)]
     if settings.callback is not None:
         words += ["--callback", settings.callback]

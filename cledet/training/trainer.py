@@ -33,13 +33,11 @@ from cledet.training.budget import Budget
 from cledet.training.history import History, Meter
 from cledet.training.init_model import build_criterion, frozen_stages, make_deterministic, startup_summary
 from cledet.training.loggers import load_callback, open_loggers
-from cledet.training.previews import save_batch, save_val_previews
+from cledet.training.previews import save_first_batches, save_val_previews
 from cledet.training.train_batches import describe_balance, load_batches, sampled_images
 from cledet.training.train_state import TrainState, require_same_data
 from cledet.training.train_step import NotFinite, TrainStep
 
-PREVIEW_STEPS = 3
-"""First steps whose batches are saved as pictures."""
 MAX_BAD_STEPS = 5
 """Consecutive steps without a finite loss that end a run."""
 MEMORY_HINT = "--batch auto measures how many images fit, --accumulate N computes a batch in parts; or lower --imgsz"
@@ -84,8 +82,7 @@ class Trainer:
         self.meter = Meter()
         self.state = TrainState()
         self.confs: tuple[float | None, tuple[float | None, ...]] = None, ()
-        self.last_save = time.monotonic()
-        self.wait_seconds = 0.0
+        self.last_save, self.wait_seconds = time.monotonic(), 0.0
         if model.training:
             self._restore(model.training)
 
@@ -102,7 +99,7 @@ class Trainer:
             except (Stop, RuntimeError, ProcessFailed) as error:
                 if stop.number is None:  # with a signal, errors follow from other processes that stopped earlier
                     raise
-                self._save("last.pt")
+                self._save_progress()
                 raise Interrupted(stop.number, self.run) from error
         if self.task.val is not None and collectives.is_main_process():
             save_val_previews(self.run, self.task.val, self.settings, self.device)
@@ -117,7 +114,7 @@ class Trainer:
         total = None if self.total_steps == LARGEST else self.total_steps
         with Steps("training", total, self.state.step) as progress:
             for parts in self._batches(stop):
-                self._save_batch_preview(parts)
+                save_first_batches(self.run, self.state.step, parts[0], self.task.train.classes)
                 self._step(parts, stop)
                 progress.advance(*self.meter.statistics(self._epoch(), self._lr(), self.device))
                 if self.budget.is_due(self.state.step) and self._plan_length():
@@ -140,8 +137,13 @@ class Trainer:
             if loaded != self.total_steps:  # a new length moves the end of the mosaics
                 data = self.settings, self.task.train, self.state.step, self.total_steps, self.device
                 loaded, batches = self.total_steps, iter(load_batches(*data))
-            with stop.abandoning():
-                parts = list(islice(batches, self.settings.accumulate))
+            try:
+                with stop.abandoning():
+                    parts = list(islice(batches, self.settings.accumulate))
+            except (UserError, ProcessFailed):  # an image or a worker is gone; no step has begun
+                self._save_progress()
+                say(f"saved; when the error is mended, go on with: cledet train --resume {self.run}")
+                raise
             self.wait_seconds = time.perf_counter() - start
             yield parts
 
@@ -234,13 +236,6 @@ class Trainer:
                 "(column `dropped` of results.csv; `cledet check` lists the empty ones)"
             )
 
-    def _save_batch_preview(self, parts: list[Batch]) -> None:
-        """Save the batch of one of the first steps as a picture; the pictures of an earlier start stay."""
-        path = self.run / "batches" / f"{self.state.step:06d}.jpg"
-        if self.state.step < PREVIEW_STEPS and collectives.is_main_process() and not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            save_batch(parts[0], self.task.train.classes, path)
-
     def _lr(self) -> float:
         return float(self.train_step.optimizer.param_groups[-1]["lr"])
 
@@ -276,6 +271,11 @@ class Trainer:
         self.model.training = self._training_state() if name == "last.pt" else {}
         self.model.save(self.run / "weights" / name)
         self.last_save = time.monotonic()
+
+    def _save_progress(self) -> None:
+        """Save last.pt unless it holds this step already, with the metrics of the epoch that the step ended."""
+        if self.model.step != self.state.step:
+            self._save("last.pt")
 
     def _training_state(self) -> dict[str, Any]:
         return {

@@ -134,7 +134,7 @@ def test_a_stopped_command_leaves_nothing(shared_data: Path, tmp_path: Path, num
     words = [*COMMAND, "convert", str(shared_data / "deeppcb"), "--to", "voc", "out"]
     environ = {**os.environ, "CLEDET_CACHE": str(tmp_path / "cache")}
     with subprocess.Popen(words, cwd=tmp_path, env=environ, stderr=subprocess.PIPE, text=True) as process:
-        while not list(tmp_path.glob(".draft-*/draft/Annotations/*.xml")):
+        while not list(tmp_path.glob(".cledet-draft-*/draft/Annotations/*.xml")):
             assert process.poll() is None
             time.sleep(0.005)
         process.send_signal(number)

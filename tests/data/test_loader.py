@@ -21,6 +21,7 @@ import torch
 from cledet.data import loader as loader_module
 from cledet.data.augment import Augment
 from cledet.data.dataset import Batch, DetectionDataset
+from cledet.data.images import ImageError
 from cledet.data.loader import Loader, eval_loader
 from cledet.data.open import open_source
 from cledet.data.sampler import EpochBatches
@@ -194,6 +195,24 @@ def test_workers_end_by_a_sigterm_of_the_main_process_only(dataset: DetectionDat
     assert worker.exitcode == 0
 
 
+@pytest.mark.slow
+def test_a_worker_whose_main_process_was_killed_before_it_started_ends(tmp_path: Path) -> None:
+    """In a process of its own, which has a dead parent as soon as it runs."""
+    program = (
+        "import multiprocessing, os, sys, time\n"
+        "def start(file):\n"
+        "    time.sleep(2)\n"
+        "    from cledet.data.loader import _start_worker\n"
+        "    _start_worker(0)\n"
+        "    open(file, 'w').close()\n"
+        "multiprocessing.get_context('fork').Process(target=start, args=sys.argv[1:]).start()\n"
+        "os._exit(0)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "works")], stdout=subprocess.PIPE) as process:
+        process.stdout.read()  # type: ignore[union-attr]  # until the worker, which holds it too, has ended
+    assert not (tmp_path / "works").exists()
+
+
 def test_evaluation_sees_every_image_once(squares: Path) -> None:
     dataset = DetectionDataset(open_source(squares).index("train"), short=64, long=96)
     batches = list(eval_loader(dataset, batch=4))
@@ -268,6 +287,18 @@ class Sleeping(DetectionDataset):
 
     def __getitem__(self, key):  # type: ignore[no-untyped-def]
         time.sleep(3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_the_same_sentence_from_a_worker(squares: Path, tmp_path: Path, workers: int) -> None:
+    shutil.copytree(squares, tmp_path / "data")
+    dataset = DetectionDataset(open_source(tmp_path / "data").index("train"), short=64, long=96)
+    (tmp_path / "data" / "train" / "1.png").write_bytes(b"")
+    with pytest.raises(ImageError) as error:
+        list(train_loader(dataset, batch=2, total_steps=3, workers=workers))
+    assert str(error.value) == f"cannot decode image {tmp_path}/data/train/1.png: the file is empty"
+    assert error.value.kind == "unreadable"
 
 
 @pytest.mark.slow

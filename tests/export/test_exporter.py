@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 
 import numpy as np
 import pytest
@@ -110,7 +111,7 @@ def test_a_file_that_differs_from_pytorch_is_not_kept(tiny_run, tmp_path, monkey
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_a_full_temporary_disk_is_a_user_error(tiny_run, tmp_path, monkeypatch, disk, format):
-    monkeypatch.setattr(exporter.tempfile, "tempdir", str(disk("64k")))
+    monkeypatch.setattr(tempfile, "tempdir", str(disk("64k")))
     monkeypatch.setattr(backends, "write_onnx", lambda plan, path: None)
     model = openvino_model() if format == "openvino" else None
     monkeypatch.setattr("openvino.convert_model", lambda path: model)
@@ -159,7 +160,7 @@ def test_a_kill_leaves_nothing_beside_the_users_files(tiny_run, tmp_path, monkey
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(exporter.tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setitem(exporter.FORMATS, "onnx", exporter.FORMATS["onnx"]._replace(write=write))
     with pytest.raises(KeyboardInterrupt):
         Detector(tiny_run).export()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import os
 import random
 import signal
 import sys
 import time
-import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from cledet.__main__ import main
+sys.path.append(str(Path(__file__).parents[1] / "support"))  # as pyproject.toml does for pytest
+
+from command_process import be_command
+
 from cledet.errors import UserError
 
 MEMORY = 2 << 30
@@ -54,20 +55,7 @@ class CommandFailed(Exception):
 
 def _be_command(words: list[str], log: Path) -> NoReturn:
     """Be the command in this process, which is a copy, and end it."""
-    code: Any = 1
     file = os.open(log, os.O_WRONLY | os.O_CREAT)
     for stream in (1, 2):
         os.dup2(file, stream)
-    sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(stream, "w", closefd=False)) for stream in (1, 2))
-    sys.argv = ["cledet", *words]
-    try:
-        main()
-        code = 0
-    except SystemExit as end:
-        code = end.code or 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else 1)
+    be_command(words)

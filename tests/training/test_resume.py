@@ -1,9 +1,8 @@
-"""A run that is killed at any moment and resumed ends as one that never was."""
+"""Signals, and failures of one of several processes; `tests/faults` kills runs at random moments."""
 
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -41,49 +40,8 @@ def assert_same_run(killed: Path, whole: Path) -> None:
     assert rows[0] == rows[1]
 
 
-@pytest.fixture(scope="module")
-def whole(tiny, tmp_path_factory) -> Path:
-    """A run of nine steps, three epochs, never interrupted."""
-    folder = tmp_path_factory.mktemp("whole")
-    (folder / "recipe.yaml").write_text(yaml.safe_dump({**LONGER(tiny), "name": "run"}))
-    arguments = ("--recipe", folder / "recipe.yaml", "--project", folder)
-    subprocess.run(command(*arguments), env=environ(), check=True, capture_output=True)
-    return folder / "train" / "run"
-
-
 def LONGER(tiny: dict[str, object]) -> dict[str, object]:  # noqa: N802
     return {**tiny, "iters": 9, "save_steps": 1, "ema": 0.9, "optimizer": "adamw", "schedule": "cosine"}
-
-
-def test_a_run_killed_at_random_moments_and_resumed_ends_bit_identical(tiny, whole, tmp_path):
-    """SIGKILL in a step, while a checkpoint is written, or in evaluation, until the run reaches its end."""
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({**LONGER(tiny), "name": "run"}))
-    run = tmp_path / "train" / "run"
-    rng, kills = random.Random(0), 0
-    arguments: tuple[object, ...] = ("--recipe", recipe, "--project", tmp_path)
-    while True:
-        process = subprocess.Popen(command(*arguments), env=environ(), stderr=subprocess.DEVNULL)
-        wait_for_more(process, run, rng.uniform(0, 1.5) if kills < 5 else 3600)
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
-        if process.returncode == 0:
-            break
-        if (run / "weights" / "last.pt").exists() or (run / "weights" / "last.previous.pt").exists():
-            arguments = ("--resume", run)
-    assert kills >= 3
-    assert_same_run(run, whole)
-
-
-def wait_for_more(process: subprocess.Popen[bytes], run: Path, seconds: float) -> None:
-    """Wait until the process has saved once more, and then so many seconds, or until it ends."""
-    files = run / "weights" / "last.pt"
-    before = files.stat().st_mtime_ns if files.exists() else None
-    while process.poll() is None and (not files.exists() or files.stat().st_mtime_ns == before):
-        time.sleep(0.02)
-    end = time.monotonic() + seconds
-    while process.poll() is None and time.monotonic() < end:
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

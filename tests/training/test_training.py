@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from contextlib import nullcontext
 
 import pytest
@@ -25,7 +27,7 @@ from cledet.signals import Interrupts
 from cledet.training import trainer as trainer_module
 from cledet.training.init_model import init_model
 from cledet.training.run import _recorded_status, load_task
-from cledet.training.train_step import NotFinite
+from cledet.training.train_step import NotFinite, TrainStep
 from cledet.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
@@ -45,7 +47,7 @@ def test_a_run_writes_the_files_that_the_readme_lists(tiny_run):
     names = {str(path.relative_to(tiny_run)) for path in tiny_run.rglob("*") if path.is_file()}
     batches = {f"batches/{step:06d}.jpg" for step in (0, 1, 2)}
     saved = {f"weights/{name}.pt" for name in ("best", "last", "last.previous")}
-    assert names == {"config.yaml", "results.csv", "results.png", "status", "val.jpg"} | saved | batches
+    assert names == {".lock", "config.yaml", "results.csv", "results.png", "status", "val.jpg"} | saved | batches
     with (tiny_run / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [3, 4]  # 6 images in twos: an epoch is 3 steps
@@ -134,6 +136,51 @@ def test_resume_refuses_other_settings_and_other_folders(tiny_run, tmp_path):
         Detector().train(resume=tiny_run, lr=1.0)
     with pytest.raises(UserError, match=r"no run to resume: .*last\.pt is missing"):
         Detector().train(resume=tmp_path)
+
+
+def test_a_run_that_was_killed_at_its_very_end_is_completed_by_one_process(tiny_run, tmp_path, monkeypatch):
+    """After the last checkpoint and before the previews; another process that trains it is waited for."""
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    (run / "val.jpg").unlink()
+    (run / "status").write_text("unfinished\n")
+    monkeypatch.setattr("cledet.training.run.PATIENCE", 0.1)
+    program = f"from cledet.io.locks import hold_file; f = hold_file(__import__('pathlib').Path('{run}/.lock'), 0)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{program}; print(f.name, flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(UserError, match=r"another process trains .*run \(wait until it has ended, or stop it\)"):
+            Detector().train(resume=run)
+        assert not (run / "val.jpg").exists()
+        other.communicate(b"\n")
+    assert Detector().train(resume=run) == run
+    assert (run / "val.jpg").read_bytes() == (tiny_run / "val.jpg").read_bytes()
+    assert (run / "status").read_text() == "finished\n"
+    assert_same_weights(weights(run), weights(tiny_run))
+
+
+@pytest.mark.parametrize("steps", [2, 3])  # within an epoch, and at its end, whose metrics are kept
+def test_a_run_whose_images_vanish_is_saved_and_goes_on(tiny, tiny_run, squares, tmp_path, monkeypatch, capsys, steps):
+    data, update = shutil.copytree(squares, tmp_path / "data"), TrainStep.update
+
+    def lose(self, step):
+        update(self, step)
+        if step == steps - 1:
+            shutil.move(data / "train", tmp_path / "images")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainStep, "update", lose)
+        with pytest.raises(UserError, match=r"image not found: .*data/train"):
+            Detector().train(**{**tiny, "data": str(data)}, project=tmp_path, name="run")
+    run = tmp_path / "train" / "run"
+    assert f"go on with: cledet train --resume {run}" in capsys.readouterr().err
+    saved = load_checkpoint(run / "weights" / "last.pt")
+    assert (saved.training["step"], "AP" in saved.metrics) == (steps, steps == 3)
+    shutil.move(tmp_path / "images", data / "train")
+    Detector().train(resume=run)
+    assert_same_weights(weights(run), weights(tiny_run))
 
 
 def test_a_second_run_of_a_name_gets_a_number(tiny, tmp_path):

@@ -24,6 +24,7 @@ from cledet.data.formats.data_yaml import SPLITS
 from cledet.data.formats.paths import absolute, draft_of, match_split
 from cledet.data.index import DetectionIndex
 from cledet.errors import UserError
+from cledet.io.locks import PREFIX
 
 Format = Literal["coco", "yolo", "voc"]
 Placement = Literal["copy", "link", "hardlink", "none"]
@@ -162,7 +163,7 @@ def _write_yaml(file: Path, kind: Format, classes: tuple[str, ...], entries: dic
 def _unwritable(folder: Path, error: OSError) -> UserError:
     """Return the error for a folder that could not be written, or an image that could not be read."""
     hints = {errno.EXDEV: "use --images copy or link", errno.ENOSPC: "free some space", errno.EDQUOT: "free some space"}
-    place = f" ({error.filename})" if error.filename and ".draft-" not in str(error.filename) else ""
+    place = f" ({error.filename})" if error.filename and PREFIX not in str(error.filename) else ""
     reason = f"{error.strerror or error}{place}"
     return UserError(f"{folder} could not be written: {reason}", hints.get(error.errno or 0, ""))
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from cledet.data.formats.annotation_errors import ErrorLog
 from cledet.errors import UserError, nearest
+from cledet.io.locks import temporary_folder
 
 UNDIVIDED_SPLIT = "all"
 """The one split of a folder that is not divided."""
@@ -36,14 +35,9 @@ def cache_folder() -> Path:
 def draft_of(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that is renamed to `folder` at the end of the block, or deleted after an error."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    private = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
-    try:
-        draft = private / "draft"  # of usual permissions, which `private` has not
-        draft.mkdir()
+    with temporary_folder(folder.parent) as draft:
         yield draft
         draft.rename(folder)
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
 
 
 def invalid_path_reason(path: str) -> str:

@@ -55,7 +55,6 @@ def write_report(
     evaluation = evaluated.evaluation
     sentences = advice(metrics_for_advice(evaluation, analysis))
     drawn = dict(plots(analysis))
-    (run / "plots").mkdir(exist_ok=True)
     for name, content in drawn.items():
         write_whole(run / "plots" / f"{name}.png", content, sync=False)
     pictures, suspicious = draw_hardest_images(analysis), draw_suspects(analysis)

@@ -84,6 +84,7 @@ def _table(file: Path) -> None:
     with file.open(newline="") as lines:
         header, *rows = csv.reader(lines)
     assert all(len(row) == len(header) for row in rows), "rows of several lengths"
+    _text()(file)
 
 
 def _zip(file: Path) -> None:

@@ -98,9 +98,8 @@ def kill_loader(lab: Lab) -> None:
 
 def kill_rank(lab: Lab) -> None:
     """Kill one of two processes that train; --max-restarts starts both again."""
-    run = lab.project() / "train" / "run"
-    process = lab.start(*lab.training(run.parents[1], device="cpu,cpu"), "--max-restarts", 1)
-    os.kill(lab.random.choice(_ranks(lab, process)), signal.SIGKILL)
+    run, process, ranks = _start_ranks(lab, "--max-restarts", 1)
+    os.kill(lab.random.choice(ranks), signal.SIGKILL)
     process.wait()
     assert "was killed by SIGKILL" in lab.judge(process, said="start 2 of at most 2")
     lab.pair.assert_equal(run)
@@ -108,18 +107,21 @@ def kill_rank(lab: Lab) -> None:
 
 def kill_launcher(lab: Lab) -> None:
     """Kill the command that has started two processes, and resume the run at once: they have saved it and ended."""
-    run = lab.project() / "train" / "run"
-    process = lab.start(*lab.training(run.parents[1], device="cpu,cpu"))
-    ranks = _ranks(lab, process)
+    run, process, ranks = _start_ranks(lab)
     process.kill()
     lab.run("train", "--resume", run)
     lab.pair.assert_equal(run)
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks), "a process outlives its launcher"
 
 
-def _ranks(lab: Lab, process: CommandProcess) -> list[int]:
-    """The two processes that a command has started, after a random part of the time that they take."""
-    time.sleep(lab.random.uniform(0.3, 0.9) * lab.pair.seconds)
-    ranks = process.children()
-    assert len(ranks) == 2, f"{process} has {len(ranks)} processes"
-    return ranks
+def _start_ranks(lab: Lab, *flags: object) -> tuple[Path, CommandProcess, list[int]]:
+    """Train with two processes; returns the run, the command and the two, after a random part of the time they take."""
+    while True:
+        run = lab.project() / "train" / "run"
+        process = lab.start(*lab.training(run.parents[1], device="cpu,cpu"), *flags)
+        time.sleep(lab.random.uniform(0.3, 0.9) * lab.pair.seconds)
+        ranks = process.children()
+        if len(ranks) == 2:
+            return run, process, ranks
+        process.wait()  # the moment came before the two had started, or after they had ended
+        lab.judge(process)

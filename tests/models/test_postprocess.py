@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torchvision.models.detection._utils import BoxCoder
@@ -84,7 +86,8 @@ def test_kept_indices_are_those_of_the_detections(nms):
         assert torch.equal(detected.labels, found.labels[kept.keep])
         assert torch.equal(detected.scores, kept.scores)
         assert torch.equal(detected.boxes, kept.boxes)
-        assert torch.equal(kept.boxes, found.boxes[kept.keep]) == (nms not in MOVING)
+        every = apply_nms(*found, replace(options, max_det=1000))  # the best of agreement are boxes without others
+        assert torch.equal(every.boxes, found.boxes[every.keep]) == (nms not in MOVING)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -95,7 +98,9 @@ def test_candidates_equal_those_of_the_static_form(monkeypatch, dtype, conf, mos
     raw = outputs()
     logits = torch.randperm(raw.logits.numel()).view_as(raw.logits) / raw.logits.numel() * 12 - 8  # all differ
     raw = raw._replace(logits=logits.to(dtype))
-    sizes = SIZES if dtype == torch.float32 else torch.tensor([[64, 64], [64, 64]])  # ties: no box may be dropped
+    sizes = SIZES
+    if dtype == torch.bfloat16:  # tied scores: which of them are taken may differ, so none may be dropped
+        raw, sizes = raw._replace(deltas=torch.zeros_like(raw.deltas)), torch.tensor([[64, 64], [64, 64]])
     for image, found in enumerate(candidates(raw, sizes, conf)):
         boxes, scores, labels = (part[image] for part in module.best_of_levels(raw))
         boxes = module.clip_boxes(boxes, tuple(sizes[image].tolist()))

@@ -143,7 +143,7 @@ class ModelSettings(RunSettings):
 class PredictSettings(DetectionSettings, ModelSettings):
     """`cledet predict`."""
 
-    amp: AmpName = Field("off", description="Mixed precision. off: float32; auto: bf16 if the device supports it.")
+    amp: AmpName = Field("auto", description="Mixed precision. auto: bf16 if the device supports it; off: float32.")
     conf: Confidence = Field(  # type: ignore[assignment]
         "auto",
         description="Discard detections with a lower score. auto: the confidence of best F1 in training's evaluation; "

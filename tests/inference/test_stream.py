@@ -48,7 +48,7 @@ def detector(checkpoint):
 
 
 def settings(**given):
-    return resolve(PredictSettings, {"device": "cpu", **given}, environ={})
+    return resolve(PredictSettings, {"device": "cpu", "amp": "off", **given}, environ={})
 
 
 def squares_of(*sizes, seed=0):
@@ -229,10 +229,10 @@ def test_slices_find_small_squares_in_a_large_image(trained):
 def test_the_highest_score_is_that_before_the_threshold(detector):
     image = squares_of((64, 96))[0].image
     _, scores, labels = all_candidates(detector.predictor(settings()), image, 64)
-    found = detector.predict_one(image, conf=1.0, device="cpu")
+    found = detector.predict_one(image, conf=1.0, device="cpu", amp="off")
     assert len(found) == 0
     assert found.highest_score == pytest.approx(scores.max().item(), abs=1e-6)
-    some = detector.predict_one(image, conf=1.0, device="cpu", classes="b")
+    some = detector.predict_one(image, conf=1.0, device="cpu", classes="b", amp="off")
     assert some.highest_score == pytest.approx(scores[labels == 1].max().item(), abs=1e-6)
 
 

@@ -74,11 +74,9 @@ class ExportedModel(Checkpoint):
         if settings.imgsz is not None and self.canvas is not None:
             size = "{} x {}".format(*self.canvas)
             raise UserError(f"--imgsz: {self.path} takes images of {size} pixels only", "leave it out")
-        dtype = amp_dtype(CPU, amp)
+        dtype = amp_dtype(CPU, "off" if amp == "auto" else amp)  # OpenVINO's bfloat16 costs more AP than PyTorch's
         if dtype is not None and (amp_dtype(CPU, "auto") is None or "bf16" not in FORMATS[self.format].precisions):
-            if amp != "auto":
-                raise UserError(f"--amp {amp}: {self.path} runs in float32 on this CPU", "leave it out")
-            dtype = None
+            raise UserError(f"--amp {amp}: {self.path} runs in float32 on this CPU", "leave it out")
         return CPU, dtype
 
 

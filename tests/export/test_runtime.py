@@ -77,7 +77,7 @@ def annotated(detector, squares, tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["onnx", "openvino", "fixed"])
 def test_ap_equals_that_of_the_checkpoint(detector, files, annotated, name, monkeypatch):
-    settings = {"data": str(annotated), "workers": 0, "batch": 3, "nms": "soft-vote", "device": "cpu"}
+    settings = {"data": str(annotated), "workers": 0, "batch": 3, "nms": "soft-vote", "device": "cpu", "amp": "off"}
     exported = Detector(files[name])
     if name == "fixed":  # PyTorch on the canvas of the file
         network = detector.network("cpu")
@@ -94,7 +94,7 @@ def test_ap_equals_that_of_the_checkpoint(detector, files, annotated, name, monk
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 @pytest.mark.parametrize("more", [{}, {"tta": True}, {"slice": 48}, {"imgsz": 96, "batch": 4}])
 def test_predictions_equal_those_of_the_checkpoint(detector, files, squares, name, more):
-    settings = {"conf": 0.2, "nms": "cl-balanced", "max_det": 20, "device": "cpu", **more}
+    settings = {"conf": 0.2, "nms": "cl-balanced", "max_det": 20, "device": "cpu", "amp": "off", **more}
     pairs = zip(
         detector.predict(squares / "val", **settings), Detector(files[name]).predict(squares / "val", **settings)
     )
@@ -174,9 +174,10 @@ def test_settings_that_a_file_cannot_follow_are_refused(files, squares, given, m
     assert str(error.value) == message.format(path=files["fixed"])
 
 
-def test_automatic_precision_is_float32_in_onnxruntime(files, squares):
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_automatic_precision_is_float32(files, squares, name):
     """On any CPU."""
-    exported = Detector(files["onnx"])
+    exported = Detector(files[name])
     scores = [next(exported.predict(squares / "val", amp=amp)).scores for amp in ("off", "auto")]
     assert torch.equal(*scores)
 

@@ -73,7 +73,7 @@ def run(reading: str, seed: int, split: str) -> str:
     if not (evaluated / "detections.json").exists():
         last = str(folder / "weights" / "last.pt")
         flags = ["--split", split, "--nms", "standard", "--project", str(PROJECT), "--name", evaluated.name]
-        cledet("val", "--weights", last, *flags, "--device", "cpu", "--workers", "0")
+        cledet("val", "--weights", last, *flags, "--amp", "off", "--device", "cpu", "--workers", "0")
     return str(evaluated)
 
 

@@ -132,7 +132,7 @@ def find_yolo(folder: Path) -> YoloFolder | None:
     if not any((labels / name).is_dir() for name in splits):
         parts = [part for part in _folders(folder) if (part / "images").is_dir() and (part / "labels").is_dir()]
         splits = {part.name: part / "images" for part in parts}
-    if not splits and labels.is_dir() and _holds_images(images):
+    if not splits and labels.is_dir() and _holds_images(images) and not _labels_are_elsewhere(images, labels):
         splits = {UNDIVIDED_SPLIT: images}
     if any(map(_holds_other_formats, [labels, *(part.parent / "labels" for part in splits.values())])):
         return None
@@ -148,6 +148,12 @@ def find_yolo(folder: Path) -> YoloFolder | None:
 def _holds_images(folder: Path) -> bool:
     """Test whether a folder or one in it holds an image."""
     return any(is_image(name) for _, _, names in os.walk(folder) for name in names)
+
+
+def _labels_are_elsewhere(images: Path, labels: Path) -> bool:
+    """Return whether there are labels, but none where `label_file` finds those of the images."""
+    paths = (os.path.join(folder, name) for folder, _, names in os.walk(images) for name in names if is_image(name))
+    return not any(os.path.isfile(label_file(path)) for path in paths) and any(labels.rglob("*.txt"))
 
 
 def label_file(image: str) -> str:

@@ -193,6 +193,7 @@ FOLDER = st.lists(NAMES, max_size=3).map("/".join)
 
 @given(images=FOLDER, annotations=FOLDER, kind=st.sampled_from(["voc", "yolo", "coco"]), name=NAMES)
 @example(images="labels/9", annotations="images/9", kind="voc", name="images")
+@example(images="images/images", annotations="labels", kind="yolo", name="images")
 @settings(max_examples=60, deadline=None)
 def test_the_names_of_folders_change_no_box(images: str, annotations: str, kind: str, name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -11,6 +11,8 @@ from pathlib import Path
 from lab import CommandProcess, Lab, Words, has_weights, names_in_newest
 from whole_files import assert_whole
 
+from cledet.distributed.worker import SHUTDOWN
+
 
 def kill_train(lab: Lab) -> None:
     """Kill a run after a random time, look at its files, and resume it next time; at its end compare it."""
@@ -111,7 +113,10 @@ def kill_launcher(lab: Lab) -> None:
     process.kill()
     lab.run("train", "--resume", run)
     lab.pair.assert_equal(run)
-    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks), "a process outlives its launcher"
+    deadline = time.monotonic() + 2 * SHUTDOWN  # they end after SHUTDOWN seconds at the latest
+    while any(Path(f"/proc/{rank}").exists() for rank in ranks):
+        assert time.monotonic() < deadline, "a process outlives its launcher"
+        time.sleep(0.1)
 
 
 def _start_ranks(lab: Lab, *flags: object) -> tuple[Path, CommandProcess, list[int]]:

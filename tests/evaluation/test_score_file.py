@@ -165,7 +165,8 @@ def test_without_annotations_a_model_gives_the_zip_of_each_method(tiny_run, unla
 
 def test_annotations_alone_are_enough(squares, perfect, tmp_path):
     """Nothing of the photos is read."""
-    file = tmp_path / "instances_val.json"
+    file = tmp_path / "a" / "b" / "instances_val.json"  # images are looked for in the folders about it too
+    file.parent.mkdir(parents=True)
     file.write_bytes((squares / "annotations" / "instances_val.json").read_bytes())
     found, index = score_file(settings(predictions=perfect, data=str(file)))
     assert found["without NMS"].evaluation.metrics["AP"] == 1

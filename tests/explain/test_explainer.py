@@ -57,7 +57,7 @@ def test_without_annotations_the_detections_are_used_as_objects(tiny_run, square
     image = read_image(squares / "val" / "1.png")
     assert len(Detector(tiny_run).explain(image, device="cpu").objects.boxes) == 0  # four steps find nothing at 0.3
     detector = Detector(tiny_run)
-    wanted = next(detector.predict(image, conf=0.0, device="cpu"))
+    wanted = next(detector.predict(image, conf=0.0, device="cpu", amp="off"))
     monkeypatch.setattr("cledet.explain.explainer.SHOWN_SCORE", float(wanted.scores[4]))
     shown = int((wanted.scores >= wanted.scores[4]).sum())
     found = detector.explain(image, device="cpu", conf=0.0)

@@ -39,7 +39,7 @@ def near(expected):
 def test_an_old_checkpoint_detects_the_same(run, squares):
     detector = Detector(run / "weights" / "last.pt")
     images = sorted((squares / "val").glob("*.png"))
-    found = [result.to_dict() for result in detector.predict(images, conf=0.3)]
+    found = [result.to_dict() for result in detector.predict(images, conf=0.3, amp="off")]
     for here, there in zip(found, EXPECTED["detections"], strict=True):
         assert [d["name"] for d in here["detections"]] == [d["name"] for d in there["detections"]]
         for ours, theirs in zip(here["detections"], there["detections"]):
@@ -48,7 +48,7 @@ def test_an_old_checkpoint_detects_the_same(run, squares):
 
 
 def test_an_old_checkpoint_has_the_same_metrics(run):
-    metrics = Detector(run / "weights" / "last.pt").val(data="squares", workers=0, device="cpu").metrics
+    metrics = Detector(run / "weights" / "last.pt").val(data="squares", workers=0, device="cpu", amp="off").metrics
     assert metrics == near(EXPECTED["metrics"])
 
 
@@ -66,7 +66,7 @@ def test_an_old_run_is_resumed_to_its_end(run):
     same = {
         name: after.settings[name] for name in ("data", "nms", "iou", "localization", "max_det", "workers", "batch")
     }
-    settings = resolve(ValSettings, {**same, "device": "cpu"}, environ={})
+    settings = resolve(ValSettings, {**same, "device": "cpu", "amp": "off"}, environ={})
     index = detector.split(settings)
     (found,) = detector.validate(settings, index).values()
     overall, each = operating_points(index, found.results)

@@ -113,7 +113,7 @@ def test_a_photo_in_and_its_boxes_out(detector, tmp_path, format):
     for size in ((60, 80), (90, 70), (200, 330)):
         photo = noise(*size)
         boxes, scores, labels = run(photo)
-        own = detector.predict_one(photo, device="cpu", **settings)
+        own = detector.predict_one(photo, device="cpu", amp="off", **settings)
         assert len(scores) == len(own) == 10
         np.testing.assert_allclose(scores, own.scores, atol=0.03)
         assert (boxes >= 0).all()
@@ -124,7 +124,7 @@ def test_a_photo_in_and_its_boxes_out(detector, tmp_path, format):
     assert json.loads(metadata["preprocessing"])["in_file"] is True
     assert "photo" in metadata["outputs"]
     exported = Detector(result.path)  # from the network's own input on, as any file
-    wanted, actual = (one.predict_one(photo, device="cpu", **settings) for one in (detector, exported))
+    wanted, actual = (one.predict_one(photo, device="cpu", amp="off", **settings) for one in (detector, exported))
     np.testing.assert_allclose(actual.scores, wanted.scores, atol=1e-4)
     np.testing.assert_allclose(actual.boxes, wanted.boxes, atol=0.02)
 

@@ -52,7 +52,7 @@ def test_what_is_no_confidence_is_refused(conf):
 @pytest.mark.slow
 def test_per_class_thresholds_are_those_of_a_slow_reference(tiny_run, squares, tmp_path, capsys):
     """With standard NMS, which treats classes apart, thresholds after it leave the same detections."""
-    options = {"nms": "standard", "device": "cpu", "max_det": 10_000}
+    options = {"nms": "standard", "device": "cpu", "max_det": 10_000, "amp": "off"}
     every = list(Detector(tiny_run).predict(squares / "val", conf=0, **options))
     scores = torch.cat([one.scores for one in every])
     low, high = scores.quantile(0.5).item(), scores.quantile(0.9).item()

@@ -103,7 +103,9 @@ def compare(readings: list[str], seeds: list[int], split: str) -> None:
         if reading != "none":
             sides = [str(EVALUATED / f"{run_name(name, seed)}-{split}") for name in ("none", reading) for seed in seeds]
             command = ["compare", *sides, "--per-side", str(len(seeds)), "--project", str(PROJECT), "--name", reading]
-            subprocess.run([sys.executable, "-m", "cledet", *command], check=True)
+            done = subprocess.run([sys.executable, "-m", "cledet", *command], check=False)
+            if done.returncode:
+                sys.exit(done.returncode)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from cledet.config.loading import resolve
 from cledet.config.train import GridSettings
 from cledet.console import say
 from cledet.data.index import DetectionIndex
-from cledet.distributed.devices import amp_dtype, describe, pick_device
+from cledet.distributed.devices import amp_dtype, describe, pick_device, precision
 from cledet.errors import UserError
 from cledet.evaluation.evaluator import nms_options, validate, validate_results
 from cledet.evaluation.nms_methods import add_gains
@@ -185,7 +185,7 @@ class Detector:
         else:
             model, (device, dtype) = self._trained(), self._place(settings)
             methods = ", ".join(settings.nms_methods(model.components))
-            say(f"{index.name}: {len(index)} images on {describe(device)}, NMS {methods}")
+            say(f"{index.name}: {len(index)} images on {describe(device)}, {precision(dtype)}, NMS {methods}")
             found = validate(self.network(device), index, model, settings, device, dtype)
         return add_gains(found, index, settings.bootstrap) if settings.bootstrap else found
 

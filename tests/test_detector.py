@@ -17,6 +17,7 @@ from cledet.commands.find_detector import find_detector
 from cledet.config.base import PredictSettings
 from cledet.config.evaluate import ValSettings
 from cledet.config.loading import resolve
+from cledet.distributed import devices
 from cledet.errors import UserError
 from cledet.models.checkpoint import load_checkpoint
 
@@ -32,6 +33,19 @@ def test_val_repeats_the_metrics_of_training(tiny_run, tiny):
     found = Detector(tiny_run).val(workers=0, device="cpu", amp="off", batch=2).to_dict()
     assert {key: found.pop(key) for key in ("nms_ms", "misalignment", "seconds")}["nms_ms"] > 0
     assert found == metrics
+
+
+@pytest.mark.parametrize("flags", ["avx2", "avx512f avx512_bf16"])
+def test_val_and_predict_take_bfloat16_where_the_cpu_has_it(tiny_run, squares, flags, monkeypatch, tmp_path, capsys):
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+    monkeypatch.setattr(devices, "CPU_FEATURES", tmp_path / "cpuinfo")
+    used = ("bfloat16", "bf16") if "bf16" in flags else ("float32", "off")
+    detector = Detector(tiny_run)
+    detector.val(workers=0, device="cpu")
+    assert f"4 images on cpu ({torch.get_num_threads()} threads), {used[0]}, NMS cl-balanced" in capsys.readouterr().err
+    image = squares / "val" / "1.png"
+    found, other = (detector.predict_one(image, device="cpu", conf=0.01, **more) for more in ({}, {"amp": used[1]}))
+    assert torch.equal(found.scores, other.scores)
 
 
 def test_val_of_a_file_of_predictions_needs_no_model(squares, tmp_path):

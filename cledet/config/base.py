@@ -143,7 +143,9 @@ class ModelSettings(RunSettings):
 class PredictSettings(DetectionSettings, ModelSettings):
     """`cledet predict`."""
 
-    amp: AmpName = Field("auto", description="Mixed precision. auto: bf16 if the device supports it; off: float32.")
+    amp: AmpName = Field(
+        "auto", description="Mixed precision. auto: bf16 if the device supports it, float32 for exported files."
+    )
     conf: Confidence = Field(  # type: ignore[assignment]
         "auto",
         description="Discard detections with a lower score. auto: the confidence of best F1 in training's evaluation; "

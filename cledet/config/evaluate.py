@@ -36,7 +36,9 @@ RowList = Annotated[str, BeforeValidator(lambda value: parse_words(value, "row",
 class EvaluationSettings(DetectionSettings, ModelSettings):
     """Settings of the commands that evaluate NMS methods on a split."""
 
-    amp: AmpName = Field("auto", description="Mixed precision. auto: bf16 if the device supports it; off: float32.")
+    amp: AmpName = Field(
+        "auto", description="Mixed precision. auto: bf16 if the device supports it, float32 for exported files."
+    )
     nms: MethodList = Field(  # type: ignore[assignment]
         "auto",
         description=f"NMS methods: {METHODS}; all, or several separated by commas. auto: the model's own.",

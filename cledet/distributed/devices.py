@@ -114,6 +114,11 @@ def amp_dtype(device: torch.device, amp: str) -> torch.dtype | None:
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
 
 
+def precision(dtype: torch.dtype | None) -> str:
+    """Return the name of a dtype of autocast: float32 for None."""
+    return str(dtype or torch.float32).removeprefix("torch.")
+
+
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

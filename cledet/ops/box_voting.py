@@ -10,6 +10,9 @@ from torch import Tensor
 from cledet.ops.box_pairs import Pairs, side_by_side
 from cledet.ops.boxes import elementwise_iou, upcast
 
+LISTED = 1 << 22
+"""Most pairs whose overlapping ones are kept for a second pass; more are computed again, in less memory."""
+
 
 def cluster_means(boxes: Tensor, scores: Tensor, cluster_index: Tensor) -> Tensor:
     """Compute the mean box of each cluster, weighted by score, at the index of its kept box.
@@ -53,8 +56,8 @@ def agreed_means(
     """
     box, weight = upcast(boxes), _weight(scores)
     total, shift = weight.clone(), torch.zeros_like(box)
-    near = list(_near(box, pairs, iou_threshold))
-    for a, b, iou in near:
+    listed = list(_near(box, pairs, iou_threshold)) if pairs.total <= LISTED else None
+    for a, b, iou in listed or _near(box, pairs, iou_threshold):
         closeness = torch.exp(-(1 - iou).square() / width)
         to_a, to_b, apart = weight[b] * closeness, weight[a] * closeness, box[b] - box[a]
         total.index_add_(0, a, to_a).index_add_(0, b, to_b)
@@ -62,7 +65,7 @@ def agreed_means(
     mean = box + shift / total[:, None]
     own = torch.where((mean == box).all(1), 1.0, elementwise_iou(mean, box))
     votes, agreed = weight.clone(), weight * own
-    for a, b, _ in near:
+    for a, b, _ in listed or _near(box, pairs, iou_threshold):
         votes.index_add_(0, a, weight[b]).index_add_(0, b, weight[a])
         agreed.index_add_(0, a, weight[b] * elementwise_iou(side_by_side(mean, a), side_by_side(box, b)))
         agreed.index_add_(0, b, weight[a] * elementwise_iou(side_by_side(mean, b), side_by_side(box, a)))

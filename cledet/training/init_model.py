@@ -14,7 +14,7 @@ from cledet.console import say
 from cledet.data.class_balance import class_weights
 from cledet.data.index import DetectionIndex
 from cledet.distributed import collectives
-from cledet.distributed.devices import describe
+from cledet.distributed.devices import describe, precision
 from cledet.errors import UserError
 from cledet.models.backbones.weights import load_imagenet
 from cledet.models.checkpoint import Checkpoint
@@ -179,7 +179,6 @@ def startup_summary(
 ) -> list[str]:
     """Describe the model, the data and the schedule of a run in three lines."""
     trained = sum(p.numel() for p in train_step.network.parameters() if p.requires_grad) / 1e6
-    precision = str(train_step.dtype or torch.float32).removeprefix("torch.")
     processes = f", {collectives.world_size()} processes" if collectives.world_size() > 1 else ""
     parts = f" in {settings.accumulate} parts" if settings.accumulate > 1 else ""
     left_out = "" if "iac" in settings.possible else f" (iac has no part in --assign {settings.of_head('assign')})"
@@ -188,8 +187,8 @@ def startup_summary(
     steps = "steps" if train_step.total_steps == LARGEST else f"{train_step.total_steps} steps"
     budget = "" if settings.hours is None else f" within {settings.hours:g} h"
     return [
-        f"{model.architecture.backbone}{head} on {describe(train_step.device)}{processes}, {precision}; "
-        f"{trained:.1f}M trained parameters; components on: {ablation_name(settings.ablation)}"
+        f"{model.architecture.backbone}{head} on {describe(train_step.device)}{processes}, "
+        f"{precision(train_step.dtype)}; {trained:.1f}M trained parameters; components on: {ablation_name(settings.ablation)}"
         f"{left_out if settings.origins.get('ablation') == 'default' else ''}",
         f"{index.name}: {len(index)} images, {index.num_boxes} boxes, {len(index.classes)} classes; "
         f"{steps} of {settings.batch}{parts}{budget} at {settings.imgsz} px, "

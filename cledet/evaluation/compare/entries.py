@@ -84,7 +84,7 @@ def sides_of(called: Sequence[str], per_side: int) -> dict[str, list[str]]:
             f"{len(called)} runs do not make two or more sides of {per_side}", "name as many runs of each side"
         )
     sides = [list(called[i : i + per_side]) for i in range(0, len(called), per_side)]
-    common = [re.sub(r"(seed)?[-_./]*$", "", os.path.commonprefix(side)).rstrip("-_./") for side in sides]  # noqa: RUF071
+    common = [re.sub(r"(seed\d*)?[-_./]*$", "", os.path.commonprefix(side)).rstrip("-_./") for side in sides]  # noqa: RUF071
     unique = all(common) and len(set(common)) == len(common)
     return {name if unique else side[0]: side for name, side in zip(common, sides)}
 

@@ -11,7 +11,7 @@ import numpy as np
 from cledet.config.evaluate import TuneSettings
 from cledet.console import Steps, say
 from cledet.data.index import DetectionIndex
-from cledet.distributed.devices import amp_dtype, describe, pick_device
+from cledet.distributed.devices import amp_dtype, describe, pick_device, precision
 from cledet.errors import Interrupted, UserError
 from cledet.evaluation.candidates import Candidates, from_results
 from cledet.evaluation.evaluator import network_stream, nms_options
@@ -112,7 +112,7 @@ def _of_network(model: Checkpoint, index: DetectionIndex, settings: TuneSettings
     origin = candidate_cache.origin(model, index, imgsz=settings.imgsz or model.imgsz, **options)
     cached = candidate_cache.find(origin)
     if cached is None:
-        say(f"{index.name}: {len(index)} images on {describe(device)}")
+        say(f"{index.name}: {len(index)} images on {describe(device)}, {precision(dtype)}")
         network = model.network().to(device)
         stream = network_stream(network, index, model, settings, device, dtype)
         cached = candidate_cache.store(origin, stream)

@@ -149,6 +149,8 @@ def test_names_are_divided_into_sides():
         "none": ["none-seed0", "none-seed1"],
         "dc": ["dc-seed0", "dc-seed1"],
     }
+    hundreds = [f"{side}-seed{seed}-val" for side in ("none", "dc") for seed in (100, 101)]
+    assert list(sides_of(hundreds, 2)) == ["none", "dc"]
     assert sides_of(["a/0", "a/1", "b/0", "b/1", "c/0", "c/1"], 2) == {x: [f"{x}/0", f"{x}/1"] for x in "abc"}
     assert list(sides_of(["x1", "y1", "x2", "z1"], 2)) == ["x1", "x2"]  # nothing in common: named by the first
     for count in (2, 3, 5):

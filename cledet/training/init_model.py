@@ -188,7 +188,8 @@ def startup_summary(
     budget = "" if settings.hours is None else f" within {settings.hours:g} h"
     return [
         f"{model.architecture.backbone}{head} on {describe(train_step.device)}{processes}, "
-        f"{precision(train_step.dtype)}; {trained:.1f}M trained parameters; components on: {ablation_name(settings.ablation)}"
+        f"{precision(train_step.dtype)}; {trained:.1f}M trained parameters; "
+        f"components on: {ablation_name(settings.ablation)}"
         f"{left_out if settings.origins.get('ablation') == 'default' else ''}",
         f"{index.name}: {len(index)} images, {index.num_boxes} boxes, {len(index.classes)} classes; "
         f"{steps} of {settings.batch}{parts}{budget} at {settings.imgsz} px, "

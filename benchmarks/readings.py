@@ -1,13 +1,13 @@
 """Train the readings of docs/protocol.md over seeds, read their signatures, and compare them with training without.
 
-    python benchmarks/readings.py train --seeds 100,101,102 [--readings none,zero-based] [--jobs 2] [--split val]
-    python benchmarks/readings.py signatures --seeds 100,101,102
-    python benchmarks/readings.py compare --seeds 100,101,102 [--split val] [--readings none,zero-based]
+    python benchmarks/readings.py train --seeds 0,1,2 [--readings none,zero-based] [--jobs 2] [--split test]
+    python benchmarks/readings.py signatures --seeds 0,1,2 [--readings none,zero-based]
+    python benchmarks/readings.py compare --seeds 0,1,2 [--readings none,zero-based] [--split test]
 
-`train` trains each reading with each seed by the recipe `shapes-quick` and evaluates it with standard NMS, `--jobs` at
+`train` trains each reading with each seed by `--recipe` (shapes-lite0) and evaluates it with standard NMS, `--jobs` at
 once with one thread each. Complete runs are skipped, interrupted ones are resumed. `signatures` prints means over the
 last quarter of the epochs. `compare` compares the evaluations with those of `none`, paired by seed. Runs lie in
-runs/readings.
+runs/readings/RECIPE.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ READINGS = {
 SIGNATURES = ("coefficient", "spread", "coefficient_iou", "matched_iou", "recalled_iou", "recalled_box",
               "compact_positives", "elongated_positives")  # fmt: skip
 PROJECT = Path("runs", "readings")
-TRAINED, EVALUATED = PROJECT / "train", PROJECT / "val"
 
 
 def run_name(reading: str, seed: int) -> str:
@@ -60,19 +59,19 @@ def cledet(*arguments: str) -> None:
         sys.exit(f"{' '.join(command)}\n{done.stderr}")
 
 
-def run(reading: str, seed: int, split: str) -> str:
+def run(recipe: str, reading: str, seed: int, split: str) -> str:
     """Train one reading with one seed and evaluate it, as far as that is not done."""
-    name = run_name(reading, seed)
-    folder, evaluated = TRAINED / name, EVALUATED / f"{name}-{split}"
+    name, project = run_name(reading, seed), PROJECT / recipe
+    folder, evaluated = project / "train" / name, project / "val" / f"{name}-{split}"
     status = folder / "status"
     if not status.exists():
-        flags = [*READINGS[reading].split(), "--seed", str(seed), "--project", str(PROJECT), "--name", name]
-        cledet("train", "--recipe", "shapes-quick", *flags, "--device", "cpu", "--workers", "0")
+        flags = [*READINGS[reading].split(), "--seed", str(seed), "--project", str(project), "--name", name]
+        cledet("train", "--recipe", recipe, *flags, "--device", "cpu", "--workers", "0")
     elif status.read_text().strip() != "finished":
         cledet("train", "--resume", str(folder))
     if not (evaluated / "detections.json").exists():
         last = str(folder / "weights" / "last.pt")
-        flags = ["--split", split, "--nms", "standard", "--project", str(PROJECT), "--name", evaluated.name]
+        flags = ["--split", split, "--nms", "standard", "--project", str(project), "--name", evaluated.name]
         cledet("val", "--weights", last, *flags, "--amp", "off", "--device", "cpu", "--workers", "0")
     return str(evaluated)
 
@@ -88,21 +87,23 @@ def last_quarter(folder: Path) -> dict[str, float]:
     return means
 
 
-def print_signatures(readings: list[str], seeds: list[int]) -> None:
+def print_signatures(recipe: str, readings: list[str], seeds: list[int]) -> None:
     print("| reading | " + " | ".join(SIGNATURES) + " |")
     print("|---" * (len(SIGNATURES) + 1) + "|")
     for reading in readings:
-        runs = [last_quarter(TRAINED / run_name(reading, seed)) for seed in seeds]
+        runs = [last_quarter(PROJECT / recipe / "train" / run_name(reading, seed)) for seed in seeds]
         means = [statistics.mean(run[name] for run in runs) for name in SIGNATURES]
         print(f"| {reading} | " + " | ".join("" if value != value else f"{value:.3f}" for value in means) + " |")
 
 
-def compare(readings: list[str], seeds: list[int], split: str) -> None:
+def compare(recipe: str, readings: list[str], seeds: list[int], split: str) -> None:
     """Compare each reading with `none`, paired by seed."""
+    project = PROJECT / recipe
     for reading in readings:
         if reading != "none":
-            sides = [str(EVALUATED / f"{run_name(name, seed)}-{split}") for name in ("none", reading) for seed in seeds]
-            command = ["compare", *sides, "--per-side", str(len(seeds)), "--project", str(PROJECT), "--name", reading]
+            names = [f"{run_name(name, seed)}-{split}" for name in ("none", reading) for seed in seeds]
+            sides = [str(project / "val" / name) for name in names]
+            command = ["compare", *sides, "--per-side", str(len(seeds)), "--project", str(project), "--name", reading]
             done = subprocess.run([sys.executable, "-m", "cledet", *command], check=False)
             if done.returncode:
                 sys.exit(done.returncode)
@@ -113,19 +114,20 @@ def main() -> None:
     parser.add_argument("action", choices=["train", "signatures", "compare"])
     parser.add_argument("--readings", default=",".join(READINGS))
     parser.add_argument("--seeds", required=True)
+    parser.add_argument("--recipe", default="shapes-lite0")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--split", default="val")
     args = parser.parse_args()
     readings, seeds = args.readings.split(","), [int(seed) for seed in args.seeds.split(",")]
     if args.action == "train":
-        jobs = [(reading, seed, args.split) for seed in seeds for reading in readings]
+        jobs = [(args.recipe, reading, seed, args.split) for seed in seeds for reading in readings]
         with ThreadPoolExecutor(args.jobs) as pool:
             for line in pool.map(lambda job: run(*job), jobs):
                 print(line, flush=True)
     elif args.action == "signatures":
-        print_signatures(readings, seeds)
+        print_signatures(args.recipe, readings, seeds)
     else:
-        compare(readings, seeds, args.split)
+        compare(args.recipe, readings, seeds, args.split)
 
 
 if __name__ == "__main__":

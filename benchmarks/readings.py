@@ -6,8 +6,8 @@
 
 `train` trains each reading with each seed by `--recipe` (shapes-lite0) and evaluates it with standard NMS, `--jobs` at
 once with one thread each. Complete runs are skipped, interrupted ones are resumed. `signatures` prints means over the
-last quarter of the epochs. `compare` compares the evaluations with those of `none`, paired by seed. Runs lie in
-runs/readings/RECIPE.
+last quarter of the epochs. `compare` compares the evaluations with those of `none`, paired by seed, on the
+frequent classes, on all, and on `ring` and `bar`. Runs lie in runs/readings/RECIPE.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ READINGS = {
 """The flags of each reading of DC (Eq. 2) and of IAC (Eq. 5-7)."""
 SIGNATURES = ("coefficient", "spread", "coefficient_iou", "matched_iou", "recalled_iou", "recalled_box",
               "compact_positives", "elongated_positives")  # fmt: skip
+FREQUENT = "star,crescent,bar,elbow"
+"""The classes of the protocol's primary metric."""
 PROJECT = Path("runs", "readings")
 
 
@@ -97,16 +99,16 @@ def print_signatures(recipe: str, readings: list[str], seeds: list[int]) -> None
 
 
 def compare(recipe: str, readings: list[str], seeds: list[int], split: str) -> None:
-    """Compare each reading with `none`, paired by seed."""
+    """Compare the readings with `none`, paired by seed, on the four frequent classes and on each class."""
     project = PROJECT / recipe
-    for reading in readings:
-        if reading != "none":
-            names = [f"{run_name(name, seed)}-{split}" for name in ("none", reading) for seed in seeds]
-            sides = [str(project / "val" / name) for name in names]
-            command = ["compare", *sides, "--per-side", str(len(seeds)), "--project", str(project), "--name", reading]
-            done = subprocess.run([sys.executable, "-m", "cledet", *command], check=False)
-            if done.returncode:
-                sys.exit(done.returncode)
+    sides = ["none", *(reading for reading in readings if reading != "none")]
+    runs = [str(project / "val" / f"{run_name(side, seed)}-{split}") for side in sides for seed in seeds]
+    command = [sys.executable, "-m", "cledet", "compare", *runs, "--per-side", str(len(seeds))]
+    for classes in (FREQUENT, None, "ring", "bar"):
+        flags = ["--project", str(project), "--name", classes or "all"]
+        done = subprocess.run([*command, *flags, *(["--classes", classes] if classes else [])], check=False)
+        if done.returncode:
+            sys.exit(done.returncode)
 
 
 def main() -> None:

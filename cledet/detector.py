@@ -19,7 +19,7 @@ from cledet.config.keywords import ExplainKeywords, ExportKeywords, PredictKeywo
 from cledet.config.loading import resolve
 from cledet.config.train import GridSettings
 from cledet.console import say
-from cledet.data.index import DetectionIndex
+from cledet.data.index import DetectionIndex, labels_of
 from cledet.distributed.devices import amp_dtype, describe, pick_device, precision
 from cledet.errors import UserError
 from cledet.evaluation.evaluator import nms_options, validate, validate_results
@@ -32,7 +32,7 @@ from cledet.export.exporter import Export
 from cledet.export.model_card import model_card
 from cledet.export.runtime import ExportedModel, open_exported
 from cledet.inference.confidence import resolve_conf
-from cledet.inference.predictor import Predictor, labels_of
+from cledet.inference.predictor import Predictor
 from cledet.inference.results import Results
 from cledet.inference.sources import read_frames, read_one
 from cledet.inference.torchvision_detector import TorchvisionDetector, TorchvisionPredictor
@@ -214,7 +214,7 @@ class Detector:
 
         Raises UserError for classes that the model does not have.
         """
-        classes = labels_of(settings.classes or (), self.names)
+        classes = labels_of(settings.classes or (), self.names, "the model")
         conf, origin = resolve_conf(settings, None if self.foreign is not None else self._trained())
         if origin not in ("", self._told):
             say(origin)

@@ -37,6 +37,7 @@ def compare(
         cledet compare runs/train/photos theirs.json --data coco.yaml
         cledet compare predictions.json labels/ --data data.yaml
         cledet compare runs/train/a-seed* runs/train/b-seed* --per-side 5
+        cledet compare runs/val/a runs/val/b --classes person,dog
     """
     if len(runs) < 2:
         raise UserError(f"one run alone, {runs[0]}, cannot be compared", "name two or more")
@@ -98,6 +99,9 @@ def compare_to_folder(
 
 def _read_entries(paths: list[Path], settings: CompareSettings) -> tuple[DetectionIndex, dict[str, DetectionRows], str]:
     """Return the split that is compared on, the detections of each entry by its name, and the name of the split."""
+    import numpy as np
+
+    from cledet.data.index import labels_of
     from cledet.data.open import open_source
     from cledet.evaluation.compare.entries import DETECTIONS, check_seeds, common_ground, names, open_entries, sides_of
     from cledet.evaluation.score_file import load_predictions
@@ -123,10 +127,14 @@ def _read_entries(paths: list[Path], settings: CompareSettings) -> tuple[Detecti
     if settings.per_side > 1:
         check_seeds(entries, settings.per_side)
     index = load_index(open_source(data, transfer), split, need_images=any(entry.of_model for entry in entries))
-    results = {
+    detections = {
         name: read_results(entry.file, index)
         if entry.file.name == DETECTIONS
         else load_predictions(entry.file, index).rows
         for name, entry in zip(called, entries)
     }
-    return index, results, split
+    if settings.classes is not None:
+        labels = labels_of(settings.classes, index.classes, index.name)
+        index, ids = index.of_classes(labels), index.category_ids[list(labels)]
+        detections = {name: rows[np.isin(rows[:, 6], ids)] for name, rows in detections.items()}
+    return index, detections, split

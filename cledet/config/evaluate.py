@@ -14,6 +14,7 @@ from cledet.config.types import (
     Ablations,
     AmpName,
     Areas,
+    ClassNames,
     Count,
     Images,
     MaxDets,
@@ -119,6 +120,7 @@ class CompareSettings(RunSettings):
         description="Runs per side, as of several seeds: the first N against the next N, paired in order, with one "
         "interval over seeds and images.",
     )
+    classes: ClassNames | None = Field(None, description="Compare on these classes only, as person,dog. Default: all.")
     bootstrap: Annotated[Resamples, Field(ge=1)] = Field(1000, description="Bootstrap resamples for the intervals.")
     pictures: Count = Field(10, description="Number of pictures of the images that differ most. 0: none.")
     conf: Unit = Field(0.3, description="Score threshold of the pictures. The metrics use all detections.")

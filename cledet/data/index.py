@@ -16,6 +16,7 @@ import numpy.typing as npt
 from numpy.lib.format import open_memmap
 
 from cledet.data.formats.annotation_errors import AnnotationError, ErrorLog
+from cledet.errors import UserError, nearest
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -154,11 +155,25 @@ class DetectionIndex:
         starts = _starts(counts)
         return self.gather(chosen, np.repeat(self.starts[chosen] - starts[:-1], counts) + np.arange(starts[-1]), counts)
 
+    def of_classes(self, labels: Sequence[int]) -> DetectionIndex:
+        """Return the index with the boxes of these labels only, on all images and with all class names."""
+        rows = np.flatnonzero(np.isin(self.labels, labels))
+        counts = np.bincount(self.image_of_boxes()[rows], minlength=len(self))
+        return self.gather(np.arange(len(self)), rows, counts)
+
     def gather(self, images: Ints, rows: Ints, counts: npt.ArrayLike) -> DetectionIndex:
         """Return the index of these image positions [I] with these box rows [B], `counts` [I] per image."""
         columns = {name: getattr(self, name)[images] for name in IMAGE_COLUMNS}
         columns |= {name: getattr(self, name)[rows] for name in BOX_COLUMNS}
         return replace(self, **columns, starts=_starts(counts), cache_folder=None)
+
+
+def labels_of(classes: Sequence[str], names: Sequence[str], owner: str) -> tuple[int, ...]:
+    """Return the labels of classes by name. Raises UserError for a name that is not among those of the owner."""
+    for name in classes:
+        if name not in names:
+            raise UserError(f"{owner} has no class {name!r}", nearest(name, names))
+    return tuple(label for label, name in enumerate(names) if name in classes)
 
 
 def join_indices(name: str, indices: Sequence[DetectionIndex]) -> DetectionIndex:

@@ -17,7 +17,7 @@ from cledet.data.dataset import preprocess
 from cledet.data.images import Pixels
 from cledet.data.transforms import canvas_limits
 from cledet.distributed.devices import autocast, within_memory
-from cledet.errors import UserError, nearest
+from cledet.errors import UserError
 from cledet.inference.frame import Frame
 from cledet.inference.results import Results
 from cledet.inference.views import View, ViewOptions, unite
@@ -188,14 +188,6 @@ def _frames_or_error(frames: Iterable[Frame]) -> Iterator[Frame | UserError]:
         yield from frames
     except UserError as error:
         yield error
-
-
-def labels_of(classes: Sequence[str], names: tuple[str, ...]) -> tuple[int, ...]:
-    """Return the labels of classes by name. Raises UserError for a name that the model does not have."""
-    for name in classes:
-        if name not in names:
-            raise UserError(f"the model has no class {name!r}", nearest(name, names))
-    return tuple(label for label, name in enumerate(names) if name in classes)
 
 
 def class_thresholds(conf: Sequence[float], classes: Sequence[int]) -> Tensor:

@@ -24,7 +24,7 @@ POWER = 0.8
 
 
 class SeedDifference(NamedTuple):
-    """Mean difference of AP over S pairs of runs, with its 95 % interval over seeds and images."""
+    """Mean difference of AP over S pairs of runs, with its interval over seeds and images."""
 
     pairs: list[float]
     """[S] difference of each pair, second minus first."""
@@ -37,6 +37,8 @@ class SeedDifference(NamedTuple):
     """Standard error of the mean difference over resamples of the images."""
     freedom: float
     """Degrees of freedom."""
+    level: float
+    """Confidence level of the interval."""
 
     @property
     def standard_error(self) -> float:
@@ -51,7 +53,8 @@ class SeedDifference(NamedTuple):
     @property
     def detectable(self) -> float:
         """The smallest true difference that a repetition of this experiment detects with a power of 80 %."""
-        return (student_quantile(0.975, self.freedom) + student_quantile(POWER, self.freedom)) * self.standard_error
+        quantiles = student_quantile((1 + self.level) / 2, self.freedom) + student_quantile(POWER, self.freedom)
+        return quantiles * self.standard_error
 
     def seeds_needed(self, effect: float) -> int | None:
         """Return the number of pairs that detect a difference with a power of 80 % on the same images.
@@ -59,7 +62,7 @@ class SeedDifference(NamedTuple):
         None if no number does, because the images alone vary too much. Half the squared quantile is added because the
         deviation is estimated (Guenther, The American Statistician 35, 1981).
         """
-        quantile = student_quantile(0.975, 1e9)
+        quantile = student_quantile((1 + self.level) / 2, 1e9)
         left = (effect / (quantile + student_quantile(POWER, 1e9))) ** 2 - self.image_error**2
         return None if left <= 0 else math.ceil(self.seed_deviation**2 / left + quantile**2 / 2)
 
@@ -68,8 +71,8 @@ class SeedDifference(NamedTuple):
         return {**self._asdict(), "conclusion": self.conclusion, "detectable": self.detectable}
 
 
-def seed_difference(first: Floats, second: Floats, samples: Floats, images: int) -> SeedDifference:
-    """Compare the APs [S] of runs paired by seed, second minus first.
+def seed_difference(first: Floats, second: Floats, samples: Floats, images: int, level: float = 0.95) -> SeedDifference:
+    """Compare the APs [S] of runs paired by seed, second minus first, with an interval of this confidence level.
 
     `samples` [R] are the mean differences of the pairs on resamples of the `images`; nan ones are dropped. Raises
     ValueError for fewer than two pairs.
@@ -80,9 +83,9 @@ def seed_difference(first: Floats, second: Floats, samples: Floats, images: int)
     seeds, resampled = pairs.var(ddof=1) / len(pairs), float(np.nanvar(samples, ddof=1))
     squares = seeds**2 / (len(pairs) - 1) + resampled**2 / max(images - 1, 1)
     freedom = float((seeds + resampled) ** 2 / squares) if squares > 0 else float(len(pairs) - 1)
-    mean, width = float(pairs.mean()), student_quantile(0.975, freedom) * math.sqrt(seeds + resampled)
-    deviation = float(pairs.std(ddof=1))
-    return SeedDifference(pairs.tolist(), mean, mean - width, mean + width, deviation, math.sqrt(resampled), freedom)
+    mean, width = float(pairs.mean()), student_quantile((1 + level) / 2, freedom) * math.sqrt(seeds + resampled)
+    deviation, error = float(pairs.std(ddof=1)), math.sqrt(resampled)
+    return SeedDifference(pairs.tolist(), mean, mean - width, mean + width, deviation, error, freedom, level)
 
 
 def student_quantile(probability: float, freedom: float) -> float:

@@ -62,6 +62,21 @@ def test_a_run_a_model_and_a_file_are_compared(judged, tiny_run, squares, tmp_pa
         compare_to_folder(paths[::2], settled(CompareSettings, project, split="trian"))
 
 
+def test_some_classes_are_compared(judged, tiny_run, squares):
+    """AP is the mean of the AP of these classes, and their detections alone are in the pictures."""
+    project, run = judged
+    whole = compare_to_folder([run, tiny_run], settled(CompareSettings, project, bootstrap=5))[3]
+    name, *others = whole["differences"]["tiny"]["per_class"]
+    assert others
+    settings = settled(CompareSettings, project, bootstrap=5, classes=name, name="one")
+    document = compare_to_folder([run, tiny_run], settings)[3]
+    assert [*document["differences"]["tiny"]["per_class"]] == [name]
+    for side in ("val", "tiny"):
+        assert document["figures"][side]["AP"] == whole["figures"][side]["per_class"][name]["AP"]
+    with pytest.raises(UserError, match=f"{squares.name}/val has no class 'circel'"):
+        compare_to_folder([run, tiny_run], settled(CompareSettings, project, classes="circel"))
+
+
 def test_tuning_leaves_a_recipe_and_all_that_was_tried(judged, tiny_run, monkeypatch, tmp_path):
     project, run = judged
     monkeypatch.setenv("CLEDET_CACHE", str(tmp_path))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cledet.data.formats.coco import read_coco
-from cledet.data.index import DetectionIndex, group_by_image
+from cledet.data.index import DetectionIndex, group_by_image, labels_of
+from cledet.errors import UserError
 from cledet.evaluation.pycocotools_evaluator import coco_annotations
 
 
@@ -61,6 +63,24 @@ def test_subset_takes_images_in_the_order_asked() -> None:
     assert subset.starts.tolist() == [0, 1, 3]
     assert subset.labels.tolist() == [1, 1, 0]
     assert make_index().subset([]).num_boxes == 0
+
+
+def test_of_classes_keeps_all_images_and_names() -> None:
+    index = make_index()
+    dogs = index.of_classes([1])
+    assert dogs.labels.tolist() == [1, 1]
+    assert dogs.starts.tolist() == [0, 1, 1, 2]
+    assert dogs.xywh[:, 0].tolist() == [1.25, 3]
+    assert (dogs.image_ids.tolist(), dogs.classes) == (index.image_ids.tolist(), index.classes)
+    assert index.of_classes([]).num_boxes == 0
+
+
+def test_labels_of_names() -> None:
+    names = ("cat", "dog", "cat")
+    assert labels_of(["dog"], names, "t/val") == (1,)
+    assert labels_of(["cat"], names, "t/val") == (0, 2)
+    with pytest.raises(UserError, match=re.escape("t/val has no class 'dgo' (did you mean dog?)")):
+        labels_of(["cat", "dgo"], names, "t/val")
 
 
 def test_group_by_image_keeps_the_files_order_within_an_image() -> None:

@@ -44,6 +44,18 @@ def test_by_hand():
     assert one.detectable == pytest.approx(width + student_quantile(0.8, freedom) * math.sqrt(0.000325))
 
 
+def test_a_higher_level_widens_the_interval():
+    """And what can be detected with it, and the seeds that it needs."""
+    given = np.zeros(3), np.array([0.01, 0.02, 0.03]), np.array([0.0, 0.001, 0.002]), 100
+    one, wide = seed_difference(*given), seed_difference(*given, level=0.975)
+    error = math.hypot(0.01 / math.sqrt(3), 0.001)
+    assert one.high - one.value == pytest.approx(student_quantile(0.975, one.freedom) * error)
+    assert wide.high - wide.value == pytest.approx(student_quantile(0.9875, one.freedom) * error)
+    assert wide.detectable - one.detectable == pytest.approx(wide.high - one.high)
+    left = (0.01 / (2.241403 + 0.841621)) ** 2 - 0.001**2
+    assert wide.seeds_needed(0.01) == math.ceil(0.0001 / left + 2.241403**2 / 2)
+
+
 def test_seeds_needed():
     """Without an error over images: 7.85 (deviation / effect)^2 + 2, as in sample-size tables; then with one."""
     pairs = np.array([0.0, 0.02])  # deviation 0.01414

@@ -139,7 +139,11 @@ def side_notes(comparison: SideComparison, effect: float = 0.005) -> list[str]:
             f"for {effect:g}, {pairs}"
         )
     if len(comparison.differences) > 1:
-        sentences.append(f"{len(comparison.differences)} sides are compared with the first, each by itself")
+        others = [*comparison.differences.values()]
+        sentences.append(
+            f"{len(others)} sides are compared with the first; each interval has {100 * others[0].level:.4g} %, so that "
+            "all hold together with 95 %"
+        )
     return sentences
 
 

@@ -32,6 +32,7 @@ from cledet.evaluation.compare.comparison_tables import (
 from cledet.evaluation.compare.side_by_side import save_side_by_side
 from cledet.metrics.bootstrap import MIN_IMAGES, PairedDifference, interval, resamples, simultaneous
 from cledet.metrics.coco import evaluate
+from cledet.metrics.seed_pairs import student_quantile
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +213,21 @@ def test_sides_are_compared_over_runs_and_images(two):
     )
     assert side_notes(found)[0].startswith("b: 2 pairs detect a difference of ")
     assert side_document(found, index, 25)["differences"]["b"]["pairs"] == one.pairs
+
+
+def test_the_intervals_of_several_sides_hold_together(two):
+    """With three sides, each of the two differences has a level of 97.5 %, and is otherwise that of two sides."""
+    index, entries = two
+    good, worse = entries["good"], entries["worse"]
+    sides = {"a": {"a0": worse, "a1": good}, "b": {"b0": good, "b1": good}, "c": {"c0": worse, "c1": worse}}
+    alone = compare_sides(index, {name: sides[name] for name in "ab"}, 25).differences["b"]
+    both = compare_sides(index, sides, 25)
+    width, wide = (student_quantile(p, alone.freedom) * alone.standard_error for p in (0.975, 0.9875))
+    assert alone.high - alone.value == pytest.approx(width)
+    assert both.differences["b"].high - alone.value == pytest.approx(wide)
+    assert both.differences["b"]._replace(level=0.95, low=alone.low, high=alone.high) == alone
+    assert side_notes(both)[-1].endswith("each interval has 97.5 %, so that all hold together with 95 %")
+    assert len(side_notes(compare_sides(index, {name: sides[name] for name in "ab"}, 25))) == 1
 
 
 def test_sides_need_images(two):

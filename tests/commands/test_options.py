@@ -201,7 +201,7 @@ def complete(*words):
         (["predict", "--nms", "soft-"], ["soft-linear", "soft-vote"]),
         (["val", "--nms", "cl"], ["cl-balanced"]),
         (["train", "--backbone", "r1"], ["r18", "r101", "r152"]),
-        (["train", "--recipe", "shap"], ["shapes", "shapes-gfl", "shapes-quick"]),
+        (["train", "--recipe", "shap"], ["shapes", "shapes-gfl", "shapes-lite0", "shapes-quick"]),
     ],
 )
 def test_a_shell_completes_choices(words, completions):

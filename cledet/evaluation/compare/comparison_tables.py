@@ -139,10 +139,10 @@ def side_notes(comparison: SideComparison, effect: float = 0.005) -> list[str]:
             f"for {effect:g}, {pairs}"
         )
     if len(comparison.differences) > 1:
-        others = [*comparison.differences.values()]
+        count, level = len(comparison.differences), 100 * one.level
         sentences.append(
-            f"{len(others)} sides are compared with the first; each interval has {100 * others[0].level:.4g} %, so that "
-            "all hold together with 95 %"
+            f"{count} sides are compared with the first; each interval has {level:.4g} %, so that all hold together "
+            "with 95 %"
         )
     return sentences
 

@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -40,12 +40,17 @@ from cledet.export.backends import read_openvino_metadata, require_packages, sav
 from cledet.export.plan import RAW, Runner
 from cledet.export.runtime import ExportedModel, RuntimeNetwork, open_exported
 from cledet.metrics.coco import evaluate
+from cledet.metrics.evaluation import EvaluatedDetections
 from cledet.models.checkpoint import Checkpoint
 
 CALIBRATION = 300
 """Most training images from which the ranges of activations are measured."""
+RANKED = 50
+"""Images on which nncf ranks the layers, those whose AP falls most; AP itself is measured on all."""
 TIMED, ROUNDS = 4, 8
 """Images and rounds of the comparison of latencies."""
+STAGES = {1: "in float32", 2: "with all layers in int8"}
+"""The first networks whose AP nncf asks for."""
 CONVOLUTIONS = {"Convolution", "GroupConvolution"}
 ADDED = {*CONVOLUTIONS, "Add"}
 CPU = torch.device("cpu")
@@ -86,27 +91,40 @@ class Bound:
     rest: Runner
     """Computes RAW from images and the outputs of the network."""
     stop: Event
+    found: list[float] = field(default_factory=list)
+    """AP on all images of each network so far: float32, int8, then with more and more layers in float32."""
 
-    def __call__(self, network: Any, positions: Iterable[int]) -> tuple[float, list[float]]:
-        """Return AP over the images at these positions, and that of each alone; 0 where there is no object."""
+    def __call__(self, network: Any, positions: Iterable[int]) -> tuple[float, list[float] | None]:
+        """Return AP over the images at these positions, and if they are all, that of each; 0 without an object."""
 
         def run(batch: Any) -> list[Any]:
             if self.stop.is_set():
                 raise InterruptedError
             return self.rest(batch, *network(batch).values())
 
-        return self.measure(run, self.index.subset(list(positions)))
+        chosen = list(positions)
+        if len(chosen) < len(self.index):
+            return ap_of(self.measure(run, self.index.subset(chosen))), None
+        found, ids = self.measure(run, self.index), self.index.image_ids.tolist()
+        self.found.append(ap_of(found))
+        taken_back = f"after taking {len(self.found) - 2} layers back"
+        say(f"AP {self.found[-1]:.4f} {STAGES.get(len(self.found), taken_back)}")
+        parts = [(self.index.subset([i]), found.results[found.results[:, 0] == n]) for i, n in enumerate(ids)]
+        return self.found[-1], [evaluate(*part).metrics["AP"] or 0.0 for part in parts]
 
-    def measure(self, run: Runner, index: DetectionIndex) -> tuple[float, list[float]]:
-        """Return AP over the images of an index, and that of each alone, with RAW computed by `run` from images."""
+    def measure(self, run: Runner, index: DetectionIndex) -> EvaluatedDetections:
+        """Evaluate the images of an index, with RAW computed by `run`."""
         runtime = RuntimeNetwork(self.model)
         runtime.runners["f32"] = run
         methods = nms_options_by_method(self.settings, self.model.components)
         stream = network_stream(runtime, index, self.model, self.settings, CPU, None)
         (found,) = evaluate_methods(stream, index, methods, complete=True).values()
-        rows = found.results
-        each = [evaluate(index.subset([i]), rows[rows[:, 0] == n]) for i, n in enumerate(index.image_ids.tolist())]
-        return found.evaluation.metrics["AP"] or 0.0, [one.metrics["AP"] or 0.0 for one in each]
+        return found
+
+
+def ap_of(found: EvaluatedDetections) -> float:
+    """Return AP; 0 without objects."""
+    return found.evaluation.metrics["AP"] or 0.0
 
 
 def quantize_file(path: Path, model: Checkpoint, settings: ExportSettings) -> Int8:
@@ -166,10 +184,11 @@ def _quantize(path: Path, index: DetectionIndex, train: DetectionIndex, settings
             validation_fn=bound,
             max_drop=settings.max_drop / 100,
             subset_size=len(train),
+            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(ranking_subset_size=RANKED),
         )
     joined = join_parts(quantized, read_parts(path)[1])
     runs = [_runner(openvino.Core().read_model(str(path))), _runner(joined)]
-    ap = [bound.measure(run, index)[0] for run in runs]
+    ap = [ap_of(bound.measure(run, index)) for run in runs]
     ms = _alternate(runs, [read(position) for position in range(min(TIMED, len(train)))])
     result = Int8(index.name, len(index), len(train), *ap, *ms)
     for key, value in {**read_openvino_metadata(path), "int8": json.dumps(asdict(result))}.items():

@@ -51,12 +51,14 @@ def test_the_parts_joined_again_compute_the_same(openvino, floating):
         np.testing.assert_array_equal(found[name], wanted[name])
 
 
-def test_an_int8_file_holds_the_bound(openvino, floating, squares, tmp_path):
+def test_an_int8_file_holds_the_bound(openvino, floating, squares, tmp_path, capsys):
     pytest.importorskip("nncf", reason="nncf is not installed: pip install 'cledet[int8]'")
     result = Detector(RUN).export(
         "openvino", int8=True, max_drop=3, data=str(squares), nms="standard", project=tmp_path
     )
-    measured = result.int8
+    measured, said = result.int8, capsys.readouterr().err
+    assert f"AP {measured.ap_float32:.4f} in float32\nAP " in said
+    assert said.count(" with all layers in int8\n") == 1
     assert (measured.split, measured.images, measured.calibration_images) == (f"{squares.name}/val", 4, 6)
     assert measured.ap_float32 > 0.3
     assert measured.ap_int8 >= measured.ap_float32 - 0.03

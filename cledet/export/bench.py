@@ -34,6 +34,8 @@ from cledet.models.weights import NAMES
 
 PHOTOS = 4
 """Number of photos, spread evenly over the split."""
+ENDING = 2
+"""Seconds in which a process may end by itself, as torch's compiler leaves semaphores behind otherwise."""
 PYRAMID = 256
 """Channels of torchvision's pyramids."""
 TORCHVISION = {
@@ -140,8 +142,9 @@ class RowProcess:
         return self.receive()
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; one that is busy is terminated."""
         self._own.close()
+        self._process.join(ENDING)
         self._process.terminate()
         self._process.join()
 

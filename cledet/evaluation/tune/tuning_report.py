@@ -96,8 +96,8 @@ def clusters_sentences(tuned: TuningResult, metric: str) -> list[str]:
         )
     if gain is not None and gain.value is not None:
         lines.append(
-            f"CL-B gains {gain.value:+.4f} {metric} over standard NMS at --iou {tuned.default.options.iou:g}, "
-            f"{_interval(gain)}: {gain.conclusion}"
+            f"CL-B changes {metric} by {gain.value:+.4f} from standard NMS at --iou {tuned.default.options.iou:g}, "
+            f"95 % interval {_interval(gain)}: {gain.conclusion}"
         )
     return lines
 

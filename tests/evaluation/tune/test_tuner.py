@@ -235,7 +235,7 @@ def test_what_cl_balanced_chooses_among_is_said(wide):
     assert sentences(found, settings())[-2:] == [
         "CL-B chooses among 3.0 boxes per object found; among these, the IoU has a rank correlation of -1.00 with the "
         "score and 1.00 with the closeness to their centre",
-        "CL-B gains +0.5000 AP over standard NMS at --iou 0.5, +0.5000 to +0.5000: better",
+        "CL-B changes AP by +0.5000 from standard NMS at --iou 0.5, 95 % interval +0.5000 to +0.5000: better",
     ]
     document = to_document(found, settings(), [])
     assert document["clusters"]["boxes"] == 3
@@ -255,7 +255,7 @@ def test_clusters_are_those_of_the_default(wide):
     found = tuned(*wide, default=NMSOptions(conf=0.0, iou=0.8), nms="standard,cl-balanced")
     assert found.clusters[:3] == (10, 1, 0)
     said = [line for line in sentences(found, settings()) if line.startswith("CL-B")]
-    assert [line.split(",")[0] for line in said] == ["CL-B gains +0.0000 AP over standard NMS at --iou 0.8"]
+    assert [line.split(",")[0] for line in said] == ["CL-B changes AP by +0.0000 from standard NMS at --iou 0.8"]
 
 
 def test_by_default_the_method_of_the_model_is_searched(doubled):

@@ -9,33 +9,50 @@ candidates are those of `cledet tune`, in float32. For each detector it prints t
 (`cledet.evaluation.cluster_alignment`); `kept`, the score-IoU correlation of `cledet val`, over the boxes that standard
 NMS keeps; the mean IoU of the true positives of standard NMS and of CL-B; and the gain in AP with its 95 % interval
 over images. Then it tests each hypothesis on the detectors whose interval excludes 0. Thresholds are chosen on the
-detectors of the other data sets: halfway between two neighbours, such that most signs are right.
+detectors of the other data sets: halfway between two neighbours, such that most signs are right. At last come the
+classes with ten or more clusters of three or more boxes: their measurements and the change of their AP.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from cledet.config.evaluate import TuneSettings
 from cledet.config.loading import resolve
+from cledet.data.index import DetectionIndex
 from cledet.detector import Detector
-from cledet.evaluation.candidates import to_results
+from cledet.evaluation.candidates import Candidates, to_results
 from cledet.evaluation.cluster_alignment import ClusterAlignment, cluster_alignment
 from cledet.evaluation.misalignment import MisalignmentMeter
 from cledet.evaluation.tune.search import TrialRunner
 from cledet.evaluation.tune.tuner import open_candidates, weights
 from cledet.metrics.bootstrap import PairedDifference, paired_differences
-from cledet.metrics.coco import spearman
-from cledet.models.nms import apply_nms
+from cledet.metrics.coco import evaluate, spearman
+from cledet.metrics.results_file import DetectionRows
+from cledet.models.nms import NMSOptions, apply_nms
 
 METHODS = ("standard", "cl-balanced")
+FEWEST = 10
+"""Fewest clusters of three or more boxes of a class that is measured."""
+
+
+class ClassMeasured(NamedTuple):
+    """Measurements of one class of a detector."""
+
+    name: str
+    clusters: ClusterAlignment
+    standard: float
+    """AP of standard NMS."""
+    balanced: float
+    """AP of CL-B."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,7 @@ class Measured:
     """Mean IoU of the true positives of each of METHODS."""
     ap: float
     gain: PairedDifference
+    classes: list[ClassMeasured]
 
     @property
     def sign(self) -> int:
@@ -77,9 +95,34 @@ def measure(data: str, split: str, source: str) -> Measured:
     first, second = (meter.metrics(method) for method in METHODS)
     ious = (first["kept_iou"], second["kept_iou"])
     clusters = cluster_alignment(candidates, index, options)
+    classes = measure_classes(
+        candidates, index, options, {name: runner.detections(replace(options, method=name)) for name in METHODS}
+    )
     path = Path(source)
     name = path.stem if settings.predictions else path.parents[1].name if path.suffix == ".pt" else path.name
-    return Measured(Path(data).name, name, clusters, first["spearman"], ious, standard.metric, gain)
+    return Measured(Path(data).name, name, clusters, first["spearman"], ious, standard.metric, gain, classes)
+
+
+def measure_classes(
+    candidates: Iterable[Candidates],
+    index: DetectionIndex,
+    options: NMSOptions,
+    detections: Mapping[str, DetectionRows],
+) -> list[ClassMeasured]:
+    """Measure the classes with enough clusters."""
+    standard, balanced = (evaluate(index, detections[method]).per_class for method in METHODS)
+    measured = []
+    for category_id, name in zip(index.category_ids.tolist(), index.classes):
+        clusters = cluster_alignment((of_class(image, category_id) for image in candidates), index, options)
+        if clusters.choices >= FEWEST:
+            measured.append(ClassMeasured(name, clusters, standard[name]["AP"], balanced[name]["AP"]))
+    return measured
+
+
+def of_class(image: Candidates, category_id: int) -> Candidates:
+    """Select the candidates of one class."""
+    own = torch.from_numpy(image.category_ids == category_id)[image.labels]
+    return image._replace(boxes=image.boxes[own], scores=image.scores[own], labels=image.labels[own])
 
 
 def print_heading() -> None:
@@ -130,6 +173,29 @@ def print_test(
     print(f"  sign right for {right} of {len(clear)} detectors with a clear sign, of which {gained} gain")
 
 
+def print_classes(rows: Sequence[Measured]) -> None:
+    """Print the classes, and how the change of their AP goes with their correlations."""
+    print("| data, detector | class | boxes | score | closeness | AP | change |")
+    print("|---|---|" + "--:|" * 5)
+    margins, changes = [], []
+    for row in rows:
+        for one in row.classes:
+            clusters, change = one.clusters, one.balanced - one.standard
+            print(
+                f"| {row.data}, {row.name} | {one.name} | {clusters.boxes:.1f} | {clusters.score:.3f} "
+                f"| {clusters.closeness:.3f} | {100 * one.standard:.1f} | {100 * change:+.2f} |"
+            )
+            margins.append(clusters.closeness - clusters.score)
+            changes.append(change)
+    margin, change = np.array(margins), np.array(changes)
+    right = int(((margin > 0) == (change > 0)).sum())
+    print(f"\n4. closeness - score of a class: rank correlation with the change {spearman(margin, change):+.2f}")
+    print(f"  sign right for {right} of {len(change)} classes, of which {int((change > 0).sum())} gain")
+    for name, part in (("above", margin > 0), ("below", margin <= 0)):
+        if part.any():
+            print(f"  closeness {name} score: {part.sum()} classes, mean change {100 * change[part].mean():+.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--detector", nargs=3, metavar=("DATA", "SPLIT", "SOURCE"), action="append", required=True)
@@ -142,6 +208,8 @@ def main() -> None:
     print_test("1. score - closeness below 0", rows, lambda row: row.clusters.score - row.clusters.closeness, 0.0)
     print_test("2. score below a threshold", rows, lambda row: row.clusters.score, None)
     print_test("3. boxes above a threshold", rows, lambda row: -row.clusters.boxes, None)
+    print()
+    print_classes(rows)
 
 
 if __name__ == "__main__":

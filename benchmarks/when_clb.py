@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from cledet.config.evaluate import TuneSettings
 from cledet.config.loading import resolve
 from cledet.data.index import DetectionIndex
 from cledet.detector import Detector
-from cledet.evaluation.candidates import Candidates, to_results
+from cledet.evaluation.candidates import to_results
 from cledet.evaluation.cluster_alignment import ClusterAlignment, cluster_alignment
 from cledet.evaluation.misalignment import MisalignmentMeter
 from cledet.evaluation.tune.search import TrialRunner
@@ -37,7 +37,7 @@ from cledet.evaluation.tune.tuner import open_candidates, weights
 from cledet.metrics.bootstrap import PairedDifference, paired_differences
 from cledet.metrics.coco import evaluate, spearman
 from cledet.metrics.results_file import DetectionRows
-from cledet.models.nms import NMSOptions, apply_nms
+from cledet.models.nms import apply_nms
 
 METHODS = ("standard", "cl-balanced")
 FEWEST = 10
@@ -95,34 +95,23 @@ def measure(data: str, split: str, source: str) -> Measured:
     first, second = (meter.metrics(method) for method in METHODS)
     ious = (first["kept_iou"], second["kept_iou"])
     clusters = cluster_alignment(candidates, index, options)
-    classes = measure_classes(
-        candidates, index, options, {name: runner.detections(replace(options, method=name)) for name in METHODS}
-    )
+    results = [runner.detections(replace(options, method=method)) for method in METHODS]
+    classes = measure_classes(clusters, index, results)
     path = Path(source)
     name = path.stem if settings.predictions else path.parents[1].name if path.suffix == ".pt" else path.name
-    return Measured(Path(data).name, name, clusters, first["spearman"], ious, standard.metric, gain, classes)
+    return Measured(Path(data).name, name, clusters[None], first["spearman"], ious, standard.metric, gain, classes)
 
 
 def measure_classes(
-    candidates: Iterable[Candidates],
-    index: DetectionIndex,
-    options: NMSOptions,
-    detections: Mapping[str, DetectionRows],
+    clusters: Mapping[str | None, ClusterAlignment], index: DetectionIndex, results: Sequence[DetectionRows]
 ) -> list[ClassMeasured]:
-    """Measure the classes with enough clusters."""
-    standard, balanced = (evaluate(index, detections[method]).per_class for method in METHODS)
-    measured = []
-    for category_id, name in zip(index.category_ids.tolist(), index.classes):
-        clusters = cluster_alignment((of_class(image, category_id) for image in candidates), index, options)
-        if clusters.choices >= FEWEST:
-            measured.append(ClassMeasured(name, clusters, standard[name]["AP"], balanced[name]["AP"]))
-    return measured
-
-
-def of_class(image: Candidates, category_id: int) -> Candidates:
-    """Select the candidates of one class."""
-    own = torch.from_numpy(image.category_ids == category_id)[image.labels]
-    return image._replace(boxes=image.boxes[own], scores=image.scores[own], labels=image.labels[own])
+    """Select the classes with enough clusters, with the AP of the results of each of METHODS."""
+    standard, balanced = (evaluate(index, rows).per_class for rows in results)
+    return [
+        ClassMeasured(name, clusters[name], standard[name]["AP"], balanced[name]["AP"])
+        for name in index.classes
+        if clusters[name].choices >= FEWEST
+    ]
 
 
 def print_heading() -> None:

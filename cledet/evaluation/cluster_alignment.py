@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cledet.components.cl_nms import center_distances
-from cledet.data.index import DetectionIndex, Floats
+from cledet.data.index import DetectionIndex, Floats, Ints
 from cledet.evaluation.candidates import Candidates, all_candidates
 from cledet.evaluation.misalignment import Objects, matches, objects_of, overlaps
 from cledet.metrics.average_precision import mean
@@ -44,27 +44,41 @@ class ClusterAlignment(NamedTuple):
 
 
 @torch.inference_mode()
-def cluster_alignment(candidates: Iterable[Candidates], index: DetectionIndex, options: NMSOptions) -> ClusterAlignment:
-    """Measure the clusters of standard NMS with conf, iou, max_det and cl_norm of the options."""
+def cluster_alignment(
+    candidates: Iterable[Candidates], index: DetectionIndex, options: NMSOptions
+) -> dict[str | None, ClusterAlignment]:
+    """Measure the clusters of standard NMS with conf, iou, max_det and cl_norm of the options.
+
+    Returns the measurements of each class by name, and those of all clusters under None.
+    """
     objects = objects_of(index)
-    parts = [np.zeros((0, 4))]
-    count = 0
+    parts, count = [np.zeros((0, 5))], 0
     for image in candidates:
         part = _clusters_on_objects(image, objects[image.image_id], options)
         part[:, 0] += count
         count += len(np.unique(part[:, 0]))
         parts.append(part)
     rows = np.concatenate(parts)
-    cluster, (score, closeness, iou) = rows[:, 0].astype(np.int64), rows[:, 1:].T
-    sizes = np.bincount(cluster, minlength=count)
+    cluster, (category, score, closeness, iou) = rows[:, 0].astype(np.int64), rows[:, 1:].T
+    sizes, category_ids = np.bincount(cluster, minlength=count), np.zeros(count)
+    category_ids[cluster] = category
+    of_score, of_closeness = (spearman_by_group(values, iou, cluster, count) for values in (score, closeness))
+    measured: dict[str | None, ClusterAlignment] = {None: _summarize(sizes, of_score, of_closeness)}
+    for name, category_id in zip(index.classes, index.category_ids.tolist()):
+        own = category_ids == category_id
+        measured[name] = _summarize(sizes[own], of_score[own], of_closeness[own])
+    return measured
+
+
+def _summarize(sizes: Ints, score: Floats, closeness: Floats) -> ClusterAlignment:
+    """Summarize the sizes [C] and correlations [C] of clusters."""
     choice = sizes >= CHOICE
-    of_score, of_closeness = (spearman_by_group(values, iou, cluster, count)[choice] for values in (score, closeness))
     boxes = mean(sizes.astype(np.float64))
-    return ClusterAlignment(count, boxes, int(choice.sum()), mean(of_score), mean(of_closeness))
+    return ClusterAlignment(len(sizes), boxes, int(choice.sum()), mean(score[choice]), mean(closeness[choice]))
 
 
 def _clusters_on_objects(image: Candidates, objects: Objects, options: NMSOptions) -> Floats:
-    """Return cluster from 0, score, closeness and IoU [n, 4] of the boxes in the clusters of one image."""
+    """Return cluster from 0, category id, score, closeness and IoU [n, 5] of the boxes in the clusters of one image."""
     high = image.scores > options.conf
     image = image._replace(boxes=image.boxes[high], scores=image.scores[high], labels=image.labels[high])
     cluster_index = index_clusters(image.boxes, image.scores, image.labels, options.iou)
@@ -79,4 +93,4 @@ def _clusters_on_objects(image: Candidates, objects: Objects, options: NMSOption
     member = np.flatnonzero(gt_of[cluster] >= 0)
     own = cluster[member]
     number = np.unique(own, return_inverse=True)[1]
-    return np.column_stack([number, rows[member, 5], closeness[member], overlap[member, gt_of[own]]])
+    return np.column_stack([number, rows[member, 6], rows[member, 5], closeness[member], overlap[member, gt_of[own]]])

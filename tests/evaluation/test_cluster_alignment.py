@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 import torch
 
+from cledet.evaluation import cluster_alignment as module
 from cledet.evaluation.candidates import Candidates, all_candidates
-from cledet.evaluation.cluster_alignment import cluster_alignment
 from cledet.evaluation.misalignment import match
 from cledet.models.nms import NMSOptions, suppress
 
 SIDE = 40
 OPTIONS = NMSOptions(conf=0.0)
+
+
+def cluster_alignment(candidates, index, options):
+    """Measurements of all classes together."""
+    return module.cluster_alignment(candidates, index, options)[None]
 
 
 def image(image_id: int, *found: tuple[float, float, float], label: int = 0) -> Candidates:
@@ -177,3 +182,24 @@ def test_boxes_are_compared_in_pixels_of_the_original_image(make_index):
     assert all_candidates(flat)[0, 3:5].tolist() == [SIDE, SIDE / 2]
     assert cluster_alignment([flat], index, OPTIONS).score == pytest.approx(1)
     assert cluster_alignment([square._replace(scale=torch.tensor([0.5, 1, 0.5, 1]))], index, OPTIONS).clusters == 0
+
+
+def test_classes_are_measured_apart(make_index):
+    """The first class has a correlation of 1 in one cluster, the second -1 in another; the third has no object."""
+    index = make_index([(0, 0, 0, SIDE, SIDE), (1, 100, 100, SIDE, SIDE)])
+    index = replace(index, classes=("a", "b", "c"), category_ids=np.array([1, 2, 5]))
+    first = image(0, (0, 0, 0.9), (4, 0, 0.8), (6, 0, 0.7))
+    second = image(0, (100, 100, 0.7), (104, 100, 0.8), (106, 100, 0.85), (106, 101, 0.9), label=1)
+    both = first._replace(
+        boxes=torch.cat([first.boxes, second.boxes]),
+        scores=torch.cat([first.scores, second.scores]),
+        labels=torch.cat([first.labels, second.labels]),
+    )
+    measured = module.cluster_alignment([both], index, OPTIONS)
+    assert list(measured) == [None, "a", "b", "c"]
+    assert measured["a"] == (1, 3, 1, pytest.approx(1), pytest.approx(-0.5))
+    assert measured["b"][:3] == (1, 4, 1)
+    assert measured["b"].score == pytest.approx(-1)
+    assert measured["c"] == (0, None, 0, None, None)
+    assert measured[None][:3] == (2, 3.5, 2)
+    assert measured[None].score == pytest.approx(0)

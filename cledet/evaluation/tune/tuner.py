@@ -54,8 +54,9 @@ class TuningResult:
     """The recommended setting at increasing conf."""
     conf: float = 0.0
     """The highest of these whose cost is within the tolerance."""
-    clusters: ClusterAlignment | None = None
-    """How score and closeness order the boxes within the clusters of the default setting; None if interrupted."""
+    clusters: dict[str | None, ClusterAlignment] = field(default_factory=dict)
+    """How score and closeness order the boxes within the clusters of the default setting: of each class, and of all
+    under None; empty if interrupted."""
     cl_balanced: PairedDifference | None = None
     """Gain of cl-balanced over standard, both otherwise with the default setting; None if one was not tried."""
     operating_point: OperatingPoint | None = None
@@ -157,7 +158,7 @@ def tune(
     tuned = assess_gains(runner, default, best_of)
     confs = tuned.confs if caught.number else raise_conf(runner, tuned.recommended, settings.tolerance)
     conf = within(confs, settings.tolerance)[-1].options.conf
-    clusters = None if caught.number else cluster_alignment(candidates, index, default)
+    clusters = {} if caught.number else cluster_alignment(candidates, index, default)
     tuned = replace(tuned, confs=confs, conf=conf, clusters=clusters, cl_balanced=cl_balanced_gain(runner, default))
     return replace(tuned, seconds=time.perf_counter() - began, stopped=caught.number)
 

@@ -87,7 +87,7 @@ def sentences(tuned: TuningResult, settings: TuneSettings) -> list[str]:
 
 def clusters_sentences(tuned: TuningResult, metric: str) -> list[str]:
     """Say what CL-B chooses among, and whether it gains at the default threshold."""
-    lines, clusters, gain = [], tuned.clusters, tuned.cl_balanced
+    lines, clusters, gain = [], tuned.clusters.get(None), tuned.cl_balanced
     if clusters is not None and clusters.score is not None and clusters.closeness is not None:
         lines.append(
             f"CL-B chooses among {clusters.boxes:.1f} boxes per object found; among these, the IoU has a rank "
@@ -139,7 +139,7 @@ def to_document(tuned: TuningResult, settings: TuneSettings, lines: list[str]) -
         "inside_the_noise": tuned.within_noise,
         "recommended": _plain(tuned.recommended),
         "conf": tuned.conf,
-        "clusters": tuned.clusters._asdict() if tuned.clusters is not None else None,
+        "clusters": {name or "all": one._asdict() for name, one in tuned.clusters.items()},
         "cl_balanced": tuned.cl_balanced.to_dict("gain") if tuned.cl_balanced is not None else None,
         "best_f1": tuned.operating_point._asdict() if tuned.operating_point is not None else None,
         "commands": lines,

@@ -37,16 +37,26 @@ def cl_balanced_nms(
     Raises KeyError for an unknown option.
     """
     cluster_index = index_clusters(boxes, scores, labels, iou_threshold)
+    relative = center_distances(boxes, scores, cluster_index, cl_norm)
+    score = scores.to(relative.dtype)
+    keep = _argmax_of_clusters(score + LOCALIZATION[localization](relative), cluster_index)
+    kept_score, order = CL_SCORE[cl_score](scores, keep, cluster_index).sort(descending=True, stable=True)
+    return keep.index_select(0, order), kept_score
+
+
+def center_distances(boxes: Tensor, scores: Tensor, cluster_index: Tensor, cl_norm: str = "max") -> Tensor:
+    """Compute the normalized distance d [N] of each box's centre from the approximate centre of its cluster, Eq. 9.
+
+    boxes [N, 4], scores [N], cluster_index [N] int64 of `index_clusters`; cl_norm as in `cl_balanced_nms`. Returns
+    float64 (float32 on MPS).
+    """
     dtype = torch.float32 if boxes.device.type == "mps" else torch.float64  # MPS has no float64
     score, box = scores.to(dtype), boxes.t().to(dtype, memory_format=torch.contiguous_format)
     center = (box[:2] + box[2:]) * 0.5
     cluster_center = approximate_centers(center, score, cluster_index).gather(1, cluster_index.expand(2, -1))
     distance = torch.hypot(*(center - cluster_center))
     length = CL_NORM[cl_norm](distance, box, cluster_index).clamp(min=torch.finfo(dtype).tiny)
-    relative = distance / length.index_select(0, cluster_index)
-    keep = _argmax_of_clusters(score + LOCALIZATION[localization](relative), cluster_index)
-    kept_score, order = CL_SCORE[cl_score](scores, keep, cluster_index).sort(descending=True, stable=True)
-    return keep.index_select(0, order), kept_score
+    return distance / length.index_select(0, cluster_index)
 
 
 def approximate_centers(centers: Tensor, scores: Tensor, cluster_index: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cledet.data.index import DetectionIndex, Floats
+from cledet.data.index import DetectionIndex, Floats, Ints
 from cledet.metrics.average_precision import RECALLS, mean, precision_at
 from cledet.metrics.confidence import best_confidences
 from cledet.metrics.evaluation import Evaluation, Limits, Metrics
@@ -122,3 +122,27 @@ def ranks(values: Floats) -> Floats:
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     shared: Floats = (counts.cumsum() - (counts - 1) / 2)[place]
     return shared
+
+
+def spearman_by_group(a: Floats, b: Floats, group: Ints, groups: int) -> Floats:
+    """Compute Spearman's rank correlation of two columns [n] within each group [n]: [groups].
+
+    It is nan for a group of fewer than two values, or in which a column is constant.
+    """
+    x, y = (centered_ranks(values, group, groups) for values in (a, b))
+    xy, xx, yy = (np.bincount(group, product, minlength=groups) for product in (x * y, x * x, y * y))
+    spread = np.sqrt(xx * yy)
+    return np.divide(xy, spread, out=np.full(groups, np.nan), where=spread > 0)
+
+
+def centered_ranks(values: Floats, group: Ints, groups: int) -> Floats:
+    """Rank values [n] within each group [n], minus the mean rank of the group; equal values share their mean rank."""
+    order = np.lexsort((values, group))
+    one, place = values[order], group[order]
+    run = np.concatenate([[0], ((np.diff(one) != 0) | (np.diff(place) != 0)).cumsum()])[: len(order)]
+    counts, sizes = np.bincount(run), np.bincount(group, minlength=groups)
+    rank = (counts.cumsum() - (counts - 1) / 2)[run]
+    middle = sizes.cumsum() - (sizes - 1) / 2
+    centered = np.empty(len(order))
+    centered[order] = rank - middle[place]
+    return centered

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cledet.metrics.coco import evaluate, ranks, spearman
+from cledet.metrics.coco import centered_ranks, evaluate, ranks, spearman, spearman_by_group
 
 
 def test_ranks_are_shared_by_equal_values():
@@ -34,6 +34,27 @@ def test_spearman_of_too_little_is_none(values):
 def test_spearman_without_ties_is_the_textbook_formula(order):
     a, b = np.arange(8.0), np.array(order, dtype=float)
     assert spearman(a, b) == pytest.approx(1 - 6 * ((a - b) ** 2).sum() / (8 * 63), abs=1e-12)
+
+
+def test_groups_are_ranked_and_correlated_one_by_one():
+    """Groups in disorder, with ties within and across them; one is empty, one has one value, one is constant."""
+    rng = np.random.default_rng(0)
+    group = rng.permutation(np.repeat([0, 2, 3, 4, 5], [30, 1, 9, 5, 200]))
+    a, b = rng.integers(0, 6, (2, len(group))) * 0.1
+    a[group == 4] = 0.3
+    found = spearman_by_group(a, b, group, 6)
+    wanted = [spearman(a[group == k], b[group == k]) for k in range(6)]
+    assert [value is None for value in wanted] == [False, True, True, False, True, False]
+    assert found == pytest.approx([np.nan if value is None else value for value in wanted], abs=1e-12, nan_ok=True)
+    for k in range(6):
+        own = group == k
+        assert centered_ranks(a, group, 6)[own].tolist() == (ranks(a[own]) - (own.sum() + 1) / 2).tolist()
+
+
+def test_no_groups():
+    nothing, of = np.zeros(0), np.zeros(0, dtype=np.int64)
+    assert spearman_by_group(nothing, nothing, of, 0).tolist() == []
+    assert np.isnan(spearman_by_group(nothing, nothing, of, 2)).tolist() == [True, True]
 
 
 def test_results_in_any_order(make_index):

@@ -14,6 +14,7 @@ from cledet.data.index import DetectionIndex
 from cledet.distributed.devices import amp_dtype, describe, pick_device, precision
 from cledet.errors import Interrupted, UserError
 from cledet.evaluation.candidates import Candidates, from_results
+from cledet.evaluation.cluster_alignment import ClusterAlignment, cluster_alignment
 from cledet.evaluation.evaluator import network_stream, nms_options
 from cledet.evaluation.score_file import above_conf, explicit_conf, load_predictions, predictions_split
 from cledet.evaluation.splits import load_split
@@ -53,6 +54,11 @@ class TuningResult:
     """The recommended setting at increasing conf."""
     conf: float = 0.0
     """The highest of these whose cost is within the tolerance."""
+    clusters: dict[str | None, ClusterAlignment] = field(default_factory=dict)
+    """How score and closeness order the boxes within the clusters of the default setting: of each class, and of all
+    under None; empty if interrupted."""
+    cl_balanced: PairedDifference | None = None
+    """Gain of cl-balanced over standard, both otherwise with the default setting; None if one was not tried."""
     operating_point: OperatingPoint | None = None
     """Confidence of the highest F1 of the recommended setting at IoU 0.5."""
     seconds: float = 0.0
@@ -152,7 +158,9 @@ def tune(
     tuned = assess_gains(runner, default, best_of)
     confs = tuned.confs if caught.number else raise_conf(runner, tuned.recommended, settings.tolerance)
     conf = within(confs, settings.tolerance)[-1].options.conf
-    return replace(tuned, confs=confs, conf=conf, seconds=time.perf_counter() - began, stopped=caught.number)
+    clusters = {} if caught.number else cluster_alignment(candidates, index, default)
+    tuned = replace(tuned, confs=confs, conf=conf, clusters=clusters, cl_balanced=cl_balanced_gain(runner, default))
+    return replace(tuned, seconds=time.perf_counter() - began, stopped=caught.number)
 
 
 def weights(index: DetectionIndex, settings: TuneSettings) -> tuple[Weights, Weights]:
@@ -178,3 +186,11 @@ def assess_gains(runner: TrialRunner, default: NMSOptions, best_of: dict[str, Tr
     chosen = base if tuned.within_noise or tuned.significant is None else tuned.significant
     point = operating_point(runner.index, runner.detections(chosen.options))
     return replace(tuned, confs=[chosen], conf=chosen.options.conf, operating_point=point)
+
+
+def cl_balanced_gain(runner: TrialRunner, default: NMSOptions) -> PairedDifference | None:
+    """Return the gain of cl-balanced over standard, both otherwise with the default setting, if both were tried."""
+    standard, balanced = (runner.tried.get(replace(default, method=name)) for name in ("standard", "cl-balanced"))
+    if standard is None or balanced is None:
+        return None
+    return paired_differences([balanced.metric], standard.metric, balanced.samples[None], standard.samples)[0]

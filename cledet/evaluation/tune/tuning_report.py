@@ -79,8 +79,26 @@ def sentences(tuned: TuningResult, settings: TuneSettings) -> list[str]:
             f"for use, --conf {at.confidence:.3f} has the best F1 at IoU 0.5: {at.f1:.3f} "
             f"(precision {at.precision:.3f}, recall {at.recall:.3f})"
         )
+    lines += clusters_sentences(tuned, metric)
     if tuned.stopped:
         lines.append("the search was interrupted")
+    return lines
+
+
+def clusters_sentences(tuned: TuningResult, metric: str) -> list[str]:
+    """Say what CL-B chooses among, and whether it gains at the default threshold."""
+    lines, clusters, gain = [], tuned.clusters.get(None), tuned.cl_balanced
+    if clusters is not None and clusters.score is not None and clusters.closeness is not None:
+        lines.append(
+            f"CL-B chooses among {clusters.boxes:.1f} boxes per object found; among these, the IoU has a rank "
+            f"correlation of {clusters.score:.2f} with the score and {clusters.closeness:.2f} with the closeness to "
+            "their centre"
+        )
+    if gain is not None and gain.value is not None:
+        lines.append(
+            f"CL-B changes {metric} by {gain.value:+.4f} from standard NMS at --iou {tuned.default.options.iou:g}, "
+            f"95 % interval {_interval(gain)}: {gain.conclusion}"
+        )
     return lines
 
 
@@ -121,6 +139,8 @@ def to_document(tuned: TuningResult, settings: TuneSettings, lines: list[str]) -
         "inside_the_noise": tuned.within_noise,
         "recommended": _plain(tuned.recommended),
         "conf": tuned.conf,
+        "clusters": {name or "all": one._asdict() for name, one in tuned.clusters.items()},
+        "cl_balanced": tuned.cl_balanced.to_dict("gain") if tuned.cl_balanced is not None else None,
         "best_f1": tuned.operating_point._asdict() if tuned.operating_point is not None else None,
         "commands": lines,
         "methods": {name: _plain(trial) | tuned.gains[name].to_dict("gain") for name, trial in tuned.methods.items()},

@@ -219,6 +219,45 @@ def test_a_command_has_all_flags_that_matter_to_its_method(doubled):
         assert given == ["predictions", "data", *names, "conf"], method
 
 
+@pytest.fixture(scope="module")
+def wide(make_index):
+    """Of the three boxes of each object, the one in the middle lies best and has the lowest score."""
+    index = make_index(*([(0, 10, 10, SIDE, SIDE)] for _ in range(10)))
+    offsets = np.array([[-3, 0.9], [0.5, 0.5], [2.5, 0.8]])
+    return index, np.array([(i, 10 + x, 10, SIDE, SIDE, score, 1) for i in index.image_ids for x, score in offsets])
+
+
+def test_what_cl_balanced_chooses_among_is_said(wide):
+    """IoU 0.74, 0.95 and 0.78: standard NMS is right at 5 of COCO's 10 thresholds, CL-B at all."""
+    found = tuned(*wide, nms="standard,cl-balanced")
+    assert found.clusters[None] == (10, 3, 10, pytest.approx(-1), pytest.approx(1))
+    assert found.cl_balanced[:3] == pytest.approx((0.5, 0.5, 0.5))
+    assert sentences(found, settings())[-2:] == [
+        "CL-B chooses among 3.0 boxes per object found; among these, the IoU has a rank correlation of -1.00 with the "
+        "score and 1.00 with the closeness to their centre",
+        "CL-B changes AP by +0.5000 from standard NMS at --iou 0.5, 95 % interval +0.5000 to +0.5000: better",
+    ]
+    document = to_document(found, settings(), [])
+    assert document["clusters"]["all"]["boxes"] == 3
+    assert document["cl_balanced"]["low"] == pytest.approx(0.5)
+
+
+def test_of_methods_that_were_not_tried_no_gain_is_said(wide):
+    for nms in ("standard", "cl-balanced", "soft"):
+        found = tuned(*wide, default=NMSOptions(method="soft", conf=0.0), nms=nms)
+        assert found.cl_balanced is None
+        assert [line[:12] for line in sentences(found, settings()) if line.startswith("CL-B")] == ["CL-B chooses"]
+    assert to_document(found, settings(), [])["cl_balanced"] is None
+
+
+def test_clusters_are_those_of_the_default(wide):
+    """At an IoU threshold of 0.8, the boxes at -3 and 2.5 are clusters of their own, and one has the third."""
+    found = tuned(*wide, default=NMSOptions(conf=0.0, iou=0.8), nms="standard,cl-balanced")
+    assert found.clusters[None][:3] == (10, 1, 0)
+    said = [line for line in sentences(found, settings()) if line.startswith("CL-B")]
+    assert [line.split(",")[0] for line in said] == ["CL-B changes AP by +0.0000 from standard NMS at --iou 0.8"]
+
+
 def test_by_default_the_method_of_the_model_is_searched(doubled):
     assert set(tuned(*doubled, default=NMSOptions(method="soft-linear", conf=0.0), nms="auto").methods) == {
         "soft-linear"
@@ -248,6 +287,7 @@ def test_a_signal_keeps_the_trials_so_far(doubled, monkeypatch):
     assert (found.conf, found.confs) == (0.25, [found.recommended])  # no conf is searched any more
     assert len(found.searched) == 4
     assert set(found.methods) == {"standard"}
+    assert found.clusters == {}
     assert found.best.metric == max(trial.metric for trial in found.searched)
     assert sentences(found, settings())[-1] == "the search was interrupted"
 

@@ -139,7 +139,10 @@ def to_document(tuned: TuningResult, settings: TuneSettings, lines: list[str]) -
         "inside_the_noise": tuned.within_noise,
         "recommended": _plain(tuned.recommended),
         "conf": tuned.conf,
-        "clusters": {name or "all": one._asdict() for name, one in tuned.clusters.items()},
+        "clusters": {
+            "all": tuned.clusters[None]._asdict() if tuned.clusters else None,
+            "per_class": {name: one._asdict() for name, one in tuned.clusters.items() if name is not None},
+        },
         "cl_balanced": tuned.cl_balanced.to_dict("gain") if tuned.cl_balanced is not None else None,
         "best_f1": tuned.operating_point._asdict() if tuned.operating_point is not None else None,
         "commands": lines,

@@ -239,6 +239,7 @@ def test_what_cl_balanced_chooses_among_is_said(wide):
     ]
     document = to_document(found, settings(), [])
     assert document["clusters"]["all"]["boxes"] == 3
+    assert [one["clusters"] for one in document["clusters"]["per_class"].values() if one["clusters"]] == [10]
     assert document["cl_balanced"]["low"] == pytest.approx(0.5)
 
 

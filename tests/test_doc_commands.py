@@ -132,7 +132,7 @@ def desk(tmp_path_factory) -> Path:
               for split in ("train", "val", "test")]  # fmt: skip
     for name in ("coco.yaml", "data.yaml"):
         (work / name).write_text("".join(splits))
-    draw_shapes(root / "home" / ".cache" / "cledet" / "shapes-3", {"train": 6, "val": 3, "test": 12})
+    draw_shapes(root / "home" / ".cache" / "cledet" / "shapes-3", {"train": 6, "val": 3, "test": 50})
     with pytest.MonkeyPatch.context() as patch:
         enter(root, patch)
         fill(work)
@@ -156,7 +156,6 @@ def fill(work: Path) -> None:
     results += " ../shared/data/coco2017_sub/detections/yolox_nano_raw.json"
     for name in results.split():
         shutil.copy("runs/val/a/detections.json", _made(work / name, parents=True))
-    shutil.copytree("labels", "FOLDER")
 
 
 def _made(folder: Path, *, parents: bool = False) -> Path:

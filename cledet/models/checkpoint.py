@@ -20,7 +20,7 @@ from cledet.io.provenance import versions
 from cledet.io.run_folders import data_beside
 from cledet.io.weight_files import DamagedFile, exported_file, is_safetensors, read_file
 from cledet.models.converters.origins import CONVERTERS, convert_weights
-from cledet.models.network import Architecture, RetinaNet, build_network, misfit, parameters_of
+from cledet.models.network import Architecture, RetinaNet, Uninitialized, build_network, misfit, parameters_of
 from cledet.models.safetensors import unpack
 
 FORMAT = "cledet 1"
@@ -64,7 +64,8 @@ class Checkpoint:
             raise UserError(
                 f"these weights are of no {self.architecture.backbone} detector: {wrong}", "pass another file"
             )
-        network = build_network(self.architecture)
+        with Uninitialized():
+            network = build_network(self.architecture)
         network.load_state_dict(self.model)
         return network.eval()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
+from torch.overrides import TorchFunctionMode
 
 from cledet.config.types import AnchorRatios
 from cledet.models.anchors import STRIDES, Anchors
@@ -134,6 +135,21 @@ def parameters_of(arch: Architecture) -> dict[str, Tensor]:
     """Parameters and buffers of that architecture by name, without memory."""
     with torch.device("meta"):
         return build_network(arch).state_dict()
+
+
+RANDOM = {Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_}
+"""The functions of torch that draw the initial weights of this package's modules; the first argument is filled."""
+
+
+class Uninitialized(TorchFunctionMode):
+    """Leave new parameters as the memory is, for networks whose weights are loaded next: saves the random numbers."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Return the tensor that is to be filled with random numbers, and call any other function."""
+        given = kwargs or {}
+        return next(iter((*args, *given.values()))) if func in RANDOM else func(*args, **given)
 
 
 def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:

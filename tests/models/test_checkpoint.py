@@ -225,6 +225,22 @@ def test_save_and_load_are_inverse(tiny_run, tmp_path):
     assert torch.equal(a.logits, b.logits)
 
 
+@pytest.mark.parametrize("backbone", ["r18", "timm:efficientnet_lite0"])
+def test_no_random_numbers_are_drawn_for_weights_that_are_loaded(backbone):
+    if backbone.startswith("timm"):
+        pytest.importorskip("timm")
+    arch = Architecture(backbone=backbone, fpn_channels=16, classes=2)
+    state = build_network(arch).state_dict()
+    before = torch.random.get_rng_state()
+    network = Checkpoint(architecture=arch, model=state, classes=("a", "b"), category_ids=(0, 1)).network()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    image = torch.rand(1, 3, 64, 64)
+    reference = build_network(arch).eval()
+    reference.load_state_dict(state)
+    assert torch.equal(network(image).logits, reference(image).logits)
+
+
 def test_a_network_of_a_checkpoint_is_in_evaluation_mode(tiny_run):
     assert not any(module.training for module in load_checkpoint(tiny_run).network().modules())
 

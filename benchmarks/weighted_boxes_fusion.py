@@ -28,11 +28,6 @@ from functools import partial
 import numpy as np
 import torch
 
-try:
-    from ensemble_boxes import weighted_boxes_fusion
-except ModuleNotFoundError as missing:
-    sys.exit(f"this needs {missing.name}: pip install ensemble-boxes")
-
 from cledet.config.evaluate import TuneSettings
 from cledet.config.loading import resolve
 from cledet.detector import Detector
@@ -43,11 +38,12 @@ from cledet.metrics.coco import evaluate
 from cledet.metrics.results_file import DetectionRows
 from cledet.models.nms import NMS, NMSOptions, apply_nms
 
+Fusion = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
 RULES = {"avg": {}, "max": {"conf_type": "max"}, "sum": {"allows_overflow": True}}
 
 
-def fuse(image: Candidates, iou: float, rule: str, max_det: int) -> DetectionRows:
-    """Fuse the boxes of an image; returns the best detections [K, 7].
+def fuse(fusion: Fusion, image: Candidates, iou: float, rule: str, max_det: int) -> DetectionRows:
+    """Fuse the boxes of an image by ensemble-boxes; returns the best detections [K, 7].
 
     Boxes are mapped to the unit square, which changes no IoU and clips no box.
     """
@@ -55,9 +51,7 @@ def fuse(image: Candidates, iou: float, rule: str, max_det: int) -> DetectionRow
     low = boxes.reshape(-1, 2).min(0) if len(boxes) else np.zeros(2)
     size = boxes.reshape(-1, 2).max(0) - low if len(boxes) else np.ones(2)
     unit = (boxes - np.tile(low, 2)) / np.tile(size, 2)
-    fused = weighted_boxes_fusion(
-        [unit], [image.scores.numpy()], [image.labels.numpy()], iou_thr=iou, skip_box_thr=0.0, **RULES[rule]
-    )
+    fused = fusion([unit], [image.scores.numpy()], [image.labels.numpy()], iou_thr=iou, skip_box_thr=0.0, **RULES[rule])
     xyxy, scores, labels = (values[:max_det] for values in fused)
     xyxy = (xyxy * np.tile(size, 2) + np.tile(low, 2)) * image.scale.numpy()
     ids = np.full(len(scores), image.image_id)
@@ -78,6 +72,10 @@ def main() -> None:
     parser.add_argument("--conf", type=float, default=0.05, help="lowest score of a model's candidates")
     parser.add_argument("--iou", type=float, nargs="+", default=[0.55], help="thresholds of fusion")
     args = parser.parse_args()
+    try:
+        from ensemble_boxes import weighted_boxes_fusion
+    except ModuleNotFoundError as missing:
+        sys.exit(f"this needs {missing.name}: pip install ensemble-boxes")
     torch.set_num_threads(1)
     random.seed(0)
 
@@ -90,7 +88,8 @@ def main() -> None:
     }
     for rule in RULES:
         for iou in args.iou:
-            methods[f"fusion, {rule}, {iou:g}"] = partial(fuse, iou=iou, rule=rule, max_det=options.max_det)
+            given = {"iou": iou, "rule": rule, "max_det": options.max_det}
+            methods[f"fusion, {rule}, {iou:g}"] = partial(fuse, weighted_boxes_fusion, **given)
 
     rows: dict[str, list[DetectionRows]] = {name: [np.zeros((0, 7))] for name in methods}
     seconds: dict[str, list[float]] = {name: [] for name in methods}

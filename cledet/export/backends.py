@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -149,6 +150,15 @@ def save_openvino(graph: Any, path: Path) -> None:
         openvino.save_model(graph, str(path), compress_to_fp16=False)
     except RuntimeError as error:  # raised for every failure; "iostream error" for a full disk
         raise OSError(f"OpenVINO reports {str(error).strip().splitlines()[-1]}") from None
+    if not is_whole(path):  # not every version reports a full disk
+        raise OSError(f"OpenVINO wrote only a part of {path.name}")
+
+
+def is_whole(path: Path) -> bool:
+    """Check that a .xml file of OpenVINO is complete, and that the .bin beside it holds all weights that it names."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    ends = [int(offset) + int(size) for offset, size in re.findall(r'offset="(\d+)" size="(\d+)"', text)]
+    return text.rstrip().endswith("</net>") and path.with_suffix(".bin").stat().st_size >= max(ends, default=0)
 
 
 def read_openvino_metadata(path: Path) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Train the readings of docs/protocol.md over seeds, read their signatures, and compare them with training without.
 
-    python benchmarks/readings.py train --seeds 0,1,2 [--readings none,zero-based] [--jobs 2] [--split test]
+    python benchmarks/readings.py train --seeds 0,1,2 [--readings none,zero-based] [--jobs 2] [--split val]
     python benchmarks/readings.py signatures --seeds 0,1,2 [--readings none,zero-based]
-    python benchmarks/readings.py compare --seeds 0,1,2 [--readings none,zero-based] [--split test]
+    python benchmarks/readings.py compare --seeds 0,1,2 [--readings none,zero-based] [--split val]
 
 `train` trains each reading with each seed by `--recipe` (shapes-lite0) and evaluates it with standard NMS, `--jobs` at
 once with one thread each. Complete runs are skipped, interrupted ones are resumed. `signatures` prints means over the
@@ -104,8 +104,8 @@ def compare(recipe: str, readings: list[str], seeds: list[int], split: str) -> N
     sides = ["none", *(reading for reading in readings if reading != "none")]
     runs = [str(project / "val" / f"{run_name(side, seed)}-{split}") for side in sides for seed in seeds]
     command = [sys.executable, "-m", "cledet", "compare", *runs, "--per-side", str(len(seeds))]
-    for classes in (FREQUENT, None, "ring", "bar"):
-        flags = ["--project", str(project), "--name", classes or "all"]
+    for name, classes in {"frequent": FREQUENT, "all": None, "ring": "ring", "bar": "bar"}.items():
+        flags = ["--project", str(project), "--name", "-".join([*sides, name])]
         done = subprocess.run([*command, *flags, *(["--classes", classes] if classes else [])], check=False)
         if done.returncode:
             sys.exit(done.returncode)

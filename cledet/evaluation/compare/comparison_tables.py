@@ -114,7 +114,8 @@ def pair_table(comparison: SideComparison) -> Table:
 def side_table(comparison: SideComparison) -> Table:
     """Build the table with a row per side: mean AP, and its difference from the first over seeds and images."""
     first = next(iter(comparison.aps))
-    columns = ["runs", "AP", f"AP - {first}", "95 % from", "to", "deviation over seeds", "error over images"]
+    level = 100 * next(iter(comparison.differences.values())).level
+    columns = ["runs", "AP", f"AP - {first}", f"{level:.4g} % from", "to", "deviation over seeds", "error over images"]
     rows: list[list[Any]] = []
     for side, aps in comparison.aps.items():
         one = comparison.differences.get(side)

@@ -220,14 +220,16 @@ def test_the_intervals_of_several_sides_hold_together(two):
     index, entries = two
     good, worse = entries["good"], entries["worse"]
     sides = {"a": {"a0": worse, "a1": good}, "b": {"b0": good, "b1": good}, "c": {"c0": worse, "c1": worse}}
-    alone = compare_sides(index, {name: sides[name] for name in "ab"}, 25).differences["b"]
-    both = compare_sides(index, sides, 25)
+    two_sides = compare_sides(index, {name: sides[name] for name in "ab"}, 25)
+    alone, both = two_sides.differences["b"], compare_sides(index, sides, 25)
     width, wide = (student_quantile(p, alone.freedom) * alone.standard_error for p in (0.975, 0.9875))
     assert alone.high - alone.value == pytest.approx(width)
     assert both.differences["b"].high - alone.value == pytest.approx(wide)
     assert both.differences["b"]._replace(level=0.95, low=alone.low, high=alone.high) == alone
+    headings = [side_sections(sides, index)[0][1][0][3] for sides in (both, two_sides)]
+    assert headings == ["97.5 % from", "95 % from"]
     assert side_notes(both)[-1].endswith("each interval has 97.5 %, so that all hold together with 95 %")
-    assert len(side_notes(compare_sides(index, {name: sides[name] for name in "ab"}, 25))) == 1
+    assert len(side_notes(two_sides)) == 1
 
 
 def test_sides_need_images(two):

@@ -30,8 +30,8 @@ ORDER = {
         *("errors", "config", "console", "io", "distributed", "models", "data", "metrics", "visualization"),
     },
     "evaluation": {
-        *("errors", "safe_yaml", "config", "console", "signals", "io", "distributed", "ops", "models", "data"),
-        *("metrics", "visualization"),
+        *("errors", "safe_yaml", "config", "console", "signals", "io", "distributed", "ops", "components", "models"),
+        *("data", "metrics", "visualization"),
     },
     "inference": {
         *("errors", "config", "console", "io", "distributed", "ops", "models", "data", "metrics", "visualization"),

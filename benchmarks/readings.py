@@ -99,7 +99,7 @@ def print_signatures(recipe: str, readings: list[str], seeds: list[int]) -> None
 
 
 def compare(recipe: str, readings: list[str], seeds: list[int], split: str) -> None:
-    """Compare the readings with `none`, paired by seed, on the four frequent classes and on each class."""
+    """Compare the readings with `none`, paired by seed, on the frequent classes, all, `ring` and `bar`."""
     project = PROJECT / recipe
     sides = ["none", *(reading for reading in readings if reading != "none")]
     runs = [str(project / "val" / f"{run_name(side, seed)}-{split}") for side in sides for seed in seeds]

@@ -99,6 +99,8 @@ def compare_to_folder(
 
 def _read_entries(paths: list[Path], settings: CompareSettings) -> tuple[DetectionIndex, dict[str, DetectionRows], str]:
     """Return the split that is compared on, the detections of each entry by its name, and the name of the split."""
+    from dataclasses import replace
+
     import numpy as np
 
     from cledet.data.index import labels_of
@@ -135,6 +137,7 @@ def _read_entries(paths: list[Path], settings: CompareSettings) -> tuple[Detecti
     }
     if settings.classes is not None:
         labels = labels_of(settings.classes, index.classes, index.name)
-        index, ids = index.of_classes(labels), index.category_ids[list(labels)]
+        name, ids = f"{index.name} ({', '.join(settings.classes)})", index.category_ids[list(labels)]
+        index = replace(index.of_classes(labels), name=name)
         detections = {name: rows[np.isin(rows[:, 6], ids)] for name, rows in detections.items()}
     return index, detections, split

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -62,14 +63,19 @@ def test_a_run_a_model_and_a_file_are_compared(judged, tiny_run, squares, tmp_pa
         compare_to_folder(paths[::2], settled(CompareSettings, project, split="trian"))
 
 
-def test_some_classes_are_compared(judged, tiny_run, squares):
+def test_some_classes_are_compared(judged, tiny_run, squares, monkeypatch):
     """AP is the mean of the AP of these classes, and their detections alone are in the pictures."""
     project, run = judged
     whole = compare_to_folder([run, tiny_run], settled(CompareSettings, project, bootstrap=5))[3]
     name, *others = whole["differences"]["tiny"]["per_class"]
     assert others
     settings = settled(CompareSettings, project, bootstrap=5, classes=name, name="one")
-    document = compare_to_folder([run, tiny_run], settings)[3]
+    drawn = []
+    monkeypatch.setattr("cledet.evaluation.compare.side_by_side.save_side_by_side", lambda *given: drawn.append(given))
+    _, tables, _, document = compare_to_folder([run, tiny_run], settings)
+    assert len(np.unique(np.concatenate([*drawn[0][3].values()])[:, 6])) == 1
+    assert tables[0][0] == f"{squares.name}/val ({name}), 4 images"
+    assert document["data"] == f"{squares.name}/val ({name})"
     assert [*document["differences"]["tiny"]["per_class"]] == [name]
     for side in ("val", "tiny"):
         assert document["figures"][side]["AP"] == whole["figures"][side]["per_class"][name]["AP"]

@@ -193,4 +193,6 @@ def cl_balanced_gain(runner: TrialRunner, default: NMSOptions) -> PairedDifferen
     standard, balanced = (runner.tried.get(replace(default, method=name)) for name in ("standard", "cl-balanced"))
     if standard is None or balanced is None:
         return None
-    return paired_differences([balanced.metric], standard.metric, balanced.samples[None], standard.samples)[0]
+    images = len(np.unique(runner.index.image_of_boxes()[runner.index.objects()]))
+    samples = balanced.samples[None], standard.samples
+    return paired_differences([balanced.metric], standard.metric, *samples, [images])[0]

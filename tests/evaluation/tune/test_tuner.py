@@ -243,6 +243,14 @@ def test_what_cl_balanced_chooses_among_is_said(wide):
     assert document["cl_balanced"]["low"] == pytest.approx(0.5)
 
 
+def test_the_change_on_few_images_has_no_interval(wide):
+    index, rows = wide
+    few = index.subset(range(9))
+    found = tuned(few, rows[np.isin(rows[:, 0], few.image_ids)], nms="standard,cl-balanced")
+    assert found.cl_balanced[:3] == (pytest.approx(0.5), None, None)
+    assert sentences(found, settings())[-1].endswith("95 % interval unknown: too few images")
+
+
 def test_of_methods_that_were_not_tried_no_gain_is_said(wide):
     for nms in ("standard", "cl-balanced", "soft"):
         found = tuned(*wide, default=NMSOptions(method="soft", conf=0.0), nms=nms)

@@ -51,9 +51,11 @@ def test_links_lead_to_files(page):
     assert not missing
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "start.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_lines_are_short(page):
-    assert [line for line in page.read_text().splitlines() if len(line) > 120 and not line.startswith("|")] == []
+    """Rows of tables cannot be wrapped; indented lines may be output that a command prints."""
+    long = [line for line in page.read_text().splitlines() if len(line) > 120]
+    assert [line for line in long if not line.startswith(("|", "    "))] == []
 
 
 def test_every_page_is_in_the_navigation():

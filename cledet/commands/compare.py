@@ -116,9 +116,11 @@ def _read_entries(paths: list[Path], settings: CompareSettings) -> tuple[Detecti
 
         say(f"validating {path}")
         shared = {key: getattr(settings, key) for key in ("project", "device", "batch", "workers")}
-        run, _ = val_to_folder(
-            Detector(path), resolve(ValSettings, {**shared, "data": data, "split": split}, environ={})
-        )
+        of_model, detector = resolve(ValSettings, {**shared, "data": data, "split": split}, environ={}), Detector(path)
+        index = detector.split(of_model)
+        if settings.classes is not None:
+            labels_of(settings.classes, index.classes, index.name)  # an unknown class is refused before the evaluation
+        run, _ = val_to_folder(detector, of_model, index)
         say(f"{path} is compared as {run}")
         return run
 

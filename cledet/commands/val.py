@@ -13,6 +13,7 @@ from cledet.console import say, show, show_json, show_table
 from cledet.errors import UserError
 
 if TYPE_CHECKING:
+    from cledet.data.index import DetectionIndex
     from cledet.detector import Detector
     from cledet.metrics.evaluation import EvaluatedDetections
     from cledet.training.ablation import Row
@@ -45,11 +46,16 @@ def val(settings: ValSettings, json: Json = False) -> None:
     _show_val(*val_to_folder(detector, settings), settings, json)
 
 
-def val_to_folder(detector: Detector, settings: ValSettings) -> tuple[Path, dict[str, EvaluatedDetections]]:
-    """Evaluate a detector and write detections and metrics into a new run folder."""
+def val_to_folder(
+    detector: Detector, settings: ValSettings, index: DetectionIndex | None = None
+) -> tuple[Path, dict[str, EvaluatedDetections]]:
+    """Evaluate a detector and write detections and metrics into a new run folder.
+
+    `index` is the split if it is open already.
+    """
     from cledet.evaluation.report.val_folder import write_val
 
-    index = detector.split(settings)
+    index = index or detector.split(settings)
     validations = detector.validate(settings, index)
     data = settings.data or (detector.model.data if detector.model is not None else None)
     return write_val(validations, settings.model_copy(update={"data": data}), index)

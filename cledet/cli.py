@@ -18,7 +18,7 @@ from cledet import __version__
 from cledet.commands.options import Commands
 from cledet.commands.streams import prepare_streams
 from cledet.console import clear_bars, fail, warn
-from cledet.errors import Interrupted, ProcessFailed, Terminated, UserError
+from cledet.errors import Interrupted, OutputClosed, ProcessFailed, Terminated, UserError
 from cledet.io.atomic import NO_ROOM, unwritable
 
 __all__ = ["app", "main"]
@@ -52,7 +52,7 @@ def main() -> None:
     except UserError as error:
         fail(str(error), *error.lines)
         sys.exit(2)
-    except BrokenPipeError:  # the reader, say `head`, has seen enough
+    except (OutputClosed, BrokenPipeError):  # the latter from streams that a program has replaced
         sys.exit(141)
     except OSError as error:
         if error.errno not in (*NO_ROOM, errno.EROFS):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TextIO, TypeVar
 
 from cledet.distributed.environment import rank
+from cledet.errors import OutputClosed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,8 +38,8 @@ def _console(stderr: bool) -> Console:
 
     class PipeConsole(Console):
         def on_broken_pipe(self) -> None:
-            """Raise BrokenPipeError, so that the command exits with the code that shells expect."""
-            raise BrokenPipeError
+            """Raise OutputClosed, so that the command exits with the code that shells expect."""
+            raise OutputClosed from None
 
     width = None if _is_terminal(sys.stderr if stderr else sys.stdout) else 160
     # no markup and no emoji: "[red]" and ":cat:" are names like others

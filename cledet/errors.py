@@ -1,4 +1,4 @@
-"""Exceptions that end a command early: user's mistakes, signals, failed processes."""
+"""Exceptions that end a command early: user's mistakes, signals, closed output, failed processes."""
 
 from __future__ import annotations
 
@@ -39,6 +39,13 @@ class Terminated(KeyboardInterrupt):
 def interruption(error: KeyboardInterrupt) -> Interrupted:
     """Return the Interrupted that names the signal of a KeyboardInterrupt."""
     return Interrupted(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+
+
+class OutputClosed(Exception):
+    """End of the reader of stdout or stderr, such as `head`.
+
+    It is not an OSError, so that it is not mistaken for an error of a file or a connection.
+    """
 
 
 class ProcessFailed(Exception):

@@ -18,7 +18,7 @@ from cledet.config.loading import recipes, resolve
 from cledet.config.panels import PANEL_OF, PANELS, SHORT, VALUE_NAMES, WORDS
 from cledet.config.types import ablation_name
 from cledet.console import printable
-from cledet.errors import interruption
+from cledet.errors import OutputClosed, interruption
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """Click's UsageError, bundled with newer versions of typer and imported by older ones."""
@@ -89,13 +89,13 @@ class Commands(Group):
 
 @contextmanager
 def _own_ends() -> Iterator[None]:
-    """Raise Interrupted and BrokenPipeError as such; escape control characters in usage errors."""
+    """Raise Interrupted and OutputClosed, which click does not handle; escape control characters in usage errors."""
     try:
         yield
     except KeyboardInterrupt as error:
         raise interruption(error) from None
     except BrokenPipeError:
-        raise BrokenPipeError from None
+        raise OutputClosed from None
     except USAGE_ERROR as error:
         error.message = "\n".join(map(printable, error.message.split("\n")))
         raise

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from cledet.errors import UserError
+from cledet.errors import OutputClosed, UserError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -21,14 +21,14 @@ class Stream(io.FileIO):
     def write(self, data: ReadableBuffer, /) -> int:
         """Write as any file does.
 
-        Raises BrokenPipeError if the pipe is closed, UserError if stdout cannot be written for another reason.
+        Raises OutputClosed if the pipe is closed, UserError if stdout cannot be written for another reason.
         Messages for stderr are dropped then.
         """
         try:
             return super().write(data)
         except BrokenPipeError:
             self._discard()
-            raise
+            raise OutputClosed from None
         except OSError as error:
             if self.fileno() == STDERR:
                 return memoryview(data).nbytes

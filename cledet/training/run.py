@@ -20,7 +20,7 @@ from cledet.distributed import collectives
 from cledet.distributed.devices import amp_dtype, pick_devices
 from cledet.distributed.environment import in_group
 from cledet.distributed.launch import launch
-from cledet.errors import Interrupted, UserError
+from cledet.errors import Interrupted, OutputClosed, UserError
 from cledet.evaluation.splits import load_index
 from cledet.io.atomic import is_there, unwritable, write_whole
 from cledet.io.locks import hold_file
@@ -175,7 +175,7 @@ def _recorded_status(run: Path) -> Iterator[None]:
     write_whole(run / STATUS, "unfinished\n")
     try:
         yield
-    except (Interrupted, KeyboardInterrupt, BrokenPipeError):
+    except (Interrupted, KeyboardInterrupt, OutputClosed):
         raise
     except BaseException as error:
         with suppress(UserError):  # a full disk, which may be the error itself

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,18 @@ def test_a_reader_who_leaves_early_is_no_error(tmp_path):
         (0, ""),
     )
     assert shell(f'$PYTHON -c "{LONG}" | head -c 1 >/dev/null; exit ${{PIPESTATUS[0]}}', tmp_path) == (141, "")
+
+
+def test_a_closed_stderr_is_no_error_of_the_file_at_hand(squares, tmp_path):
+    """The progress of unpacking is printed among its writes, whose errors are told as those of the archive."""
+    archive = shutil.make_archive(str(tmp_path / "squares"), "zip", squares)
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "cledet", "check", archive]
+    environ = {**os.environ, "CLEDET_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environ, stdout=subprocess.DEVNULL, stderr=writing, timeout=300, check=False)
+    os.close(writing)
+    assert done.returncode == 141
 
 
 @pytest.mark.parametrize("to", ["/dev/full", "&-"])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cledet.__main__ import main
+from cledet.errors import OutputClosed
 
 
 def be_command(words: Sequence[str]) -> NoReturn:
@@ -30,7 +31,7 @@ def be_command(words: Sequence[str]) -> NoReturn:
     except BaseException:
         traceback.print_exc()
     finally:
-        with suppress(OSError):
+        with suppress(OSError, OutputClosed):
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 1)

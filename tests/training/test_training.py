@@ -18,7 +18,7 @@ import yaml
 from cledet import Detector
 from cledet.config.loading import resolve
 from cledet.config.train import TrainSettings
-from cledet.errors import Interrupted, ProcessFailed, UserError
+from cledet.errors import Interrupted, OutputClosed, ProcessFailed, UserError
 from cledet.evaluation import evaluator as validator
 from cledet.io.run_folders import status_of
 from cledet.models import criterion
@@ -241,7 +241,7 @@ def test_a_run_has_a_status(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("by_worker", "error", "status"),
     [("diverged", UserError, "diverged"), ("unfinished", ProcessFailed, "failed"), ("finished", None, "finished"),
-     ("unfinished", KeyboardInterrupt, "unfinished"), ("unfinished", BrokenPipeError, "unfinished")],
+     ("unfinished", KeyboardInterrupt, "unfinished"), ("unfinished", OutputClosed, "unfinished")],
 )  # fmt: skip
 def test_the_launching_process_keeps_what_a_worker_wrote(tmp_path, by_worker, error, status):
     with nullcontext() if error is None else pytest.raises(error), _recorded_status(tmp_path):

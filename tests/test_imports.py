@@ -16,7 +16,7 @@ ORDER = {
     "safe_yaml": {"errors"},
     "config": {"errors", "safe_yaml"},
     "environment": {"errors"},
-    "console": {"environment"},
+    "console": {"errors", "environment"},
     "signals": {"console"},
     "io": {"__init__", "errors", "safe_yaml", "config", "console"},
     "distributed": {"errors", "environment", "console", "signals", "io"},

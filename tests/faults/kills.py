@@ -100,11 +100,15 @@ def kill_loader(lab: Lab) -> None:
 
 def kill_rank(lab: Lab) -> None:
     """Kill one of two processes that train; --max-restarts starts both again."""
-    run, process, ranks = _start_ranks(lab, "--max-restarts", 1)
-    os.kill(lab.random.choice(ranks), signal.SIGKILL)
-    process.wait()
-    assert "was killed by SIGKILL" in lab.judge(process, said="start 2 of at most 2")
-    lab.pair.assert_equal(run)
+    while True:
+        run, process, ranks = _start_ranks(lab, "--max-restarts", 1)
+        os.kill(lab.random.choice(ranks), signal.SIGKILL)
+        process.wait()
+        text = lab.judge(process)
+        lab.pair.assert_equal(run)
+        if "start 2 of at most 2" in text:
+            assert "was killed by SIGKILL" in text
+            return  # else it was killed after its last step, and the run was complete
 
 
 def kill_launcher(lab: Lab) -> None:

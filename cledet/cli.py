@@ -52,7 +52,7 @@ def main() -> None:
     except UserError as error:
         fail(str(error), *error.lines)
         sys.exit(2)
-    except (OutputClosed, BrokenPipeError):  # the latter from streams that a program has replaced
+    except (OutputClosed, BrokenPipeError):  # the latter if a program has replaced the streams
         sys.exit(141)
     except OSError as error:
         if error.errno not in (*NO_ROOM, errno.EROFS):

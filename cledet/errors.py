@@ -42,9 +42,9 @@ def interruption(error: KeyboardInterrupt) -> Interrupted:
 
 
 class OutputClosed(Exception):
-    """End of the reader of stdout or stderr, such as `head`.
+    """Closed pipe behind stdout or stderr, whose reader, such as `head`, has ended.
 
-    It is not an OSError, so that it is not mistaken for an error of a file or a connection.
+    It is not an OSError, so that code which handles errors of files or connections does not catch it.
     """
 
 

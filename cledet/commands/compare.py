@@ -116,7 +116,8 @@ def _read_entries(paths: list[Path], settings: CompareSettings) -> tuple[Detecti
 
         say(f"validating {path}")
         shared = {key: getattr(settings, key) for key in ("project", "device", "batch", "workers")}
-        of_model, detector = resolve(ValSettings, {**shared, "data": data, "split": split}, environ={}), Detector(path)
+        of_model = resolve(ValSettings, {**shared, "data": data, "split": split}, environ={})
+        detector = Detector(path)
         index = detector.split(of_model)
         if settings.classes is not None:
             labels_of(settings.classes, index.classes, index.name)  # an unknown class is refused before the evaluation

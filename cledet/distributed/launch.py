@@ -115,8 +115,8 @@ def launch(
     """Run the command in `processes` workers on this machine, one of `nnodes`, until all have succeeded.
 
     `entry` is MODULE:FUNCTION. The first worker's stderr is shown; all other output goes to files in `log_folder`.
-    Raises the UserError of a worker, Interrupted, KeyboardInterrupt if nothing was saved, or, after `max_restarts`
-    restarts, ProcessFailed.
+    Raises the UserError or OutputClosed of a worker, Interrupted, KeyboardInterrupt if nothing was saved, or, after
+    `max_restarts` restarts, ProcessFailed.
     """
     if log_folder is not None:
         log_folder.mkdir(parents=True, exist_ok=True)

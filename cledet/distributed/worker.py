@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cledet.errors import Interrupted, UserError
+from cledet.errors import Interrupted, OutputClosed, UserError
 
 Record = dict[str, Any]
 """How a worker failed, as `record_of` wrote it; empty if the worker could not write it."""
@@ -64,7 +64,7 @@ def record_and_exit(error: BaseException) -> NoReturn:
     part = file.with_suffix(".part")  # the launcher reads a complete record or none
     part.write_text(json.dumps(record_of(error)))
     part.replace(file)
-    if isinstance(error, UserError | Interrupted | KeyboardInterrupt):
+    if isinstance(error, UserError | Interrupted | KeyboardInterrupt | OutputClosed):
         sys.exit(1)
     if lost_peer(error):
         time.sleep(LOST_DELAY)
@@ -83,6 +83,8 @@ def record_of(error: BaseException) -> Record:
         record["user_error"] = [error.message, error.hint]
     if isinstance(error, Interrupted):
         record["interrupted"] = [error.signal_number, str(error.run) if error.run else None]
+    if isinstance(error, OutputClosed):
+        record["output_closed"] = True
     return record
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cledet.distributed.worker import SHUTDOWN, Record
-from cledet.errors import Interrupted, ProcessFailed, UserError
+from cledet.errors import Interrupted, OutputClosed, ProcessFailed, UserError
 from cledet.signals import Interrupts
 
 STDERR_LINES = 30
@@ -97,11 +97,13 @@ def _stop_all(workers: Sequence[WorkerProcess], number: int) -> None:
             worker.process.wait()
 
 
-def intended_end(records: Sequence[Record]) -> UserError | Interrupted | None:
-    """Return the UserError of any worker, or the Interrupted that ended all of them, if there is one."""
+def intended_end(records: Sequence[Record]) -> UserError | OutputClosed | Interrupted | None:
+    """Return the UserError or OutputClosed of any worker, the Interrupted that ended all of them, or None."""
     for record in records:
         if "user_error" in record:
             return UserError(*record["user_error"])
+        if "output_closed" in record:
+            return OutputClosed()
     if not records or not all("interrupted" in record for record in records):
         return None
     number, run = records[0]["interrupted"]

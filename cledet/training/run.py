@@ -175,7 +175,7 @@ def _recorded_status(run: Path) -> Iterator[None]:
     write_whole(run / STATUS, "unfinished\n")
     try:
         yield
-    except (Interrupted, KeyboardInterrupt, OutputClosed):
+    except (Interrupted, KeyboardInterrupt, OutputClosed, BrokenPipeError):  # the last in a program of the user's
         raise
     except BaseException as error:
         with suppress(UserError):  # a full disk, which may be the error itself

@@ -9,7 +9,7 @@ import pytest
 
 from cledet.distributed.worker import lost_peer, record_of
 from cledet.distributed.worker_process import Failure, intended_end, report
-from cledet.errors import Interrupted, ProcessFailed, UserError
+from cledet.errors import Interrupted, OutputClosed, ProcessFailed, UserError
 
 
 def recorded(error):
@@ -64,6 +64,12 @@ def test_a_user_error_is_raised_again():
     found = intended_end([{}, recorded(LOST), recorded(UserError("no file x", "look"))])
     assert isinstance(found, UserError)
     assert (found.message, found.hint) == ("no file x", "look")
+
+
+def test_a_closed_output_is_raised_again():
+    """The worker that prints has lost its reader, and the other one its peer."""
+    assert isinstance(intended_end([recorded(LOST), recorded(OutputClosed())]), OutputClosed)
+    assert isinstance(intended_end([recorded(OutputClosed()), {}]), OutputClosed)
 
 
 def test_interrupted_is_raised_only_if_it_ended_all_workers():

@@ -100,7 +100,7 @@ def kill_loader(lab: Lab) -> None:
 
 def kill_rank(lab: Lab) -> None:
     """Kill one of two processes that train; --max-restarts starts both again."""
-    while True:
+    for _ in range(10):
         run, process, ranks = _start_ranks(lab, "--max-restarts", 1)
         os.kill(lab.random.choice(ranks), signal.SIGKILL)
         process.wait()
@@ -108,7 +108,9 @@ def kill_rank(lab: Lab) -> None:
         lab.pair.assert_equal(run)
         if "start 2 of at most 2" in text:
             assert "was killed by SIGKILL" in text
-            return  # else it was killed after its last step, and the run was complete
+            return
+        # it was killed after its last step, and the run is complete
+    raise AssertionError("no process was killed before its last step")
 
 
 def kill_launcher(lab: Lab) -> None:

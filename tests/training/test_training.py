@@ -241,7 +241,8 @@ def test_a_run_has_a_status(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("by_worker", "error", "status"),
     [("diverged", UserError, "diverged"), ("unfinished", ProcessFailed, "failed"), ("finished", None, "finished"),
-     ("unfinished", KeyboardInterrupt, "unfinished"), ("unfinished", OutputClosed, "unfinished")],
+     ("unfinished", KeyboardInterrupt, "unfinished"), ("unfinished", OutputClosed, "unfinished"),
+     ("unfinished", BrokenPipeError, "unfinished")],
 )  # fmt: skip
 def test_the_launching_process_keeps_what_a_worker_wrote(tmp_path, by_worker, error, status):
     with nullcontext() if error is None else pytest.raises(error), _recorded_status(tmp_path):

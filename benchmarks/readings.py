@@ -2,14 +2,17 @@
 
     python benchmarks/readings.py train --seeds 0,1,2 [--readings none,zero-based] [--jobs 2] [--split val]
     python benchmarks/readings.py signatures --seeds 0,1,2 [--readings none,zero-based]
-    python benchmarks/readings.py compare --seeds 0,1,2 [--readings none,zero-based] [--split val]
-    python benchmarks/readings.py nms --seeds 0,1,2 [--split val]
+    python benchmarks/readings.py compare --seeds 0,1,2 [--readings zero-based] [--baseline none] [--split val]
+    python benchmarks/readings.py nms --seeds 0,1,2 [--baseline none] [--split val]
 
 `train` trains each reading with each seed by `--recipe` (shapes-lite0) and evaluates it with standard NMS, `--jobs` at
 once with one thread each. Complete runs are skipped, interrupted ones are resumed. `signatures` prints means over the
-last quarter of the epochs. `compare` compares the evaluations with those of `none`, paired by seed, on the
-frequent classes, on all, and on `ring` and `bar`. `nms` evaluates the models of `none` with CL-B, Soft-NMS and box
-voting, and compares CL-B with standard NMS, and the others with CL-B. Runs lie in runs/readings/RECIPE.
+last quarter of the epochs. `compare` compares the evaluations with those of `--baseline`, paired by seed, on the
+frequent classes, on all, and on `ring` and `bar`. `nms` evaluates the models of `--baseline` with CL-B, Soft-NMS and
+box voting, and compares CL-B with standard NMS, and the others with CL-B. Runs lie in runs/readings/RECIPE.
+
+With `--finetune`, a reading does not start from ImageNet weights: it trains the detector of `none` with the same seed,
+which must be complete, for two more epochs. These runs lie in runs/readings/RECIPE-finetune.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 RELATIVE = "--recall-min-iou 0 --recall-relative 0.8"
 READINGS = {
@@ -42,8 +46,13 @@ READINGS = {
     "predicted": "--ablation iac --recall-min-iou 0 --recall-overlap predicted",
     "soft": "--ablation iac --recall-min-iou 0 --recall-target soft",
     "fade": "--ablation iac --recall-min-iou 0 --recall-fade true --normalizer matched",
+    "both-defaults": "--ablation iac,dc",
+    "both-printed": "--ablation iac,dc --center-unit pixel --recall-min-iou 0",
+    "both-best": "--ablation iac,dc --dc-form zero-based --recall-min-iou 0 --recall-target soft",
 }
-"""The flags of each reading of DC (Eq. 2) and of IAC (Eq. 5-7)."""
+"""The flags of each reading of DC (Eq. 2), of IAC (Eq. 5-7), and of both."""
+FINETUNE = ("--epochs", "2", "--val-every", "2", "--lr", "0.0005")
+"""The schedule of fine-tuning."""
 SIGNATURES = ("coefficient", "spread", "coefficient_iou", "matched_iou", "recalled_iou", "recalled_box",
               "compact_positives", "elongated_positives")  # fmt: skip
 FREQUENT = "star,crescent,bar,elbow"
@@ -53,8 +62,18 @@ METHODS = ("cl-balanced", "soft", "soft-vote")
 PROJECT = Path("runs", "readings")
 
 
-def run_name(reading: str, seed: int) -> str:
-    return f"{reading}-seed{seed}"
+def project_of(recipe: str, finetune: bool) -> Path:
+    """Return the folder of all runs of a recipe."""
+    return PROJECT / (f"{recipe}-finetune" if finetune else recipe)
+
+
+def trained(project: Path, reading: str, seed: int) -> Path:
+    """Return the folder of a training."""
+    return project / "train" / f"{reading}-seed{seed}"
+
+
+def last_weights(project: Path, reading: str, seed: int) -> Path:
+    return trained(project, reading, seed) / "weights" / "last.pt"
 
 
 def cledet(*arguments: str) -> None:
@@ -66,32 +85,34 @@ def cledet(*arguments: str) -> None:
         sys.exit(f"{' '.join(command)}\n{done.stderr}")
 
 
-def train(recipe: str, reading: str, seed: int, split: str) -> str:
+def train(recipe: str, finetune: bool, reading: str, seed: int, split: str) -> str:
     """Train one reading with one seed and evaluate it, as far as that is not done."""
-    name, project = run_name(reading, seed), PROJECT / recipe
-    folder = project / "train" / name
+    project = project_of(recipe, finetune)
+    folder = trained(project, reading, seed)
     status = folder / "status"
     if not status.exists():
-        flags = [*READINGS[reading].split(), "--seed", str(seed), "--project", str(project), "--name", name]
+        flags = [*READINGS[reading].split(), "--seed", str(seed), "--project", str(project), "--name", folder.name]
+        if finetune:
+            flags += [*FINETUNE, "--weights", str(last_weights(project_of(recipe, False), "none", seed))]
         cledet("train", "--recipe", recipe, *flags, "--device", "cpu", "--workers", "0")
     elif status.read_text().strip() != "finished":
         cledet("train", "--resume", str(folder))
-    return evaluate(recipe, reading, seed, split, "standard")
+    return evaluate(project, reading, seed, split, "standard")
 
 
-def evaluated(recipe: str, reading: str, seed: int, split: str, nms: str) -> Path:
+def evaluated(project: Path, reading: str, seed: int, split: str, nms: str) -> Path:
     """Return the folder of an evaluation."""
-    name = f"{run_name(reading, seed)}-{split}"
-    return PROJECT / recipe / "val" / (name if nms == "standard" else f"{nms}-{name}")
+    name = f"{reading}-seed{seed}-{split}"
+    return project / "val" / (name if nms == "standard" else f"{nms}-{name}")
 
 
-def evaluate(recipe: str, reading: str, seed: int, split: str, nms: str) -> str:
+def evaluate(project: Path, reading: str, seed: int, split: str, nms: str) -> str:
     """Evaluate the last weights of a run by one NMS method, if that is not done."""
-    folder = evaluated(recipe, reading, seed, split, nms)
+    folder = evaluated(project, reading, seed, split, nms)
     if not (folder / "detections.json").exists():
-        last = str(PROJECT / recipe / "train" / run_name(reading, seed) / "weights" / "last.pt")
-        flags = ["--split", split, "--nms", nms, "--project", str(PROJECT / recipe), "--name", folder.name]
-        cledet("val", "--weights", last, *flags, "--amp", "off", "--device", "cpu", "--workers", "0")
+        flags = ["--split", split, "--nms", nms, "--project", str(project), "--name", folder.name]
+        weights = str(last_weights(project, reading, seed))
+        cledet("val", "--weights", weights, *flags, "--amp", "off", "--device", "cpu", "--workers", "0")
     return str(folder)
 
 
@@ -106,20 +127,20 @@ def last_quarter(folder: Path) -> dict[str, float]:
     return means
 
 
-def print_signatures(recipe: str, readings: list[str], seeds: list[int]) -> None:
+def print_signatures(project: Path, readings: list[str], seeds: list[int]) -> None:
     print("| reading | " + " | ".join(SIGNATURES) + " |")
     print("|---" * (len(SIGNATURES) + 1) + "|")
     for reading in readings:
-        runs = [last_quarter(PROJECT / recipe / "train" / run_name(reading, seed)) for seed in seeds]
+        runs = [last_quarter(trained(project, reading, seed)) for seed in seeds]
         means = [statistics.mean(run[name] for run in runs) for name in SIGNATURES]
         print(f"| {reading} | " + " | ".join("" if value != value else f"{value:.3f}" for value in means) + " |")
 
 
-def compare(recipe: str, name: str, sides: list[list[Path]]) -> None:
+def compare(project: Path, name: str, sides: list[list[Path]]) -> None:
     """Compare sides of evaluations with the first, paired by seed: on the frequent classes, all, `ring` and `bar`."""
     command = [sys.executable, "-m", "cledet", "compare", *(str(run) for side in sides for run in side)]
     for part, classes in {"frequent": FREQUENT, "all": None, "ring": "ring", "bar": "bar"}.items():
-        flags = ["--per-side", str(len(sides[0])), "--project", str(PROJECT / recipe), "--name", f"{name}-{part}"]
+        flags = ["--per-side", str(len(sides[0])), "--project", str(project), "--name", f"{name}-{part}"]
         done = subprocess.run([*command, *flags, *(["--classes", classes] if classes else [])], check=False)
         if done.returncode:
             sys.exit(done.returncode)
@@ -130,32 +151,37 @@ def main() -> None:
     parser.add_argument("action", choices=["train", "signatures", "compare", "nms"])
     parser.add_argument("--readings", default=",".join(READINGS))
     parser.add_argument("--seeds", required=True)
+    parser.add_argument("--baseline", default="none")
     parser.add_argument("--recipe", default="shapes-lite0")
+    parser.add_argument("--finetune", action="store_true")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--split", default="val")
     args = parser.parse_args()
     readings, seeds = args.readings.split(","), [int(seed) for seed in args.seeds.split(",")]
+    project = project_of(args.recipe, args.finetune)
 
     def folders(reading: str, nms: str = "standard") -> list[Path]:
-        return [evaluated(args.recipe, reading, seed, args.split, nms) for seed in seeds]
+        return [evaluated(project, reading, seed, args.split, nms) for seed in seeds]
 
-    def each(work: Callable[..., str], jobs: list[tuple[str | int, ...]]) -> None:
+    def each(work: Callable[..., str], jobs: list[tuple[Any, ...]]) -> None:
         with ThreadPoolExecutor(args.jobs) as pool:
-            for line in pool.map(lambda job: work(args.recipe, *job), jobs):
+            for line in pool.map(lambda job: work(*job), jobs):
                 print(line, flush=True)
 
     if args.action == "train":
-        each(train, [(reading, seed, args.split) for seed in seeds for reading in readings])
+        runs = [(reading, seed, args.split) for seed in seeds for reading in readings]
+        each(train, [(args.recipe, args.finetune, *run) for run in runs])
     elif args.action == "signatures":
-        print_signatures(args.recipe, readings, seeds)
+        print_signatures(project, readings, seeds)
     elif args.action == "compare":
-        sides = ["none", *(reading for reading in readings if reading != "none")]
-        compare(args.recipe, "-".join(sides), [folders(side) for side in sides])
+        sides = [args.baseline, *(reading for reading in readings if reading != args.baseline)]
+        compare(project, "-".join(sides), [folders(side) for side in sides])
     else:
-        each(evaluate, [("none", seed, args.split, nms) for seed in seeds for nms in ("standard", *METHODS)])
-        clb, soft, vote = (folders("none", nms) for nms in METHODS)
-        compare(args.recipe, "cl-balanced", [folders("none"), clb])
-        compare(args.recipe, "soft", [clb, soft, vote])
+        methods = [(seed, args.split, nms) for seed in seeds for nms in ("standard", *METHODS)]
+        each(evaluate, [(project, args.baseline, *method) for method in methods])
+        clb, soft, vote = (folders(args.baseline, nms) for nms in METHODS)
+        compare(project, f"{args.baseline}-cl-balanced", [folders(args.baseline), clb])
+        compare(project, f"{args.baseline}-soft", [clb, soft, vote])
 
 
 if __name__ == "__main__":

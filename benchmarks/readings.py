@@ -7,12 +7,16 @@
 
 `train` trains each reading with each seed by `--recipe` (shapes-lite0) and evaluates it with standard NMS, `--jobs` at
 once with one thread each. Complete runs are skipped, interrupted ones are resumed. `signatures` prints means over the
-last quarter of the epochs. `compare` compares the evaluations with those of `--baseline`, paired by seed, on the
-frequent classes, on all, and on `ring` and `bar`. `nms` evaluates the models of `--baseline` with CL-B, Soft-NMS and
-box voting, and compares CL-B with standard NMS, and the others with CL-B. Runs lie in runs/readings/RECIPE.
+last quarter of the epochs. `compare` compares the evaluations with those of `--baseline`, paired by seed: AP of all
+classes, and on `shapes` also of the frequent ones, of `ring` and of `bar`. `nms` evaluates the models of `--baseline`
+with CL-B, Soft-NMS and box voting, and compares CL-B with standard NMS, and the others with CL-B. Runs lie in
+runs/readings/RECIPE of the current folder. `--data` and `--epochs` override the recipe's; use another folder for each:
+
+    --recipe light --data ../shared/data/deeppcb --epochs 3
 
 With `--finetune`, a reading does not start from ImageNet weights: it trains the detector of `none` with the same seed,
-which must be complete, for two more epochs. These runs lie in runs/readings/RECIPE-finetune.
+which must be complete, for a third of the epochs at half the learning rate. These runs lie in
+runs/readings/RECIPE-finetune.
 """
 
 from __future__ import annotations
@@ -25,8 +29,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from cledet.config.loading import read_recipe
 
 RELATIVE = "--recall-min-iou 0 --recall-relative 0.8"
 READINGS = {
@@ -51,29 +58,12 @@ READINGS = {
     "both-best": "--ablation iac,dc --dc-form zero-based --recall-min-iou 0 --recall-target soft",
 }
 """The flags of each reading of DC (Eq. 2), of IAC (Eq. 5-7), and of both."""
-FINETUNE = ("--epochs", "2", "--val-every", "2", "--lr", "0.0005")
-"""The schedule of fine-tuning."""
 SIGNATURES = ("coefficient", "spread", "coefficient_iou", "matched_iou", "recalled_iou", "recalled_box",
               "compact_positives", "elongated_positives")  # fmt: skip
-FREQUENT = "star,crescent,bar,elbow"
-"""The classes of the protocol's primary metric."""
+PARTS = {"frequent": "star,crescent,bar,elbow", "all": "", "ring": "ring", "bar": "bar"}
+"""The classes of `shapes` on which runs are compared; the frequent ones are those of the protocol's primary metric."""
 METHODS = ("cl-balanced", "soft", "soft-vote")
 """The NMS methods of the protocol's third question."""
-PROJECT = Path("runs", "readings")
-
-
-def project_of(recipe: str, finetune: bool) -> Path:
-    """Return the folder of all runs of a recipe."""
-    return PROJECT / (f"{recipe}-finetune" if finetune else recipe)
-
-
-def trained(project: Path, reading: str, seed: int) -> Path:
-    """Return the folder of a training."""
-    return project / "train" / f"{reading}-seed{seed}"
-
-
-def last_weights(project: Path, reading: str, seed: int) -> Path:
-    return trained(project, reading, seed) / "weights" / "last.pt"
 
 
 def cledet(*arguments: str) -> None:
@@ -85,35 +75,80 @@ def cledet(*arguments: str) -> None:
         sys.exit(f"{' '.join(command)}\n{done.stderr}")
 
 
-def train(recipe: str, finetune: bool, reading: str, seed: int, split: str) -> str:
-    """Train one reading with one seed and evaluate it, as far as that is not done."""
-    project = project_of(recipe, finetune)
-    folder = trained(project, reading, seed)
-    status = folder / "status"
-    if not status.exists():
-        flags = [*READINGS[reading].split(), "--seed", str(seed), "--project", str(project), "--name", folder.name]
-        if finetune:
-            flags += [*FINETUNE, "--weights", str(last_weights(project_of(recipe, False), "none", seed))]
-        cledet("train", "--recipe", recipe, *flags, "--device", "cpu", "--workers", "0")
-    elif status.read_text().strip() != "finished":
-        cledet("train", "--resume", str(folder))
-    return evaluate(project, reading, seed, split, "standard")
+@dataclass(frozen=True)
+class Experiment:
+    """Trainings by one recipe on one data set, evaluated on one split."""
 
+    recipe: str
+    epochs: int
+    data: str | None
+    finetune: bool
+    split: str
 
-def evaluated(project: Path, reading: str, seed: int, split: str, nms: str) -> Path:
-    """Return the folder of an evaluation."""
-    name = f"{reading}-seed{seed}-{split}"
-    return project / "val" / (name if nms == "standard" else f"{nms}-{name}")
+    @property
+    def project(self) -> Path:
+        """The folder of all its runs."""
+        return Path("runs", "readings", f"{self.recipe}-finetune" if self.finetune else self.recipe)
 
+    def trained(self, reading: str, seed: int) -> Path:
+        """Return the folder of a training."""
+        return self.project / "train" / f"{reading}-seed{seed}"
 
-def evaluate(project: Path, reading: str, seed: int, split: str, nms: str) -> str:
-    """Evaluate the last weights of a run by one NMS method, if that is not done."""
-    folder = evaluated(project, reading, seed, split, nms)
-    if not (folder / "detections.json").exists():
-        flags = ["--split", split, "--nms", nms, "--project", str(project), "--name", folder.name]
-        weights = str(last_weights(project, reading, seed))
-        cledet("val", "--weights", weights, *flags, "--amp", "off", "--device", "cpu", "--workers", "0")
-    return str(folder)
+    def last_weights(self, reading: str, seed: int) -> Path:
+        return self.trained(reading, seed) / "weights" / "last.pt"
+
+    def evaluated(self, reading: str, seed: int, nms: str) -> Path:
+        """Return the folder of an evaluation."""
+        name = f"{reading}-seed{seed}-{self.split}"
+        return self.project / "val" / (name if nms == "standard" else f"{nms}-{name}")
+
+    def train(self, reading: str, seed: int) -> str:
+        """Train one reading with one seed and evaluate it, as far as that is not done."""
+        folder = self.trained(reading, seed)
+        status = folder / "status"
+        if not status.exists():
+            flags = [*READINGS[reading].split(), "--seed", str(seed), *self.schedule(seed)]
+            flags += ["--project", str(self.project), "--name", folder.name, "--device", "cpu", "--workers", "0"]
+            cledet("train", "--recipe", self.recipe, *(["--data", self.data] if self.data else []), *flags)
+        elif status.read_text().strip() != "finished":
+            cledet("train", "--resume", str(folder))
+        return self.evaluate(reading, seed, "standard")
+
+    def schedule(self, seed: int) -> list[str]:
+        """Return the epochs and, in fine-tuning, the learning rate and the weights to start from."""
+        epochs = max(1, self.epochs // 3) if self.finetune else self.epochs
+        flags = ["--epochs", str(epochs), "--val-every", str(epochs)]
+        if self.finetune:
+            start = replace(self, finetune=False).last_weights("none", seed)
+            flags += ["--lr", str(read_recipe(self.recipe)["lr"] / 2), "--weights", str(start)]
+        return flags
+
+    def evaluate(self, reading: str, seed: int, nms: str) -> str:
+        """Evaluate the last weights of a run by one NMS method, if that is not done."""
+        folder = self.evaluated(reading, seed, nms)
+        if not (folder / "detections.json").exists():
+            flags = ["--split", self.split, "--nms", nms, "--project", str(self.project), "--name", folder.name]
+            weights = str(self.last_weights(reading, seed))
+            cledet("val", "--weights", weights, *flags, "--amp", "off", "--device", "cpu", "--workers", "0")
+        return str(folder)
+
+    def signatures(self, readings: list[str], seeds: list[int]) -> None:
+        """Print the means of the signatures over the last quarter of the epochs."""
+        print("| reading | " + " | ".join(SIGNATURES) + " |")
+        print("|---" * (len(SIGNATURES) + 1) + "|")
+        for reading in readings:
+            runs = [last_quarter(self.trained(reading, seed)) for seed in seeds]
+            means = [statistics.mean(run[name] for run in runs) for name in SIGNATURES]
+            print(f"| {reading} | " + " | ".join("" if value != value else f"{value:.3f}" for value in means) + " |")
+
+    def compare(self, name: str, sides: list[list[Path]]) -> None:
+        """Compare sides of evaluations with the first, paired by seed."""
+        command = [sys.executable, "-m", "cledet", "compare", *(str(run) for side in sides for run in side)]
+        for part, classes in PARTS.items() if self.data is None else [("all", "")]:
+            flags = ["--per-side", str(len(sides[0])), "--project", str(self.project), "--name", f"{name}-{part}"]
+            done = subprocess.run([*command, *flags, *(["--classes", classes] if classes else [])], check=False)
+            if done.returncode:
+                sys.exit(done.returncode)
 
 
 def last_quarter(folder: Path) -> dict[str, float]:
@@ -127,25 +162,6 @@ def last_quarter(folder: Path) -> dict[str, float]:
     return means
 
 
-def print_signatures(project: Path, readings: list[str], seeds: list[int]) -> None:
-    print("| reading | " + " | ".join(SIGNATURES) + " |")
-    print("|---" * (len(SIGNATURES) + 1) + "|")
-    for reading in readings:
-        runs = [last_quarter(trained(project, reading, seed)) for seed in seeds]
-        means = [statistics.mean(run[name] for run in runs) for name in SIGNATURES]
-        print(f"| {reading} | " + " | ".join("" if value != value else f"{value:.3f}" for value in means) + " |")
-
-
-def compare(project: Path, name: str, sides: list[list[Path]]) -> None:
-    """Compare sides of evaluations with the first, paired by seed: on the frequent classes, all, `ring` and `bar`."""
-    command = [sys.executable, "-m", "cledet", "compare", *(str(run) for side in sides for run in side)]
-    for part, classes in {"frequent": FREQUENT, "all": None, "ring": "ring", "bar": "bar"}.items():
-        flags = ["--per-side", str(len(sides[0])), "--project", str(project), "--name", f"{name}-{part}"]
-        done = subprocess.run([*command, *flags, *(["--classes", classes] if classes else [])], check=False)
-        if done.returncode:
-            sys.exit(done.returncode)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["train", "signatures", "compare", "nms"])
@@ -153,15 +169,18 @@ def main() -> None:
     parser.add_argument("--seeds", required=True)
     parser.add_argument("--baseline", default="none")
     parser.add_argument("--recipe", default="shapes-lite0")
+    parser.add_argument("--data")
+    parser.add_argument("--epochs", type=int)
     parser.add_argument("--finetune", action="store_true")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--split", default="val")
     args = parser.parse_args()
     readings, seeds = args.readings.split(","), [int(seed) for seed in args.seeds.split(",")]
-    project = project_of(args.recipe, args.finetune)
+    epochs = args.epochs or read_recipe(args.recipe)["epochs"]
+    experiment = Experiment(args.recipe, epochs, args.data, args.finetune, args.split)
 
     def folders(reading: str, nms: str = "standard") -> list[Path]:
-        return [evaluated(project, reading, seed, args.split, nms) for seed in seeds]
+        return [experiment.evaluated(reading, seed, nms) for seed in seeds]
 
     def each(work: Callable[..., str], jobs: list[tuple[Any, ...]]) -> None:
         with ThreadPoolExecutor(args.jobs) as pool:
@@ -169,19 +188,17 @@ def main() -> None:
                 print(line, flush=True)
 
     if args.action == "train":
-        runs = [(reading, seed, args.split) for seed in seeds for reading in readings]
-        each(train, [(args.recipe, args.finetune, *run) for run in runs])
+        each(experiment.train, [(reading, seed) for seed in seeds for reading in readings])
     elif args.action == "signatures":
-        print_signatures(project, readings, seeds)
+        experiment.signatures(readings, seeds)
     elif args.action == "compare":
         sides = [args.baseline, *(reading for reading in readings if reading != args.baseline)]
-        compare(project, "-".join(sides), [folders(side) for side in sides])
+        experiment.compare("-".join(sides), [folders(side) for side in sides])
     else:
-        methods = [(seed, args.split, nms) for seed in seeds for nms in ("standard", *METHODS)]
-        each(evaluate, [(project, args.baseline, *method) for method in methods])
+        each(experiment.evaluate, [(args.baseline, seed, nms) for seed in seeds for nms in ("standard", *METHODS)])
         clb, soft, vote = (folders(args.baseline, nms) for nms in METHODS)
-        compare(project, f"{args.baseline}-cl-balanced", [folders(args.baseline), clb])
-        compare(project, f"{args.baseline}-soft", [clb, soft, vote])
+        experiment.compare(f"{args.baseline}-cl-balanced", [folders(args.baseline), clb])
+        experiment.compare(f"{args.baseline}-soft", [clb, soft, vote])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Rank correlation of score, and of closeness to the centre, with IoU among the boxes that standard NMS reduces to one.
 
 CL-B keeps another box of a cluster than standard NMS does, so it can gain only where closeness to the cluster's centre
-says more about the IoU with the object than the score does. docs/evidence.md tests that over detectors.
+says more about the IoU with the object than the score does. docs/development-runs.md tests that over detectors.
 """
 
 from __future__ import annotations

@@ -75,6 +75,12 @@ def cledet(*arguments: str) -> None:
         sys.exit(f"{' '.join(command)}\n{done.stderr}")
 
 
+def finished(run: Path) -> bool:
+    """Return whether a training is complete."""
+    status = run / "status"
+    return status.exists() and status.read_text().strip() == "finished"
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Trainings by one recipe on one data set, evaluated on one split."""
@@ -105,12 +111,11 @@ class Experiment:
     def train(self, reading: str, seed: int) -> str:
         """Train one reading with one seed and evaluate it, as far as that is not done."""
         folder = self.trained(reading, seed)
-        status = folder / "status"
-        if not status.exists():
+        if not (folder / "status").exists():
             flags = [*READINGS[reading].split(), "--seed", str(seed), *self.schedule(seed)]
             flags += ["--project", str(self.project), "--name", folder.name, "--device", "cpu", "--workers", "0"]
             cledet("train", "--recipe", self.recipe, *(["--data", self.data] if self.data else []), *flags)
-        elif status.read_text().strip() != "finished":
+        elif not finished(folder):
             cledet("train", "--resume", str(folder))
         return self.evaluate(reading, seed, "standard")
 
@@ -119,7 +124,10 @@ class Experiment:
         epochs = max(1, self.epochs // 3) if self.finetune else self.epochs
         flags = ["--epochs", str(epochs), "--val-every", str(epochs)]
         if self.finetune:
-            start = replace(self, finetune=False).last_weights("none", seed)
+            shared = replace(self, finetune=False)
+            if not finished(shared.trained("none", seed)):
+                sys.exit(f"{shared.trained('none', seed)} is not complete: train the reading none first")
+            start = shared.last_weights("none", seed)
             flags += ["--lr", str(read_recipe(self.recipe)["lr"] / 2), "--weights", str(start)]
         return flags
 
@@ -176,6 +184,8 @@ def main() -> None:
     parser.add_argument("--split", default="val")
     args = parser.parse_args()
     readings, seeds = args.readings.split(","), [int(seed) for seed in args.seeds.split(",")]
+    if unknown := {*readings, args.baseline} - READINGS.keys():
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; readings are {', '.join(READINGS)}")
     epochs = args.epochs or read_recipe(args.recipe)["epochs"]
     experiment = Experiment(args.recipe, epochs, args.data, args.finetune, args.split)
 

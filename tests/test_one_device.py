@@ -53,7 +53,7 @@ class OnGpu(torch.Tensor):
         return made
 
     device = property(lambda self: GPU)
-    is_cuda = property(lambda self: True)
+    is_cuda = property(lambda self: GPU.type == "cuda")
     is_cpu = property(lambda self: False)
 
     def __repr__(self) -> str:
@@ -74,6 +74,8 @@ class OnGpu(torch.Tensor):
         def leave(value: Any) -> Any:
             if not isinstance(value, torch.Tensor):
                 return value
+            if GPU.type == "mps" and value.dtype == torch.float64:
+                raise TypeError(f"{func} made float64, which MPS does not have")
             return owners[id(value)] if id(value) in owners else OnGpu(value)
 
         return tree_map(leave, func(*tree_map(enter, args), **tree_map(enter, kwargs or {})))
@@ -94,7 +96,7 @@ class PretendedGpu(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in ("to", "cpu", "cuda", "numpy", "tolist") and isinstance(args[0], torch.Tensor):
             return getattr(self, name)(*args, **kwargs)
-        if kwargs.get("device") is not None and torch.device(kwargs["device"]).type == "cuda":
+        if kwargs.get("device") is not None and torch.device(kwargs["device"]).type == GPU.type:
             return OnGpu(func(*args, **{**kwargs, "device": "cpu"}))
         return func(*args, **kwargs)
 
@@ -105,7 +107,7 @@ class PretendedGpu(TorchFunctionMode):
         device, dtype, _, layout = torch._C._nn._parse_to(*args, **{k: v for k, v in kwargs.items() if k != "copy"})
         options = {name: value for name, value in (("dtype", dtype), ("memory_format", layout)) if value is not None}
         moved = tensor.to(**options) if options else tensor
-        if device is None or (device.type == "cuda") == isinstance(moved, OnGpu):
+        if device is None or (device.type == GPU.type) == isinstance(moved, OnGpu):
             return moved
         return moved.inner if isinstance(moved, OnGpu) else OnGpu(moved.detach())
 
@@ -126,6 +128,14 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
     with PretendedGpu():
         yield GPU
+
+
+@pytest.fixture
+def mps(gpu, monkeypatch):
+    """The pretended GPU is Apple's, on which no operation may make float64."""
+    monkeypatch.setitem(globals(), "GPU", torch.device("mps", 0))
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: None)  # refuses a device that is not there
+    return GPU
 
 
 @pytest.fixture
@@ -208,6 +218,12 @@ def test_a_training_step_in_one_part_stays_on_the_gpu(gpu):
     check_step(1)
 
 
+def test_a_training_step_makes_no_float64_on_mps(mps):
+    with pytest.raises(TypeError, match="float64, which MPS does not have"):
+        torch.ones(3, device=mps).double()
+    check_step(1)
+
+
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.slow
 def test_a_training_step_of_two_processes_in_two_parts_stays_on_the_gpu(gpu, two_processes, head):
@@ -253,13 +269,22 @@ def test_a_tensor_on_the_cpu_in_the_criterion_is_found(gpu, monkeypatch):
 @pytest.mark.parametrize("method", NMS)
 @pytest.mark.parametrize("head", ["retinanet", "fcos"])
 def test_prediction_stays_on_the_gpu(gpu, head, method):
+    check_prediction(head, method)
+
+
+@pytest.mark.parametrize("method", NMS)
+def test_prediction_makes_no_float64_on_mps(mps, method):
+    check_prediction("retinanet", method)
+
+
+def check_prediction(head: str, method: str) -> None:
     trained = learner(head=head)
     trained.network.requires_grad_(False)
     options = NMSOptions(method=method, conf=0.0, cl_score="max", cl_norm="diagonal")
-    for found in from_network.__wrapped__(trained.network, [batch()], 0.0, (3, 7), gpu, None):
-        assert found.boxes.device == gpu
+    for found in from_network.__wrapped__(trained.network, [batch()], 0.0, (3, 7), GPU, None):
+        assert found.boxes.device == GPU
         kept = apply_nms(found.boxes, found.scores, found.labels, options)
-        assert {part.device for part in kept} == {gpu}
+        assert {part.device for part in kept} == {GPU}
         assert len(to_results(found, kept)) == len(kept.keep) > 0
         assert len(all_candidates(found)) == len(found.boxes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cledet.ops.boxes import widest_float
 from cledet.ops.nms_clusters import index_clusters
 
 
@@ -50,7 +51,7 @@ def center_distances(boxes: Tensor, scores: Tensor, cluster_index: Tensor, cl_no
     boxes [N, 4], scores [N], cluster_index [N] int64 of `index_clusters`; cl_norm as in `cl_balanced_nms`. Returns
     float64 (float32 on MPS).
     """
-    dtype = torch.float32 if boxes.device.type == "mps" else torch.float64  # MPS has no float64
+    dtype = widest_float(boxes.device)
     score, box = scores.to(dtype), boxes.t().to(dtype, memory_format=torch.contiguous_format)
     center = (box[:2] + box[2:]) * 0.5
     cluster_center = approximate_centers(center, score, cluster_index).gather(1, cluster_index.expand(2, -1))

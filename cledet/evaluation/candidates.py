@@ -82,9 +82,9 @@ def to_results(image: Candidates, kept: Kept) -> DetectionRows:
     """Convert the boxes that NMS kept to results [K, 7], in pixels of the original image."""
     rows = np.empty((len(kept.keep), 7))
     rows[:, 0] = image.image_id
-    rows[:, 1:5] = (kept.boxes * image.scale.to(kept.boxes)).double().cpu().numpy()
+    rows[:, 1:5] = (kept.boxes * image.scale.to(kept.boxes)).cpu().double().numpy()
     rows[:, 3:5] -= rows[:, 1:3]
-    rows[:, 5] = kept.scores.double().cpu().numpy()
+    rows[:, 5] = kept.scores.cpu().double().numpy()
     rows[:, 6] = image.category_ids[image.labels[kept.keep].cpu().numpy()]
     return rows
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cledet.models.assignment import Positives, Targets
-from cledet.ops.boxes import area
+from cledet.ops.boxes import area, widest_float
 
 ELONGATED = 2.5
 """Ratio of the longer to the shorter side over which an object is elongated."""
@@ -51,10 +51,10 @@ def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Return twice the mean rank [P] of each value, as float64."""
+    """Return twice the mean rank [P] of each value, as float64 (float32 on MPS)."""
     ordered = values.contiguous().sort().values
     places = [torch.searchsorted(ordered, values.contiguous(), right=right) for right in (False, True)]
-    return (places[0] + places[1]).double()
+    return (places[0] + places[1]).to(widest_float(values.device))
 
 
 def _mean(values: Tensor, chosen: Tensor) -> Tensor:

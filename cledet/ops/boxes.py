@@ -11,6 +11,11 @@ def upcast(values: Tensor) -> Tensor:
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
+def widest_float(device: torch.device) -> torch.dtype:
+    """Return float64, or float32 on MPS, which has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def area(boxes: Tensor) -> Tensor:
     """Compute the area [...] of boxes [..., 4] in square pixels, 0 for a box with swapped corners."""
     x1, y1, x2, y2 = upcast(boxes).unbind(-1)

@@ -292,12 +292,21 @@ def check_prediction(head: str, method: str) -> None:
 @pytest.mark.parametrize("views", [ViewOptions(), ViewOptions(side=80), ViewOptions(tta=True, scales=(1.0,))])
 @pytest.mark.parametrize("agnostic", [False, True])
 def test_images_are_predicted_on_the_gpu(gpu, monkeypatch, views, agnostic):
+    check_images(monkeypatch, views, agnostic)
+
+
+@pytest.mark.parametrize("views", [ViewOptions(side=80), ViewOptions(tta=True, scales=(1.0,))])
+def test_images_are_predicted_without_float64_on_mps(mps, monkeypatch, views):
+    check_images(monkeypatch, views, agnostic=False)
+
+
+def check_images(monkeypatch: pytest.MonkeyPatch, views: ViewOptions, agnostic: bool) -> None:
     monkeypatch.setattr(Predictor, "_run", torch.no_grad()(Predictor._run.__wrapped__))
     predictor = Predictor(
         network=learner().network,
         options=NMSOptions(conf=0.0),
         imgsz=64,
-        device=gpu,
+        device=GPU,
         dtype=None,
         names=("a", "b"),
         category_ids=(3, 7),

@@ -85,7 +85,8 @@ def measure(data: str, split: str, source: str) -> Measured:
     options = replace(options, method="standard")
     runner = TrialRunner(candidates, index, settings.metric, *weights(index, settings))
     standard, balanced = (runner(replace(options, method=method)) for method in METHODS)
-    (gain,) = paired_differences([balanced.metric], standard.metric, balanced.samples[None], standard.samples)
+    samples = balanced.samples[None], standard.samples
+    (gain,) = paired_differences([balanced.metric], standard.metric, *samples, [runner.images])
     meter = MisalignmentMeter(index, options.iou, options.max_det)
     for image in candidates:
         meter.start_image(image)

@@ -9,12 +9,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from cledet.console import say
 from cledet.data.index import DetectionIndex
 from cledet.distributed import collectives
 from cledet.evaluation.candidates import Candidates, to_results
 from cledet.evaluation.misalignment import MisalignmentMeter
 from cledet.evaluation.timing import EVALUATION, POST, StageTimer, synchronize
-from cledet.metrics.bootstrap import ap_samples, paired_differences
+from cledet.metrics.bootstrap import MIN_IMAGES, ap_samples, images_with_objects, paired_differences
 from cledet.metrics.coco import evaluate
 from cledet.metrics.evaluation import EvaluatedDetections, Limits
 from cledet.metrics.results_file import DetectionRows
@@ -95,13 +96,20 @@ def gather_results(
 def add_gains(
     evaluated: Mapping[str, EvaluatedDetections], index: DetectionIndex, repeats: int
 ) -> dict[str, EvaluatedDetections]:
-    """Add to each method but the first its gain in AP over the first, with its 95 % interval over resamples."""
+    """Add to each method but the first its gain in AP over the first, with its 95 % interval over resamples.
+
+    With objects on fewer than MIN_IMAGES images there is no interval, and a message says so.
+    """
+    images = int(images_with_objects(index).any(axis=0).sum())
+    if 0 < images < MIN_IMAGES:
+        say(f"{index.name} has objects on {images} images: an interval of the gain needs {MIN_IMAGES}")
     samples = ap_samples(index, {name: one.results for name, one in evaluated.items()}, repeats)
     first, *others = evaluated
     baseline, *metrics = (one.evaluation.metrics["AP"] for one in evaluated.values())
     other_samples = np.array([samples[name] for name in others]).reshape(-1, repeats)
     gained = dict(evaluated)
-    for name, gain in zip(others, paired_differences(metrics, baseline, other_samples, samples[first])):
-        if gain.low is not None:
+    counts = [images] * len(others)
+    for name, gain in zip(others, paired_differences(metrics, baseline, other_samples, samples[first], counts)):
+        if gain.value is not None:
             gained[name] = evaluated[name].with_fields(gain=gain.to_dict("AP"))
     return gained

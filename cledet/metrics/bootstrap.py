@@ -160,6 +160,15 @@ def paired_differences(
     return [PairedDifference(*row) for row in zip(*columns, counts)]
 
 
+def images_with_objects(index: DetectionIndex, metric: str = "AP") -> Bools:
+    """Return a mask [C, I] of the images that hold objects of a class that count for one of AP_METRICS."""
+    low, high = RANGES.get(metric, RANGES["AP"])
+    count = ~index.ignore & (low <= index.area) & (index.area <= high)
+    mask = np.zeros((len(index.classes), len(index)), dtype=np.bool_)
+    mask[index.labels[count], index.image_of_boxes()[count]] = True
+    return mask
+
+
 def resamples(images: int, repeats: int, seed: int) -> Weights:
     """Draw as many images as there are with replacement, `repeats` times, and return their multiplicities [I, R]."""
     if not images:

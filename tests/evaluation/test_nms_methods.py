@@ -20,7 +20,16 @@ from cledet.models.nms import Kept, NMSOptions
 @pytest.fixture(scope="module")
 def detections(squares):
     """The squares, each found twice on its image, the worse box with the better score; and a class of no data set's."""
-    index = open_source(squares).index("val", need_images=False)
+    return found_twice(open_source(squares).index("val", need_images=False))
+
+
+@pytest.fixture(scope="module")
+def many(make_index):
+    """Twelve images with objects of two classes, found twice as well."""
+    return found_twice(make_index(*([(i % 2, 10 + i, 10, 30, 30), (0, 60, 50, 20, 20)] for i in range(12))))
+
+
+def found_twice(index):
     ids = index.image_ids[index.image_of_boxes()]
     good = np.column_stack([ids, index.xywh, np.full(len(ids), 0.5), index.category_ids[index.labels]])
     shifted = good.copy()
@@ -65,9 +74,9 @@ def test_nothing_to_compare_on(detections):
     assert found.evaluation.nms_ms is None
 
 
-def test_gains_are_those_of_the_bootstrap(detections):
+def test_gains_are_those_of_the_bootstrap(many):
     """Classes that the data set lacks, which a model may know, are no hindrance."""
-    index, results = detections
+    index, results = many
     methods = {"standard": NMSOptions(), "none": NMSOptions(iou=1.0)}
     found = evaluate_methods(from_results(results), index, methods)
     gained = add_gains(found, index, 50)
@@ -78,6 +87,18 @@ def test_gains_are_those_of_the_bootstrap(detections):
     ap = {name: one.evaluation.metrics["AP"] for name, one in found.items()}
     assert gained["none"].evaluation.gain == {"AP": ap["none"] - ap["standard"], "low": low, "high": high}
     assert low <= ap["none"] - ap["standard"] <= high
+
+
+def test_the_gain_on_few_images_has_no_interval(many, capsys):
+    index, results = many
+    for number, low in ((9, None), (10, pytest.approx(0, abs=1))):
+        few = index.subset(range(number))
+        rows = results[np.isin(results[:, 0], few.image_ids)]
+        found = evaluate_methods(from_results(rows), few, {"standard": NMSOptions(), "none": NMSOptions(iou=1.0)})
+        gain = add_gains(found, few, 50)["none"].evaluation.gain
+        assert gain["AP"] is not None
+        assert gain["low"] == low
+        assert ("has objects on 9 images: an interval of the gain needs 10" in capsys.readouterr().err) == (low is None)
 
 
 def test_without_objects_there_is_no_gain(detections):

@@ -251,6 +251,14 @@ def test_the_interval_cuts_the_same_share_off_both_ends():
             interval(samples, level)
 
 
+def test_images_with_objects_that_count(make_index):
+    index = make_index([(0, 0, 0, 9, 9), (1, 0, 0, 9, 9)], [(0, 0, 0, 40, 40)], ignore=[0])
+    np.testing.assert_array_equal(bootstrap.images_with_objects(index), [[False, True], [True, False]])
+    np.testing.assert_array_equal(bootstrap.images_with_objects(index, "AP50"), [[False, True], [True, False]])
+    np.testing.assert_array_equal(bootstrap.images_with_objects(index, "APs"), [[False, False], [True, False]])
+    np.testing.assert_array_equal(bootstrap.images_with_objects(index, "APm"), [[False, True], [False, False]])
+
+
 def test_simultaneous_intervals_by_hand():
     """Four resamples of differences that deviate by 1 and the root of 5."""
     samples = np.array([[1.0, -1.0, 1.0, -1.0], [3.0, -1.0, -3.0, 1.0]]) + 7

@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from cledet.console import Steps
-from cledet.data.index import Bools, DetectionIndex, Floats
+from cledet.data.index import DetectionIndex, Floats
 from cledet.errors import UserError
 from cledet.metrics.bootstrap import (
     MIN_IMAGES,
     PairedDifference,
     class_ap,
+    images_with_objects,
     match,
     mean_ap,
     paired_differences,
@@ -122,13 +123,6 @@ def _compare(index: DetectionIndex, first: _Measured, other: _Measured, repeats:
     classes = paired_differences(aps, first_aps, by_class, first_by_class, images.sum(axis=1)[labels], joint=True)
     influence = (overall.value or 0.0) - (other.without - first.without)
     return RunDifference(overall, dict(zip(names, classes)), influence)
-
-
-def images_with_objects(index: DetectionIndex) -> Bools:
-    """Return a mask [C, I] of the images that hold objects of a class, ignored ones left out."""
-    mask = np.zeros((len(index.classes), len(index)), dtype=np.bool_)
-    mask[index.labels[~index.ignore], index.image_of_boxes()[~index.ignore]] = True
-    return mask
 
 
 def largest_class_differences(run: RunDifference, most: int = 10) -> dict[str, PairedDifference]:

@@ -12,7 +12,7 @@ import torch
 
 from cledet.data.index import DetectionIndex, Floats
 from cledet.evaluation.candidates import Candidates, to_results
-from cledet.metrics.bootstrap import Weights, match, weighted_ap
+from cledet.metrics.bootstrap import Weights, images_with_objects, match, weighted_ap
 from cledet.metrics.results_file import DetectionRows
 from cledet.models.nms import NMSOptions, apply_nms
 
@@ -69,6 +69,7 @@ class TrialRunner:
         self.candidates, self.index, self.metric = candidates, index, metric
         self.weights = np.concatenate([np.ones((len(index), 1), dtype=np.int32), halves, resamples], axis=1)
         self.halves = halves.shape[1]
+        self.images = int(images_with_objects(index, metric).any(axis=0).sum())
         self.tried: dict[NMSOptions, Trial] = {}
 
     def __call__(self, options: NMSOptions) -> Trial:

@@ -179,7 +179,9 @@ def assess_gains(runner: TrialRunner, default: NMSOptions, best_of: dict[str, Tr
     for trial in sorted(interrupted, key=METRIC):
         best_of[trial.options.method] = trial
     samples = np.stack([trial.samples for trial in trials])
-    gains = paired_differences([trial.metric for trial in trials], base.metric, samples, base.samples, joint=True)
+    counts = [runner.images] * len(trials)
+    metrics = [trial.metric for trial in trials]
+    gains = paired_differences(metrics, base.metric, samples, base.samples, counts, joint=True)
     gain_of = {trial.options: gain for trial, gain in zip(trials, gains)}
     by_method = {name: gain_of[trial.options] for name, trial in best_of.items()}
     tuned = TuningResult(base, best_of, by_method, held_out(np.stack([trial.halves for trial in trials])), trials)
@@ -193,6 +195,5 @@ def cl_balanced_gain(runner: TrialRunner, default: NMSOptions) -> PairedDifferen
     standard, balanced = (runner.tried.get(replace(default, method=name)) for name in ("standard", "cl-balanced"))
     if standard is None or balanced is None:
         return None
-    images = len(np.unique(runner.index.image_of_boxes()[runner.index.objects()]))
     samples = balanced.samples[None], standard.samples
-    return paired_differences([balanced.metric], standard.metric, *samples, [images])[0]
+    return paired_differences([balanced.metric], standard.metric, *samples, [runner.images])[0]

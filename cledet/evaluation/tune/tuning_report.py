@@ -11,7 +11,7 @@ from cledet.config.evaluate import TuneSettings
 from cledet.console import printable
 from cledet.evaluation.tune.search import METRIC, PARAMETERS, Trial, within
 from cledet.evaluation.tune.tuner import NO_GAIN, TuningResult
-from cledet.metrics.bootstrap import PairedDifference
+from cledet.metrics.bootstrap import MIN_IMAGES, PairedDifference
 from cledet.metrics.metric_tables import Table
 from cledet.models.nms import NMSOptions
 
@@ -59,7 +59,11 @@ def sentences(tuned: TuningResult, settings: TuneSettings) -> list[str]:
             f"other half (mean of {held.halves}, better in {held.better})"
         )
     chosen = tuned.gains.get(tuned.recommended.options.method, NO_GAIN)
-    if tuned.within_noise:
+    if gain.conclusion == "too few images":
+        lines.append(
+            f"an interval needs objects on {MIN_IMAGES} images, and these have {gain.images}: keep the default"
+        )
+    elif tuned.within_noise:
         lines.append("the gain is within the noise: keep the default")
     elif tuned.recommended.options == tuned.best.options:
         lines.append("the gain is significant")

@@ -14,7 +14,6 @@ from cledet.evaluation.compare.compare_runs import (
     RunDifference,
     compare_runs,
     compare_sides,
-    images_with_objects,
     largest_class_differences,
     most_influential_images,
 )
@@ -30,7 +29,14 @@ from cledet.evaluation.compare.comparison_tables import (
     to_page,
 )
 from cledet.evaluation.compare.side_by_side import save_side_by_side
-from cledet.metrics.bootstrap import MIN_IMAGES, PairedDifference, interval, resamples, simultaneous
+from cledet.metrics.bootstrap import (
+    MIN_IMAGES,
+    PairedDifference,
+    images_with_objects,
+    interval,
+    resamples,
+    simultaneous,
+)
 from cledet.metrics.coco import evaluate
 from cledet.metrics.seed_pairs import student_quantile
 
@@ -130,11 +136,6 @@ def test_a_class_on_few_images_does_not_affect_the_intervals_of_others(make_inde
     alone = compare_runs(make_index(*[[truth[0]] for truth in truths]), {"a": first, "b": other}, 50).differences["b"]
     assert with_rare.classes[common] == alone.classes[common]
     assert with_rare.classes[common].low is not None
-
-
-def test_crowds_hold_no_images(make_index):
-    index = make_index([(0, 0, 0, 9, 9), (1, 0, 0, 9, 9)], [(0, 0, 0, 9, 9)], ignore=[0])
-    np.testing.assert_array_equal(images_with_objects(index), [[False, True], [True, False]])
 
 
 def test_the_classes_and_images_that_differ_most_come_first():

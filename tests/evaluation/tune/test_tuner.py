@@ -135,6 +135,7 @@ class Made:
 
     def __init__(self, case, *trials):
         (self.index, self.results), self.tried = case, {trial.options: trial for trial in trials}
+        self.images = len(self.index)
 
     def detections(self, options):
         return self.results
@@ -248,7 +249,18 @@ def test_the_change_on_few_images_has_no_interval(wide):
     few = index.subset(range(9))
     found = tuned(few, rows[np.isin(rows[:, 0], few.image_ids)], nms="standard,cl-balanced")
     assert found.cl_balanced[:3] == (pytest.approx(0.5), None, None)
+    assert found.gains["cl-balanced"][1:3] == (None, None)
+    assert found.recommended is found.default
     assert sentences(found, settings())[-1].endswith("95 % interval unknown: too few images")
+    assert "an interval needs objects on 10 images, and these have 9: keep the default" in sentences(found, settings())
+
+
+def test_images_count_that_hold_objects_of_the_metrics_size(make_index):
+    """Of 12 images, two hold an object under 32 x 32 px."""
+    index = make_index(*([(0, 10, 10, side, side)] for side in [20] * 2 + [40] * 10))
+    rows = np.array([(i, *box[:4], 0.9, 1) for i, box in zip(index.image_ids, index.xywh)])
+    assert tuned(index, rows, nms="standard,cl-balanced", metric="APs").cl_balanced.conclusion == "too few images"
+    assert tuned(index, rows, nms="standard,cl-balanced").cl_balanced.conclusion == "within the noise"
 
 
 def test_of_methods_that_were_not_tried_no_gain_is_said(wide):

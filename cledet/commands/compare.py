@@ -49,7 +49,8 @@ def compare(
         show_table(title, *table)
     for note in notes:
         show(note)
-    say(f"compare.md, .csv, .json and pictures: {folder}")
+    pictured = " and pictures" if (folder / "images").is_dir() else ""
+    say(f"compare.md, .csv, .json{pictured}: {folder}")
 
 
 def compare_to_folder(

@@ -122,7 +122,7 @@ class CompareSettings(RunSettings):
     )
     classes: ClassNames | None = Field(None, description="Compare on these classes only, as person,dog. Default: all.")
     bootstrap: Annotated[Resamples, Field(ge=1)] = Field(1000, description="Bootstrap resamples for the intervals.")
-    pictures: Count = Field(10, description="Number of pictures of the images that differ most. 0: none.")
+    pictures: Count = Field(10, description="Pictures of the images that differ most. 0, and with --per-side: none.")
     conf: Unit = Field(0.3, description="Score threshold of the pictures. The metrics use all detections.")
     device: str = Field("auto", description="Device for weights that are evaluated first: auto, cpu, mps, cuda:1.")
     batch: Images = Field(8, description="Images per batch, for weights that are evaluated first.")

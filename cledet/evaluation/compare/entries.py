@@ -90,9 +90,19 @@ def sides_of(called: Sequence[str], per_side: int) -> dict[str, list[str]]:
 
 
 def check_seeds(entries: Sequence[Entry], per_side: int) -> None:
-    """Check that runs with known seeds are paired with runs of the same seed. Raises UserError if they are not."""
-    seeds = [_seed(entry) for entry in entries]
-    for number, entry in enumerate(entries):
+    """Check that runs with known seeds are paired with runs of the same seed, and that no side has a seed twice.
+
+    Runs of one seed on different data count as different. Raises UserError.
+    """
+    trainings = [_training(entry) for entry in entries]
+    seeds = [seed for seed, _ in trainings]
+    for number, (entry, training) in enumerate(zip(entries, trainings)):
+        same = trainings.index(training, number - number % per_side)
+        if training[0] is not None and same < number:
+            raise UserError(
+                f"{entries[same].path} and {entry.path} are of one side and of one seed, {training[0]}",
+                "name one run of each seed: others vary less than seeds do",
+            )
         partner = number % per_side
         if None not in (seeds[number], seeds[partner]) and seeds[number] != seeds[partner]:
             raise UserError(
@@ -101,11 +111,12 @@ def check_seeds(entries: Sequence[Entry], per_side: int) -> None:
             )
 
 
-def _seed(entry: Entry) -> int | None:
-    """Return the seed of the training run that an entry's detections come from, if its config.yaml is there."""
+def _training(entry: Entry) -> tuple[int | None, Any]:
+    """Return the seed and the data of the training run of an entry's detections; None where they are unknown."""
     weights = Path(str(_config(entry.file.parent).get("weights") or entry.path))
-    seed = _config(weights if weights.is_dir() else weights.parent.parent).get("seed")
-    return seed if isinstance(seed, int) else None
+    config = _config(weights if weights.is_dir() else weights.parent.parent)
+    seed = config.get("seed")
+    return (seed if isinstance(seed, int) else None), config.get("data")
 
 
 def _config(folder: Path) -> dict[str, Any]:

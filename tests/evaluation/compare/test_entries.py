@@ -173,4 +173,7 @@ def test_runs_are_paired_by_seed(tmp_path):
     check_seeds([a, b, a, val_b], 2)
     check_seeds([a, b, other, val_b], 2)
     with pytest.raises(UserError, match=r"a has seed 0 and its partner .*val seed 1"):
-        check_seeds([a, b, val_b, b], 2)
+        check_seeds([a, b, val_b, a], 2)
+    with pytest.raises(UserError, match=r"b and .*val are of one side and of one seed, 1") as error:
+        check_seeds([b, val_b, a, other], 2)
+    assert error.value.hint.startswith("name one run of each seed")

@@ -111,12 +111,14 @@ class Experiment:
     def train(self, reading: str, seed: int) -> str:
         """Train one reading with one seed and evaluate it, as far as that is not done."""
         folder = self.trained(reading, seed)
-        if not (folder / "status").exists():
+        if not folder.exists():
             flags = [*READINGS[reading].split(), "--seed", str(seed), *self.schedule(seed)]
             flags += ["--project", str(self.project), "--name", folder.name, "--device", "cpu", "--workers", "0"]
             cledet("train", "--recipe", self.recipe, *(["--data", self.data] if self.data else []), *flags)
         elif not finished(folder):
             cledet("train", "--resume", str(folder))
+        if not finished(folder):
+            sys.exit(f"{folder} is not complete")
         return self.evaluate(reading, seed, "standard")
 
     def schedule(self, seed: int) -> list[str]:
@@ -141,13 +143,14 @@ class Experiment:
         return str(folder)
 
     def signatures(self, readings: list[str], seeds: list[int]) -> None:
-        """Print the means of the signatures over the last quarter of the epochs."""
+        """Print the means of the signatures over the last quarter of the epochs and over the seeds that have one."""
         print("| reading | " + " | ".join(SIGNATURES) + " |")
         print("|---" * (len(SIGNATURES) + 1) + "|")
         for reading in readings:
             runs = [last_quarter(self.trained(reading, seed)) for seed in seeds]
-            means = [statistics.mean(run[name] for run in runs) for name in SIGNATURES]
-            print(f"| {reading} | " + " | ".join("" if value != value else f"{value:.3f}" for value in means) + " |")
+            known = [[run[name] for run in runs if name in run] for name in SIGNATURES]
+            cells = (f"{statistics.mean(values):.3f}" if values else "" for values in known)
+            print(f"| {reading} | " + " | ".join(cells) + " |")
 
     def compare(self, name: str, sides: list[list[Path]]) -> None:
         """Compare sides of evaluations with the first, paired by seed."""
@@ -160,13 +163,14 @@ class Experiment:
 
 
 def last_quarter(folder: Path) -> dict[str, float]:
-    """Return the mean of each column of results.csv over the last quarter of the epochs."""
+    """Return the means of the signatures over the last quarter of the epochs in results.csv, where there are any."""
     rows = list(csv.DictReader((folder / "results.csv").open()))
     rows = rows[-max(1, len(rows) // 4) :]
     means = {}
     for name in SIGNATURES:
         values = [float(row[name]) for row in rows if row[name]]
-        means[name] = statistics.mean(values) if values else float("nan")
+        if values:
+            means[name] = statistics.mean(values)
     return means
 
 

@@ -115,6 +115,11 @@ def measure_classes(
     ]
 
 
+def shown(value: float | None, form: str) -> str:
+    """Format a number; nothing where there is none."""
+    return "" if value is None else format(value, form)
+
+
 def print_heading() -> None:
     print("| data, detector | boxes | score | closeness | kept | IoU: standard, CL-B | AP | gain | 95 % from | to |")
     print("|---|" + "--:|" * 9)
@@ -122,12 +127,18 @@ def print_heading() -> None:
 
 def print_row(row: Measured) -> None:
     clusters, gain = row.clusters, row.gain
-    print(
-        f"| {row.data}, {row.name} | {clusters.boxes:.1f} | {clusters.score:.3f} | {clusters.closeness:.3f} "
-        f"| {row.kept:.3f} | {row.ious[0]:.3f}, {row.ious[1]:.3f} | {100 * row.ap:.1f} "
-        f"| {100 * gain.value:+.2f} | {100 * gain.low:+.2f} | {100 * gain.high:+.2f} |",
-        flush=True,
-    )
+    of_gain = (shown(None if value is None else 100 * value, "+.2f") for value in (gain.value, gain.low, gain.high))
+    of_clusters = (shown(value, ".3f") for value in (clusters.score, clusters.closeness, row.kept))
+    ious = ", ".join(shown(value, ".3f") for value in row.ious)
+    cells = [
+        f"{row.data}, {row.name}",
+        shown(clusters.boxes, ".1f"),
+        *of_clusters,
+        ious,
+        f"{100 * row.ap:.1f}",
+        *of_gain,
+    ]
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def choose_threshold(values: Sequence[float], signs: Sequence[int]) -> float:
@@ -146,12 +157,12 @@ def print_test(
 ) -> None:
     """Test the hypothesis that CL-B gains where a value is below a threshold, by default one that is chosen."""
     gains = np.array([row.gain.value for row in rows])
-    correlation = spearman(np.array([value(row) for row in rows]), gains)
-    shown = (
-        "" if correlation is None else f": rank correlation with the gain over {len(rows)} detectors {correlation:+.2f}"
-    )
-    print(f"{name}{shown}")
+    correlation = shown(spearman(np.array([value(row) for row in rows]), gains), "+.2f")
+    print(f"{name}: rank correlation with the gain over {len(rows)} detectors {correlation}")
     clear = [row for row in rows if row.sign]
+    if threshold is None and len({row.data for row in clear}) < 2:
+        print("  not tested: the threshold is chosen on other data sets, and no two have a detector with a clear sign")
+        return
     right = 0
     for row in clear:
         others = [other for other in clear if other.data != row.data]
@@ -179,7 +190,8 @@ def print_classes(rows: Sequence[Measured]) -> None:
             changes.append(change)
     margin, change = np.array(margins), np.array(changes)
     right = int(((margin > 0) == (change > 0)).sum())
-    print(f"\n4. closeness - score of a class: rank correlation with the change {spearman(margin, change):+.2f}")
+    correlation = shown(spearman(margin, change), "+.2f")
+    print(f"\n4. closeness - score of a class: rank correlation with the change {correlation}")
     print(f"  sign right for {right} of {len(change)} classes, of which {int((change > 0).sum())} gain")
     for name, part in (("above", margin > 0), ("below", margin <= 0)):
         if part.any():
@@ -194,6 +206,7 @@ def main() -> None:
     for detector in args.detector:
         rows.append(measure(*detector))
         print_row(rows[-1])
+    rows = [row for row in rows if row.clusters.score is not None and row.gain.value is not None]
     print()
     print_test("1. score - closeness below 0", rows, lambda row: row.clusters.score - row.clusters.closeness, 0.0)
     print_test("2. score below a threshold", rows, lambda row: row.clusters.score, None)

@@ -107,7 +107,7 @@ def ghm_loss(
     rows, known = _positive_rows(labels) if rows is None else rows, labels != IGNORED
     logits = upcast(logits)
     wrong = logits.index_put((rows, labels[rows]), -logits[rows, labels[rows]])  # its sigmoid is |p - y|
-    bin_of = (wrong.detach().sigmoid() * bins).int().clamp(max=bins - 1)
+    bin_of = (wrong.detach().sigmoid() * bins).nan_to_num().int().clamp(max=bins - 1)  # of nan the loss remains nan
     counts = total(bin_of[known].flatten().bincount(minlength=bins))
     density = (counts * (counts > 0).sum()).clamp(min=1)
     return (softplus(wrong) / density[bin_of]).sum(-1).masked_fill(~known, 0)

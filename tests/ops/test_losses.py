@@ -112,6 +112,18 @@ def test_a_loss_is_the_same_in_blocks_and_with_known_rows(name: str, monkeypatch
     torch.testing.assert_close(found, wanted, rtol=1e-13, atol=1e-14)
 
 
+@pytest.mark.parametrize("name", CLASS_LOSSES)
+def test_the_loss_of_a_logit_that_is_not_a_number_is_none_either(name: str) -> None:
+    """So that the step can be left out; GHM sorts the logits into bins, where nan has no place."""
+    logits, labels = sample(20, 3)
+    with torch.no_grad():
+        logits[0, 0] = torch.nan
+    labels[0] = -1
+    loss = CLASS_LOSSES[name](logits, labels)
+    assert loss[0].isnan()
+    assert loss[1:].isfinite().all()
+
+
 def test_blocks_cover_all_rows_once() -> None:
     for rows, classes in ((0, 80), (1, 1), (5000, 80), (70000, 3), (3, 1_000_000)):
         values = torch.empty(rows, 1).expand(rows, classes)

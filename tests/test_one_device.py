@@ -208,7 +208,7 @@ HEADS = {
     "tal": {"assign": "tal", "cls_loss": "qfl"},
     "mal": {"cls_loss": "mal", "reg_loss": "l1", "dc_form": "iou", "dc_scope": "class", "correlation": 0.2},
     "readings": {
-        **{"dc_form": "zero-based", "recall_relative": 0.8, "recall_overlap": "predicted", "recall_box_loss": False},
+        **{"dc_form": "zero-based", "recall_relative": 0.9, "recall_overlap": "predicted", "recall_box_loss": False},
         **{"recall_target": "soft", "recall_fade": True},
     },
 }

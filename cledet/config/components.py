@@ -28,7 +28,7 @@ class ComponentSettings(Settings):
     recall_relative: Unit = Field(
         0.0,
         description="IAC: minimum IoU of a recalled anchor as a share of the object's best IoU, or of 0.5 if that is "
-        "less. 0: none.",
+        "less. 0: none. Give --recall-min-iou 0 with it.",
     )
     recall_center: bool = Field(False, description="IAC: recall only anchors whose center is inside the object.")
     recall_overlap: Literal["anchor", "predicted"] = Field(

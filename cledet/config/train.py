@@ -229,6 +229,11 @@ class TrainingSettings(DetectionSettings, ScheduleSettings, ComponentSettings):
             raise ValueError("--dc-scope class needs a loss that is a sum over classes, not --cls-loss ghm")
         if loss != "focal" and self.recall_target == "soft":
             raise ValueError(f"--recall-target soft changes the target of --cls-loss focal, not of {loss}")
+        if 0 < self.recall_relative * 0.5 <= self.recall_min_iou:
+            raise ValueError(
+                f"--recall-relative {self.recall_relative:g} has no effect beside --recall-min-iou "
+                f"{self.recall_min_iou:g}, which is the higher floor; add --recall-min-iou 0"
+            )
         return self
 
     @model_validator(mode="after")

@@ -55,6 +55,8 @@ class Losses(NamedTuple):
     recalled_box: Tensor
     compact_positives: Tensor
     elongated_positives: Tensor
+    compact: Tensor  # number of compact objects
+    elongated: Tensor  # number of elongated objects
     n: Tensor  # Eq. 4's N over all processes; the losses are divided by max(n, 1)
 
 
@@ -107,8 +109,8 @@ class Criterion:
             logits = raw.logits.flatten(0, 1)[pos.flat_index]
             pos_loss, weight = self.weigh(self.of_recalled(own, logits, pos), logits, pos)
 
-            ones = torch.ones_like(pos.gt) if assignment.quality is None else pos.quality
-            n = self.total(NORMALIZERS[self.normalizer](ones, pos))
+            faded = torch.ones_like(pos.gt) if pos.weight is None else pos.weight
+            n = self.total(NORMALIZERS[self.normalizer](faded if assignment.quality is None else pos.quality, pos))
             share = torch.ones_like(n) if CLS_LOSSES[self.cls_loss].is_mean else n
             classification = (pos_loss.sum() + background) / self.divisor(share)
             if self.correlation:

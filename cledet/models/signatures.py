@@ -25,6 +25,7 @@ SIGNATURES = {
 def signatures(pos: Positives, targets: Targets, coefficient: Tensor | None, box_loss: Tensor) -> dict[str, Tensor]:
     """Compute the statistics of SIGNATURES from the positives of a batch, without waiting for the device.
 
+    The numbers of compact and of elongated objects are returned too, to combine the statistics of several batches.
     coefficient [P] is DC's, None without DC; box_loss [P] as it enters the sum.
     """
     sides = targets.boxes[..., 2:] - targets.boxes[..., :2]
@@ -33,13 +34,16 @@ def signatures(pos: Positives, targets: Targets, coefficient: Tensor | None, box
     counts = torch.zeros_like(targets.labels).view(-1)
     counts = counts.index_add(0, pos.image * targets.boxes.shape[1] + pos.gt, torch.ones_like(pos.gt))
     nan = torch.full((), torch.nan, device=pos.iou.device)
+    compact, elongated = real & ~elongated, real & elongated
     return {
         "coefficient_iou": nan if coefficient is None else rank_correlation(coefficient, pos.iou),
         "matched_iou": _mean(pos.iou, ~pos.recalled),
         "recalled_iou": _mean(pos.iou, pos.recalled),
         "recalled_box": (box_loss * pos.recalled).sum() / box_loss.sum(),
-        "compact_positives": _mean(counts.view_as(real), real & ~elongated),
-        "elongated_positives": _mean(counts.view_as(real), real & elongated),
+        "compact_positives": _mean(counts.view_as(real), compact),
+        "elongated_positives": _mean(counts.view_as(real), elongated),
+        "compact": compact.sum(),
+        "elongated": elongated.sum(),
     }
 
 

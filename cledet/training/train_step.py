@@ -25,7 +25,7 @@ from cledet.models.signatures import SIGNATURES
 from cledet.training.schedule import build_optimizer, load_optimizer, lr_factor, set_lr
 
 STATISTICS = ("coefficient", "spread", *SIGNATURES)
-"""Fields of `Losses` that are means over the positives, nan where there is nothing to measure."""
+"""Fields of `Losses` that are means, nan where there is nothing to measure."""
 
 
 class NotFinite(Exception):
@@ -159,17 +159,30 @@ def _require_finite(losses: Losses, norm: Tensor) -> None:
 
 
 def combine_parts(parts: Sequence[Losses]) -> Losses:
-    """Combine the losses of a batch's parts, weighted by their normalizers N and numbers of positives."""
+    """Combine the losses of a batch's parts, weighted by their normalizers N.
+
+    Statistics are weighted by what they are means over. That is exact but for the spread and the rank correlation of
+    the coefficient, which are the mean of those of the parts.
+    """
     if len(parts) == 1:
         return parts[0]
     table = Losses(*(torch.stack([value.float() for value in values]) for values in zip(*parts)))
     share = table.n.clamp(min=1) / table.n.sum().clamp(min=1)
-    means = {name: _known_mean(getattr(table, name), table.positives) for name in STATISTICS}
+    over = {
+        "matched_iou": table.positives - table.recalled,
+        "recalled_iou": table.recalled,
+        "recalled_box": table.regression * share,
+        "compact_positives": table.compact,
+        "elongated_positives": table.elongated,
+    }
+    means = {name: _known_mean(getattr(table, name), over.get(name, table.positives)) for name in STATISTICS}
     return Losses(
         classification=(table.classification * share).sum(),
         regression=(table.regression * share).sum(),
         positives=table.positives.sum(),
         recalled=table.recalled.sum(),
+        compact=table.compact.sum(),
+        elongated=table.elongated.sum(),
         n=table.n.sum(),
         **means,
     )

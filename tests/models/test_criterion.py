@@ -19,6 +19,7 @@ from cledet.models.criterion import Criterion
 from cledet.models.network import RawOutputs
 from cledet.ops.box_coder import encode
 from cledet.ops.losses import correlation_loss, smooth_l1
+from cledet.training.train_step import combine_parts
 
 SHAPES, IMAGE = [(8, 8), (4, 4)], (64, 64)
 
@@ -325,6 +326,26 @@ def test_recalled_anchors_fade_in_by_their_score():
     assert losses.classification.item() == pytest.approx(total.item() / n, rel=1e-5)
     box = smooth_l1(pos.code, encode(pos.gt_boxes, pos.anchors), beta=1 / 9)
     assert losses.regression.item() == pytest.approx(((pos.weight * box).sum() / pos.weight.sum()).item(), rel=1e-5)
+    alone = replace(criterion, normalizer="positives")(late, TWO)  # a faded anchor is less than one of Eq. 4's N
+    assert alone.n.item() == pytest.approx(pos.weight.sum().item(), rel=1e-5)
+    assert n < alone.n.item() < len(pos.weight)
+
+
+def test_statistics_of_parts_are_those_of_the_whole():
+    """One object on the first image, and on the second five of both kinds, so that the parts weigh differently."""
+    many = [(4 + 9 * i, 4, 12 + 9 * i, 12 + 30 * (i % 2), i % 3) for i in range(5)]
+    raw, truth = outputs(bias=1.0), targets([(10, 30, 40, 60, 0)], many)
+    criterion = Criterion(dc=False)
+    whole, parts = criterion(raw, truth), []
+    for i in (0, 1):
+        one = raw._replace(logits=raw.logits[i : i + 1], deltas=raw.deltas[i : i + 1])
+        parts.append(criterion(one, Targets(*(values[i : i + 1] for values in truth))))
+    combined = combine_parts(parts)
+    for name in ("matched_iou", "recalled_iou", "recalled_box", "compact_positives", "elongated_positives"):
+        first, second, wanted = (getattr(one, name).item() for one in (*parts, whole))
+        assert first != second or name == "elongated_positives"
+        assert getattr(combined, name).item() == pytest.approx(wanted, rel=1e-5)
+    assert (combined.compact, combined.elongated) == (whole.compact, whole.elongated) == (4, 2)
 
 
 @pytest.mark.parametrize("cls_loss", ["focal", "qfl", "mal", "varifocal"])

@@ -44,13 +44,14 @@ def test_by_hand() -> None:
     targets = Targets(boxes, torch.zeros(1, 3, dtype=torch.int64), torch.zeros(1, 0, 4))
     pos = positives([0, 0, 1, 0], [0.5, 0.7, 0.9, 0.1], [False, False, False, True])
     found = signatures(pos, targets, torch.tensor([1.0, 2, 3, 0.5]), torch.tensor([1.0, 1, 1, 2]))
-    assert tuple(found) == tuple(SIGNATURES)
+    assert tuple(found) == (*SIGNATURES, "compact", "elongated")
     wanted = {"coefficient_iou": 1, "matched_iou": 0.7, "recalled_iou": 0.1, "recalled_box": 0.4}
-    wanted |= {"compact_positives": 3, "elongated_positives": 1}
+    wanted |= {"compact_positives": 3, "elongated_positives": 1, "compact": 1, "elongated": 1}
     assert {name: float(value) for name, value in found.items()} == pytest.approx(wanted)
 
 
 def test_without_positives_and_without_objects() -> None:
     targets = Targets(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 0, 4))
     found = signatures(positives([], [], []), targets, None, EMPTY)
-    assert all(math.isnan(value) for value in found.values())
+    assert all(math.isnan(found[name]) for name in SIGNATURES)
+    assert (int(found["compact"]), int(found["elongated"])) == (0, 0)

@@ -14,7 +14,11 @@ from cledet.training.history import COLUMNS, History, Meter, read_history
 
 def losses(coefficient, classification=1.0):
     known = (classification, 2.0, 3, 1, coefficient, coefficient / 4)
-    return Losses(*map(torch.tensor, known), **dict.fromkeys(SIGNATURES, torch.tensor(math.nan)), n=torch.tensor(3.0))
+    return Losses(
+        *map(torch.tensor, known),
+        **dict.fromkeys(SIGNATURES, torch.tensor(math.nan)),
+        **dict.fromkeys(("compact", "elongated", "n"), torch.tensor(3.0)),
+    )
 
 
 def test_steps_without_positives_do_not_count_for_the_coefficient():

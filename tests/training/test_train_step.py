@@ -175,9 +175,11 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
 def test_losses_of_parts_by_hand() -> None:
     """Sums of 8 and 4 over N of 4 and 0; the second part has no positives, so no coefficient.
 
-    Statistics are means over the parts that have them, weighted by positives: (4 * 0.5 + 12 * 0.9) / 16.
+    Statistics are means over the parts that have them, by what they are means over: (4 * 0.5 + 12 * 0.9) / 16.
     """
-    none = dict.fromkeys(SIGNATURES, torch.tensor(float("nan")))
+    none = dict.fromkeys(SIGNATURES, torch.tensor(float("nan"))) | dict.fromkeys(
+        ("compact", "elongated"), torch.zeros(())
+    )
     parts = [(2.0, 1.0, 4, 1, 1.5, 0.5), (4.0, 0.0, 0, 0, float("nan"), float("nan"))]
     whole = combine_parts([Losses(*map(torch.tensor, p), **none, n=torch.tensor(p[2])) for p in parts])
     assert [float(value) for value in whole[:6]] == [3.0, 1.0, 4, 1, 1.5, 0.5]

@@ -107,11 +107,13 @@ def predict_sources(
 
 def _run_folder(settings: PredictSettings, source: str) -> Path | None:
     """Create the run folder, named after the first source; None if nothing is saved."""
+    from cledet.inference.urls import is_url, shown_url
     from cledet.io.run_folders import name_from, new_run
 
     if not settings.saved:
         return None
-    stem = "stdin" if source == "-" else Path(source).stem.strip("*?[]")
+    path = shown_url(source).partition("?")[0] if is_url(source) else source
+    stem = "stdin" if source == "-" else Path(path).stem.strip("*?[]")
     return new_run(settings.project, "predict", settings.name or name_from(stem, "images"))
 
 

@@ -171,7 +171,7 @@ class Predictor:
         return scores
 
     def _results(self, job: Job) -> Results:
-        """Apply NMS to the candidates of all views."""
+        """Apply NMS to the candidates of all views; methods that lower scores leave some below the threshold."""
         found = [job.found[i] for i in range(len(job.views))]
         if len(found) == 1:  # in pixels of the network's input, as in val
             detected = _scaled(suppress_candidates(found[0].candidates, self.options, self.agnostic), *found[0].scale)
@@ -179,6 +179,7 @@ class Predictor:
             united = unite(job.views, [_scaled(one.candidates, *one.scale) for one in found], self.agnostic)
             detected = suppress_candidates(united, self.options, self.agnostic)
         highest = max((one.highest for one in found if one.highest is not None), default=None)
+        detected, _ = over_threshold(detected, self._thresholds.to(detected.scores.device))
         return results_of(job.frame, detected, self.names, self.category_ids, highest)
 
 

@@ -140,12 +140,13 @@ class Results:
     def __getitem__(self, chosen: int | Selection) -> Detection | Results:
         """Return one detection by its index; else those of a slice, a mask [K], indices, or a class name.
 
+        An index is an integer, or a tensor or array without dimensions.
         Raises IndexError for an index that is too large, UserError for a class name that the model does not have.
         """
-        if isinstance(chosen, int | np.integer):
-            position = range(len(self))[chosen]
+        if isinstance(chosen, int | np.integer) or (isinstance(chosen, Tensor | np.ndarray) and not chosen.ndim):
+            position = range(len(self))[int(chosen)]
             return next(iter(self[position : position + 1]))
-        index = chosen if isinstance(chosen, slice) else self._index(chosen)
+        index = self._index(range(len(self))[chosen] if isinstance(chosen, slice) else chosen)
         return replace(self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index])
 
     def _index(self, chosen: Tensor | NDArray[Any] | Sequence[int] | Sequence[bool] | str) -> Tensor:
@@ -154,7 +155,7 @@ class Results:
             if chosen not in self.names:
                 raise UserError(f"the model has no class {chosen!r}", nearest(chosen, self.names))
             return self.labels == self.names.index(chosen)
-        index = torch.as_tensor(chosen, device="cpu")
+        index = torch.as_tensor(list(chosen) if isinstance(chosen, range) else chosen, device="cpu")
         return index if len(index) else index.long()
 
     def __repr__(self) -> str:
@@ -279,4 +280,8 @@ def _encode(image: NDArray[np.uint8], suffix: str) -> bytes:
     """Encode an RGB image [H, W, 3] in the format of a suffix."""
     if suffix in (".jpg", ".jpeg"):
         return jpeg(image, 92)
-    return bytes(cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1])
+    done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done or not len(data):
+        sides = f"{image.shape[1]}x{image.shape[0]} pixels"
+        raise UserError(f"{suffix} cannot hold a picture of {sides}", "choose .jpg, which is shrunk, or .png")
+    return bytes(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 from cledet.data.images import decode_image
 from cledet.errors import UserError
@@ -64,14 +65,18 @@ def stdin_items(open_line: Callable[[str], Iterator[Item]]) -> Iterator[Item]:
         start = pipe.start(16)
         if not start:
             yield broken(NAME, UserError("standard input is empty", "pipe an image into it, or paths, one a line"))
+        elif not _CONTROLS.intersection(start):
+            lines = pipe.lines()
+            if (first := next(lines, None)) is None:
+                yield broken(NAME, UserError("standard input names no image", "pipe paths or URLs into it, one a line"))
+            else:
+                for line in chain([first], lines):
+                    yield from open_line(line)
         elif start.startswith(_STARTS) or start[8:12] == b"WEBP":
             data = pipe.read_all(MAX_BYTES)
             yield Item(NAME, lambda: Frame(decode_image(data, "on standard input"), None, NAME))
-        elif _CONTROLS.intersection(start):
-            yield from file_items(pipe, NAME)
         else:
-            for line in pipe.lines():
-                yield from open_line(line)
+            yield from file_items(pipe, NAME)
     except OSError as error:
         yield broken(NAME, UserError(f"standard input cannot be read: {error.strerror}"))
     except UserError as error:

@@ -157,7 +157,9 @@ class TorchvisionPredictor:
             if len(views) > 1:
                 detected = unite(views, [candidates for candidates, _ in found], self.agnostic)
             if not self.own_nms:
-                detected = suppress_candidates(detected, self.options, self.agnostic)
+                detected, _ = over_threshold(
+                    suppress_candidates(detected, self.options, self.agnostic), self.thresholds
+                )
             yield results_of(frame, detected, self.names, tuple(range(len(self.names))), highest)
 
     def _detect(self, image: Pixels) -> tuple[Detected, float | None]:

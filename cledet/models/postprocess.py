@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -32,11 +33,19 @@ def detect(raw: RawOutputs, sizes: Tensor, options: NMSOptions) -> list[Detected
 def suppress_candidates(candidates: Detected, options: NMSOptions, agnostic: bool = False) -> Detected:
     """Apply NMS to the candidates of one image and keep the best `max_det`.
 
-    If `agnostic`, boxes of different classes suppress each other too.
+    If `agnostic`, boxes of different classes suppress each other too. A box whose score is that of its cluster's best
+    box has the class of that box.
     """
     boxes, scores, labels = candidates
-    kept = apply_nms(boxes, scores, torch.zeros_like(labels) if agnostic else labels, options)
-    return Detected(kept.boxes, kept.scores, candidates.labels[kept.keep])
+    if not agnostic:
+        kept = apply_nms(boxes, scores, labels, options)
+        return Detected(kept.boxes, kept.scores, labels[kept.keep])
+    one_class = torch.zeros_like(labels)
+    kept, scored = apply_nms(boxes, scores, one_class, options), options
+    if options.method == "cl-balanced" and options.cl_score == "max":
+        scored = replace(options, method="standard")  # keeps the best box of each cluster, in the same order
+    best = kept.keep if scored is options else apply_nms(boxes, scores, one_class, scored).keep
+    return Detected(kept.boxes, kept.scores, labels[best])
 
 
 @torch.no_grad()

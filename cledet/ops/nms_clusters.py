@@ -172,5 +172,5 @@ def _exceeds(a: Tensor, b: Tensor, threshold: float) -> Tensor:
 @cache
 def _round_down(threshold: float, dtype: torch.dtype) -> float:
     """Return the largest number of the dtype that is at most the threshold, so that comparisons are unchanged."""
-    near = torch.tensor(threshold, dtype=dtype)
+    near = torch.tensor(threshold, dtype=dtype, device="cpu")
     return float(near if float(near) <= threshold else near.nextafter(torch.full_like(near, -torch.inf)))

@@ -23,6 +23,8 @@ LEAST_TEXT = 11
 """Height of the smallest legible label in pixels."""
 SMALL = 0.75
 """Share of its height that a label has in a crowd that leaves no place for a larger one."""
+JPEG_SIDE = 65_500
+"""Most pixels a side that OpenCV writes as JPEG."""
 EDGED = 160
 """Shorter side of the smallest image whose boxes have an edge."""
 
@@ -103,7 +105,9 @@ def near(corners: ArrayLike, side: int) -> Floats:
 
 
 def jpeg(image: Image, quality: int) -> bytes:
-    """Encode an RGB image [H, W, 3] as JPEG."""
+    """Encode an RGB image [H, W, 3] as JPEG, which has at most JPEG_SIDE pixels a side: a larger image is shrunk."""
+    if max(image.shape) > JPEG_SIDE:
+        image = resized(image, JPEG_SIDE / max(image.shape))
     return bytes(cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1])
 
 

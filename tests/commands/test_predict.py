@@ -16,7 +16,7 @@ from clips import write_clip
 from PIL import Image
 
 from cledet import Detector, cli
-from cledet.commands.predict import Unread, describe, predict_sources
+from cledet.commands.predict import Unread, _run_folder, describe, predict_sources
 from cledet.config.base import PredictSettings
 from cledet.config.loading import resolve
 from cledet.errors import UserError
@@ -78,6 +78,21 @@ def test_several_sources_and_a_second_run(predict, photos):
     code, out, _ = predict("-r", "photos", "--save", "json", "--name", "1")
     assert len(out.splitlines()) == 4
     assert sorted(os.listdir("runs/predict")) == ["1", "1-2"]
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("rtsp://admin:s3cret@192.168.1.5:554", "192.168.1"),
+        ("rtsp://admin:s3cret@camera", "camera"),
+        ("https://host/a/photo.jpg?key=s3cret", "photo"),
+        ("photos/*.png", "images"),
+        ("photos/a?.png", "a"),
+    ],
+)
+def test_the_folder_has_no_password_in_its_name(tmp_path, source, name):
+    settings = resolve(PredictSettings, {"project": str(tmp_path)}, environ={})
+    assert _run_folder(settings, source) == tmp_path / "predict" / name
 
 
 def test_where_nothing_passes_the_highest_score_is_said(predict):

@@ -39,6 +39,19 @@ def test_frames_are_numbered_and_videos_kept_apart():
     assert found == ["clip-000000", "clip-000001", "clip-2-000000", "clip-3-000000", "clip-3-000007"]
 
 
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ([("clip.mp4", 0), ("clip.mp4", 1), ("CLIP-000000.jpg",)], ["clip-000000", "clip-000001", "CLIP-000000-2"]),
+        ([("clip-000000.jpg",), ("clip.mp4", 0), ("clip.mp4", 1)], ["clip-000000", "clip-2-000000", "clip-2-000001"]),
+        ([("clip.mp4", 0), ("clip-0001.jpg",), ("other-000000.jpg",)], ["clip-000000", "clip-0001", "other-000000"]),
+    ],
+)
+def test_images_that_are_named_like_frames_are_kept_apart_from_them(sources, expected):
+    names = FileNames()
+    assert [names.name(result(*one)) for one in sources] == expected
+
+
 def test_stems_of_frames_are_those_of_their_video():
     one, other = FileNames(), FileNames()
     results = [result("clip.mp4", 0), result("clip.mp4", 1), result("clip.png"), result("x/clip.mp4", 2)]

@@ -53,6 +53,7 @@ def test_an_index_is_one_detection(result):
     assert result[1].name == "dog"
     assert result[-1].box == pytest.approx((5, 5, 15, 25.126))
     assert result[np.int64(0)] == result[0] == next(iter(result))
+    assert result[result.scores.argmax()] == result[np.array(0)] == result[0]
     for wrong in (3, -4):
         with pytest.raises(IndexError):
             result[wrong]
@@ -63,6 +64,8 @@ def test_an_index_is_one_detection(result):
     [
         (slice(0, 2), [0.9, 0.75]),
         (slice(None, None, 2), [0.9, 0.5]),
+        (slice(None, None, -1), [0.5, 0.75, 0.9]),
+        (slice(3, 3), []),
         (torch.tensor([True, False, True]), [0.9, 0.5]),
         (np.array([False, True, False]), [0.75]),
         ([True, True, False], [0.9, 0.75]),
@@ -151,6 +154,13 @@ def test_save_writes_the_annotated_picture(result, tmp_path, suffix):
     picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
     near = np.abs(picture - result.plot())
     assert near.mean() < (0.1 if suffix in (".png", ".bmp", ".tif") else 8)
+
+
+def test_a_picture_that_a_format_cannot_hold_is_refused(result, tmp_path):
+    wide = replace(result, image=np.zeros((8, 17_000, 3), np.uint8))
+    with pytest.raises(UserError, match="webp cannot hold a picture of 17000x8 pixels"):
+        wide.save(tmp_path / "a.webp")
+    assert not (tmp_path / "a.webp").exists()
 
 
 def test_save_writes_json(result, tmp_path):

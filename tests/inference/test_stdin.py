@@ -57,6 +57,21 @@ def test_an_image(feed, format):
     assert (frame.path, frame.name, frame.number) == (None, "-", None)
 
 
+@pytest.mark.parametrize("folder", ["BMW", "GIF8"])
+def test_a_path_that_begins_like_an_image(feed, tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "1.png").write_bytes(encoded("PNG"))
+    feed(f"{folder}/1.png\n".encode())
+    assert [frame.name for frame in read_frames("-")] == [f"{folder}/1.png"]
+
+
+def test_blank_lines_alone_name_no_image(feed):
+    feed(b"\n \n")
+    with pytest.raises(UserError, match="standard input names no image"):
+        list(read_frames("-"))
+
+
 @pytest.mark.parametrize("suffix", ["mkv", "ts"])
 def test_a_video(feed, tmp_path, suffix):
     feed(write_clip(tmp_path / f"a.{suffix}", 6).read_bytes())

@@ -12,7 +12,7 @@ from cledet.models import postprocess as module
 from cledet.models.anchors import Anchors
 from cledet.models.network import RawOutputs
 from cledet.models.nms import MOVING, NMS, NMSOptions, apply_nms
-from cledet.models.postprocess import candidates, detect, suppress_candidates
+from cledet.models.postprocess import Detected, candidates, detect, suppress_candidates
 
 SIZES = torch.tensor([[60, 50], [64, 64]])
 
@@ -130,3 +130,15 @@ def test_scores_near_the_threshold_pass_if_they_exceed_it(dtype, conf):
     inside = module.area(module.clip_boxes(raw.anchors, (64, 64))) > 0
     passing = (logits[0].float().sigmoid() > conf) & inside[:, None]
     assert 100 < len(found.scores) == min(int(passing[:576].sum()), 1000) + int(passing[576:].sum())
+
+
+def test_in_an_agnostic_cluster_score_and_class_belong_together():
+    """CL-B keeps the central box, whose own class has 0.35; 0.9 is the score of the first box and of its class."""
+    boxes = torch.tensor([[0.0, 0, 40, 40], [4, 0, 44, 40], [8, 0, 48, 40], [200, 0, 240, 40]])
+    found = Detected(boxes, torch.tensor([0.9, 0.35, 0.5, 0.7]), torch.tensor([0, 1, 2, 1]))
+    for cl_score, scores, labels in (("max", [0.9, 0.7], [0, 1]), ("own", [0.7, 0.35], [1, 1])):
+        kept = suppress_candidates(found, NMSOptions(method="cl-balanced", cl_score=cl_score), agnostic=True)
+        assert kept.scores.tolist() == pytest.approx(scores)
+        assert kept.labels.tolist() == labels
+    best = suppress_candidates(found, NMSOptions(method="cl-balanced", cl_score="max", max_det=1), agnostic=True)
+    assert (best.boxes.tolist(), best.labels.tolist()) == ([[4, 0, 44, 40]], [0])

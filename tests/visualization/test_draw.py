@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
-from cledet.visualization.draw import draw_detections, draw_labels, draw_text
+from cledet.visualization.draw import draw_detections, draw_labels, draw_text, jpeg
 from cledet.visualization.palette import class_color
+
+
+def test_a_picture_that_is_too_large_for_jpeg_is_shrunk():
+    data = np.frombuffer(jpeg(np.full((40, 131_000, 3), 90, dtype=np.uint8), 92), dtype=np.uint8)
+    assert cv2.imdecode(data, cv2.IMREAD_COLOR).shape == (20, 65_500, 3)
 
 
 def test_a_box_is_drawn_on_a_copy_of_the_image():

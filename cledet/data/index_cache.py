@@ -14,7 +14,7 @@ from pathlib import Path
 from cledet.data.formats.paths import cache_folder, draft_of, read_blocks
 from cledet.data.index import DetectionIndex
 
-VERSION = 3
+VERSION = 4
 """To be raised when the index of unchanged files changes."""
 MIN_BYTES, BYTES_PER_FILE = 4_000_000, 1000
 """Annotation bytes from which an index is cached, since fewer are read quickly; each file counts for some more."""

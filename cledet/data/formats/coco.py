@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -14,9 +13,9 @@ import msgspec
 import numpy as np
 
 from cledet.data.formats.annotation_errors import ErrorLog
+from cledet.data.formats.coco_images import find_images, own_folder, search_images
 from cledet.data.formats.coco_masks import image_sizes, with_mask_box
-from cledet.data.formats.paths import join_paths, locate, not_found_error
-from cledet.data.formats.walk import walk_folder
+from cledet.data.formats.paths import locate, not_found_error
 from cledet.data.index import DetectionIndex, Ints, group_by_image
 from cledet.errors import UserError, nearest
 
@@ -61,8 +60,6 @@ class Content(msgspec.Struct):
 
 
 Record = TypeVar("Record", Image, Category, Annotation)
-SEARCHED = 500_000
-"""Files and folders up to which a folder is searched for images that are in none of the usual places."""
 DECODER = msgspec.json.Decoder(Content, strict=False)
 
 
@@ -109,10 +106,11 @@ def read_coco(
     errors = ErrorLog()
     content = _load(file, errors)
     names_of_files = [image.file_name for image in content.images]
-    folder = images or find_images(file, names_of_files[:256], split)
+    near = own_folder(file, split)
+    folder = images or find_images(file, names_of_files[:256], split, near, root)
     rows, paths = locate(names_of_files, folder, None if root is None else (folder, root), file, errors)
     if images is None and root is not None:
-        paths = _search([names_of_files[row] for row in rows], paths, file, root, alone)
+        paths = search_images([names_of_files[row] for row in rows], paths, near, root, alone)
     records = [content.images[row] for row in rows]
     image_ids = np.array([record.id for record in records], dtype=np.int64)
     ids, counts = np.unique(image_ids, return_counts=True)
@@ -148,37 +146,6 @@ def read_coco(
         notes=_notes(content, file, int((position < 0).sum())),
         annotation_errors=errors.records(),
     )
-
-
-def find_images(file: Path, names: Sequence[str], split: str = "") -> Path:
-    """Find the folder that holds most of these file names, among the usual image folders of COCO data sets.
-
-    Falls back to the annotation file's own folder.
-    """
-    sample = names[:: max(1, len(names) // 16)]
-    home, stem = file.parent, file.stem.removeprefix("instances_")
-    roots = (home, home.parent)
-    candidates = [home, *(root / name for root in roots for name in (stem, split, "images") if name)]
-    candidates += [home.parent, home.parent / "images" / stem, home.parent / "images" / split]
-    candidates += [entry for root in roots for entry in sorted(root.iterdir()) if entry.is_dir()]
-    return max(candidates, key=lambda folder: sum(os.path.isfile(path) for path in join_paths(folder, sample)))
-
-
-def _search(names: Sequence[str], paths: list[str], file: Path, root: Path, alone: bool) -> list[str]:
-    """Return the paths with those of missing images replaced by the only image below `root` of that name.
-
-    Of several images of one name, that closest to the file is taken if no image of the file is at its path.
-    """
-    some = any(map(os.path.isfile, paths[:: max(1, len(paths) // 16)]))
-    missing = [row for row, path in enumerate(paths) if not os.path.isfile(path)] if alone or not some else []
-    if not missing:
-        return paths
-    try:
-        images = walk_folder(root, SEARCHED).images()
-    except UserError:
-        return paths
-    found = {row: images.find(names[row], str(file.parent), unique=some) for row in missing}
-    return [found.get(row) or path for row, path in enumerate(paths)]
 
 
 def _load(file: Path, errors: ErrorLog) -> Content:

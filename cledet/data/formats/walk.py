@@ -131,8 +131,29 @@ def same_split(folder: str, other: str) -> int:
     """Return 1 if two folders' paths hold the same split below what they share, -1 for different ones, else 0."""
     parts, others = folder.split(os.sep), other.split(os.sep)
     shared = _common(parts, others)
-    own = [next(filter(None, map(split_word, reversed(path[shared:]))), "") for path in (parts, others)]
-    return 0 if not all(own) else 1 if split_kind(own[0]) == split_kind(own[1]) else -1
+    own, wanted = _kind(parts[shared:]), _kind(others[shared:])
+    return 0 if not own or not wanted else 1 if own == wanted else -1
+
+
+def is_of_another_split(folder: str, near: str, folders: frozenset[str]) -> bool:
+    """Return whether a folder's path holds another split than `near`, whose split one of `folders` has."""
+    if same_split(folder, near) >= 0:
+        return False
+    home = near.split(os.sep)
+    shared = _common(folder.split(os.sep), home)
+    return _kind(home[shared:]) in _kinds_below(os.sep.join(home[:shared]), folders)
+
+
+@lru_cache(maxsize=256)
+def _kinds_below(above: str, folders: frozenset[str]) -> set[str]:
+    """Return the kinds of the splits in the paths of folders below the folder `above`."""
+    start = os.path.join(above, "")
+    return {_kind(folder.removeprefix(start).split(os.sep)) for folder in folders if folder.startswith(start)}
+
+
+def _kind(parts: Sequence[str]) -> str:
+    """Return the kind of the split in the last of a path's folders that has one; "" if none has."""
+    return split_kind(next(filter(None, map(split_word, reversed(parts))), ""))
 
 
 def usual(parts: Iterable[str]) -> bool:

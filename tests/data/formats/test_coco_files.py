@@ -100,6 +100,6 @@ def test_images_are_not_searched_for_in_a_folder_too_large(tmp_path: Path, monke
     draw(tmp_path, "deep/in/a/1.jpg")
     write_coco(tmp_path / "labels.json", ["1.jpg"])
     assert contents(open_source(tmp_path), tmp_path) == {"labels": ["deep/in/a/1.jpg"]}
-    monkeypatch.setattr("cledet.data.formats.coco.SEARCHED", 3)
+    monkeypatch.setattr("cledet.data.formats.coco_images.SEARCHED", 3)
     with pytest.raises(UserError, match="none of its 1 images exists"):
         open_source(tmp_path).index("labels")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from trees import draw, write
 
-from cledet.data.formats.walk import divide, walk_folder
+from cledet.data.formats.walk import divide, is_of_another_split, walk_folder
 from cledet.errors import UserError
 
 
@@ -91,3 +91,22 @@ def test_splits_in_names(paths: str, splits: dict[str, str]) -> None:
     assert {name: [str(path.relative_to(root)) for path in group] for name, group in divided.items()} == {
         name: group.split() for name, group in splits.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("folder", "near", "folders", "other"),
+    [
+        ("images/train", "annotations/val", "images/train images/val", True),
+        ("images/train", "annotations/val", "images/train images/test", False),  # the split has no folder of its own
+        ("train", "val", "train val", True),  # beside the annotations
+        ("train/images", "val/labels", "train/images val/images", True),
+        ("images/train", "annotations/validation", "images/train images/val2017", True),
+        ("images", "annotations/val", "images images/val", False),
+        ("images/val", "annotations/val", "images/train images/val", False),
+        ("images/train", "annotations", "images/train images/val", False),
+    ],
+)
+def test_a_folder_is_of_another_split_if_the_split_has_one(folder: str, near: str, folders: str, other: bool) -> None:
+    root = Path(os.sep, "home", "test")
+    paths = [str(root / path) for path in (folder, near, *folders.split())]
+    assert is_of_another_split(paths[0], paths[1], frozenset(paths[2:])) is other

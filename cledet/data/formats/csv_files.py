@@ -20,7 +20,10 @@ from cledet.errors import UserError
 SUFFIXES = (".csv", ".tsv")
 HEADERS = {
     "image": ("filename", "file_name", "image", "image_name", "image_id", "imageid", "image_path", "img_path", "path"),
-    "label": ("class", "label", "labelname", "class_name", "label_name", "category"),
+    "label": (
+        *("class", "label", "labelname", "class_name", "label_name", "category", "category_name", "name"),
+        *("class_id", "category_id", "label_id"),
+    ),
     "xmin": ("xmin", "x_min", "x1", "left"),
     "ymin": ("ymin", "y_min", "y1", "top"),
     "xmax": ("xmax", "x_max", "x2", "right"),
@@ -43,6 +46,8 @@ class Layout(NamedTuple):
     columns: dict[str, int]
     relative: bool
     """Whether coordinates are fractions of the image's sides, as in Open Images."""
+    unused: tuple[str, ...] = ()
+    """The titles of the other columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +159,8 @@ def _layout(file: Path) -> Layout | None:
         if not titles.keys().isdisjoint(names)
     }
     if columns.keys() | set(OPTIONAL) == set(HEADERS):
-        return Layout(delimiter, True, columns, relative="imageid" in titles and "labelname" in titles)
+        unused = tuple(title for column, title in enumerate(row) if title and column not in columns.values())
+        return Layout(delimiter, True, columns, "imageid" in titles and "labelname" in titles, unused)
     is_image = len(row) == 6 and os.path.splitext(row[0])[1].lower() in IMAGE_SUFFIXES
     if is_image and (_are_numbers(row[1:5]) or not any(row[1:])):
         return Layout(delimiter, False, RETINANET, relative=False)
@@ -184,6 +190,9 @@ def _read_csv(file: Path, names: dict[str, str], table: ImageTable) -> None:
     if layout is None:
         raise csv.Error("it has no columns of images and boxes")
     columns = layout.columns
+    if "label" not in columns:
+        titles = ", ".join(title[:40] for title in layout.unused[:8])
+        table.note(len(layout.unused), f"{file}: no class column among {titles}: all boxes are '{UNNAMED}'.")
     for where, row in _rows(file, layout):
         if len(row) <= max(columns.values()):
             table.errors.add("entry", f"{where}: {len(row)} columns instead of {max(columns.values()) + 1}")

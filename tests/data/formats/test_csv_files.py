@@ -88,10 +88,29 @@ def test_a_splits_name_decides_among_images_of_one_name(tmp_path: Path) -> None:
 )
 def test_columns_are_found_by_their_titles(tmp_path: Path, text: str, classes: tuple[str, ...]) -> None:
     index = make(tmp_path, {"boxes.csv": text}, ("a.jpg",)).read("all")
-    assert index.classes == classes
+    assert (index.classes, index.notes) == (classes, ())
     assert index.xywh.tolist() == [[1, 2, 10, 20]]
     assert index.sizes.tolist() == [[0, 0]]
     assert names(index, tmp_path) == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("title", "value"),
+    [("name", "cat"), ("category_name", "cat"), ("Class_ID", "3"), ("category_id", "3"), ("label_id", "3")],
+)
+def test_a_column_of_names_is_the_class_before_one_of_numbers(tmp_path: Path, title: str, value: str) -> None:
+    text = f"filename,xmin,ymin,xmax,ymax,{title}\na.jpg,1,2,11,22,{value}\n"
+    index = make(tmp_path, {"boxes.csv": text}, ("a.jpg",)).read("all")
+    assert (index.classes, index.notes) == ((value,), ())
+    text = f"filename,xmin,ymin,xmax,ymax,class_id,{title},class_name\na.jpg,1,2,11,22,4,{value},dog\n"
+    assert make(tmp_path, {"boxes.csv": text}).read("all").classes == ("dog",)
+
+
+def test_a_file_without_a_known_column_of_classes_is_noted(tmp_path: Path) -> None:
+    text = "filename,xmin,ymin,xmax,ymax,kind,id\na.jpg,1,2,11,22,cat,7\n"
+    index = make(tmp_path, {"boxes.csv": text}, ("a.jpg",)).read("all")
+    assert index.classes == ("object",)
+    assert index.notes == (f"{tmp_path}/boxes.csv: no class column among kind, id: all boxes are 'object'.",)
 
 
 def test_keras_retinanet(tmp_path: Path) -> None:

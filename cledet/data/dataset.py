@@ -158,7 +158,7 @@ class DetectionDataset(torch.utils.data.Dataset[Sample]):
         Raises UserError if the image has not the annotated size, since its boxes would be misplaced.
         """
         path, size, rows = str(self.index.paths[position]), self.index.size(position), self.index.rows(position)
-        image = read_image(path, size)
+        image = read_image(path, self.index.annotated_size(position))
         if size is not None and image.shape[1::-1] != size:
             sizes = f"is {image.shape[1]}x{image.shape[0]} but was annotated as {size[0]}x{size[1]}"
             raise UserError(f"{path} {sizes}", "`cledet check` lists all such images")

@@ -52,7 +52,9 @@ def read_files(
         np.concatenate([np.zeros(0, dtype="U1"), *(index.paths for index in indices)]),
         return_index=True, return_inverse=True,
     )  # fmt: skip
-    annotated = np.concatenate([np.zeros((0, 2), dtype=np.int32), *(index.sizes for index in indices)])[first]
+    annotated = np.concatenate(
+        [np.zeros((0, 2), dtype=np.int32), *(np.where(index.upright[:, None], 0, index.sizes) for index in indices)]
+    )[first]
     sizes = np.zeros((len(paths), 2), dtype=np.int32)
     digests = np.zeros(len(paths), dtype="S16")
     thumbnails = np.zeros((len(paths), ROWS, COLUMNS), dtype=np.uint8)

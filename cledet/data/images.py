@@ -28,7 +28,7 @@ MAX_PIXELS = 178_956_970
 """Limit on pixels per image, Pillow's own; a larger image is refused before it fills the memory."""
 _STRIP = 256
 """Rows that are converted at a time."""
-_ORIENTATION_TAG = 274
+_WIDTH_TAG, _HEIGHT_TAG, _ORIENTATION_TAG = 256, 257, 274
 _UNREADABLE = (
     OSError, ValueError, SyntaxError, TypeError, LookupError, EOFError, ArithmeticError, struct.error, MemoryError,
     Image.DecompressionBombError,
@@ -134,7 +134,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """
     try:
         with open(path, "rb", opener=open_regular_file) as file, _open(file) as header:
-            return header.size[::-1] if _orientation(header) >= 5 else header.size
+            width, height = _stored_size(header)
+            return (height, width) if _orientation(header) >= 5 else (width, height)
     except _UNREADABLE as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise UserError(f"cannot read image {path}: {reason or error}") from error
@@ -227,6 +228,28 @@ def _to_8_bits(values: npt.NDArray[np.integer]) -> Pixels:
     if values.min() < 0 or values.max() > 65535:
         raise ValueError("it holds 32-bit numbers; save it with 8 or 16 bits per channel")
     return ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
+
+
+def _stored_size(header: Image.Image) -> tuple[int, int]:
+    """Return width and height as stored; of a TIFF with an orientation, newer versions of Pillow report the upright."""
+    if header.format != "TIFF":
+        return header.size
+    tags = header.getexif()
+    return int(tags.get(_WIDTH_TAG, header.width)), int(tags.get(_HEIGHT_TAG, header.height))
+
+
+def turns_in_place(path: str | Path) -> bool:
+    """Return whether the annotated size cannot tell if the EXIF orientation is applied, which leaves it as it is.
+
+    False for TIFF, which Pillow always turns upright, and for a file that cannot be read.
+    """
+    try:
+        with open(path, "rb", opener=open_regular_file) as file, _open(file) as header:
+            width, height = header.size
+            last = 8 if width == height else 4
+            return header.format != "TIFF" and 2 <= _orientation(header) <= last
+    except _UNREADABLE:
+        return False
 
 
 def _orientation(header: Image.Image) -> int:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-IMAGE_COLUMNS, BOX_COLUMNS = ("paths", "image_ids", "sizes"), ("xywh", "labels", "ignore", "area")
+IMAGE_COLUMNS, BOX_COLUMNS = ("paths", "image_ids", "sizes", "upright"), ("xywh", "labels", "ignore", "area")
 COLUMNS = ("category_ids", "starts", *IMAGE_COLUMNS, *BOX_COLUMNS)
 """The fields of an index that are arrays."""
 METADATA = "metadata.json"
@@ -48,7 +48,7 @@ class DetectionIndex:
     image_ids: Ints
     """[I] the data set's image ids."""
     sizes: npt.NDArray[np.int32]
-    """[I, 2] width and height as annotated; 0 if unknown."""
+    """[I, 2] width and height as annotated, or of the file where `upright`; 0 if unknown."""
     starts: Ints
     """[I + 1] first box row of each image."""
     xywh: Floats
@@ -59,12 +59,18 @@ class DetectionIndex:
     """[B] crowds (COCO) and difficult or degenerate boxes (VOC): neither object nor background."""
     area: Floats
     """[B] COCO's `area` (of the mask) if the file has it, else width times height."""
+    upright: Bools = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    """[I] whether the size was read from the file, with the EXIF orientation applied; by default of no image."""
     notes: tuple[str, ...] = ()
     """Warnings for the caller to print."""
     annotation_errors: tuple[AnnotationError, ...] = ()
     """Invalid annotations; training and evaluation refuse a split that has any."""
     cache_folder: Path | None = None
     """The folder from which the columns are memory-mapped, if they are; see `cledet.data.index_cache`."""
+
+    def __post_init__(self) -> None:
+        if not len(self.upright):
+            object.__setattr__(self, "upright", np.zeros(len(self.image_ids), dtype=np.bool_))
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         """Pickle the folder of the mapped columns, else the columns themselves."""
@@ -108,9 +114,13 @@ class DetectionIndex:
         return slice(int(self.starts[image]), int(self.starts[image + 1]))
 
     def size(self, image: int) -> tuple[int, int] | None:
-        """Return width and height of an image as annotated; None if unknown."""
+        """Return width and height of an image, annotated or read from the file; None if unknown."""
         width, height = self.sizes[image].tolist()
         return (width, height) if width > 0 and height > 0 else None
+
+    def annotated_size(self, image: int) -> tuple[int, int] | None:
+        """Return width and height of an image as annotated, for `read_image`; None if its boxes are upright."""
+        return None if self.upright[image] else self.size(image)
 
     def degenerate(self, rows: slice = slice(None)) -> Bools:
         """Mark the box rows, [B] by default, without width or height, or with coordinates beyond FARTHEST or NaN."""

@@ -27,8 +27,8 @@ class Picture(NamedTuple):
     """An image of an example, and its boxes."""
 
     path: str
-    size: tuple[int, int]
-    """Width and height as annotated; 0 if unknown."""
+    size: tuple[int, int] | None
+    """Width and height as annotated; None if unknown."""
     boxes: tuple[Box, ...] = ()
     """The boxes of the finding."""
     others: tuple[Box, ...] = ()
@@ -99,12 +99,12 @@ def collect(
 
 def image_example(index: DetectionIndex, image: int, text: str = "", rows: Sequence[int] = ()) -> Example:
     """Create an example of an image, with these box rows marked."""
-    width, height = index.sizes[image].tolist()
     own = index.rows(image)
     boxes: list[Box] = [(x, y, w, h) for x, y, w, h in index.xywh[own].tolist()]
     marked = [row - own.start for row in rows]
     others = tuple(box for row, box in enumerate(boxes) if row not in marked)
-    return Example(text, Picture(str(index.paths[image]), (width, height), tuple(boxes[row] for row in marked), others))
+    path, size = str(index.paths[image]), index.annotated_size(image)
+    return Example(text, Picture(path, size, tuple(boxes[row] for row in marked), others))
 
 
 def box_example(index: DetectionIndex, row: int, text: str = "") -> Example:

@@ -26,9 +26,8 @@ MARGIN = 0.5
 
 def thumbnail(picture: Picture) -> bytes | None:
     """Draw an image with its boxes as JPEG; None if it cannot be read."""
-    width, height = picture.size
     try:
-        pixels = read_image(picture.path, (width, height) if width > 0 and height > 0 else None)
+        pixels = read_image(picture.path, picture.size)
     except ImageError:
         return None
     pixels, (left, top) = _add_border(pixels, picture.boxes)

@@ -34,7 +34,7 @@ def explain_image(model: Checkpoint, image: Path | NDArray[np.uint8], settings: 
     path = image if isinstance(image, Path) else None
     trained, imgsz = as_trained(model, settings), settings.imgsz or model.imgsz
     annotated, reason = _look_up(path, settings.data, model.data)
-    annotated_size = annotated.size(0) if annotated else None
+    annotated_size = annotated.annotated_size(0) if annotated else None
     pixels = _one_image(image) if isinstance(image, np.ndarray) else read_image(image, annotated_size)
     batch, size = preprocess(pixels, imgsz, long_side(imgsz))
     raw = _run(model, batch, settings.device)

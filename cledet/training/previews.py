@@ -50,7 +50,7 @@ def save_val_previews(run: Path, val: DetectionIndex, settings: TrainSettings, d
     )
     pictures = []
     for i in np.unique(np.linspace(0, len(val) - 1, IMAGES).round().astype(int)).tolist():
-        image = read_image(str(val.paths[i]), val.size(i))  # as training and evaluation read it
+        image = read_image(str(val.paths[i]), val.annotated_size(i))  # as training and evaluation read it
         small, scale = _fit_image(image)
         pictures += [draw_objects(small, val, i, scale), fit_to_cell(predictor.predict(image, None)).plot()]
     body = sheet(pictures, min(COLUMNS, len(pictures)))

@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cledet.data.augment import Augment
 from cledet.data.dataset import PADDING, DetectionDataset, Key, collate, pad_images
+from cledet.data.images import read_image
 from cledet.data.index import DetectionIndex
 from cledet.data.open import open_source
 from cledet.errors import UserError
@@ -54,6 +56,28 @@ def test_a_sample(index: DetectionIndex) -> None:
     assert (sample.image_id, sample.index) == (70, 0)
     assert (sample.image.shape, sample.original_size) == ((3, 40, 80), (20, 40))
     assert sample.dropped == 2  # one without width, one outside
+
+
+@pytest.mark.parametrize(("orientation", "shape"), [(3, (20, 40)), (4, (20, 40)), (6, (40, 20)), (6, (20, 20))])
+def test_images_without_an_annotated_size_are_as_predict_reads_them(
+    tmp_path: Path, orientation: int, shape: tuple[int, int]
+) -> None:
+    """YOLO's boxes are fractions of the upright image, also where the orientation leaves its size."""
+    (tmp_path / "images").mkdir()
+    file, exif = tmp_path / "images" / "a.png", Image.Exif()
+    exif[274] = orientation
+    height, width = shape[::-1] if orientation >= 5 else shape
+    stored = np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
+    Image.fromarray(stored).save(file, exif=exif)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 0.25 0.25 0.5 0.5\n")
+    index = open_source(tmp_path).index("train")
+    scene = DetectionDataset(index, short=20, long=100).read(0)
+    assert np.array_equal(scene.image, read_image(file))
+    assert scene.boxes.tolist() == [[0, 0, shape[1] / 2, shape[0] / 2]]
+    annotated = replace(index, upright=np.array([False]))
+    as_stored = DetectionDataset(annotated, short=20, long=100).read(0).image
+    assert np.array_equal(as_stored, stored) == (orientation < 5 or height == width)
 
 
 def test_objects_too_small_for_the_network_are_dropped_and_counted(index: DetectionIndex) -> None:

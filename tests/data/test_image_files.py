@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -73,6 +74,20 @@ def test_the_annotated_size_decides_about_exif(tmp_path: Path, make_index) -> No
     index = make_index([], [], paths=[tmp_path / "turned.jpg", tmp_path / "not.jpg"], sizes=[(20, 40), (40, 20)])
     found, (at,) = read_files([index], threads=1)
     assert found.sizes[at].tolist() == [[20, 40], [40, 20]]
+
+
+def test_upright_images_have_no_annotated_size(tmp_path: Path, make_index) -> None:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[274] = 3
+    image = np.zeros((20, 40, 3), np.uint8)
+    image[10:] = 255
+    Image.fromarray(image).save(tmp_path / "a.png", exif=exif)
+    index = make_index([], paths=[tmp_path / "a.png"], sizes=[(40, 20)])
+    for upright, top in ((False, 0), (True, 255)):
+        found, _ = read_files([replace(index, upright=np.array([upright]))], threads=1)
+        assert found.thumbnails[0, 0].tolist() == [top] * found.thumbnails.shape[2]
 
 
 def test_nothing_at_all(make_index) -> None:

@@ -18,7 +18,15 @@ import PIL
 import pytest
 from PIL import Image
 
-from cledet.data.images import MAX_PIXELS, ImageError, decode_image, image_files, image_size, read_image
+from cledet.data.images import (
+    MAX_PIXELS,
+    ImageError,
+    decode_image,
+    image_files,
+    image_size,
+    read_image,
+    turns_in_place,
+)
 from cledet.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # as images.py does; pytest sets its own filters
@@ -231,6 +239,24 @@ def test_orientation_in_other_formats(tmp_path: Path, name: str) -> None:
     assert corners(read_image(file)) == ["blue", "red", "green", "white"]
     assert read_image(file, (40, 20)).shape == (20, 40, 3)
     assert read_image(file, (20, 40)).shape == (40, 20, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+def test_the_size_of_a_file_is_that_of_the_upright_image(tmp_path: Path, name: str, orientation: int) -> None:
+    file = with_orientation(tmp_path / name, orientation)
+    size = (20, 40) if orientation >= 5 else (40, 20)
+    assert image_size(file) == size
+    assert read_image(file).shape[1::-1] == size
+    assert turns_in_place(file) == (orientation in (2, 3, 4) and name != "a.tif")
+
+
+def test_squares_turn_in_place_and_broken_files_do_not(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(quarters(20, 20)).save(tmp_path / "a.jpg", exif=exif)
+    (tmp_path / "b.jpg").write_bytes(b"no image")
+    assert [turns_in_place(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.jpg")] == [True, False, False]
 
 
 def test_a_square_is_rotated_only_without_an_annotated_size(tmp_path: Path) -> None:

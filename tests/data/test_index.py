@@ -65,6 +65,14 @@ def test_subset_takes_images_in_the_order_asked() -> None:
     assert make_index().subset([]).num_boxes == 0
 
 
+def test_the_annotated_size_is_unknown_where_it_was_read_from_the_file() -> None:
+    index = make_index(upright=np.array([False, True, False]))
+    assert [index.size(image) for image in range(3)] == [(40, 30), (50, 60), (8, 9)]
+    assert [index.annotated_size(image) for image in range(3)] == [(40, 30), None, (8, 9)]
+    assert index.subset([1, 2]).upright.tolist() == [True, False]
+    assert make_index().upright.tolist() == [False] * 3
+
+
 def test_of_classes_keeps_all_images_and_names() -> None:
     index = make_index()
     dogs = index.of_classes([1])

@@ -69,5 +69,5 @@ def test_unreadable_images_have_no_thumbnail(tmp_path: Path, capfd: pytest.Captu
     (tmp_path / "text.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(60))
     (tmp_path / "empty.jpg").touch()
     for name in ("text.png", "empty.jpg", "gone.jpg"):
-        assert thumbnail(Picture(str(tmp_path / name), (0, 0))) is None
+        assert thumbnail(Picture(str(tmp_path / name), None)) is None
     assert capfd.readouterr().err == ""

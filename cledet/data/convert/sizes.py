@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cledet.data.images import image_size
+from cledet.data.images import image_size, turns_in_place
 from cledet.data.index import DetectionIndex
 from cledet.errors import UserError
 
@@ -15,14 +15,28 @@ THREADS = 8
 
 
 def complete_sizes(index: DetectionIndex) -> DetectionIndex:
-    """Return the index with unknown sizes read from the image files."""
-    return _with_sizes(index, np.flatnonzero((index.sizes <= 0).any(axis=1)).tolist())
+    """Return the index with unknown sizes read from the image files, for formats that annotate them."""
+    unknown = (index.sizes <= 0).any(axis=1)
+    complete = _with_sizes(index, np.flatnonzero(unknown).tolist())
+    return omit_turned_sizes(replace(complete, upright=index.upright | unknown))
+
+
+def omit_turned_sizes(index: DetectionIndex) -> DetectionIndex:
+    """Return the index without the sizes of upright images whose EXIF orientation leaves their size.
+
+    With an annotated size, the copy would be read as stored.
+    """
+    turned = _turned(index, np.flatnonzero(index.upright).tolist())
+    sizes = index.sizes.copy()
+    sizes[turned] = 0
+    return replace(index, sizes=sizes, cache_folder=None) if turned else index
 
 
 def compare_sizes(index: DetectionIndex) -> DetectionIndex:
     """Return the index with the sizes of the image files, as YOLO's reader takes them.
 
-    Raises UserError if an image has another size than annotated, since its fractions would be of the wrong size.
+    Raises UserError if an image has another size than annotated, since its fractions would be of the wrong size, or if
+    it is annotated as stored and its EXIF orientation turns it.
     """
     actual = _with_sizes(index, range(len(index)))
     wrong = np.flatnonzero((actual.sizes != index.sizes).any(axis=1) & (index.sizes > 0).all(axis=1))
@@ -34,6 +48,12 @@ def compare_sizes(index: DetectionIndex) -> DetectionIndex:
             f"{annotated[0]}x{annotated[1]}",
             "YOLO's fractions need the size; `cledet check` lists all such images",
         )
+    if turned := _turned(index, np.flatnonzero((index.sizes > 0).all(axis=1) & ~index.upright).tolist()):
+        raise UserError(
+            f"{index.name}: {len(turned)} images are annotated as stored, but have an EXIF orientation, the first: "
+            f"{index.paths[turned[0]]}",
+            "YOLO's boxes are on upright images: remove the orientation from these files",
+        )
     return actual
 
 
@@ -44,6 +64,13 @@ def require_sizes(index: DetectionIndex) -> DetectionIndex:
         first = f"{len(unknown)} images have no annotated size, the first: {index.paths[unknown[0]]}"
         raise UserError(f"{index.name}: {first}", "YOLO's fractions need the size: convert with the images")
     return index
+
+
+def _turned(index: DetectionIndex, images: list[int]) -> list[int]:
+    """Return those of the images whose EXIF orientation changes them but not their size."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        turned = pool.map(turns_in_place, index.paths[images].tolist())
+    return [image for image, is_turned in zip(images, turned) if is_turned]
 
 
 def _with_sizes(index: DetectionIndex, images: range | list[int]) -> DetectionIndex:

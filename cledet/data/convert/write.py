@@ -16,7 +16,7 @@ import yaml
 from cledet.data.convert.classes import unify_classes
 from cledet.data.convert.limits import Losses, count_ids, fit_coco, fit_voc, fit_yolo
 from cledet.data.convert.names import unique_names
-from cledet.data.convert.sizes import compare_sizes, complete_sizes, require_sizes
+from cledet.data.convert.sizes import compare_sizes, complete_sizes, omit_turned_sizes, require_sizes
 from cledet.data.convert.write_coco import write_coco
 from cledet.data.convert.write_voc import write_voc
 from cledet.data.convert.write_yolo import write_yolo
@@ -100,7 +100,7 @@ def new_folder(folder: Path) -> Path:
 
 def _sized(index: DetectionIndex, kind: Format, images: Placement) -> DetectionIndex:
     if images == "none":
-        return require_sizes(index) if kind == "yolo" else index
+        return require_sizes(index) if kind == "yolo" else omit_turned_sizes(index)
     return compare_sizes(index) if kind == "yolo" else complete_sizes(index)
 
 

@@ -96,12 +96,14 @@ class ImageTable:
         order, starts = group_by_image(at, len(kept))
         rows, at = boxes[order, 1:], at[order]
         relative = np.array(self._relative, dtype=np.bool_)[kept]
-        sizes = self._known_sizes(files, np.array(self._sizes, dtype=np.int64).reshape(-1, 2)[kept], relative)
+        sizes, upright = self._known_sizes(files, np.array(self._sizes, dtype=np.int64).reshape(-1, 2)[kept], relative)
         scale = np.where(relative[:, None], sizes, 1)[at].astype(np.float64)
         rows[:, 1:5] *= np.concatenate([scale, scale], axis=1)
         rows[:, 5] = (rows[:, 5] > 0) | (rows[:, 3:5] <= 0).any(axis=1)
         index = index_of_rows(split, classes, 1, files, sizes, np.diff(starts).tolist(), rows, self.errors)
-        return replace(index, notes=(*self._all_notes(split), *_unlisted((self, *others), split, files, images)))
+        return replace(
+            index, upright=upright, notes=(*self._all_notes(split), *_unlisted((self, *others), split, files, images))
+        )
 
     def note(self, count: int, text: str) -> None:
         """Add a note for the caller of the index to print, if there is anything to count."""
@@ -159,11 +161,11 @@ class ImageTable:
 
     def _known_sizes(
         self, files: Sequence[str], sizes: npt.NDArray[np.int64], relative: npt.NDArray[np.bool_]
-    ) -> npt.NDArray[np.int64]:
-        """Return width and height [I, 2]; those that are needed and not annotated are read from the image files."""
-        unknown = np.flatnonzero(relative & (sizes <= 0).any(axis=1))
-        sizes[unknown] = read_sizes([files[image] for image in unknown.tolist()], self.errors)
-        return sizes
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Return width and height [I, 2], and those that were read from the image files [I]: needed, not annotated."""
+        unknown = relative & (sizes <= 0).any(axis=1)
+        sizes[unknown] = read_sizes([files[image] for image in np.flatnonzero(unknown).tolist()], self.errors)
+        return sizes, unknown
 
 
 @dataclass(frozen=True, slots=True)

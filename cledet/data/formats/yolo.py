@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,8 @@ class YoloFolder:
         size = np.repeat(sizes, counts, axis=0).astype(np.float64)
         extent = table[:, 3:] * size
         columns = (table[:, :1], table[:, 1:3] * size - extent / 2, extent, np.zeros((len(table), 1)))
-        return index_of_rows(split, names, 0, images, sizes, counts, np.concatenate(columns, axis=1), errors)
+        index = index_of_rows(split, names, 0, images, sizes, counts, np.concatenate(columns, axis=1), errors)
+        return replace(index, upright=np.ones(len(images), dtype=np.bool_))
 
     def inputs(self, split: str) -> tuple[list[Path], str]:
         """Return the label files that `read` parses, and path, size and modification time of the images as text.

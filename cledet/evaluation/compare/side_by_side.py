@@ -38,7 +38,7 @@ def save_side_by_side(
 
 
 def _panels(index: DetectionIndex, i: int, entries: Mapping[str, DetectionRows], conf: float) -> Image:
-    image = read_image(str(index.paths[i]), index.size(i))
+    image = read_image(str(index.paths[i]), index.annotated_size(i))
     scale = HEIGHT / image.shape[0]
     small = resized(image, scale)
     panels = [_with_caption(draw_objects(small, index, i, scale), "ground truth")]

@@ -84,7 +84,7 @@ def _marks(analysis: Analysis, image: int) -> list[Mark]:
 def _picture(index: DetectionIndex, image: int, marks: list[Mark]) -> bytes | None:
     """Draw the marks on the image and hatch crowds; returns JPEG."""
     try:
-        pixels = read_image(str(index.paths[image]), index.size(image))
+        pixels = read_image(str(index.paths[image]), index.annotated_size(image))
     except ImageError:
         return None
     scale = min(SIDE / max(pixels.shape[:2]), ZOOM)

@@ -29,7 +29,7 @@ def draw_suspects(analysis: Analysis) -> list[Picture]:
         path = str(index.paths[suspect.image])
         content = None
         with suppress(ImageError):
-            pixels = read_image(path, index.size(suspect.image))
+            pixels = read_image(path, index.annotated_size(suspect.image))
             content = jpeg(_picture(analysis, suspect, pixels), 80)
         drawn.append(Picture(path, text, content))
     return drawn

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from cledet.data.convert.write import FORMATS, write_dataset
 from cledet.data.index import DetectionIndex
@@ -185,6 +186,28 @@ def test_a_wrong_size_is_refused_for_yolo(index: DetectionIndex, tmp_path: Path)
     with pytest.raises(UserError, match=r"1 images have another size.*a/1\.png is 100x80 upright, annotated as 80x100"):
         write_dataset({"train": wrong}, "yolo", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_that_the_orientation_turns_in_place_are_read_alike_in_the_copy(
+    make_index: Make, tmp_path: Path
+) -> None:
+    """A size in the copy would mean that the boxes are on the image as stored."""
+    paths, exif = [tmp_path / name for name in ("turned.png", "plain.png")], Image.Exif()
+    exif[274] = 3
+    Image.new("RGB", (WIDTH, HEIGHT)).save(paths[0], exif=exif)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(paths[1])
+    index = make_index([(0, 1, 2, 3, 4)], [], paths=paths, sizes=[(WIDTH, HEIGHT)] * 2)
+    upright = replace(index, upright=np.ones(2, np.bool_))
+    for kind, images in (("coco", "copy"), ("voc", "copy"), ("coco", "none")):
+        folder = write_dataset({"train": upright}, kind, tmp_path / f"{kind}-{images}", images=images).folder
+        back = open_source(folder).index("train", need_images=False)
+        assert sorted(back.sizes.tolist()) == [[0, 0], [WIDTH, HEIGHT]]
+        folder = write_dataset({"train": index}, kind, tmp_path / f"{kind}-{images}-stored", images=images).folder
+        assert open_source(folder).index("train", need_images=False).sizes.tolist() == index.sizes.tolist()
+    back = open_source(write_dataset({"train": upright}, "yolo", tmp_path / "yolo").folder).index("train")
+    assert (back.sizes.tolist(), back.upright.tolist()) == ([[WIDTH, HEIGHT]] * 2, [True, True])
+    with pytest.raises(UserError, match=r"1 images are annotated as stored, but have an EXIF.*turned\.png"):
+        write_dataset({"train": index}, "yolo", tmp_path / "out")
 
 
 def test_nothing_is_overwritten(index: DetectionIndex, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_tensorflow(tmp_path: Path) -> None:
     assert index.name == "train"
     assert index.classes == ("cat", "dog", "emu")
     assert names(index, tmp_path) == ["images/a.jpg", "images/b.jpg"]
-    assert index.sizes.tolist() == [[40, 30], [40, 30]]
+    assert (index.sizes.tolist(), index.upright.tolist()) == ([[40, 30], [40, 30]], [False, False])
     assert index.starts.tolist() == [0, 2, 3]
     assert index.xywh.tolist() == [[1, 2, 10, 20], [0.5, 0, 3.5, 4], [0, 0, 40, 30]]
     assert index.labels.tolist() == [1, 0, 0]
@@ -171,7 +171,7 @@ def test_open_images(tmp_path: Path) -> None:
     index = reader.read("train")
     assert index.classes == ("Airplane", "Food")  # in the file's order; Alpaca has no box in any split
     assert names(index, tmp_path) == ["train/0001eeaf4aed83f9.jpg", "train/000595fe6fee6369.jpg"]
-    assert index.sizes.tolist() == [[40, 30], [40, 30]]
+    assert (index.sizes.tolist(), index.upright.tolist()) == ([[40, 30], [40, 30]], [True, True])
     assert index.xywh == pytest.approx(np.array([[1, 3, 19, 24], [10, 15, 20, 3], [0, 0, 40, 30]]))
     assert index.labels.tolist() == [0, 1, 1]
     assert index.ignore.tolist() == [False, False, True]

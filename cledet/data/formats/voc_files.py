@@ -85,9 +85,8 @@ def _image_paths(files: Sequence[Path], images: ImageFiles) -> list[str]:
 def image_path(file: Path, images: ImageFiles) -> str:
     """Return the image of an XML file, by its stem or its `filename`; beside the file if there is no such image."""
     near = str(file.parent)
-    beside = images.by_stem.get(file.stem, ())
-    if len(beside) == 1:
-        return beside[0]
+    if len(images.by_stem.get(file.stem, ())) == 1 and (found := images.find(file.stem, near)):
+        return found
     name = parse_xml(file).findtext("filename", "").strip()
     same = os.path.splitext(os.path.basename(name.replace("\\", "/")))[0] == file.stem
     found = images.find(name if same else file.stem, near) or images.find(name, near)

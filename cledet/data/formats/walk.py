@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -57,7 +57,7 @@ class Walk:
         for folder, names in self.files(tuple(IMAGE_SUFFIXES)):
             for name in names:
                 by_stem.setdefault(name[: name.rindex(".")], []).append(os.path.join(folder, name))
-        return ImageFiles(by_stem)
+        return ImageFiles(by_stem, frozenset(os.path.dirname(path) for paths in by_stem.values() for path in paths))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,16 @@ class ImageFiles:
 
     by_stem: dict[str, list[str]]
     """Absolute paths of the images, by file name without suffix."""
+    folders: frozenset[str] = field(repr=False)
+    """The folders of the images."""
 
     def find(self, name: str, near: str, *, unique: bool = False) -> str | None:
         """Return the image of a file name, which may have folders and may lack the suffix; None if there is none.
 
         Of several images, the annotation's is taken: first by the name's own folders, then by the split in the path of
         its folder `near`. Then counts the suffix, an image in `near` itself, one in a folder with a usual name, and
-        the parts that both paths share. With unique=True, None if there are several, or one in other folders.
+        the parts that both paths share. With unique=True, None if there are several, or one in other folders. None also
+        if the image is of another split than `near` and not in that by its name, unless the split has no images.
         """
         *folders, file = name.replace("\\", "/").split("/")
         stem = file if file in self.by_stem else os.path.splitext(file)[0]
@@ -86,7 +89,11 @@ class ImageFiles:
 
         if unique and (len(found) != 1 or rank(found[0])[0] < len(folders)):
             return None
-        return found[0] if len(found) == 1 else max(found, key=rank, default=None)
+        best = found[0] if len(found) == 1 else max(found, key=rank, default=None)
+        if best is None or not is_of_another_split(os.path.dirname(best), near, self.folders):
+            return best
+        above = rank(best)[0]
+        return best if any(map(split_word, folders[len(folders) - above :])) else None
 
     def unlisted(self, stems: Container[str], files: Sequence[str]) -> list[str]:
         """Return the images in the folders of these files whose stems are not among those given, sorted."""

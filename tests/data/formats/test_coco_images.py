@@ -33,6 +33,15 @@ def test_a_missing_image_is_not_taken_from_another_split(tmp_path: Path) -> None
     assert "2 of 3 images have no file" in source.index("val").notes[0]
 
 
+def test_nor_by_a_search_below_the_data_set(tmp_path: Path) -> None:
+    draw(tmp_path, "data/photos/train/1.jpg", "data/photos/train/2.jpg", "data/photos/val/1.jpg")
+    for split in ("train", "val"):
+        write_coco(tmp_path / f"annotations/{split}_coco.json", ["1.jpg", "2.jpg"])
+    found = contents(open_source(tmp_path), tmp_path)
+    assert found["val_coco"] == ["data/photos/val/1.jpg"]
+    assert found["train_coco"] == ["data/photos/train/1.jpg", "data/photos/train/2.jpg"]
+
+
 @pytest.mark.parametrize("images", ["train", "images/train", "images"])
 def test_images_of_all_splits_may_be_in_one_folder(tmp_path: Path, images: str) -> None:
     draw(tmp_path, *(f"{images}/{i}.jpg" for i in range(1, 5)), "images/test/9.jpg")

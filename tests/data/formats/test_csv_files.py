@@ -77,6 +77,13 @@ def test_a_splits_name_decides_among_images_of_one_name(tmp_path: Path) -> None:
         assert names(reader.read(split), tmp_path) == [f"images/{split}/1.jpg"]
 
 
+def test_a_missing_image_is_not_taken_from_another_split(tmp_path: Path) -> None:
+    files = {f"{split}_labels.csv": f"{TENSORFLOW}1.jpg,40,30,dog,1,2,11,22\n" for split in ("train", "test")}
+    reader = make(tmp_path, files, ("images/test/1.jpg", "images/train/2.jpg"))
+    assert names(reader.read("test"), tmp_path) == ["images/test/1.jpg"]
+    assert names(reader.read("train"), tmp_path) == ["1.jpg"]  # no such file
+
+
 @pytest.mark.parametrize(
     ("text", "classes"),
     [

@@ -133,6 +133,16 @@ def test_images_without_a_file_and_files_without_an_image_are_noted(tmp_path: Pa
     assert "1 of 3 images have no file, the first is" in index.notes[1]
 
 
+def test_a_missing_image_is_not_taken_from_another_split(tmp_path: Path) -> None:
+    draw(tmp_path, "train/1.jpg", "val/1.jpg", "val/2.jpg")
+    for split in ("train", "val"):
+        for stem in "12":
+            write_xml(tmp_path / split / f"{stem}.xml")
+    source = open_source(tmp_path)
+    assert contents(source, tmp_path) == {"train": ["train/1.jpg"], "val": ["val/1.jpg", "val/2.jpg"]}
+    assert source.index("train").notes[-1].endswith(f"the first is {tmp_path}/train/2.jpg: skipped.")
+
+
 def test_no_image_at_all(tmp_path: Path) -> None:
     write_xml(tmp_path / "set/annots/1.xml")
     with pytest.raises(UserError, match=r"none of its 1 images exists"):

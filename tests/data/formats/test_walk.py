@@ -59,6 +59,26 @@ def test_the_image_of_a_name(tmp_path: Path, images: list[str], name: str, near:
         assert path == (None if found is None else str(folder / found))
 
 
+@pytest.mark.parametrize(
+    ("images", "name", "near", "found"),
+    [
+        (["images/val/1.jpg", "images/train/2.jpg"], "1.jpg", "annotations/train", None),
+        (["val/1.jpg", "train/2.jpg"], "1.jpg", "train", None),  # beside the annotations
+        (["val/images/1.jpg", "test/images/1.jpg", "train/images/2.jpg"], "images/1.jpg", "train/xml", None),
+        (["images/val/1.jpg", "images/train/2.jpg"], "val/1.jpg", "annotations/train", "images/val/1.jpg"),  # named
+        (["images/train/1.jpg", "images/test/2.jpg"], "1.jpg", "annotations/val", "images/train/1.jpg"),
+        (["train/1.jpg"], "1.jpg", "val", "train/1.jpg"),  # all images are in one folder
+        (["images/1.jpg", "images/train/2.jpg"], "1.jpg", "annotations/train", "images/1.jpg"),
+    ],
+)
+def test_an_image_of_another_split_is_not_taken(
+    tmp_path: Path, images: list[str], name: str, near: str, found: str | None
+) -> None:
+    draw(tmp_path, *images)
+    path = walk_folder(tmp_path).images().find(name, str(tmp_path / near))
+    assert path == (None if found is None else str(tmp_path / found))
+
+
 def test_a_unique_image_is_in_the_folders_of_its_name(tmp_path: Path) -> None:
     draw(tmp_path, "val/1.jpg", "val/2.jpg", "train/2.jpg")
     images = walk_folder(tmp_path).images()

@@ -14,6 +14,7 @@ from cledet.data.index import DetectionIndex
 from cledet.data.open import DataSource, open_source
 from cledet.data.splitting import divide
 from cledet.distributed.devices import cores
+from cledet.errors import UserError
 from cledet.io.atomic import write_whole
 from cledet.io.run_folders import SPLITS, name_from
 
@@ -82,3 +83,11 @@ def first_images(index: DetectionIndex, few: int) -> DetectionIndex:
         return index
     say(f"{index.name}: only the first {few} of {len(index)} images are trained on (--few)")
     return index.subset(np.arange(few))
+
+
+def require_objects(index: DetectionIndex) -> DetectionIndex:
+    """Return the index. Raises UserError if it has no object to train on; its last note is the hint."""
+    if not index.objects().any():
+        hint = index.notes[-1].rstrip(".") if index.notes else "`cledet check` counts what is annotated"
+        raise UserError(f"{index.name} has no object to train on in its {len(index)} images", hint)
+    return index

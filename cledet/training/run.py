@@ -30,7 +30,7 @@ from cledet.models.network import Architecture, RetinaNet
 from cledet.training.ablation import GRID, train_grid
 from cledet.training.auto_anchors import with_anchors
 from cledet.training.auto_batch import find_largest_batch
-from cledet.training.held_out import first_images, hold_out, record_division
+from cledet.training.held_out import first_images, hold_out, record_division, require_objects
 from cledet.training.init_model import init_model
 from cledet.training.trainer import Diverged, Task, Trainer
 
@@ -275,7 +275,7 @@ def load_task(settings: TrainSettings, division: Division | None = None) -> Task
 
 def _load_task(settings: TrainSettings, source: DataSource) -> Task:
     say(str(source))
-    train = first_images(load_index(source, settings.split), settings.few)
+    train = require_objects(first_images(load_index(source, settings.split), settings.few))
     if settings.val_split == "none":
         return Task(train=train, val=None)
     if source.find(settings.val_split) is None:

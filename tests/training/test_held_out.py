@@ -8,15 +8,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from trees import draw, write
 
 from cledet.config.loading import resolve
-from cledet.config.train import GridSettings
+from cledet.config.train import GridSettings, TrainSettings
 from cledet.data.formats.division import read_division
 from cledet.data.index import DetectionIndex
 from cledet.data.open import DataSource, open_source
 from cledet.data.splitting import divide
 from cledet.errors import UserError
-from cledet.training.held_out import first_images, hold_out, lacks_val, record_division
+from cledet.training.held_out import first_images, hold_out, lacks_val, record_division, require_objects
+from cledet.training.run import load_task
 
 
 def coco_folder(root: Path, splits: dict[str, int]) -> Path:
@@ -140,3 +142,17 @@ def test_the_first_images_in_the_order_of_the_split(make_index, capsys: pytest.C
     first = first_images(index, 2)
     assert (first.image_ids.tolist(), first.num_boxes, first.classes) == ([0, 1], 1, index.classes)
     assert "only the first 2 of 3 images are trained on (--few)" in " ".join(capsys.readouterr().err.split())
+
+
+def test_images_without_any_object_are_not_trained_on(make_index, tmp_path: Path) -> None:
+    index: DetectionIndex = make_index([(0, 1, 1, 5, 5)], [], [(1, 2, 2, 0, 6)], [(1, 2, 2, 6, 6)], ignore=[2])
+    assert require_objects(index) is index
+    with pytest.raises(UserError, match=r"set/train has no object to train on in its 3 images \(`cledet check` counts"):
+        require_objects(index.subset([1, 2, 3]))  # nothing, a degenerate box, a crowd
+    for split in ("train", "val"):  # the labels are beside the images, not in labels/
+        write(tmp_path / f"images/{split}/1.txt", "0 0.5 0.5 0.2 0.2")
+        draw(tmp_path, f"images/{split}/1.jpg")
+    write(tmp_path / "data.yaml", "train: images/train\nval: images/val\nnames: [nut]")
+    words = r"no object to train on in its 1 images \(.*has a label file, the first would be .*/labels/train/1\.txt\)"
+    with pytest.raises(UserError, match=words):
+        load_task(TrainSettings(data=str(tmp_path)))

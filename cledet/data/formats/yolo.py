@@ -62,7 +62,9 @@ class YoloFolder:
         extent = table[:, 3:] * size
         columns = (table[:, :1], table[:, 1:3] * size - extent / 2, extent, np.zeros((len(table), 1)))
         index = index_of_rows(split, names, 0, images, sizes, counts, np.concatenate(columns, axis=1), errors)
-        return replace(index, upright=np.ones(len(images), dtype=np.bool_))
+        note = f"{split}: none of its {len(images)} images has a label file, the first would be {(*files, '')[0]}."
+        notes = (note,) if images and not any(map(os.path.isfile, files)) else ()
+        return replace(index, upright=np.ones(len(images), dtype=np.bool_), notes=notes)
 
     def inputs(self, split: str) -> tuple[list[Path], str]:
         """Return the label files that `read` parses, and path, size and modification time of the images as text.

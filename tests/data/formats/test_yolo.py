@@ -55,6 +55,10 @@ def test_boxes_are_fractions_of_the_image(yolo: Path) -> None:
 def test_an_image_without_a_label_file_has_no_boxes(yolo: Path) -> None:
     index = open_source(yolo).index("val")
     assert (len(index), index.num_boxes, index.classes) == (1, 0, ("0", "1"))
+    label = next((yolo / "images/val").iterdir()).stem
+    note = f"val: none of its 1 images has a label file, the first would be {yolo}/labels/val/{label}.txt."
+    assert index.notes == (note,)
+    assert open_source(yolo).index("train").notes == ()
 
 
 DATA = """
@@ -138,7 +142,7 @@ def test_a_list_cannot_name_files_outside_its_folder_unless_the_yaml_allows_it(y
     (yolo / "data.yaml").write_text(DATA.replace("images/train", "list.txt") + "outside: true\n")
     index = open_source(yolo).index("train")
     assert index.paths.tolist() == [str(yolo / "images/val/7.jpg"), str(other)]
-    assert "1 of 3 images have no file" in index.notes[0]
+    assert "1 of 3 images have no file" in index.notes[1]
 
 
 def test_other_layouts_without_a_yaml(tmp_path: Path) -> None:

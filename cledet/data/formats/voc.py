@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal, localcontext
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from cledet.data.formats.annotation_errors import ErrorLog
 from cledet.data.formats.paths import UNDIVIDED_SPLIT, locate, not_found_error, open_regular_file, read_lines
+from cledet.data.images import IMAGE_SUFFIXES
 from cledet.data.index import FARTHEST, DetectionIndex, Floats, index_of_rows
 from cledet.errors import nearest
 
@@ -188,15 +190,26 @@ def list_file(folder: Path, name: str) -> Path:
 
 
 def _annotations(folder: Path, name: str, errors: ErrorLog) -> list[Path]:
-    """Return the XML files of a list (its second column is ignored), or of the whole folder for UNDIVIDED_SPLIT."""
+    """Return the XML files of a list, or of the whole folder for UNDIVIDED_SPLIT."""
     home = _home(folder, name) / "Annotations"
     file = list_file(folder, name)
     if not file.is_file() and file.stem == UNDIVIDED_SPLIT:
         return sorted(home.glob("*.xml"))
     if not file.is_file():
         raise not_found_error(f"list '{name}'", file)
-    stems = [line.split()[0] for line in read_lines(file)]
+    known = {xml.stem for xml in home.glob("*.xml")}
+    stems = [listed_stem(line, known) or line.split()[0] for line in read_lines(file)]
     return [Path(f"{path}.xml") for path in locate(stems, home, (home,), file, errors)[1]]
+
+
+def listed_stem(line: str, stems: Container[str]) -> str | None:
+    """Return the known file name without suffix in a list's line: alone, with folders, suffix or a second column."""
+    for text in (line, *line.split()[:1]):
+        name = os.path.basename(text.replace("\\", "/"))
+        for stem in (name, os.path.splitext(name)[0]):
+            if stem in stems:
+                return stem
+    return None
 
 
 def class_names(files: Iterable[Path]) -> tuple[str, ...]:
@@ -211,11 +224,25 @@ def class_names(files: Iterable[Path]) -> tuple[str, ...]:
 
 
 def _image_paths(files: Sequence[Path]) -> list[str]:
-    """Return the image path of every annotation, with any suffix; with .jpg if there is no such image."""
-    images: dict[Path, dict[str, str]] = {}
+    """Return the image path of every annotation, with any suffix; with .jpg if there is no such image.
+
+    Of several images of one name, that of the annotation's `filename` is taken, else the JPEG.
+    """
+    images: dict[Path, dict[str, list[str]]] = {}
     folders = [file.parent.parent / "JPEGImages" for file in files]
     for folder in set(folders):
         if not folder.is_dir():
             raise not_found_error("image folder", folder)
-        images[folder] = {entry.stem: str(entry) for entry in sorted(folder.iterdir())}
-    return [images[folder].get(file.stem, str(folder / f"{file.stem}.jpg")) for folder, file in zip(folders, files)]
+        images[folder] = {}
+        for entry in sorted(folder.iterdir()):
+            if entry.suffix.lower() in IMAGE_SUFFIXES:
+                images[folder].setdefault(entry.stem, []).append(entry.name)
+    return [str(folder / _image_name(file, images[folder].get(file.stem, ()))) for folder, file in zip(folders, files)]
+
+
+def _image_name(file: Path, names: Sequence[str]) -> str:
+    """Return the image of an XML file among those of its stem."""
+    if len(names) < 2:
+        return (*names, f"{file.stem}.jpg")[0]
+    own = os.path.basename(parse_xml(file).findtext("filename", "").strip().replace("\\", "/"))
+    return max(names, key=lambda name: (name == own, name.lower().endswith((".jpg", ".jpeg"))))

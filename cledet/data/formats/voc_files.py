@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from cledet.data.formats.annotation_errors import ErrorLog
 from cledet.data.formats.paths import read_lines
-from cledet.data.formats.voc import class_names, index_of_xml, parse_xml, without_classes
+from cledet.data.formats.voc import class_names, index_of_xml, listed_stem, parse_xml, without_classes
 from cledet.data.formats.walk import ImageFiles, closeness, divide, read_head, walk_folder
 from cledet.data.index import DetectionIndex
 from cledet.errors import UserError
@@ -110,16 +110,6 @@ def xml_files(folder: Path) -> list[Path]:
     """Return the XML files in a folder, sorted; hidden ones are left out."""
     names = (name for name in os.listdir(folder) if name.lower().endswith(".xml") and not name.startswith("."))
     return sorted(folder / name for name in names)
-
-
-def listed_stem(line: str, stems: Container[str]) -> str | None:
-    """Return the known file name without suffix in a list's line: alone, with folders, suffix or a second column."""
-    for text in (line, *line.split()[:1]):
-        name = os.path.basename(text.replace("\\", "/"))
-        for stem in (name, os.path.splitext(name)[0]):
-            if stem in stems:
-                return stem
-    return None
 
 
 def _lists(root: Path, files: Iterable[Path]) -> dict[str, tuple[Path, ...]]:

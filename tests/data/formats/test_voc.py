@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cledet.data.formats.annotation_errors import ErrorLog
-from cledet.data.formats.voc import VOC_CLASSES, pixel_box, read_xml
+from cledet.data.formats.voc import VOC_CLASSES, listed_stem, pixel_box, read_xml
 from cledet.data.index import image_numbers
 from cledet.data.open import open_source
 from cledet.errors import UserError
@@ -179,6 +179,57 @@ def test_a_list_cannot_name_files_outside_its_folder(tmp_path: Path) -> None:
     folder = make_voc(tmp_path / "v", {"a": thing("dog")}, {"val": "a\n../../w/Annotations/b\n/etc/passwd"})
     with pytest.raises(UserError, match=r"2 images lie outside .*val\.txt: \.\./\.\./w"):
         open_source(folder).index("val")
+
+
+@pytest.mark.parametrize(
+    ("line", "stem"),
+    [
+        ("a", "a"),
+        ("a.jpg", "a"),
+        ("a  1", "a"),
+        ("a.jpg 1", "a"),
+        ("images/a.jpg", "a"),
+        ("x\\y\\a.jpg", "a"),
+        ("b.c", "b.c"),
+        ("b.c.png", "b.c"),
+        ("my image.jpg", "my image"),
+        ("my image", "my image"),
+        ("d", None),
+        ("", None),
+    ],
+)
+def test_a_name_in_a_list(line: str, stem: str | None) -> None:
+    assert listed_stem(line, {"a", "b.c", "my image"}) == stem
+
+
+def test_lines_with_blanks_suffixes_and_a_second_column(tmp_path: Path) -> None:
+    names = {"photo (1)": thing("dog"), "photo": "", "b": ""}
+    folder = make_voc(tmp_path / "v", names, {"val": "photo (1)\nb.jpg\nphoto 1"})
+    index = open_source(folder).index("val")
+    assert [Path(path).name for path in index.paths.tolist()] == ["photo (1).jpg", "b.jpg", "photo.jpg"]
+    assert index.starts.tolist() == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("files", "filename", "image"),
+    [
+        ("a.jpg a.png", "", "a.jpg"),  # a mask
+        ("a.jpg a.txt a.xml", "", "a.jpg"),  # labels
+        ("a.bmp a.png", "C:\\x\\a.png", "a.png"),
+        ("a.jpg a.png", "a.png", "a.png"),
+        ("a.JPEG a.png", "b.png", "a.JPEG"),
+        ("a.txt", "", "a.jpg"),  # there is none
+        ("a.webp", "a.jpg", "a.webp"),
+    ],
+)
+def test_the_image_among_files_of_one_name(tmp_path: Path, files: str, filename: str, image: str) -> None:
+    folder = make_voc(tmp_path / "v", {"a": ""}, {})
+    (folder / "Annotations/a.xml").write_text(f"<annotation><filename>{filename}</filename>{SIZE}</annotation>")
+    (folder / "JPEGImages" / "a.jpg").unlink()
+    for name in files.split():
+        (folder / "JPEGImages" / name).touch()
+    index = open_source(folder).index("all", need_images=False)
+    assert index.paths.tolist() == [str(folder / "JPEGImages" / image)]
 
 
 def test_several_years_together(tmp_path: Path) -> None:

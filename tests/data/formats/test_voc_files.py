@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from trees import contents, draw, write, write_xml
 
-from cledet.data.formats.voc_files import find_voc_files, listed_stem, sniff_voc
+from cledet.data.formats.voc_files import find_voc_files, sniff_voc
 from cledet.data.open import open_source
 from cledet.errors import UserError
 
@@ -50,27 +50,6 @@ def test_masks_of_the_same_name_are_not_the_image(tmp_path: Path) -> None:
     write_xml(tmp_path / "annotations/xmls/1.xml", filename="1.jpg")
     write_xml(tmp_path / "annotations/xmls/2.xml")
     assert contents(open_source(tmp_path), tmp_path) == {"all": ["images/1.jpg", "images/2.jpg"]}
-
-
-@pytest.mark.parametrize(
-    ("line", "stem"),
-    [
-        ("a", "a"),
-        ("a.jpg", "a"),
-        ("a  1", "a"),
-        ("a.jpg 1", "a"),
-        ("images/a.jpg", "a"),
-        ("x\\y\\a.jpg", "a"),
-        ("b.c", "b.c"),
-        ("b.c.png", "b.c"),
-        ("my image.jpg", "my image"),
-        ("my image", "my image"),
-        ("d", None),
-        ("", None),
-    ],
-)
-def test_a_name_in_a_list(line: str, stem: str | None) -> None:
-    assert listed_stem(line, {"a", "b.c", "my image"}) == stem
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from cledet.data.formats.layouts import LAYOUTS, read_file, recognize
 from cledet.data.formats.paths import absolute, cache_folder, match_split, not_found_error, split_kind
 from cledet.data.formats.reader import Reader
 from cledet.data.formats.voc import VocFolder, find_voc
-from cledet.data.formats.yolo import find_yolo
+from cledet.data.formats.yolo_files import find_yolo
 from cledet.data.index import Bools, DetectionIndex
 from cledet.data.index_cache import cached
 from cledet.errors import UserError, nearest

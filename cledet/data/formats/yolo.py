@@ -13,13 +13,11 @@ import numpy.typing as npt
 
 from cledet.data.formats.annotation_errors import ErrorLog
 from cledet.data.formats.paths import (
-    UNDIVIDED_SPLIT,
     join_paths,
     locate,
     not_found_error,
     open_regular_file,
     read_lines,
-    split_word,
 )
 from cledet.data.formats.walk import first_line, read_head, walk_folder
 from cledet.data.images import IMAGE_SUFFIXES, image_size
@@ -124,41 +122,6 @@ def sniff_yolo(file: Path) -> bool:
     return number.is_integer() and len(others) >= 4
 
 
-def find_yolo(folder: Path) -> YoloFolder | None:
-    """Find the splits of a folder without YAML: images/SPLIT, SPLIT/images, or images with labels in labels/ or beside.
-
-    Images without a split folder are divided by lists of images in the folder, at least two of them, else they are one
-    split, UNDIVIDED_SPLIT. Returns None for a folder that is not YOLO's.
-    """
-    images, labels = folder / "images", folder / "labels"
-    splits = {part.name: part for part in _folders(images) if _holds_images(images)}
-    if not any((labels / name).is_dir() for name in splits):
-        parts = [part for part in _folders(folder) if (part / "images").is_dir() and (part / "labels").is_dir()]
-        splits = {part.name: part / "images" for part in parts}
-    if not splits and labels.is_dir() and _holds_images(images) and not _labels_are_elsewhere(images, labels):
-        splits = {UNDIVIDED_SPLIT: images}
-    if any(map(_holds_other_formats, [labels, *(part.parent / "labels" for part in splits.values())])):
-        return None
-    if not splits and any(is_image(str(file)) and _has_labels_beside(file) for file in folder.iterdir()):
-        splits = {UNDIVIDED_SPLIT: folder}
-    if not splits:
-        return None
-    if UNDIVIDED_SPLIT in splits and len(lists := _image_lists(folder)) > 1:
-        splits = lists
-    return YoloFolder({name: (part,) for name, part in splits.items()}, _read_names(folder), folder)
-
-
-def _holds_images(folder: Path) -> bool:
-    """Test whether a folder or one in it holds an image."""
-    return any(is_image(name) for _, _, names in os.walk(folder) for name in names)
-
-
-def _labels_are_elsewhere(images: Path, labels: Path) -> bool:
-    """Return whether there are labels, but none where `label_file` finds those of the images."""
-    paths = (os.path.join(folder, name) for folder, _, names in os.walk(images) for name in names if is_image(name))
-    return not any(os.path.isfile(label_file(path)) for path in paths) and any(labels.rglob("*.txt"))
-
-
 def label_file(image: str) -> str:
     """Return the label file of an image: in labels/ for an image in images/, else beside the image."""
     stem = os.path.splitext(image)[0]
@@ -183,44 +146,9 @@ def read_labels(file: str, keypoints: bool, errors: ErrorLog) -> Floats:
     return np.array([row for row in rows if row is not None], dtype=np.float64).reshape(-1, 5)
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
-
-
-def _has_labels_beside(image: Path) -> bool:
-    """Return whether an image's label file is beside it; below a folder `images`, `label_file` would not find it."""
-    file = image.with_suffix(".txt")
-    return label_file(str(image)) == str(file) and sniff_yolo(file)
-
-
-def _holds_other_formats(labels: Path) -> bool:
-    """Return whether a folder has XML, JSON or CSV files, and none of YOLO's."""
-    suffixes = set()
-    for file in labels.rglob("*.*"):
-        suffixes.add(file.suffix)
-        if file.suffix == ".txt":
-            return False
-    return not suffixes.isdisjoint((".xml", ".json", ".csv"))
-
-
-def _image_lists(folder: Path) -> dict[str, Path]:
-    """Return the lists of images in a folder that are called as a split, such as train.txt."""
-    files = [file for file in sorted(folder.glob("*.txt")) if split_word(file.stem) == file.stem]
-    first = [join_paths(folder, [first_line(read_head(file))])[0] for file in files]
-    return {file.stem: file for file, image in zip(files, first) if is_image(image) and os.path.isfile(image)}
-
-
 def _images_below(folder: Path) -> list[str]:
     """Find the images in a folder and its subfolders, sorted; hidden ones are left out."""
     return sorted(path for paths in walk_folder(folder).images().by_stem.values() for path in paths)
-
-
-def _read_names(folder: Path) -> tuple[str, ...]:
-    """Read the class names in classes.txt or obj.names, files of labelling tools; empty without such a file."""
-    for file in (folder / "classes.txt", folder / "labels" / "classes.txt", folder / "obj.names"):
-        if file.is_file():
-            return tuple(read_lines(file))
-    return ()
 
 
 def is_image(file: str) -> bool:

@@ -1,4 +1,4 @@
-"""YOLO label files in any folders: darknet's, CVAT's and Roboflow's exports, and labels beside images."""
+"""YOLO label files of a folder: in the usual places, or in any: darknet's, CVAT's and Roboflow's exports."""
 
 from __future__ import annotations
 
@@ -6,10 +6,60 @@ import os
 from pathlib import Path
 
 from cledet.data.formats.data_yaml import class_names
-from cledet.data.formats.paths import read_lines
-from cledet.data.formats.walk import ImageFiles, Walk, closeness, divide, same_split, usual, walk_folder
-from cledet.data.formats.yolo import YoloFolder, is_image
+from cledet.data.formats.paths import UNDIVIDED_SPLIT, join_paths, read_lines, split_word
+from cledet.data.formats.walk import (
+    ImageFiles,
+    Walk,
+    closeness,
+    divide,
+    first_line,
+    read_head,
+    same_split,
+    usual,
+    walk_folder,
+)
+from cledet.data.formats.yolo import YoloFolder, is_image, label_file, sniff_yolo
 from cledet.errors import UserError
+
+
+def find_yolo(folder: Path) -> YoloFolder | None:
+    """Find the splits of a folder without YAML: images/SPLIT, SPLIT/images, or images with labels in labels/ or beside.
+
+    Images without a split folder are divided by lists of images in the folder, at least two of them, else they are one
+    split, UNDIVIDED_SPLIT. Returns None for a folder that is not YOLO's. Raises UserError for files of class names that
+    differ.
+    """
+    images, labels = folder / "images", folder / "labels"
+    splits = {part.name: part for part in _folders(images) if _holds_images(images)}
+    if not any((labels / name).is_dir() for name in splits):
+        parts = [part for part in _folders(folder) if (part / "images").is_dir() and (part / "labels").is_dir()]
+        splits = {part.name: part / "images" for part in parts}
+    if not splits and labels.is_dir() and _holds_images(images) and not _labels_are_elsewhere(images, labels):
+        splits = {UNDIVIDED_SPLIT: images}
+    if any(map(_holds_other_formats, [labels, *(part.parent / "labels" for part in splits.values())])):
+        return None
+    if not splits and any(is_image(str(file)) and _has_labels_beside(file) for file in folder.iterdir()):
+        splits = {UNDIVIDED_SPLIT: folder}
+    if not splits:
+        return None
+    places = {str(part) for part in splits.values()}
+    places |= {os.path.dirname(label_file(os.path.join(place, "x.jpg"))) for place in places}
+    if UNDIVIDED_SPLIT in splits and len(lists := _lists_in(folder)) > 1:
+        splits = lists
+    return YoloFolder(
+        {name: (part,) for name, part in splits.items()}, _class_names(walk_folder(folder), places), folder
+    )
+
+
+def _holds_images(folder: Path) -> bool:
+    """Test whether a folder or one in it holds an image."""
+    return any(is_image(name) for _, _, names in os.walk(folder) for name in names)
+
+
+def _labels_are_elsewhere(images: Path, labels: Path) -> bool:
+    """Return whether there are labels, but none where `label_file` finds those of the images."""
+    paths = (os.path.join(folder, name) for folder, _, names in os.walk(images) for name in names if is_image(name))
+    return not any(os.path.isfile(label_file(path)) for path in paths) and any(labels.rglob("*.txt"))
 
 
 def find_yolo_files(root: Path, files: list[Path]) -> YoloFolder | None:
@@ -26,6 +76,33 @@ def find_yolo_files(root: Path, files: list[Path]) -> YoloFolder | None:
     lists = _image_lists(walk, images)
     splits = lists if len(lists) > 1 else divide(map(Path, labels), root)
     return YoloFolder(splits, _class_names(walk, {*labels, *labels.values()}), root, labels=labels)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+
+
+def _has_labels_beside(image: Path) -> bool:
+    """Return whether an image's label file is beside it; below a folder `images`, `label_file` would not find it."""
+    file = image.with_suffix(".txt")
+    return label_file(str(image)) == str(file) and sniff_yolo(file)
+
+
+def _holds_other_formats(labels: Path) -> bool:
+    """Return whether a folder has XML, JSON or CSV files, and none of YOLO's."""
+    suffixes = set()
+    for file in labels.rglob("*.*"):
+        suffixes.add(file.suffix)
+        if file.suffix == ".txt":
+            return False
+    return not suffixes.isdisjoint((".xml", ".json", ".csv"))
+
+
+def _lists_in(folder: Path) -> dict[str, Path]:
+    """Return the lists of images in a folder that are called as a split, such as train.txt."""
+    files = [file for file in sorted(folder.glob("*.txt")) if split_word(file.stem) == file.stem]
+    first = [join_paths(folder, [first_line(read_head(file))])[0] for file in files]
+    return {file.stem: file for file, image in zip(files, first) if is_image(image) and os.path.isfile(image)}
 
 
 def _label_folders(files: list[Path], images: ImageFiles) -> dict[str, str]:

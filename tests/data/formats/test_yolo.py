@@ -10,7 +10,8 @@ from PIL import Image
 
 from cledet.data.formats.annotation_errors import ErrorLog
 from cledet.data.formats.walk import walk_folder
-from cledet.data.formats.yolo import find_yolo, label_file, read_labels
+from cledet.data.formats.yolo import label_file, read_labels
+from cledet.data.formats.yolo_files import find_yolo
 from cledet.data.open import open_source
 from cledet.errors import UserError
 

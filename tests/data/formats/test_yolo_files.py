@@ -135,3 +135,37 @@ def test_xml_in_labels_is_not_yolo_but_a_folder_of_backgrounds_is(tmp_path: Path
     assert open_source(tmp_path).reader.format == "YOLO"
     write(tmp_path / "labels/1.xml", "<annotation><size/></annotation>")
     assert open_source(tmp_path).reader.format == "Pascal VOC"
+
+
+@pytest.mark.parametrize(
+    ("image", "files"),
+    [
+        ("{}/images/1.jpg", ["{}/labels/classes.txt"]),
+        ("images/{}/1.jpg", ["labels/{}/classes.txt"]),  # labelImg writes it beside the labels
+        ("images/{}/1.jpg", ["labels/classes.txt", "classes.txt"]),
+        ("images/{}/1.jpg", ["my.names"]),
+        ("{}/images/1.jpg", ["{}/labels/_darknet.labels"]),
+    ],
+)
+def test_class_names_in_the_usual_places(tmp_path: Path, image: str, files: list[str]) -> None:
+    for split in ("train", "val"):
+        draw(tmp_path, image.format(split))
+        write_labels(tmp_path / image.format(split).replace("images", "labels").replace(".jpg", ".txt"))
+        for file in files:
+            write(tmp_path / file.format(split), "nut\nbolt\n")
+    write(tmp_path / "elsewhere/classes.txt", "screw\n")
+    source = open_source(tmp_path)
+    assert contents(source, tmp_path) == {split: [image.format(split)] for split in ("train", "val")}
+    assert source.index("val").classes == ("nut", "bolt")
+    write(tmp_path / "classes.txt", "screw\n")
+    with pytest.raises(UserError, match="name the classes differently"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["classes.txt", "my.names", "_darknet.labels"])
+@pytest.mark.parametrize("folder", ["", "images", "labels"])
+def test_class_names_of_one_folder(tmp_path: Path, file: str, folder: str) -> None:
+    draw(tmp_path, f"{folder and 'images/'}1.jpg")
+    write_labels(tmp_path / f"{folder and 'labels/'}1.txt")
+    write(tmp_path / folder / file, "nut\nbolt\n")
+    assert open_source(tmp_path).index("all").classes == ("nut", "bolt")

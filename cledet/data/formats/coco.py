@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from cledet.data.formats.annotation_errors import ErrorLog
-from cledet.data.formats.coco_images import find_images, own_folder, search_images
+from cledet.data.formats.coco_images import find_foreign, find_images, own_folder, search_images
 from cledet.data.formats.coco_masks import image_sizes, with_mask_box
 from cledet.data.formats.paths import locate, not_found_error
 from cledet.data.index import DetectionIndex, Ints, group_by_image
@@ -95,7 +95,8 @@ def read_coco(
     """Read one annotation file; without `images`, its image folder is searched for.
 
     If the usual folders have none of the images, they are searched for by name in all folders below `root`. So are
-    those that are missing if the data set is this file `alone`, as its images may be divided.
+    those that are missing if the data set is this file `alone`, as its images may be divided, and those with absolute
+    paths of another machine.
 
     The index holds every image of the file, with or without boxes, whether its file exists or not. Boxes are
     unchanged, so evaluation on the index equals evaluation on the file. Malformed entries, boxes of unknown classes
@@ -108,6 +109,7 @@ def read_coco(
     names_of_files = [image.file_name for image in content.images]
     near = own_folder(file, split)
     folder = images or find_images(file, names_of_files[:256], split, near, root)
+    names_of_files = names_of_files if root is None else find_foreign(names_of_files, (folder, root), near, root)
     rows, paths = locate(names_of_files, folder, None if root is None else (folder, root), file, errors)
     if images is None and root is not None:
         paths = search_images([names_of_files[row] for row in rows], paths, near, root, alone)

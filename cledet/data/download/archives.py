@@ -130,7 +130,7 @@ def open_set(name: str, to: Path | None = None) -> DataSet:
     for archive in archives:
         if not absolute(root / archive.folder).is_relative_to(home if root.is_relative_to(home) else root):
             raise UserError(f"{file}: {archive.name} would be unpacked to '{archive.folder}', outside its folder")
-    wanted = tuple(path for path in (absolute(root / name) for name in _wanted(content)) if path != root)
+    wanted = tuple(path for path in _wanted(content, root) if path != root)
     if not wanted:
         raise UserError(f"{file} names no split", "add train:, val: or test:")
     copy = None if to is None else home / f"{file.stem}.yaml"
@@ -163,17 +163,29 @@ def _archives(file: Path, content: dict[str, Any]) -> tuple[Archive, ...]:
     return archives
 
 
-def _wanted(content: dict[str, Any]) -> list[str]:
-    """Return the files and folders of the splits, relative to the root."""
-    paths: list[str] = []
-    for split in (content[name] for name in SPLITS if content.get(name)):
+def _wanted(content: dict[str, Any], root: Path) -> list[Path]:
+    """Return the files and folders of the splits: COCO's, VOC's lists, or the paths themselves, as in YOLO's files."""
+    paths: list[Path] = []
+    for split in (content[name] for name in (*SPLITS, "valid", "validation") if content.get(name)):
         if isinstance(split, dict):
-            paths += [str(split[key]) for key in ("images", "annotations") if key in split]
-        elif isinstance(split, str) and split.endswith(".json"):
-            paths.append(split)
+            paths += [absolute(root / str(split[key])) for key in ("images", "annotations") if key in split]
         elif isinstance(split, str | list):
-            paths += [str(list_file(Path(), str(name))) for name in ([split] if isinstance(split, str) else split)]
+            entries = [str(entry) for entry in ([split] if isinstance(split, str) else split)]
+            lists = "nc" not in content and all(map(_is_list, entries))
+            voc = content.get("format", "voc" if lists else "") == "voc"
+            paths += [absolute(list_file(root, entry)) if voc else _extracted_path(root, entry) for entry in entries]
     return list(dict.fromkeys(paths))
+
+
+def _is_list(entry: str) -> bool:
+    """Return whether a split's entry may be a VOC list: trainval, or VOC2007/trainval."""
+    return re.fullmatch(r"(VOC\d+/)?[^/\\.]+", entry) is not None
+
+
+def _extracted_path(root: Path, entry: str) -> Path:
+    """Return the path of a split's entry once it is extracted; Roboflow writes ../train/images for train/images."""
+    path = absolute(root / entry.replace("\\", "/"))
+    return path if os.path.exists(path) else absolute(root / entry.replace("\\", "/").removeprefix("../"))
 
 
 def _file_name(url: str) -> str:

@@ -129,6 +129,24 @@ def test_an_existing_root_alone_is_not_a_data_set(tmp_path):
     assert open_set(write(tmp_path, text)).wanted == (tmp_path / "p" / "v.json",)
 
 
+@pytest.mark.parametrize(
+    ("splits", "wanted"),
+    [
+        ("train: images/train\nval: images/val\nnames: [a]", "images/train images/val"),
+        ("train: [a/images, b.txt]\nval: val\nnc: 2", "a/images b.txt val"),
+        ("train: ../train/images\nval: ..\\valid\\images\nnames: [a]", "train/images valid/images"),  # Roboflow
+        ("train: train/images\nvalidation: valid/images", "train/images valid/images"),
+        ("train: train\nformat: yolo", "train"),
+        ("train: trainval\nval: [VOC2012/val]", "ImageSets/Main/trainval.txt VOC2012/ImageSets/Main/val.txt"),
+        ("train: year.1/my.list\nformat: voc", "year.1/ImageSets/Main/my.list.txt"),
+    ],
+)
+def test_what_is_wanted_of_a_data_set(tmp_path: Path, splits: str, wanted: str) -> None:
+    archives = yaml.safe_dump({"archives": [{"url": URL, "bytes": 1, "sha256": SHA}]})
+    chosen = open_set(write(tmp_path, f"path: p\n{splits}\n{archives}"))
+    assert chosen.wanted == tuple(tmp_path / "p" / path for path in wanted.split())
+
+
 def test_a_path_elsewhere_is_the_users_choice_but_archives_stay_in_it(tmp_path):
     big = tmp_path / "big" / "disk"
     (tmp_path / "yaml").mkdir()

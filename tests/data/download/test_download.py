@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from trees import contents, draw, write_labels
 
 from cledet.data.download import download
 from cledet.data.download import extract as unpack
@@ -103,6 +104,20 @@ def test_a_downloaded_data_set_is_in_place_and_opens(server, described, squares)
     del content["archives"]
     source = open_source(write(described.parent / "plain.yaml", content))
     assert (len(source.index("train")), len(source.index("val"))) == (6, 4)
+
+
+def test_a_yolo_data_set_is_downloaded(server, squares, tmp_path):
+    for split in ("train", "val"):
+        draw(tmp_path, f"y/images/{split}/1.jpg")
+        write_labels(tmp_path / f"y/labels/{split}/1.txt")
+    archives = [entry(server, "y.zip", zip_of(tmp_path / "y", "images", "labels"))]
+    content = {"path": "y", "train": "images/train", "val": "images/val", "names": ["nut"], "archives": archives}
+    file = write(tmp_path / "d" / "my.yaml", content)
+    assert get(file)
+    assert not get(file)
+    assert contents(open_source(file), tmp_path / "d") == {
+        split: [f"y/images/{split}/1.jpg"] for split in ("train", "val")
+    }
 
 
 def test_a_second_download_does_nothing(server, described):

@@ -77,7 +77,7 @@ class DataSource:
             error = index.annotation_errors[0]
             raise UserError(f"{index.name}: {error.text}", HINTS.get(error.kind, "`cledet check` lists all errors"))
         if len(index) == 0:
-            raise UserError(f"{index.name} has no images")
+            raise _no_images_error(index)
         return _note_degenerate(_with_files(index) if need_images else index)
 
     def read_splits(self, names: Sequence[str] = (), *, need_images: bool = True) -> dict[str, DetectionIndex]:
@@ -217,6 +217,16 @@ def _exist(paths: list[str]) -> Bools:
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             files |= {entry.path for entry in entries if entry.is_file()}
     return np.array([path in files for path in paths], dtype=np.bool_)
+
+
+def _no_images_error(index: DetectionIndex) -> UserError:
+    """Return the error for an index without images, with the annotation errors that may have lost them."""
+    if not index.annotation_errors:
+        return UserError(f"{index.name} has no images")
+    texts = "; ".join(error.text for error in index.annotation_errors)
+    others = [example for error in index.annotation_errors for example in error.examples[1:]]
+    hint = HINTS.get(index.annotation_errors[0].kind, "")
+    return UserError(f"{index.name} has no images without errors: {texts}", hint, others)
 
 
 def _note_degenerate(index: DetectionIndex) -> DetectionIndex:

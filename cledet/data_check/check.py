@@ -113,7 +113,7 @@ def _read_annotations(source: DataSource, asked: Sequence[str]) -> tuple[dict[st
         except UserError as error:
             if name not in source.splits:
                 raise
-            errors.append(Finding("error", "annotations", name, 1, str(error)))
+            errors.append(Finding("error", "annotations", name, 1, str(error), tuple(map(Example, error.lines))))
     return indices, errors
 
 

@@ -142,6 +142,20 @@ def test_a_split_that_cannot_be_read_is_an_error_and_the_others_are_checked(squa
     assert (nothing.splits, nothing.anchors, nothing.count("error")) == ((), {}, 1)
 
 
+def test_a_split_that_lost_all_images_to_errors_names_them(tmp_path: Path) -> None:
+    for name in "abc":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((30, 40, 3), dtype=np.uint8))
+        (tmp_path / f"{name}.json").write_text('{"shapes": [}')
+    report = examine(tmp_path)
+    (finding,) = report.findings
+    assert (finding.kind, finding.split, report.exit_code(strict=False)) == ("annotations", "all", 2)
+    assert finding.text.startswith(
+        f"{tmp_path.name}/all has no images without errors: 3 annotation files cannot be read, the first: "
+        f"{tmp_path}/a.json: JSON is malformed"
+    )
+    assert [example.text.split(":")[0] for example in finding.examples] == [f"{tmp_path}/{name}.json" for name in "bc"]
+
+
 def test_splits_without_boxes_and_of_one_image(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((30, 40, 3), dtype=np.uint8))
     content = {

@@ -56,7 +56,7 @@ class LabelMeFiles(TableFiles):
         table = ImageTable()
         for file in self.splits[split]:
             try:
-                content = FILE.decode(read_bytes(file))
+                content = FILE.decode(read_bytes(file).removeprefix(b"\xef\xbb\xbf"))
             except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 table.errors.add("annotation", f"{file}: {error}")
             else:

@@ -145,3 +145,10 @@ def test_round_trip_of_corners(tmp_path_factory: pytest.TempPathFactory, boxes: 
     index = make(tmp_path_factory.mktemp("labelme"), {"a.json": content(*shapes)}).read("all")
     expected = [[min(a, c), min(b, d), max(a, c) - min(a, c), max(b, d) - min(b, d)] for a, b, c, d in boxes]
     assert index.xywh.tolist() == expected
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    text = "\ufeff" + content(shape("rectangle", [[1, 2], [11, 22]]))
+    index = make(tmp_path, {"a.json": text}, ("a.jpg",)).read("all")
+    assert sniff(tmp_path / "a.json")
+    assert (index.xywh.tolist(), index.annotation_errors) == ([[1, 2, 10, 20]], ())

@@ -13,15 +13,13 @@ import numpy as np
 from cledet.config.loading import reopen
 from cledet.config.train import GridSettings, TrainingSettings, TrainSettings
 from cledet.config.types import AUTO
-from cledet.console import say, transfer, warn
-from cledet.data.formats.division import Division, read_division
-from cledet.data.open import DataSource, open_division, open_source
+from cledet.console import say
+from cledet.data.formats.division import Division
 from cledet.distributed import collectives
 from cledet.distributed.devices import amp_dtype, pick_devices
 from cledet.distributed.environment import in_group
 from cledet.distributed.launch import launch
 from cledet.errors import Interrupted, OutputClosed, UserError
-from cledet.evaluation.splits import load_index
 from cledet.io.atomic import is_there, unwritable, write_whole
 from cledet.io.locks import hold_file
 from cledet.io.run_folders import STATUS, data_beside, from_anywhere, name_from, new_run, status_of
@@ -30,9 +28,10 @@ from cledet.models.network import Architecture, RetinaNet
 from cledet.training.ablation import GRID, train_grid
 from cledet.training.auto_anchors import with_anchors
 from cledet.training.auto_batch import find_largest_batch
-from cledet.training.held_out import first_images, hold_out, record_division, require_objects
+from cledet.training.held_out import hold_out, record_division
 from cledet.training.init_model import init_model
-from cledet.training.trainer import Diverged, Task, Trainer
+from cledet.training.task import Task, load_task
+from cledet.training.trainer import Diverged, Trainer
 
 CONFIG = "config.yaml"
 LAST = Path("weights") / "last.pt"
@@ -259,32 +258,3 @@ def _restarted_run(settings: GridSettings) -> Path | None:
     job = os.environ.get("TORCHELASTIC_RUN_ID", "")
     files = [file for file in (settings.project / "train").glob(f"*/{JOB}") if file.read_text() == job]
     return max(files, key=lambda file: file.stat().st_mtime).parent if files else None
-
-
-def load_task(settings: TrainSettings, division: Division | None = None) -> Task:
-    """Load the splits to train on and to evaluate on; the main process draws or indexes them for the others.
-
-    A division of the data set is only read in the main process, where its lists are.
-    """
-    division = division or collectives.from_main(lambda: read_division(settings.data))
-    with collectives.main_process_first():
-        return _load_task(
-            settings, open_division(division, transfer) if division else open_source(settings.data, transfer)
-        )
-
-
-def _load_task(settings: TrainSettings, source: DataSource) -> Task:
-    say(str(source))
-    train = require_objects(first_images(load_index(source, settings.split), settings.few))
-    if settings.val_split == "none":
-        return Task(train=train, val=None)
-    if source.find(settings.val_split) is None:
-        hint = f"pass --val-split with one of {', '.join(source.splits)}, or none to skip evaluation"
-        raise UserError(f"{source.name} has no split '{settings.val_split}' to evaluate on", hint)
-    val = load_index(source, settings.val_split)
-    unknown = set(val.classes) - set(train.classes)
-    if unknown:
-        raise UserError(f"{val.name} has classes that {train.name} does not: {', '.join(sorted(unknown)[:5])}")
-    if set(val.paths.tolist()) & set(train.paths.tolist()):
-        warn(f"{val.name} shares images with {train.name}: its metrics do not generalize to other images")
-    return Task(train=train, val=val)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from cledet.training.history import History, Meter
 from cledet.training.init_model import build_criterion, frozen_stages, make_deterministic, startup_summary
 from cledet.training.loggers import load_callback, open_loggers
 from cledet.training.previews import save_first_batches, save_val_previews
+from cledet.training.task import Task
 from cledet.training.train_batches import describe_balance, load_batches, sampled_images
 from cledet.training.train_state import TrainState, require_same_data
 from cledet.training.train_step import NotFinite, TrainStep
@@ -45,14 +45,6 @@ MEMORY_HINT = "--batch auto measures how many images fit, --accumulate N compute
 
 class Diverged(UserError):
     """End of a run whose loss stays infinite or NaN."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """The split to train on and the split to evaluate on after each epoch, if any."""
-
-    train: DetectionIndex
-    val: DetectionIndex | None
 
 
 class Trainer:

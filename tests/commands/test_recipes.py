@@ -13,7 +13,7 @@ from cledet.config.recipe import RecipeNotes
 from cledet.config.train import GridSettings, TrainSettings
 from cledet.errors import UserError
 from cledet.training.init_model import build_architecture, init_model
-from cledet.training.run import load_task
+from cledet.training.task import load_task
 from cledet.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow

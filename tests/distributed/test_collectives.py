@@ -23,7 +23,7 @@ import torch
 from cledet.config.train import TrainSettings
 from cledet.distributed import collectives
 from cledet.signals import Interrupts
-from cledet.training.run import load_task
+from cledet.training.task import load_task
 from cledet.training.init_model import init_model
 from cledet.training.trainer import Trainer
 from cledet.config.loading import resolve

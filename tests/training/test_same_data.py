@@ -19,7 +19,7 @@ from cledet.data.open import open_source
 from cledet.errors import UserError
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.training.init_model import init_model
-from cledet.training.run import load_task
+from cledet.training.task import load_task
 from cledet.training.train_state import require_same_data
 from cledet.training.trainer import Trainer
 

@@ -26,7 +26,8 @@ from cledet.models.checkpoint import load_checkpoint
 from cledet.signals import Interrupts
 from cledet.training import trainer as trainer_module
 from cledet.training.init_model import init_model
-from cledet.training.run import _recorded_status, load_task
+from cledet.training.run import _recorded_status
+from cledet.training.task import load_task
 from cledet.training.train_step import NotFinite, TrainStep
 from cledet.training.trainer import Trainer
 

@@ -49,4 +49,6 @@ def _load_task(settings: TrainSettings, source: DataSource) -> Task:
         raise UserError(f"{val.name} has classes that {train.name} does not: {', '.join(sorted(unknown)[:5])}")
     if set(val.paths.tolist()) & set(train.paths.tolist()):
         warn(f"{val.name} shares images with {train.name}: its metrics do not generalize to other images")
+    if val.ignore.all():
+        warn(f"{val.name} has no objects, so it gives no AP: best.pt will hold the newest weights")
     return Task(train=train, val=val)

@@ -202,9 +202,9 @@ class Trainer:
             say(self.history.line())
             self._report_dropped_boxes()
         self.callback("epoch", {**row, **metrics})
-        score = metrics.get("AP") or 0.0
-        if val is None or (metrics and score > state.best):
-            state.best, state.best_epoch = max(state.best, score), epoch
+        score = metrics.get("AP")  # None without objects: the newest weights are the best, as without evaluation
+        if val is None or (metrics and (score is None or score > state.best)):
+            state.best, state.best_epoch = max(state.best, score or 0.0), epoch
             self._save("best.pt", metrics)
         state.epoch_finished = True
         if metrics:

@@ -318,6 +318,18 @@ def test_a_run_without_a_better_ap_stops(tiny, tmp_path):
     assert len(losses_of(run)) == 3
 
 
+def test_without_objects_to_evaluate_on_the_newest_weights_are_the_best(tiny, squares, tmp_path, capsys):
+    data = shutil.copytree(squares, tmp_path / "data")
+    file = data / "annotations" / "instances_val.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))
+    run = Detector().train(**{**tiny, "data": str(data), "iters": 9, "patience": 1}, project=tmp_path)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("data/val has no objects, so it gives no AP: best.pt will hold the newest weights") == 1
+    assert [(row[0], row[3]) for row in losses_of(run)] == [("3", ""), ("6", ""), ("9", "")]
+    assert load_checkpoint(run / "weights" / "best.pt").step == 9
+    assert_same_weights(weights(run, "best.pt"), weights(run))
+
+
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [

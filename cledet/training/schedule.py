@@ -47,7 +47,10 @@ def one_cycle(step: int, total: int, rise: float = 0.3, first: float = 1 / 25, l
 
 
 def group_parameters(network: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
-    """Group trainable parameters: the backbone has its own learning rate; norms and biases have no weight decay."""
+    """Group trainable parameters: the backbone has its own learning rate; norms and biases have no weight decay.
+
+    The groups of the backbone are the last.
+    """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:

@@ -229,7 +229,8 @@ class Trainer:
             )
 
     def _lr(self) -> float:
-        return float(self.train_step.optimizer.param_groups[-1]["lr"])
+        """Return the learning rate outside of the backbone, which is that of --lr."""
+        return float(self.train_step.optimizer.param_groups[0]["lr"])
 
     def _epoch(self) -> float:
         return self.state.step * self.settings.batch / self.epoch_images

@@ -59,6 +59,16 @@ def test_a_run_writes_the_files_that_the_readme_lists(tiny_run):
     assert config["ablation"] == ["iac", "dc", "clb"]
 
 
+def test_the_reported_learning_rate_is_that_of_the_flag(tiny, tmp_path, capsys):
+    settings = {"iters": 1, "warmup": 0, "val_split": "none", "backbone_lr": 0.1}
+    run = Detector().train(**tiny | settings, project=tmp_path)
+    assert ", lr 0.01" in " ".join(capsys.readouterr().err.split())
+    with (run / "results.csv").open() as file:
+        assert [row["lr"] for row in csv.DictReader(file)] == ["0.01"]
+    groups = load_checkpoint(run / "weights" / "last.pt").training["optimizer"]["param_groups"]
+    assert [group["lr"] for group in groups] == pytest.approx([0.01, 0.01, 0.001, 0.001])
+
+
 def test_dropped_boxes_are_counted_and_reported_once(tiny, squares, tmp_path, capsys):
     """One box without width, in an epoch of 3 steps once, and perhaps once more in the fourth."""
     shutil.copytree(squares, tmp_path / "data")

@@ -18,7 +18,7 @@ from cledet.data.dataset import Batch
 from cledet.distributed import collectives
 from cledet.distributed.devices import amp_dtype, autocast
 from cledet.models.assignment import Targets
-from cledet.models.backbones.norms import FrozenBatchNorm2d
+from cledet.models.backbones.norms import FrozenBatchNorm2d, synchronized
 from cledet.models.criterion import Criterion, Losses
 from cledet.models.network import RetinaNet
 from cledet.models.signatures import SIGNATURES
@@ -42,7 +42,7 @@ class TrainStep:
         self.dtype = amp_dtype(device, settings.amp)
         self.network = network.to(device)
         if settings.norm == "sync" and collectives.world_size() > 1:  # one process has the whole batch
-            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            synchronized(self.network)
         self.parallel = collectives.data_parallel(self.network, device)
         self.forward: Callable[[Tensor], Any] = torch.compile(self.parallel) if settings.compile else self.parallel
         self.criterion = replace(criterion, total=collectives.all_reduce_sum, processes=collectives.world_size())

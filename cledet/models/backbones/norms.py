@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
@@ -27,6 +28,15 @@ class GroupNorm(nn.GroupNorm):
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__(math.gcd(32, channels), channels, eps=eps)
+
+
+def synchronized(module: nn.Module) -> nn.Module:
+    """Replace batch norm in a module by batch norm over all processes; FrozenBatchNorm2d stays. Returns the module."""
+    if isinstance(module, _BatchNorm):
+        return module if isinstance(module, FrozenBatchNorm2d) else nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for name, child in module.named_children():
+        setattr(module, name, synchronized(child))
+    return module
 
 
 Norm = type[nn.BatchNorm2d] | type[GroupNorm]

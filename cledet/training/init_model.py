@@ -66,27 +66,15 @@ def init_model(
 def build_architecture(settings: TrainSettings, classes: int, start: Checkpoint | None) -> Architecture:
     """Return the architecture that the settings describe, or that of the checkpoint to start from.
 
-    Raises UserError for a flag that contradicts the checkpoint.
+    Raises UserError for a flag or environment variable that contradicts the checkpoint.
     """
     if start is not None:
-        if settings.head != start.architecture.head:
-            head = start.architecture.head
-            raise UserError(f"the given weights have the head {head}, not {settings.head}", f"add --head {head}")
-        own = start.architecture.model_dump() | {"anchor_ratios": start.architecture.ratios}
-        own["head_conv"] = start.architecture.head_conv or "standard"
-        for name in ("backbone", "fpn_channels", "head_conv", "anchor_scale", "anchor_ratios"):
-            wanted, actual = getattr(settings, name), own[name]
-            if settings.origins.get(name) == "flag" and wanted != actual:
-                flag = f"--{name.replace('_', '-')}"
-                shown = [format_numbers(value) if isinstance(value, tuple) else value for value in (wanted, actual)]
-                raise UserError(
-                    f"{flag} {shown[0]} does not fit the given weights, which have {shown[1]}", f"leave {flag} out"
-                )
+        _refuse_contradictions(settings, start.architecture)
         return start.architecture.model_copy(update={"classes": classes})
     untrained = settings.backbone_weights == "none"
     if settings.norm == "group" and not untrained:
         raise UserError("--norm group has no trained weights to start from", "add --backbone-weights none")
-    norm = {"auto": "batch" if untrained else "frozen", "sync": "batch"}.get(settings.norm, settings.norm)
+    norm = ("batch" if untrained else "frozen") if settings.norm == "auto" else _stored_norm(settings)
     return Architecture(
         backbone=settings.backbone,
         classes=classes,
@@ -97,6 +85,29 @@ def build_architecture(settings: TrainSettings, classes: int, start: Checkpoint 
         head=settings.head,
         head_conv=None if settings.head_conv == "standard" else settings.head_conv,
     )
+
+
+def _stored_norm(settings: TrainSettings) -> str:
+    """Return the norm as an architecture stores it: batch for sync, which is a way to train it."""
+    return "batch" if settings.norm == "sync" else settings.norm
+
+
+def _refuse_contradictions(settings: TrainSettings, arch: Architecture) -> None:
+    """Raise UserError for a setting that given weights overrule; other values of a recipe than the head give way."""
+    if settings.head != arch.head:
+        raise UserError(f"the given weights have the head {arch.head}, not {settings.head}", f"add --head {arch.head}")
+    own = arch.model_dump() | {"anchor_ratios": arch.ratios, "head_conv": arch.head_conv or "standard"}
+    if settings.norm == "auto" or _stored_norm(settings) == arch.norm:
+        own["norm"] = settings.norm
+    kept = settings.backbone_weights in ("auto", "none")
+    own["backbone_weights"] = settings.backbone_weights if kept else "their own"
+    for name in ("backbone", "fpn_channels", "head_conv", "anchor_scale", "anchor_ratios", "norm", "backbone_weights"):
+        wanted, actual, origin = getattr(settings, name), own[name], settings.origins.get(name)
+        if origin in ("flag", "environment") and wanted != actual:
+            flag = f"--{name.replace('_', '-')}"
+            shown = [format_numbers(value) if isinstance(value, tuple) else value for value in (wanted, actual)]
+            hint = f"leave {flag} out" if origin == "flag" else f"unset CLEDET_{name.upper()}"
+            raise UserError(f"{flag} {shown[0]} does not fit the given weights, which have {shown[1]}", hint)
 
 
 def transfer_weights(

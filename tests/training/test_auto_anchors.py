@@ -109,7 +109,7 @@ def test_of_many_images_of_unknown_size_a_sample_is_read(make_index, tmp_path, m
 
 
 def test_given_weights_keep_their_anchors(make_index):
-    """A flag is refused like any other that contradicts the weights; a recipe or the environment gives way."""
+    """A flag is refused like any other that contradicts the weights; auto in a recipe or the environment gives way."""
     arch = Architecture(backbone="r18", classes=2, fpn_channels=16, anchor_ratios=(1.0, 3.0))
     start = Checkpoint(
         architecture=arch, model=build_network(arch).state_dict(), classes=("a", "b"), category_ids=(1, 2)

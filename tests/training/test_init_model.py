@@ -57,14 +57,39 @@ def test_given_weights_keep_the_convolutions_of_their_head():
     for own, other in ((None, "depthwise"), ("depthwise", "standard")):
         start = start_of(arch.model_copy(update={"head_conv": own}), ("a", "b"))
         assert build_architecture(resolve(TrainSettings, environ={}), 2, start) == start.architecture
-        environment = resolve(TrainSettings, environ={"CLEDET_HEAD_CONV": other})
-        assert build_architecture(environment, 2, start) == start.architecture
         message = f"--head-conv {other} does not fit the given weights, which have {own or 'standard'}"
         with pytest.raises(UserError, match=message):
             build_architecture(resolve(TrainSettings, {"head_conv": other}, environ={}), 2, start)
     assert build_architecture(resolve(TrainSettings, {"backbone": "r18"}, environ={}), 2, None).head_conv is None
     given = resolve(TrainSettings, {"backbone": "r18", "head_conv": "depthwise"}, environ={})
     assert build_architecture(given, 2, None).head_conv == "depthwise"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "actual"),
+    [("backbone", "r34", "r18"), ("head_conv", "depthwise", "standard"), ("norm", "batch", "frozen"),
+     ("norm", "sync", "frozen"), ("norm", "group", "frozen"), ("backbone_weights", "own.pth", "their own")],
+)  # fmt: skip
+def test_settings_that_given_weights_overrule_are_refused_unless_a_recipe_has_them(tmp_path, name, value, actual):
+    start = start_of(Architecture(backbone="r18", classes=2, fpn_channels=256, norm="frozen"), ("a", "b"))
+    flag, variable = f"--{name.replace('_', '-')}", f"CLEDET_{name.upper()}"
+    message = f"{flag} {value} does not fit the given weights, which have {actual}"
+    with pytest.raises(UserError, match=rf"^{message} \(leave {flag} out\)$"):
+        build_architecture(resolve(TrainSettings, {name: value}, environ={}), 2, start)
+    with pytest.raises(UserError, match=rf"^{message} \(unset {variable}\)$"):
+        build_architecture(resolve(TrainSettings, environ={variable: value}), 2, start)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"{name}: {value}\n")
+    assert build_architecture(resolve(TrainSettings, recipe=recipe, environ={}), 2, start) == start.architecture
+
+
+@pytest.mark.parametrize(("norm", "flags"), [("frozen", ("auto", "frozen")), ("batch", ("auto", "batch", "sync"))])
+def test_settings_that_given_weights_agree_with_are_accepted(norm, flags):
+    start = start_of(Architecture(backbone="r18", classes=2, fpn_channels=16, norm=norm), ("a", "b"))
+    for flag in flags:
+        for source in ("auto", "none"):
+            given = {"backbone": "r18", "fpn_channels": 16, "norm": flag, "backbone_weights": source}
+            assert build_architecture(resolve(TrainSettings, given, environ={}), 2, start) == start.architecture
 
 
 @pytest.mark.slow

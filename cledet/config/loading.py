@@ -23,6 +23,9 @@ PACKAGE = Path(__file__).resolve().parents[1]
 RECIPE_FOLDERS = (PACKAGE / "recipes", PACKAGE.parent / "recipes")
 """Folders of the shipped recipes: in an installed wheel, and in a checkout."""
 
+REPLACED = {"epochs": "iters"}
+"""Settings that replace another one of weaker layers: --epochs gives the length instead of a recipe's iters."""
+
 S = TypeVar("S", bound=Settings)
 
 
@@ -51,6 +54,9 @@ def resolve(
         for key in layer:
             if key not in keys:
                 raise UserError(f"unknown setting {key!r}", nearest(key, keys))
+            if (other := REPLACED.get(key)) in values:
+                del values[other]
+                origins[other] = "default"
         values |= layer
         origins |= dict.fromkeys(layer, origin)
     try:

@@ -14,7 +14,7 @@ class ScheduleSettings(Settings):
     """Settings of length, batch, optimizer and learning rate."""
 
     epochs: Positive | None = Field(12, description="Passes over the training split. No limit by default with --hours.")
-    iters: Positive | None = Field(None, description="Optimizer steps. Overrides --epochs.")
+    iters: Positive | None = Field(None, description="Optimizer steps. Overrides --epochs; a recipe's iters do not.")
     hours: Hours | None = Field(
         None,
         description="Time budget in hours, evaluations included. A run ends by the earlier of budget and --epochs or "

@@ -30,7 +30,9 @@ from cledet.training.auto_anchors import with_anchors
 from cledet.training.auto_batch import find_largest_batch
 from cledet.training.held_out import hold_out, record_division
 from cledet.training.init_model import init_model
+from cledet.training.schedule import check_milestones
 from cledet.training.task import Task, load_task
+from cledet.training.train_batches import sampled_images
 from cledet.training.trainer import Diverged, Trainer
 
 CONFIG = "config.yaml"
@@ -62,6 +64,8 @@ def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
         model, network = init_model(settings.runs()[0], task.train, given)  # raises UserErrors before there is a folder
         settings = collectives.from_main(lambda: _with_batch(settings, model.architecture, task))
         _check_processes(settings)
+        first = settings.runs()[0]
+        check_milestones(first, first.steps(sampled_images(first, task.train)))
         folder, settings = collectives.from_main(lambda: _new_folder(settings, division))
         runs = settings.runs()
         model.settings = runs[0].model_dump(mode="json")  # with the batch of --batch auto

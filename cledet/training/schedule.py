@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from cledet.config.train import TrainSettings
+from cledet.console import warn
+from cledet.errors import UserError
 
 
 def lr_factor(settings: TrainSettings, step: int, total: int) -> float:
@@ -30,6 +32,23 @@ def milestone(at: float | str, epochs: int | None, total: int) -> float:
         assert epochs is not None  # settings refuse `8e` where epochs do not give the length
         return float(at.removesuffix("e")) * total / epochs
     return at * total if at <= 1 else at
+
+
+def check_milestones(settings: TrainSettings, total: int) -> None:
+    """Raise UserError for a decay at or beyond the end of a run of `total` steps; 1, which means none, is accepted.
+
+    A recipe's decays are no mistake where the user shortens its run: these are warned of.
+    """
+    late = [at for at in settings.lr_steps if at != 1 and milestone(at, settings.epochs, total) >= total]
+    if settings.schedule != "step" or not late:
+        return
+    at = late[0] if isinstance(late[0], str) else f"{late[0]:.10g}"
+    message = f"--lr-steps {at} is not before the end of the run, which has {total} steps"
+    hint = "give fractions of the run, as 0.75"
+    shortened = any(settings.origins.get(name) in ("flag", "environment") for name in ("epochs", "iters"))
+    if settings.origins.get("lr_steps") != "recipe" or not shortened:
+        raise UserError(message, hint)
+    warn(f"{message}: the learning rate does not decay there ({hint})")
 
 
 def one_cycle(step: int, total: int, rise: float = 0.3, first: float = 1 / 25, last: float = 1e-4 / 25) -> float:

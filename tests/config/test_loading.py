@@ -27,6 +27,26 @@ def test_the_later_layer_wins_and_is_named(tmp_path):
     assert [origins[k] for k in ("lr", "batch", "epochs", "seed")] == ["recipe", "environment", "flag", "default"]
 
 
+def test_epochs_replace_the_iters_of_a_weaker_layer(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("iters: 90000\nepochs: 7\n")
+    for flags, environ, length, origins in (
+        ({}, {}, (7, 90000), ["recipe", "recipe"]),
+        ({"epochs": 3}, {}, (3, None), ["flag", "default"]),
+        ({}, {"CLEDET_EPOCHS": "3"}, (3, None), ["environment", "default"]),
+        ({"epochs": 3}, {"CLEDET_ITERS": "5"}, (3, None), ["flag", "default"]),
+        ({"epochs": 3, "iters": 5}, {}, (3, 5), ["flag", "flag"]),
+        ({"iters": 5}, {"CLEDET_EPOCHS": "3"}, (3, 5), ["environment", "flag"]),
+    ):
+        settings = resolve(TrainSettings, flags, recipe=recipe, environ=environ)
+        assert (settings.epochs, settings.iters) == length
+        assert [settings.origins[name] for name in ("epochs", "iters")] == origins
+    assert resolve(TrainSettings, {"epochs": 3, "batch": 4}, recipe=recipe, environ={}).steps(10) == 8
+    budget = tmp_path / "hours.yaml"
+    budget.write_text("hours: 2\n")
+    assert resolve(TrainSettings, {"epochs": 3}, recipe=budget, environ={}).hours == 2  # the earlier end counts
+
+
 def test_config_yaml_reads_back_the_same(tmp_path):
     settings = resolve(TrainSettings, {"ablation": "dc", "scale_jitter": "0.5,2", "lr": 0.003}, environ={})
     path = tmp_path / "config.yaml"

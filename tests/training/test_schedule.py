@@ -9,7 +9,7 @@ from cledet.config.loading import resolve
 from cledet.config.train import TrainSettings as Train
 from cledet.errors import UserError
 from cledet.models.network import Architecture, build_network
-from cledet.training.schedule import build_optimizer, lr_factor, set_lr
+from cledet.training.schedule import build_optimizer, check_milestones, lr_factor, set_lr
 
 
 def settings(**given):
@@ -59,6 +59,35 @@ def test_milestones_in_epochs():
         settings(lr_steps="8e", iters=100)
     with pytest.raises(UserError, match="could not convert string to float: 'x'"):
         settings(lr_steps="xe")
+
+
+def test_a_decay_at_or_beyond_the_end_is_refused():
+    check_milestones(settings(lr_steps="0.5,999,1", iters=1000), 1000)  # 1 is the whole run: no decay
+    check_milestones(settings(lr_steps="9000", schedule="cosine"), 1000)
+    for given, at in (
+        ({"lr_steps": "1000"}, "1000"),
+        ({"lr_steps": "0.5,67500"}, "67500"),
+        ({"lr_steps": "12e"}, "12e"),
+    ):
+        message = (
+            rf"^--lr-steps {at} is not before the end of the run, which has 1000 steps \(give fractions of the run"
+        )
+        with pytest.raises(UserError, match=message):
+            check_milestones(settings(**given), 1000)
+
+
+def test_a_decay_beyond_the_end_is_a_warning_where_a_flag_shortens_a_recipe(tmp_path, capsys):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("iters: 12000\nlr-steps: 9000\n")
+    check_milestones(resolve(Train, recipe=recipe, environ={}), 12000)
+    assert capsys.readouterr().err == ""
+    for length in ({"iters": 1000}, {"epochs": 3}):
+        check_milestones(resolve(Train, length, recipe=recipe, environ={}), 1000)
+        said = " ".join(capsys.readouterr().err.split())
+        assert said.startswith("warning: --lr-steps 9000 is not before the end of the run, which has 1000 steps: the")
+    recipe.write_text("iters: 1000\nlr-steps: 9000\n")
+    with pytest.raises(UserError, match="--lr-steps 9000 is not before the end"):
+        check_milestones(resolve(Train, recipe=recipe, environ={}), 1000)
 
 
 def test_groups_cover_every_trained_parameter_once_with_its_rate_and_decay():

@@ -350,6 +350,7 @@ def test_without_objects_to_evaluate_on_the_newest_weights_are_the_best(tiny, sq
         ({"backbone_weights": "nowhere.pth"}, r"no weights file nowhere\.pth"),
         ({"device": "cuda:99"}, "this machine shows"),
         ({"device": "tpu"}, "names no device"),
+        ({"lr_steps": "4"}, "--lr-steps 4 is not before the end of the run, which has 4 steps"),
         ({"amp": "fp16"}, "fp16 needs a CUDA GPU"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -277,7 +278,7 @@ class GridSettings(TrainingSettings):
     @classmethod
     def default_recipe(cls, flags: Mapping[str, Any]) -> str | None:
         """Return the embedded data set's recipe if no data set is named."""
-        return None if "data" in flags else "shapes"
+        return None if "data" in flags or "CLEDET_DATA" in os.environ else "shapes"
 
     def runs(self) -> list[TrainSettings]:
         """List the settings of the runs, seed by seed."""

@@ -54,6 +54,20 @@ def settings_app(kind):
     return program, received
 
 
+@pytest.mark.parametrize(
+    ("words", "environ", "data", "imgsz"),
+    [
+        ((), {}, "shapes", 192),
+        ((), {"CLEDET_DATA": "photos"}, "photos", 800),
+        (("--data", "photos"), {}, "photos", 800),
+    ],
+)
+def test_the_recipe_of_the_embedded_data_set_is_for_no_other_one(words, environ, data, imgsz):
+    program, received = settings_app(GridSettings)
+    assert CliRunner().invoke(program, words, env={"CLEDET_DATA": None, **environ}).exit_code == 0
+    assert (received[0].data, received[0].imgsz) == (data, imgsz)
+
+
 @pytest.mark.parametrize("command", SETTINGS)
 def test_every_command_with_settings_takes_a_recipe(command, tmp_path):
     """An unknown key proves that the command reads the file; a flag wins over it."""

@@ -74,7 +74,7 @@ def measure_steps(job: dict[str, Any]) -> int | None:
     """Return the peak memory in bytes of two training steps in this process; None if CUDA runs out of memory."""
     settings, device = TrainSettings(**job["settings"]), torch.device(job["device"])
     network = build_network(Architecture(**job["architecture"]))
-    batch = build_largest_images(job["images"], settings.imgsz, job["boxes"])
+    batch = build_largest_images(job["images"], settings.multi_scale[1] or settings.imgsz, job["boxes"])
     try:
         train_step = TrainStep(network, build_criterion(settings), settings, device, 10)
         for step in range(2):  # the optimizer's state exists from the second one on

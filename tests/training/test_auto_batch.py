@@ -67,6 +67,17 @@ def test_the_measured_batch_has_the_largest_padded_size():
     assert (batch.boxes[..., 2:] > batch.boxes[..., :2]).all()
 
 
+def test_the_largest_size_of_multi_scale_is_measured(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(auto_batch, "build_largest_images", lambda images, short, boxes: sizes.append(short))
+    monkeypatch.setattr(auto_batch.TrainStep, "compute_gradients", lambda self, parts, step: None)
+    monkeypatch.setattr(auto_batch.TrainStep, "update", lambda self, step: None)
+    for given in ({}, {"multi_scale": "48,96"}, {"multi_scale": "32,48"}):
+        job = {"architecture": ARCHITECTURE.model_dump(), "boxes": 2, "device": "cpu", "images": 1}
+        auto_batch.measure_steps({**job, "settings": settings(batch=1, **given).model_dump(mode="json")})
+    assert sizes == [64, 96, 48]
+
+
 def test_auto_is_recorded_as_a_number(tiny, tmp_path, monkeypatch):
     """A real measurement, with little free memory."""
     one = {"architecture": ARCHITECTURE.model_dump(), "boxes": 2, "device": "cpu", "images": 1}

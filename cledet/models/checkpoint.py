@@ -59,15 +59,17 @@ class Checkpoint:
 
     def network(self) -> RetinaNet:
         """Build the network with these weights, in evaluation mode. Raises UserError where they do not fit."""
-        wrong = misfit(parameters_of(self.architecture), self.model)  # before a network of any size takes memory
-        if wrong:
-            raise UserError(
-                f"these weights are of no {self.architecture.backbone} detector: {wrong}", "pass another file"
-            )
+        self.require_fit()  # before a network of any size takes memory
         with Uninitialized():
             network = build_network(self.architecture)
         network.load_state_dict(self.model)
         return network.eval()
+
+    def require_fit(self) -> None:
+        """Raise UserError if weights are missing, left over, or of another shape than in the architecture."""
+        if wrong := misfit(parameters_of(self.architecture), self.model):
+            message = f"these weights are of no {self.architecture.backbone} detector: {wrong}"
+            raise UserError(message, "pass another file")
 
     def summary(self) -> str:
         """Describe the model in one line: head, backbone, classes and components."""

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -217,6 +218,19 @@ def test_a_flag_that_contradicts_the_given_weights_is_refused(tiny, tiny_run, tm
     with pytest.raises(UserError, match="--backbone r34 does not fit the given weights, which have r18"):
         Detector().train(**{**tiny, "backbone": "r34"}, weights=str(tiny_run), project=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("classes", ["the same", "others"])
+def test_weights_with_missing_or_extra_tensors_are_one_sentence_and_leave_no_run(tiny, tiny_run, tmp_path, classes):
+    name = "head.regression.predict.bias"
+    for change, wrong in (({name: None}, f"it lacks {name}"), ({"extra.w": torch.zeros(1)}, "extra.w has no place")):
+        start = load_checkpoint(tiny_run)
+        model = {key: value for key, value in (start.model | change).items() if value is not None}
+        renamed = start.classes if classes == "the same" else ("cat", "dog")
+        replace(start, model=model, classes=renamed).save(tmp_path / "start.pt")
+        with pytest.raises(UserError, match=f"these weights are of no r18 detector: {wrong}"):
+            Detector().train(**tiny, weights=str(tmp_path / "start.pt"), project=tmp_path / "project")
+    assert not (tmp_path / "project").exists()
 
 
 def test_bf16_trains_too(tiny, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +85,8 @@ def measure_steps(job: dict[str, Any]) -> int | None:
         return None
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
+    import resource  # deferred: not on Windows, where _free_memory has refused to measure for the CPU
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

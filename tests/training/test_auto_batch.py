@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -76,6 +79,12 @@ def test_the_largest_size_of_multi_scale_is_measured(monkeypatch):
         job = {"architecture": ARCHITECTURE.model_dump(), "boxes": 2, "device": "cpu", "images": 1}
         auto_batch.measure_steps({**job, "settings": settings(batch=1, **given).model_dump(mode="json")})
     assert sizes == [64, 96, 48]
+
+
+def test_training_is_imported_where_there_is_no_module_resource():
+    """On Windows, which lacks fcntl too."""
+    program = "import sys; sys.modules.update(resource=None, fcntl=None); import cledet.training.run"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_auto_is_recorded_as_a_number(tiny, tmp_path, monkeypatch):

@@ -40,10 +40,12 @@ def _load_task(settings: TrainSettings, source: DataSource) -> Task:
     train = require_objects(first_images(load_index(source, settings.split), settings.few))
     if settings.val_split == "none":
         return Task(train=train, val=None)
-    if source.find(settings.val_split) is None:
+    evaluated = source.find(settings.val_split)
+    if evaluated is None:
         hint = f"pass --val-split with one of {', '.join(source.splits)}, or none to skip evaluation"
         raise UserError(f"{source.name} has no split '{settings.val_split}' to evaluate on", hint)
-    val = load_index(source, settings.val_split)
+    same = evaluated == source.find(settings.split)
+    val = train if same else load_index(source, settings.val_split)  # with --few, the few images
     unknown = set(val.classes) - set(train.classes)
     if unknown:
         raise UserError(f"{val.name} has classes that {train.name} does not: {', '.join(sorted(unknown)[:5])}")

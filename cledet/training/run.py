@@ -130,10 +130,12 @@ def _train_or_resume(settings: TrainSettings, task: Task, run: Path, given: Chec
     """Train a run in its folder from the start or from its last checkpoint, unless it is finished."""
     model = collectives.from_main(lambda: load_checkpoint(run / LAST) if is_there(run / LAST) else None)
     status, steps = collectives.from_main(lambda: status_of(run)), settings.steps(len(task.train))
+    if model is not None and status in ("finished", "") and model.training.get("finished", model.step >= steps):
+        say(f"{run} is finished")
+        return
+    _check_processes(settings)  # the devices may be others than before
     if model is None:
         _start(settings, task, *init_model(settings, task.train, given), run)
-    elif status in ("finished", "") and model.training.get("finished", model.step >= steps):
-        say(f"{run} is finished")
     elif launches(settings):
         _launch(settings, run)
     else:
@@ -220,19 +222,26 @@ def _launch_other_node(settings: GridSettings) -> Path:
     return folder
 
 
-def _processes(settings: GridSettings) -> int:
-    """Count the processes that train a run, those that are yet to be launched included."""
-    launched = len(pick_devices(settings.device).devices) if launches(settings) else 1
-    return collectives.world_size() * launched * settings.nnodes
+def _processes(settings: TrainingSettings) -> int:
+    """Count the processes that train a run, those that are yet to be launched included.
+
+    Before a launch on several machines, they are assumed to have as many devices each.
+    """
+    launched = len(pick_devices(settings.device).devices) * settings.nnodes if launches(settings) else 1
+    return collectives.world_size() * launched
 
 
-def _check_processes(settings: GridSettings) -> None:
-    """Raise UserError if the processes cannot share the batch equally, or cannot synchronize norms."""
+def _check_processes(settings: TrainingSettings) -> None:
+    """Raise UserError if the processes cannot share the batch equally, or cannot synchronize norms.
+
+    Of several machines, which may differ in their number of devices, the launched processes check the batch.
+    """
     processes, device = _processes(settings), pick_devices(settings.device).devices[0]
     amp_dtype(device, settings.amp)  # raises for a precision that the device lacks
     if settings.norm == "sync" and processes > 1 and device.type != "cuda":
         raise UserError("--norm sync of several processes needs CUDA GPUs", "try --norm batch or group")
-    if settings.batch % (processes * settings.accumulate):
+    known = settings.nnodes == 1 or not launches(settings)
+    if known and settings.batch % (processes * settings.accumulate):
         parts = f" in {settings.accumulate} parts" if settings.accumulate > 1 else ""
         message = f"--batch {settings.batch} cannot be shared equally by {processes} processes{parts}"
         raise UserError(message, f"give a multiple of {processes * settings.accumulate}")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,11 @@ import torch
 import yaml
 
 from cledet import Detector
+from cledet.config.loading import resolve
+from cledet.config.train import GridSettings
 from cledet.errors import UserError
 from cledet.models.checkpoint import load_checkpoint
+from cledet.training import run as training_run
 
 pytestmark = pytest.mark.slow
 
@@ -120,6 +124,36 @@ def test_a_batch_that_cannot_be_shared_is_refused_before_there_is_a_folder(tiny,
     with pytest.raises(UserError, match=r"--batch 2 cannot be shared equally by 3 processes \(give a multiple of 3\)"):
         Detector().train(**{**tiny, "device": "cpu,cpu,cpu"}, project=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_that_cannot_be_shared_by_the_devices_of_a_resumed_run_is_refused(tiny, tmp_path, monkeypatch):
+    def stop(trainer):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_run, "_fit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        Detector().train(**tiny, project=tmp_path, name="run")
+    run = tmp_path / "train" / "run"
+    with pytest.raises(UserError, match=r"--batch 2 cannot be shared equally by 3 processes \(give a multiple of 3\)"):
+        Detector().train(resume=run, device="cpu,cpu,cpu")
+    assert not (run / "logs").exists()
+
+
+@pytest.mark.parametrize(("batch", "world", "fits"), [(6, 3, True), (8, 3, False), (8, 4, True)])
+def test_on_several_machines_the_launched_processes_check_the_batch(monkeypatch, batch, world, fits):
+    """The other machine may have one device or two, which this one cannot know."""
+    nodes = {"nnodes": 2, "rdzv_endpoint": "localhost"}
+    settings = resolve(GridSettings, {**nodes, "device": "cpu,cpu", "batch": batch, "amp": "off"}, environ={})
+    training_run._check_processes(settings)
+    for name, value in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", world)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(training_run.collectives, "world_size", lambda: world)
+    with (
+        nullcontext()
+        if fits
+        else pytest.raises(UserError, match=f"--batch {batch} cannot be shared equally by {world} ")
+    ):
+        training_run._check_processes(settings)
 
 
 def test_synchronised_norms_without_gpus_are_refused_before_there_is_a_folder(tiny, tmp_path):

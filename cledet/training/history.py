@@ -38,10 +38,11 @@ PANELS = (
 
 
 class History:
-    """Metrics of a run per epoch, written to results.csv and passed to loggers."""
+    """Metrics of a run per epoch, written to results.csv and passed to `loggers`."""
 
-    def __init__(self, path: Path, loggers: Sequence[Log] = ()) -> None:
-        self.path, self.loggers = path, loggers
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.loggers: Sequence[Log] = ()
         self.rows: list[dict[str, str]] = []
 
     def add(self, row: dict[str, Any]) -> None:

@@ -5,20 +5,28 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from cledet.config.train import TrainSettings
+from cledet.distributed import collectives
 from cledet.errors import UserError
 
 Log = Callable[[int, dict[str, float]], None]
 """Log the metrics of a step."""
 
 
-def open_loggers(settings: TrainSettings, run: Path) -> list[Log]:
-    """Open the loggers that the settings name. Raises UserError for a client that is not installed."""
-    return [LOGGERS[name](settings, run) for name in settings.loggers]
+@contextmanager
+def open_loggers(settings: TrainSettings, run: Path) -> Iterator[list[Log]]:
+    """Open the loggers that the settings name for the block, in the main process; their runs end with it, or fail.
+
+    Raises UserError for a client that is not installed.
+    """
+    names = settings.loggers if collectives.is_main_process() else ()
+    with ExitStack() as stack:
+        yield [stack.enter_context(LOGGERS[name](settings, run)) for name in names]
 
 
 def load_callback(name: str | None) -> Callable[[str, dict[str, Any]], None]:
@@ -48,34 +56,38 @@ def _client(name: str) -> Any:
         raise UserError(f"{name} is not installed", f"pip install 'cledet[{name}]'") from None
 
 
-def _tensorboard(settings: TrainSettings, run: Path) -> Log:
+@contextmanager
+def _tensorboard(settings: TrainSettings, run: Path) -> Iterator[Log]:
     _client("tensorboard")
-    writer = _client("torch.utils.tensorboard").SummaryWriter(str(run))
+    with _client("torch.utils.tensorboard").SummaryWriter(str(run)) as writer:
 
-    def log(step: int, metrics: dict[str, float]) -> None:
-        for name, value in metrics.items():
-            writer.add_scalar(name, value, step)
-        writer.flush()
+        def log(step: int, metrics: dict[str, float]) -> None:
+            for name, value in metrics.items():
+                writer.add_scalar(name, value, step)
+            writer.flush()
 
-    return log
+        yield log
 
 
-def _wandb(settings: TrainSettings, run: Path) -> Log:
+@contextmanager
+def _wandb(settings: TrainSettings, run: Path) -> Iterator[Log]:
     config = settings.model_dump(mode="json")
     named = {"project": "cledet", "name": run.name, "dir": str(run), "id": _run_id(run)}
-    logged = _client("wandb").init(**named, resume="allow", config=config)
-    return lambda step, metrics: logged.log(metrics, step=step, commit=True)
+    with _client("wandb").init(**named, resume="allow", config=config) as logged:
+        yield lambda step, metrics: logged.log(metrics, step=step, commit=True)
 
 
-def _mlflow(settings: TrainSettings, run: Path) -> Log:
+@contextmanager
+def _mlflow(settings: TrainSettings, run: Path) -> Iterator[Log]:
     mlflow = _client("mlflow")
     mlflow.set_experiment("cledet")
     earlier = mlflow.search_runs(filter_string=f"tags.cledet = '{_run_id(run)}'", output_format="list")
-    logged = mlflow.start_run(run_id=earlier[0].info.run_id if earlier else None, run_name=run.name, nested=True)
-    if not earlier:
-        mlflow.set_tag("cledet", _run_id(run))
-        mlflow.log_params({key: str(value)[:500] for key, value in settings.model_dump(mode="json").items()})
-    return lambda step, metrics: mlflow.log_metrics(metrics, step=step, run_id=logged.info.run_id)
+    earlier_id = earlier[0].info.run_id if earlier else None
+    with mlflow.start_run(run_id=earlier_id, run_name=run.name, nested=True) as logged:
+        if not earlier:
+            mlflow.set_tag("cledet", _run_id(run))
+            mlflow.log_params({key: str(value)[:500] for key, value in settings.model_dump(mode="json").items()})
+        yield lambda step, metrics: mlflow.log_metrics(metrics, step=step, run_id=logged.info.run_id)
 
 
 def _run_id(run: Path) -> str:
@@ -83,7 +95,7 @@ def _run_id(run: Path) -> str:
     return "-".join(run.absolute().parts[1:])[-100:].strip("-.")
 
 
-LOGGERS: dict[str, Callable[[TrainSettings, Path], Log]] = {
+LOGGERS: dict[str, Callable[[TrainSettings, Path], AbstractContextManager[Log]]] = {
     "tensorboard": _tensorboard,
     "wandb": _wandb,
     "mlflow": _mlflow,

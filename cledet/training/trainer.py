@@ -68,8 +68,7 @@ class Trainer:
         interval, evaluated = settings.val_every * self.epoch_images, 0 if task.val is None else len(task.val)
         seconds = math.inf if settings.hours is None else 3600 * settings.hours
         self.budget = Budget(seconds, self.total_steps, batch=settings.batch, interval=interval, evaluated=evaluated)
-        loggers = open_loggers(settings, run) if collectives.is_main_process() else ()
-        self.history = History(run / "results.csv", loggers)
+        self.history = History(run / "results.csv")
         self.callback = load_callback(settings.callback)
         self.meter = Meter()
         self.state = TrainState()
@@ -85,7 +84,7 @@ class Trainer:
         """
         say(*startup_summary(self.settings, self.task.train, self.model, self.train_step, self.run))
         describe_balance(self.settings, self.task.train)
-        with interrupts() as stop:
+        with open_loggers(self.settings, self.run) as self.history.loggers, interrupts() as stop:
             try:
                 self._fit(stop)
             except (Stop, RuntimeError, ProcessFailed) as error:

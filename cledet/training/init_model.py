@@ -31,12 +31,13 @@ def init_model(
 ) -> tuple[Checkpoint, RetinaNet]:
     """Build a network for the data set's classes, with weights from a checkpoint, ImageNet or a random generator.
 
+    `given` is a checkpoint in memory, which is preferred to that of the settings.
     Returns the checkpoint that describes the network and shares its weights, and the network in evaluation mode.
     Random weights are a function of the seed. Raises UserError for weights that do not fit their architecture.
     """
     class_weights(index, settings.class_weights)  # raises UserError for an unknown class
     torch.manual_seed(settings.seed)
-    start = load_weights(settings.weights) if settings.weights is not None else given
+    start = load_weights(settings.weights) if given is None and settings.weights is not None else given
     architecture = build_architecture(settings, len(index.classes), start)
     if start is not None:
         start.require_fit()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ HOW = ("device", "workers", "callback", "nnodes", "node_rank", "rdzv_endpoint", 
 """Settings that may change when a run is resumed, as they do not affect its results."""
 JOB = "job"
 """File in a run folder: the id of the torchrun job that started the run."""
+INITIAL = "initial.pt"
+"""File in the folder of a run or grid that was started from weights in memory: these weights."""
 LOCK = ".lock"
 """File in a run folder that the main process locks while it trains."""
 PATIENCE = 10.0
@@ -59,6 +62,7 @@ def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
         if division is not None:
             settings = settings.model_copy(update={"split": "train", "val_split": "val"})
         task = load_task(settings.runs()[0], division)
+        given = given if settings.weights is None else None
         pretrained = settings.weights is not None or given is not None
         settings = collectives.from_main(lambda: with_anchors(settings, task.train, pretrained))
         model, network = init_model(settings.runs()[0], task.train, given)  # raises UserErrors before there is a folder
@@ -66,7 +70,7 @@ def train(settings: GridSettings, given: Checkpoint | None = None) -> Path:
         _check_processes(settings)
         first = settings.runs()[0]
         check_milestones(first, first.steps(sampled_images(first, task.train)))
-        folder, settings = collectives.from_main(lambda: _new_folder(settings, division))
+        folder, settings = collectives.from_main(lambda: _new_folder(settings, division, given))
         runs = settings.runs()
         model.settings = runs[0].model_dump(mode="json")  # with the batch of --batch auto
         model.data = settings.data
@@ -92,7 +96,9 @@ def resume(folder: Path, changes: dict[str, Any]) -> Path:
             return _launch_other_node(settings)
         task = load_task(settings.runs()[0])
         if len(settings.runs()) > 1:
-            train_grid(settings, folder, lambda run, place: _train_or_resume(run, task, place, None))
+            file = folder / INITIAL
+            given = collectives.from_main(lambda: load_checkpoint(file) if is_there(file) else None)
+            train_grid(settings, folder, lambda run, place: _train_or_resume(run, task, place, given))
         else:
             _train_or_resume(settings.runs()[0], task, folder, None)
     return folder
@@ -256,11 +262,20 @@ def _with_batch(settings: GridSettings, architecture: Architecture, task: Task) 
     return settings.model_copy(update={"batch": batch * _processes(settings)})
 
 
-def _new_folder(settings: GridSettings, division: Division | None) -> tuple[Path, GridSettings]:
-    """Create the run folder, with the division as the settings' data set if there is one."""
+def _new_folder(
+    settings: GridSettings, division: Division | None, given: Checkpoint | None
+) -> tuple[Path, GridSettings]:
+    """Create the run folder; return the settings with the division as data set and the given weights, if there are any.
+
+    The weights are saved, as they may have no file, and the runs of a grid that begin after a resume need them.
+    """
     folder = new_run(settings.project, "train", settings.name or name_from(Path(settings.data).stem, "data"))
     if "TORCHELASTIC_RUN_ID" in os.environ:
         write_whole(folder / JOB, os.environ["TORCHELASTIC_RUN_ID"])
+    if given is not None:
+        replace(given, training={}).save(folder / INITIAL)
+        settings = settings.model_copy(update={"weights": str((folder / INITIAL).absolute())})
+        settings._origins = settings.origins | {"weights": "flag"}
     return folder, settings if division is None else record_division(division, settings, folder)
 
 

@@ -87,6 +87,27 @@ def test_a_resumed_grid_keeps_the_origins_of_its_settings(tiny, tiny_run, tmp_pa
     assert (place / "clb-seed0" / "weights" / "best.pt").stat().st_mtime_ns == stamp
 
 
+def test_a_grid_from_weights_in_memory_is_resumed_from_them_wherever_it_is(tiny, tiny_run, tmp_path):
+    settings = {key: value for key, value in tiny.items() if key not in ("backbone", "fpn_channels")}
+    given = {"iters": 1, "val_split": "none", "ablation": "none;dc", "project": tmp_path, "name": "g"}
+    place = Detector(tiny_run).train(**settings | given)
+    own, start = load_checkpoint(place / "initial.pt"), load_checkpoint(tiny_run)
+    assert own.architecture == start.architecture
+    assert all(torch.equal(own.model[key], start.model[key]) for key in start.model)
+    assert f'weights: "{place}/initial.pt"  # flag' in (place / "grid.yaml").read_text()
+    whole = load_checkpoint(place / "dc-seed0")
+    moved = shutil.move(place, tmp_path / "moved")
+    shutil.rmtree(moved / "dc-seed0")
+    Detector().train(resume=moved)
+    again = load_checkpoint(moved / "dc-seed0")
+    assert again.architecture == whole.architecture == start.architecture
+    assert all(torch.equal(again.model[key], whole.model[key]) for key in whole.model)
+    by_path = Detector().train(**settings | given, weights=str(tiny_run))
+    assert not (by_path / "initial.pt").exists()
+    same = load_checkpoint(by_path / "dc-seed0")
+    assert all(torch.equal(same.model[key], whole.model[key]) for key in whole.model)
+
+
 def test_a_signal_names_the_grids_folder(tiny, tmp_path, monkeypatch):
     import cledet.training.trainer as trainer
 

@@ -43,11 +43,13 @@ class TrainStep:
         self.network = network.to(device)
         if settings.norm == "sync" and collectives.world_size() > 1:  # one process has the whole batch
             synchronized(self.network)
+        self.optimizer = build_optimizer(self.network, settings)
+        for parameter in self.network.backbone.unused:  # frozen for data_parallel; the groups stay those of older runs
+            parameter.requires_grad_(False)
         self.parallel = collectives.data_parallel(self.network, device)
         self.forward: Callable[[Tensor], Any] = torch.compile(self.parallel) if settings.compile else self.parallel
         self.criterion = replace(criterion, total=collectives.all_reduce_sum, processes=collectives.world_size())
         self.criterion_without_iac = replace(self.criterion, iac=None)  # before recall_start
-        self.optimizer = build_optimizer(self.network, settings)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.average: AveragedModel | None = None
         if settings.ema:

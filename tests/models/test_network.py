@@ -327,10 +327,29 @@ def test_timms_networks_are_backbones(name):
     assert bool(norms) == (name != "convnext_atto")
 
 
+def test_parameters_that_the_maps_do_not_depend_on_are_known():
+    """HRNet's last branches are fused for maps that detectors do not take."""
+    pytest.importorskip("timm")
+    arch = Architecture(backbone="timm:hrnet_w18_small", classes=2, fpn_channels=16, norm="batch")
+    network = build_network(arch)
+    assert network.training
+    assert len(network.backbone.unused) == 21
+    raw = network(torch.rand(2, 3, 64, 96) * 255)
+    (raw.logits.sum() + raw.deltas.sum()).backward()
+    without = [parameter for parameter in network.parameters() if parameter.grad is None]
+    assert {id(parameter) for parameter in without} == {id(parameter) for parameter in network.backbone.unused}
+    with torch.device("meta"):
+        assert build_network(arch).backbone.unused == []
+    with torch.inference_mode():
+        assert build_network(arch).backbone.unused == []
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [("resnet18x", r"timm has no model 'resnet18x' \(did you mean resnet18\?\)"),
-     ("vit_tiny_patch16_224", r"has maps of strides \[16, 16, 16\]")],
+     ("vit_tiny_patch16_224", r"has maps of strides \[16, 16, 16\]"),
+     ("swin_tiny_patch4_window7_224", r"does not take images of any size: Input height \(96\) doesn't match model"),
+     ("mambaout_femto", r"the maps of timm's mambaout_femto are not of the form \[N, C, H, W\] \(choose another")],
 )  # fmt: skip
 def test_unsupported_timm_names_are_errors(name, sentence):
     pytest.importorskip("timm")

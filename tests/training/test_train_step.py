@@ -205,3 +205,19 @@ def test_the_average_follows_the_weights() -> None:
     later = one.network.head.classification.predict.weight.detach()
     torch.testing.assert_close(average, (now + later) / 2)
     assert not torch.equal(start, later)
+
+
+def test_parameters_without_a_gradient_are_frozen_and_stay_in_the_optimizer():
+    """Several processes would wait for them; older runs have them in their groups."""
+    settings = resolve(TrainSettings, SMALL, environ={})
+    network = build_network(Architecture(backbone="r18", classes=2, fpn_channels=16, norm="batch"))
+    unused = list(network.backbone.layer4[1].parameters())
+    network.backbone.unused = unused
+    one = TrainStep(network, build_criterion(settings), settings, torch.device("cpu"), 100)
+    assert [p.requires_grad for p in unused] == [False] * 6
+    grouped = {id(p) for group in one.optimizer.param_groups for p in group["params"]}
+    assert {id(p) for p in network.parameters()} == grouped
+    before = [p.clone() for p in unused]
+    one.compute_gradients([batch(2)], 0)
+    one.update(0)
+    assert all(torch.equal(p, old) for p, old in zip(unused, before))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from torch import nn
@@ -16,6 +17,8 @@ class Staged(nn.Module):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     frozen = 0
+    unused: Sequence[nn.Parameter] = ()
+    """Parameters that the feature maps do not depend on."""
 
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules of the stem and of strides 4, 8, 16 and 32, in order."""

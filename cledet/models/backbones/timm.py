@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cledet.errors import UserError, nearest
@@ -12,6 +13,8 @@ from cledet.models.backbones.stages import Staged
 
 SOURCE = re.compile(r"[^\w.-]")
 """Characters of folders and repositories (`hf-hub:`, which timm would download), but not of timm's model names."""
+
+ALTERNATIVE = "choose another, as timm:convnext_tiny"
 
 
 class TimmBody(Staged):
@@ -25,6 +28,7 @@ class TimmBody(Staged):
             raise UserError(f"timm's {name} has maps of strides {reductions}, not 8, 16 and 32", "choose another")
         self.indices = [reductions.index(stride) for stride in (8, 16, 32)]
         self.channels = [channels[i] for i in self.indices]
+        self.unused = self._probe(name)
         config = _timm().get_pretrained_cfg(name)
         self.mean, self.std = (tuple(255 * v for v in values) for values in (config.mean, config.std))
         self.fixed_norms = fixed_norms
@@ -34,6 +38,27 @@ class TimmBody(Staged):
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = self.body(x)
         return [maps[i] for i in self.indices]
+
+    def _probe(self, name: str) -> list[nn.Parameter]:
+        """Return the parameters that the maps of an image do not depend on; none of a network that cannot compute them.
+
+        Raises UserError for a network that does not compute maps [N, C, H, W] of images of any size.
+        """
+        parameters = list(self.body.parameters())
+        if parameters[0].is_meta or parameters[0].is_inference():
+            return []
+        self.body.eval()
+        with torch.enable_grad():
+            try:
+                maps = self(parameters[0].new_zeros(1, 3, 96, 128))
+            except (AssertionError, RuntimeError) as error:
+                reason = str(error).partition("\n")[0]
+                raise UserError(f"timm's {name} does not take images of any size: {reason}", ALTERNATIVE) from None
+            if any(x.ndim != 4 or x.shape[1] != channels for x, channels in zip(maps, self.channels)):
+                raise UserError(f"the maps of timm's {name} are not of the form [N, C, H, W]", ALTERNATIVE)
+            gradients = torch.autograd.grad([x.sum() for x in maps], parameters, allow_unused=True)
+        self.body.train()
+        return [parameter for parameter, gradient in zip(parameters, gradients) if gradient is None]
 
     def freeze(self, count: int) -> None:
         if count:

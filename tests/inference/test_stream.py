@@ -23,7 +23,7 @@ from cledet.inference.frame import Frame
 from cledet.inference.slicing import cut_off, drop_covered, slice_windows
 from cledet.inference.sources import read_frames
 from cledet.inference.views import SCALES, ViewOptions
-from cledet.models.nms import NMS, apply_nms
+from cledet.models.nms import NMS, Kept, apply_nms
 from cledet.models.postprocess import Detected, candidates
 from cledet.ops.nms_clusters import _round_down
 
@@ -203,6 +203,7 @@ def test_slices_and_augmentation_equal_a_slow_loop(trained, method, given, varia
         windows += slice_windows(height, width, given["slice"], given.get("overlap", 0.2))
     wanted = loop_over_views(predictor, frame.image, windows, variants, 0.2)
     kept = apply_nms(*wanted, predictor.options)
+    kept = Kept(*(values[kept.scores > 0.2] for values in kept))  # soft methods lower scores
     for batch in (1, 4):
         (found,) = predictor.stream([frame], batch)
         assert len(found) == len(kept.keep) > 0

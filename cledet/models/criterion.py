@@ -109,8 +109,9 @@ class Criterion:
             logits = raw.logits.flatten(0, 1)[pos.flat_index]
             pos_loss, weight = self.weigh(self.of_recalled(own, logits, pos), logits, pos)
 
-            faded = torch.ones_like(pos.gt) if pos.weight is None else pos.weight
-            n = self.total(NORMALIZERS[self.normalizer](faded if assignment.quality is None else pos.quality, pos))
+            counted = torch.ones_like(pos.gt) if pos.weight is None else pos.weight
+            counted = counted if assignment.quality is None else pos.quality
+            n = self.total(NORMALIZERS[self.normalizer](counted, pos))
             share = torch.ones_like(n) if CLS_LOSSES[self.cls_loss].is_mean else n
             classification = (pos_loss.sum() + background) / self.divisor(share)
             if self.correlation:

@@ -33,19 +33,17 @@ def detect(raw: RawOutputs, sizes: Tensor, options: NMSOptions) -> list[Detected
 def suppress_candidates(candidates: Detected, options: NMSOptions, agnostic: bool = False) -> Detected:
     """Apply NMS to the candidates of one image and keep the best `max_det`.
 
-    If `agnostic`, boxes of different classes suppress each other too. A box whose score is that of its cluster's best
-    box has the class of that box.
+    If `agnostic`, boxes of different classes suppress each other too. A box with the score of its cluster's best box
+    then has the class of that box.
     """
     boxes, scores, labels = candidates
-    if not agnostic:
-        kept = apply_nms(boxes, scores, labels, options)
-        return Detected(kept.boxes, kept.scores, labels[kept.keep])
-    one_class = torch.zeros_like(labels)
-    kept, scored = apply_nms(boxes, scores, one_class, options), options
-    if options.method == "cl-balanced" and options.cl_score == "max":
-        scored = replace(options, method="standard")  # keeps the best box of each cluster, in the same order
-    best = kept.keep if scored is options else apply_nms(boxes, scores, one_class, scored).keep
-    return Detected(kept.boxes, kept.scores, labels[best])
+    grouped = torch.zeros_like(labels) if agnostic else labels
+    kept = apply_nms(boxes, scores, grouped, options)
+    scored = kept.keep
+    if agnostic and options.method == "cl-balanced" and options.cl_score == "max":
+        best = replace(options, method="standard")  # keeps the best box of each cluster, in the same order
+        scored = apply_nms(boxes, scores, grouped, best).keep
+    return Detected(kept.boxes, kept.scores, labels[scored])
 
 
 @torch.no_grad()

@@ -46,8 +46,12 @@ def find_yolo(folder: Path) -> YoloFolder | None:
     places |= {os.path.dirname(label_file(os.path.join(place, "x.jpg"))) for place in places}
     if UNDIVIDED_SPLIT in splits and len(lists := _lists_in(folder)) > 1:
         splits = lists
+    above = {
+        str(path) for place in places for path in (Path(place), *Path(place).parents) if path.is_relative_to(folder)
+    }
+    listed = {path: sorted(os.listdir(path)) for path in sorted(above) if os.path.isdir(path)}  # no search of all files
     return YoloFolder(
-        {name: (part,) for name, part in splits.items()}, _class_names(walk_folder(folder), places), folder
+        {name: (part,) for name, part in splits.items()}, _class_names(Walk(folder, listed), places), folder
     )
 
 

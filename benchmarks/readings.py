@@ -35,26 +35,27 @@ from typing import Any
 
 from cledet.config.loading import read_recipe
 
+PRINTED, HARD = "--dc-form as-printed --center-unit", "--recall-target hard --recall-min-iou"
 RELATIVE = "--recall-min-iou 0 --recall-relative 0.8"
 READINGS = {
     "none": "--ablation none",
-    "pixel": "--ablation dc --center-unit pixel",
-    "stride": "--ablation dc --center-unit stride",
-    "size": "--ablation dc --center-unit size",
+    "pixel": f"--ablation dc {PRINTED} pixel",
+    "stride": f"--ablation dc {PRINTED} stride",
+    "size": f"--ablation dc {PRINTED} size",
     "zero-based": "--ablation dc --dc-form zero-based",
     "iou": "--ablation dc --dc-form iou",
     "zero-based-class": "--ablation dc --dc-form zero-based --dc-scope class",
     "iou-class": "--ablation dc --dc-form iou --dc-scope class",
-    "printed": "--ablation iac --recall-min-iou 0",
-    "floor": "--ablation iac --recall-min-iou 0.4",
-    "relative": f"--ablation iac {RELATIVE}",
-    "relative-no-box": f"--ablation iac {RELATIVE} --recall-box-loss false --normalizer matched",
+    "printed": f"--ablation iac {HARD} 0",
+    "floor": f"--ablation iac {HARD} 0.4",
+    "relative": f"--ablation iac --recall-target hard {RELATIVE}",
+    "relative-no-box": f"--ablation iac --recall-target hard {RELATIVE} --recall-box-loss false --normalizer matched",
     "relative-soft": f"--ablation iac {RELATIVE} --recall-target soft",
-    "predicted": "--ablation iac --recall-min-iou 0 --recall-overlap predicted",
+    "predicted": f"--ablation iac {HARD} 0 --recall-overlap predicted",
     "soft": "--ablation iac --recall-min-iou 0 --recall-target soft",
-    "fade": "--ablation iac --recall-min-iou 0 --recall-fade true --normalizer matched",
-    "both-defaults": "--ablation iac,dc",
-    "both-printed": "--ablation iac,dc --center-unit pixel --recall-min-iou 0",
+    "fade": f"--ablation iac {HARD} 0 --recall-fade true --normalizer matched",
+    "both-floor": f"--ablation iac,dc {PRINTED} size {HARD} 0.4",
+    "both-printed": f"--ablation iac,dc {PRINTED} pixel {HARD} 0",
     "both-best": "--ablation iac,dc --dc-form zero-based --recall-min-iou 0 --recall-target soft",
 }
 """The flags of each reading of DC (Eq. 2), of IAC (Eq. 5-7), and of both."""

@@ -91,7 +91,10 @@ def test_an_old_run_is_resumed_to_its_end(run, version, expected):
 @pytest.mark.parametrize(
     ("version", "notice", "values"),
     [
-        ("0.1", "soft-mean is now called soft-vote", {"localization": "as-printed", "lr": 0.002, "anchor_scale": 2.0}),
+        (
+            *("0.1", "soft-mean is now called soft-vote"),
+            {"localization": "as-printed", "lr": 0.002, "anchor_scale": 2.0, "dc_form": "as-printed"},
+        ),
         ("0.2", None, {"dc_form": "zero-based", "recall_target": "soft", "anchor_ratios": (0.5, 1, 1.5), "ema": 0.95}),
     ],
 )

@@ -11,8 +11,8 @@ from typing import Any
 
 from cledet import __version__
 from cledet.commands.options import Json
+from cledet.config.heads import HEADS
 from cledet.config.loading import read_recipe, recipes
-from cledet.config.train import HEADS
 from cledet.console import show_json, show_table
 from cledet.errors import UserError
 from cledet.io.run_folders import status_of

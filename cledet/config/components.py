@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cledet.config.base import Settings
+from cledet.config.heads import of_head
 from cledet.config.types import Count, Factor, Unit
 
 
@@ -15,20 +16,23 @@ class ComponentSettings(Settings):
 
     center_unit: Literal["pixel", "stride", "size"] = Field("size", description="DC: unit of the distance in Eq. 2.")
     dc_form: Literal["as-printed", "zero-based", "iou"] = Field(
-        "as-printed",
-        description="DC: coefficient: as-printed (Eq. 2), zero-based (0 for an accurate box, so small errors count), "
-        "or iou (IoU^1.5: Wu et al. 2019, a rival).",
+        "zero-based",
+        description="DC: coefficient: zero-based (Eq. 2 whose terms are 0 for an accurate box, so small errors count), "
+        "as-printed, or iou (IoU^1.5: Wu et al. 2019, a rival).",
     )
     dc_scope: Literal["row", "class"] = Field(
         "row", description="DC: weight the loss of all classes of an anchor (row), or of its ground truth's class only."
     )
     alpha: Unit = Field(0.75, description="IAC: weight of the probability in Eq. 6.")
     score_threshold: Unit = Field(0.5, description="IAC: score threshold of Eq. 7.")
-    recall_min_iou: Unit = Field(0.4, description="IAC: minimum IoU of a recalled anchor. 0: as printed in the paper.")
+    recall_min_iou: Unit = Field(
+        0.0,
+        description="IAC: minimum IoU of a recalled anchor. Default: 0, as printed; 0.4 with --recall-target hard.",
+    )
     recall_relative: Unit = Field(
         0.0,
         description="IAC: minimum IoU of a recalled anchor as a share of the object's best IoU, or of 0.5 if that is "
-        "less. 0: none. Give --recall-min-iou 0 with it.",
+        "less. 0: none.",
     )
     recall_center: bool = Field(False, description="IAC: recall only anchors whose center is inside the object.")
     recall_overlap: Literal["anchor", "predicted"] = Field(
@@ -38,8 +42,10 @@ class ComponentSettings(Settings):
     recall_cap: Count = Field(0, description="IAC: maximum number of recalled anchors per object. 0: no limit.")
     recall_start: Unit = Field(0.0, description="IAC: start of recalling, as a fraction of the run.")
     recall_box_loss: bool = Field(True, description="IAC: recalled anchors have a box loss.")
-    recall_target: Literal["hard", "soft"] = Field(
-        "hard", description="IAC: target score of recalled anchors: hard (1), or soft (the IoU of the predicted box)."
+    recall_target: Literal["soft", "hard"] = Field(
+        "soft",
+        description="IAC: target score of recalled anchors: soft (the IoU of the predicted box), or hard (1, as "
+        "printed). Default: soft; hard if --cls-loss is not focal.",
     )
     recall_fade: bool = Field(
         False, description="IAC: weight the losses of recalled anchors by how far their score exceeds the threshold."
@@ -52,3 +58,15 @@ class ComponentSettings(Settings):
         description="Weight of the correlation loss (Kahraman et al. 2023), which ties scores to the IoU of boxes. 0: "
         "none.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_recall(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Set what recalled anchors learn, if it is not named, to the loss, and their least IoU to what they learn."""
+        loss = of_head(values.get("head", "retinanet"), "cls_loss", values.get("cls_loss"))
+        values = {"recall_target": "soft" if loss == "focal" else "hard"} | values
+        return {"recall_min_iou": 0.4 if values["recall_target"] == "hard" else 0.0} | values
+
+
+EARLIER = {"dc_form": "as-printed", "recall_target": "hard"}
+"""Settings that a run of cledet 0.1 does not name, because it had no other values."""

@@ -138,7 +138,7 @@ class TrainKeywords(SuppressionKeywords, total=False):
     recall_cap: int
     recall_start: float
     recall_box_loss: bool
-    recall_target: Literal["hard", "soft"]
+    recall_target: Literal["soft", "hard"]
     recall_fade: bool
     correlation: float
     normalizer: Literal["positives", "matched"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from cledet.config.base import Settings
+from cledet.config.components import EARLIER
 from cledet.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ def _read(recipe: str | Path, kind: type[Settings] | None) -> tuple[dict[str, An
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings", "write one `key: value` a line")
     content = {str(key).replace("-", "_"): value for key, value in content.items()}
+    if "node_rank" in content:  # the config.yaml of a run, which names every setting that its version had
+        content |= {key: value for key, value in EARLIER.items() if key not in content}
     notes = {key: content.pop(key) for key in RecipeNotes.model_fields if key in content}
     for key in content:
         if key not in fields:

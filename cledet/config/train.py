@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from cledet.config.base import DetectionSettings
 from cledet.config.components import ComponentSettings
+from cledet.config.heads import of_head
 from cledet.config.schedule import ScheduleSettings
 from cledet.config.types import (
     AUTO,
@@ -153,9 +154,8 @@ class TrainingSettings(DetectionSettings, ScheduleSettings, ComponentSettings):
         return () if self.logger == "none" else tuple(self.logger.split(","))
 
     def of_head(self, name: str) -> Any:
-        """Return a setting named in HEADS, resolved for this head if it is left at its default."""
-        value = getattr(self, name)
-        return HEADS[self.head][name] if value in (None, "auto") else value
+        """Return a setting named in HEADS, or the head's own if it is left at its default."""
+        return of_head(self.head, name, getattr(self, name))
 
     @property
     def possible(self) -> tuple[Component, ...]:
@@ -179,8 +179,7 @@ class TrainingSettings(DetectionSettings, ScheduleSettings, ComponentSettings):
     @classmethod
     def _default_ablation(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Turn on all possible components if none are named."""
-        head, assign = values.get("head", "retinanet"), values.get("assign", "auto")
-        by_iou = assign == "iou" or (assign == "auto" and HEADS.get(str(head), {}).get("assign") == "iou")
+        by_iou = of_head(values.get("head", "retinanet"), "assign", values.get("assign")) == "iou"
         return values if by_iou or "ablation" in values else values | {"ablation": "dc,clb"}
 
     @model_validator(mode="before")
@@ -289,15 +288,3 @@ class GridSettings(TrainingSettings):
         for run in runs:
             run._origins.update({key: self._origins.get(key, "default") for key in TrainSettings.model_fields})
         return runs
-
-
-ANCHORS, SQUARE = (
-    {"anchor_scale": 4.0, "anchor_ratios": (0.5, 1.0, 2.0)},
-    {"anchor_scale": 8.0, "anchor_ratios": (1.0,)},
-)
-HEADS: dict[str, dict[str, Any]] = {
-    "retinanet": ANCHORS | {"assign": "iou", "cls_loss": "focal", "reg_loss": "smooth_l1"},
-    "gfl": SQUARE | {"assign": "atss", "cls_loss": "qfl", "reg_loss": "dfl"},
-    "fcos": SQUARE | {"assign": "fcos", "cls_loss": "focal", "reg_loss": "giou"},
-}
-"""Defaults of settings that depend on the head, as published."""

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from cledet.config.base import ExplainSettings, long_side
+from cledet.config.components import EARLIER
 from cledet.config.train import TrainSettings
 from cledet.console import say, transfer
 from cledet.data.dataset import DetectionDataset, preprocess
@@ -60,7 +61,8 @@ def as_trained(model: Checkpoint, settings: ExplainSettings) -> TrainSettings:
 
     Raises UserError for invalid settings in the checkpoint, and for options of IAC if the assignment excludes it.
     """
-    trained_with = {key: value for key, value in model.settings.items() if key in TrainSettings.model_fields}
+    stored = EARLIER | model.settings if model.settings else {}
+    trained_with = {key: value for key, value in stored.items() if key in TrainSettings.model_fields}
     overrides = {key: getattr(settings, key) for key in OPTIONS if getattr(settings, key) is not None}
     trained_with |= overrides | {"ablation": model.components, "head": model.architecture.head}
     try:

@@ -148,4 +148,4 @@ HEADS = {
     "gfl": HeadSpec(GFLHead, "distances", (1.0,), (1.0,), relu_before_p7=False, norm="group"),
     "fcos": HeadSpec(FCOSHead, "sides", (1.0,), (1.0,), relu_before_p7=True, norm="group"),
 }
-"""Differences of the heads in the network; `cledet.config.train.HEADS` has those in training."""
+"""Differences of the heads in the network; `cledet.config.heads.HEADS` has those in training."""

@@ -61,6 +61,7 @@ def test_the_papers_rows_have_the_papers_settings(name):
     assert (settings.batch, settings.learning_rate, settings.weight_decay) == (16, 0.01, 1e-4)
     assert (settings.momentum, settings.warmup, settings.optimizer, settings.schedule) == (0.9, 500, "sgd", "step")
     assert (settings.alpha, settings.score_threshold) == (0.75, 0.5)
+    assert (settings.dc_form, settings.recall_target, settings.recall_min_iou) == ("as-printed", "hard", 0.4)
     table = read_notes(name).paper[0].table
     schedule = {1: (180000, (135000, 150000)), 2: (90000, (67500, 75000)), 3: (90000, (67500, 75000))}[table]
     schedule = (12000, (9000,)) if settings.data == "voc" else schedule

@@ -86,6 +86,10 @@ def test_options_default_to_those_of_training(tiny_run):
     assert (settings.alpha, settings.recall_min_iou, settings.iou) == (0.9, 0.1, 0.45)
     assert (settings.conf, settings.cl_norm, settings.localization) == (0.2, "diagonal", "proximity")
     assert settings.ablation == ("dc",)
+    assert (settings.dc_form, settings.recall_target) == ("zero-based", "soft")
+    del model.settings["dc_form"], model.settings["recall_target"]  # as cledet 0.1 stored them
+    settings = as_trained(model, ExplainSettings())
+    assert (settings.dc_form, settings.recall_target) == ("as-printed", "hard")
 
 
 def test_a_checkpoint_without_settings_has_the_defaults(tiny_run):

@@ -44,7 +44,10 @@ def test_what_a_heads_defaults_stand_for():
         ({"head": "fcos", "reg_loss": "dfl"}, "--reg-loss dfl does not fit --head fcos"),
         ({"head": "gfl", "reg_loss": "smooth_l1"}, "--reg-loss smooth_l1 does not fit --head gfl"),
         ({"assign": "tal", "ablation": "iac"}, "--ablation iac needs --assign iou, not tal"),
-        ({"recall_relative": 0.8}, "--recall-relative 0.8 has no effect beside --recall-min-iou 0.4"),
+        (
+            {"recall_relative": 0.8, "recall_target": "hard"},
+            "--recall-relative 0.8 has no effect beside --recall-min-iou 0.4",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(flags, message):

@@ -142,8 +142,9 @@ def find_weights(
 
 
 def from_anywhere(settings: S) -> S:
-    """Make the data set's path absolute, so that the run can be used and resumed from any folder."""
-    data = settings.data
-    if not data or not os.path.exists(data):
-        return settings
-    return settings.model_copy(update={"data": str(Path(data).absolute())})
+    """Make the paths of data set and weights absolute, so that the run can be used and resumed from any folder."""
+    values = {name: getattr(settings, name, None) for name in ("data", "weights", "backbone_weights")}
+    paths = {name: Path(value) for name, value in values.items() if value and os.path.exists(value)}
+    if "weights" in paths and not (paths["weights"].is_file() or (paths["weights"] / "weights").is_dir()):
+        del paths["weights"]  # a folder called coco is not the weights of that name
+    return settings.model_copy(update={name: str(path.absolute()) for name, path in paths.items()})

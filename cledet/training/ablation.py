@@ -52,22 +52,30 @@ def run_name(settings: TrainSettings) -> str:
 def train_grid(settings: GridSettings, group: Path, train: Callable[[TrainSettings, Path], object]) -> None:
     """Train the unfinished runs of a grid, each in its folder within `group`.
 
-    CL-B does not affect training: a run that differs from another one only by `clb` copies its weights.
-    `train` starts or resumes a run in the given folder and returns at its end.
+    CL-B does not affect training: a run copies the weights of its twin without it, see `twin_of`. `train` starts or
+    resumes a run in the given folder and returns at its end.
     """
     runs = sorted(settings.runs(), key=lambda run: (run.seed, "clb" in run.ablation))
     if collectives.is_main_process():
         write_whole(group / GRID, settings.to_yaml())
     for number, run in enumerate(runs, 1):
-        folder, without_clb = group / run_name(run), tuple(name for name in run.ablation if name != "clb")
+        folder, twin = group / run_name(run), twin_of(run, settings)
         say("", f"[{number}/{len(runs)}] {folder}")
         try:
-            if without_clb == run.ablation or without_clb not in settings.ablation:
+            if twin is None:
                 train(run, folder)
             elif collectives.is_main_process() and not (folder / "config.yaml").is_file():  # it is written last
-                take_weights(group / run_name(run.model_copy(update={"ablation": without_clb})), folder, run)
+                take_weights(group / run_name(twin), folder, run)
         except Interrupted as stopped:
             raise Interrupted(stopped.signal_number, group) from None
+
+
+def twin_of(run: TrainSettings, grid: GridSettings) -> TrainSettings | None:
+    """Return the run of a grid that differs from this one in lacking `clb`, and so has its weights, if there is one."""
+    without_clb = tuple(name for name in run.ablation if name != "clb")
+    if without_clb == run.ablation or without_clb not in grid.ablation:
+        return None
+    return run.model_copy(update={"ablation": without_clb})
 
 
 def take_weights(twin: Path, folder: Path, settings: TrainSettings) -> None:

@@ -26,7 +26,7 @@ from cledet.io.locks import hold_file
 from cledet.io.run_folders import STATUS, data_beside, from_anywhere, name_from, new_run, status_of
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.models.network import Architecture, RetinaNet
-from cledet.training.ablation import GRID, train_grid
+from cledet.training.ablation import GRID, train_grid, twin_of
 from cledet.training.auto_anchors import with_anchors
 from cledet.training.auto_batch import find_largest_batch
 from cledet.training.held_out import hold_out, record_division
@@ -223,8 +223,9 @@ def _launch(settings: TrainingSettings, run: Path) -> None:
 def _launch_other_node(settings: GridSettings) -> Path:
     """Launch the processes of a machine other than that of rank 0; return the run folder on the machine of rank 0."""
     folder = settings.project / "train" / (settings.name or name_from(Path(settings.data).stem, "data"))
-    for _ in settings.runs():
-        _launch(settings, folder)
+    for run in settings.runs():
+        if twin_of(run, settings) is None:
+            _launch(settings, folder)
     return folder
 
 

@@ -6,8 +6,9 @@ import os
 
 import pytest
 
+from cledet.config.train import TrainSettings
 from cledet.errors import UserError
-from cledet.io.run_folders import data_beside, find_weights, name_from, new_run, whole_run
+from cledet.io.run_folders import data_beside, find_weights, from_anywhere, name_from, new_run, whole_run
 
 
 def test_a_second_run_of_a_name_gets_a_number(tmp_path):
@@ -102,3 +103,16 @@ def test_the_division_of_a_run_is_found_where_the_run_is(tmp_path):
     assert data_beside(tmp_path / "best.pt", old) == old
     for other in ("/gone/photos.yaml", "photos", "", "/gone/splits/other.yaml"):
         assert data_beside(weights, other) == other
+
+
+def test_paths_of_data_and_weights_hold_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "runs" / "a" / "weights").mkdir(parents=True)
+    (tmp_path / "body.pth").touch()
+    settings = from_anywhere(TrainSettings(data="coco", weights="runs/a", backbone_weights="body.pth"))
+    assert settings.data == str(tmp_path / "coco")
+    assert settings.weights == str(tmp_path / "runs" / "a")
+    assert settings.backbone_weights == str(tmp_path / "body.pth")
+    names = from_anywhere(TrainSettings(data="voc", weights="coco"))
+    assert (names.data, names.weights, names.backbone_weights) == ("voc", "coco", "auto")

@@ -119,6 +119,15 @@ def test_a_signal_names_the_grids_folder(tiny, tmp_path, monkeypatch):
         Detector().train(**tiny, project=tmp_path, name="g", ablation="all")
 
 
+def test_another_machine_launches_once_per_run_that_is_trained(tmp_path, monkeypatch):
+    """The four rows of Table 2 are three trainings, as the last has the weights of the third."""
+    launched = []
+    monkeypatch.setattr("cledet.training.run._launch", lambda settings, folder: launched.append(folder))
+    machines = {"nnodes": 2, "node_rank": 1, "rdzv_endpoint": "127.0.0.1:1", "device": "cpu"}
+    folder = Detector().train(data="squares", ablation="all", seeds=2, name="grid", project=tmp_path, **machines)
+    assert launched == [folder] * 6
+
+
 def test_the_table_has_one_row_per_ablation_in_the_requested_order(grid, tmp_path):
     settings = val_settings(weights=str(grid), ablation="dc,clb;none", project=tmp_path)
     assert names_grid(settings)

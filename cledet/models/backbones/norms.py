@@ -32,8 +32,13 @@ class GroupNorm(nn.GroupNorm):
 
 def synchronized(module: nn.Module) -> nn.Module:
     """Replace batch norm in a module by batch norm over all processes; FrozenBatchNorm2d stays. Returns the module."""
+    if isinstance(module, FrozenBatchNorm2d):
+        return module
     if isinstance(module, _BatchNorm):
-        return module if isinstance(module, FrozenBatchNorm2d) else nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        convert = nn.SyncBatchNorm.convert_sync_batchnorm
+        if hasattr(module, "act"):  # timm's norms with an activation, which torch's conversion drops
+            from timm.layers.norm_act import convert_sync_batchnorm as convert
+        return convert(module)
     for name, child in module.named_children():
         setattr(module, name, synchronized(child))
     return module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
 from cledet.models.backbones.build import build_backbone
@@ -22,3 +23,16 @@ def test_trained_norms_are_synchronized_and_frozen_ones_stay(norm, kind):
     assert sum(module.training for module in norms) == trained
     assert sum(module.weight.requires_grad for module in norms) == trained
     assert list(body.state_dict()) == names
+
+
+def test_a_norm_of_timm_keeps_its_activation():
+    """torch's own conversion of `BatchNormAct2d` leaves the activation out."""
+    body = build_backbone("timm:test_efficientnet", "batch").eval()
+    images, names = torch.randn(1, 3, 64, 64), list(body.state_dict())
+    with torch.no_grad():
+        before = body(images)
+        after = synchronized(body)(images)
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in body.modules())
+    assert list(body.state_dict()) == names
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(one, other)

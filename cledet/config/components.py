@@ -17,8 +17,8 @@ class ComponentSettings(Settings):
     center_unit: Literal["pixel", "stride", "size"] = Field("size", description="DC: unit of the distance in Eq. 2.")
     dc_form: Literal["as-printed", "zero-based", "iou"] = Field(
         "zero-based",
-        description="DC: coefficient: zero-based (Eq. 2 whose terms are 0 for an accurate box, so small errors count), "
-        "as-printed, or iou (IoU^1.5: Wu et al. 2019, a rival).",
+        description="DC: coefficient: zero-based (its terms are 0 for an accurate box, so small errors count), "
+        "as-printed (Eq. 2), or iou (IoU^1.5: Wu et al. 2019, a rival).",
     )
     dc_scope: Literal["row", "class"] = Field(
         "row", description="DC: weight the loss of all classes of an anchor (row), or of its ground truth's class only."
@@ -27,7 +27,7 @@ class ComponentSettings(Settings):
     score_threshold: Unit = Field(0.5, description="IAC: score threshold of Eq. 7.")
     recall_min_iou: Unit = Field(
         0.0,
-        description="IAC: minimum IoU of a recalled anchor. Default: 0, as printed; 0.4 with --recall-target hard.",
+        description="IAC: minimum IoU of a recalled anchor. With --recall-target hard, 0.4 by default.",
     )
     recall_relative: Unit = Field(
         0.0,
@@ -45,7 +45,7 @@ class ComponentSettings(Settings):
     recall_target: Literal["soft", "hard"] = Field(
         "soft",
         description="IAC: target score of recalled anchors: soft (the IoU of the predicted box), or hard (1, as "
-        "printed). Default: soft; hard if --cls-loss is not focal.",
+        "printed). With a --cls-loss other than focal, hard by default.",
     )
     recall_fade: bool = Field(
         False, description="IAC: weight the losses of recalled anchors by how far their score exceeds the threshold."

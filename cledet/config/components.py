@@ -62,7 +62,7 @@ class ComponentSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _default_recall(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Set what recalled anchors learn, if it is not named, to the loss, and their least IoU to what they learn."""
+        """Choose the target of recalled anchors by the loss, and their minimum IoU by the target, if not given."""
         loss = of_head(values.get("head", "retinanet"), "cls_loss", values.get("cls_loss"))
         values = {"recall_target": "soft" if loss == "focal" else "hard"} | values
         return {"recall_min_iou": 0.4 if values["recall_target"] == "hard" else 0.0} | values

@@ -143,8 +143,11 @@ def find_weights(
 
 def from_anywhere(settings: S) -> S:
     """Make the paths of data set and weights absolute, so that the run can be used and resumed from any folder."""
-    values = {name: getattr(settings, name, None) for name in ("data", "weights", "backbone_weights")}
-    paths = {name: Path(value) for name, value in values.items() if value and os.path.exists(value)}
-    if "weights" in paths and not (paths["weights"].is_file() or (paths["weights"] / "weights").is_dir()):
-        del paths["weights"]  # a folder called coco is not the weights of that name
-    return settings.model_copy(update={name: str(path.absolute()) for name, path in paths.items()})
+    given = {name: getattr(settings, name, None) for name in ("data", "weights", "backbone_weights")}
+    names_path = {
+        "data": os.path.exists,
+        "weights": lambda value: os.path.isfile(value) or os.path.isdir(os.path.join(value, "weights")),
+        "backbone_weights": lambda value: value not in ("auto", "none") and os.path.isfile(value),
+    }
+    paths = {name: str(Path(value).absolute()) for name, value in given.items() if value and names_path[name](value)}
+    return settings.model_copy(update=paths)

@@ -114,5 +114,6 @@ def test_paths_of_data_and_weights_hold_in_any_folder(tmp_path, monkeypatch):
     assert settings.data == str(tmp_path / "coco")
     assert settings.weights == str(tmp_path / "runs" / "a")
     assert settings.backbone_weights == str(tmp_path / "body.pth")
+    (tmp_path / "auto").touch()
     names = from_anywhere(TrainSettings(data="voc", weights="coco"))
     assert (names.data, names.weights, names.backbone_weights) == ("voc", "coco", "auto")

@@ -36,6 +36,7 @@ from typing import Any
 from cledet.config.loading import read_recipe
 
 PRINTED, HARD = "--dc-form as-printed --center-unit", "--recall-target hard --recall-min-iou"
+BEST = "--dc-form zero-based --recall-min-iou 0 --recall-target soft"
 RELATIVE = "--recall-min-iou 0 --recall-relative 0.8"
 READINGS = {
     "none": "--ablation none",
@@ -56,7 +57,8 @@ READINGS = {
     "fade": f"--ablation iac {HARD} 0 --recall-fade true --normalizer matched",
     "both-floor": f"--ablation iac,dc {PRINTED} size {HARD} 0.4",
     "both-printed": f"--ablation iac,dc {PRINTED} pixel {HARD} 0",
-    "both-best": "--ablation iac,dc --dc-form zero-based --recall-min-iou 0 --recall-target soft",
+    "both-best": f"--ablation iac,dc {BEST}",
+    "both-late": f"--ablation iac,dc {BEST} --recall-start 0.75 --dc-start 0.75",
 }
 """The flags of each reading of DC (Eq. 2), of IAC (Eq. 5-7), and of both."""
 SIGNATURES = ("coefficient", "spread", "coefficient_iou", "matched_iou", "recalled_iou", "recalled_box",

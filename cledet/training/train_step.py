@@ -49,7 +49,6 @@ class TrainStep:
         self.parallel = collectives.data_parallel(self.network, device)
         self.forward: Callable[[Tensor], Any] = torch.compile(self.parallel) if settings.compile else self.parallel
         self.criterion = replace(criterion, total=collectives.all_reduce_sum, processes=collectives.world_size())
-        self.criterion_without_iac = replace(self.criterion, iac=None)  # before recall_start
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.average: AveragedModel | None = None
         if settings.ema:
@@ -78,8 +77,7 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         seed = np.random.SeedSequence((self.settings.seed, step, collectives.rank())).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(seed))  # for stochastic layers of a backbone
-        use_iac = step >= self.settings.recall_start * self.total_steps
-        criterion = self.criterion if use_iac else self.criterion_without_iac
+        criterion = self.criterion_at(step)
         part_losses: list[Losses] = []
         for number, batch in enumerate(parts, 1):
             with collectives.gradient_sync(self.parallel, number == len(parts)):
@@ -95,6 +93,13 @@ class TrainStep:
         *values, norm = torch.stack([value.float() for value in (*reduce_losses(losses), norm)]).cpu()
         _require_finite(Losses(*values), norm)
         return Losses(*values)
+
+    def criterion_at(self, step: int) -> Criterion:
+        """Return the criterion of a step: before `recall_start` it has no IAC, before `dc_start` no DC."""
+        recalls = step >= self.settings.recall_start * self.total_steps
+        weighs = step >= self.settings.dc_start * self.total_steps
+        whole = self.criterion
+        return replace(whole, iac=whole.iac if recalls else None, dc=whole.dc and weighs)
 
     def undo(self) -> None:
         """Drop the gradients, and restore the batch norm statistics from before they were computed."""

@@ -71,6 +71,23 @@ def test_dc_in_parts_keeps_the_loss_and_nearly_the_gradient() -> None:
     assert (gradients(parted)[name] - wanted).norm() < 0.5 * (gradients(plain)[name] - wanted).norm()
 
 
+def test_components_begin_at_their_fractions_of_the_run() -> None:
+    """Of 100 steps, DC weighs from step 25 on, and IAC recalls from step 50 on; the other losses stay."""
+    one = learner(
+        ablation="iac,dc", dc_start=0.25, recall_start=0.5, alpha=0.0
+    )  # every anchor on an object is recalled
+    found = {step: one.compute_gradients([batch(4)], step) for step in (0, 24, 25, 49, 50, 99)}
+    assert {step: float(losses.spread) > 0 for step, losses in found.items()} == {
+        0: False, 24: False, 25: True, 49: True, 50: True, 99: True,
+    }  # fmt: skip
+    assert {step: int(losses.recalled) > 0 for step, losses in found.items()} == {
+        0: False, 24: False, 25: False, 49: False, 50: True, 99: True,
+    }  # fmt: skip
+    plain = learner(ablation="none").compute_gradients([batch(4)], 0)
+    assert float(found[24].classification) == pytest.approx(float(plain.classification), rel=1e-5)
+    assert float(found[24].regression) == pytest.approx(float(plain.regression), rel=1e-5)
+
+
 def test_a_step_waits_once_for_all_logged_values(monkeypatch: pytest.MonkeyPatch) -> None:
     one, copies = learner(), []
     cpu = torch.Tensor.cpu

@@ -199,7 +199,10 @@ def test_a_loss_on_the_cpu_is_found(gpu, two_processes, part):
 HEADS = {
     "retinanet": {},
     "ghm": {"cls_loss": "ghm", "reg_loss": "giou"},
-    "matched": {"normalizer": "matched", "recall_cap": 2, "recall_center": True, "center_unit": "stride"},
+    "matched": {
+        **{"normalizer": "matched", "recall_cap": 2, "recall_center": True, "recall_target": "hard"},
+        **{"dc_form": "as-printed", "center_unit": "stride"},
+    },
     "atss": {"assign": "atss", "cls_loss": "varifocal", "reg_loss": "diou", "ablation": "dc"},
     "gfl": {"head": "gfl"},
     "fcos": {"head": "fcos"},
@@ -208,8 +211,7 @@ HEADS = {
     "tal": {"assign": "tal", "cls_loss": "qfl"},
     "mal": {"cls_loss": "mal", "reg_loss": "l1", "dc_form": "iou", "dc_scope": "class", "correlation": 0.2},
     "readings": {
-        **{"dc_form": "zero-based", "recall_relative": 0.9, "recall_overlap": "predicted", "recall_box_loss": False},
-        **{"recall_target": "soft", "recall_fade": True},
+        **{"recall_relative": 0.9, "recall_overlap": "predicted", "recall_box_loss": False, "recall_fade": True},
     },
 }
 

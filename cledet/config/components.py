@@ -28,7 +28,7 @@ class ComponentSettings(Settings):
     score_threshold: Unit = Field(0.5, description="IAC: score threshold of Eq. 7.")
     recall_min_iou: Unit = Field(
         0.0,
-        description="IAC: minimum IoU of a recalled anchor. With --recall-target hard, 0.4 by default.",
+        description="IAC: minimum IoU of a recalled anchor. 0: as printed. With --recall-target hard, 0.4 by default.",
     )
     recall_relative: Unit = Field(
         0.0,

@@ -73,9 +73,8 @@ def test_dc_in_parts_keeps_the_loss_and_nearly_the_gradient() -> None:
 
 def test_components_begin_at_their_fractions_of_the_run() -> None:
     """Of 100 steps, DC weighs from step 25 on, and IAC recalls from step 50 on; the other losses stay."""
-    one = learner(
-        ablation="iac,dc", dc_start=0.25, recall_start=0.5, alpha=0.0
-    )  # every anchor on an object is recalled
+    every_overlap = {"alpha": 0.0}  # recalls by the overlap alone
+    one = learner(ablation="iac,dc", dc_start=0.25, recall_start=0.5, **every_overlap)
     found = {step: one.compute_gradients([batch(4)], step) for step in (0, 24, 25, 49, 50, 99)}
     assert {step: float(losses.spread) > 0 for step, losses in found.items()} == {
         0: False, 24: False, 25: True, 49: True, 50: True, 99: True,

@@ -241,7 +241,8 @@ def test_exceptions_are_used_and_no_more_than_needed():
     assert len(every) > 180
     known = exceptions()
     assert {marker for marker in known if not any(is_marked(command, marker) for command in every)} == set()
-    assert sum(any(is_marked(command, marker) for marker in known) for command in every) < len(every) / 2
+    ours = [command for command in every if command.startswith("cledet ")]
+    assert sum(any(is_marked(command, marker) for marker in known) for command in ours) < len(ours) * 0.3
     assert is_marked("cledet train --data coco", "--data coco")
     assert not is_marked("cledet train --data coco.yaml", "--data coco")
     assert not is_marked("cledet reproduce table2 --dry-run", "cledet reproduce table2")

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +53,12 @@ with collectives.process_group():
 """
 
 SETTINGS: dict[str, Any] = {
-    "backbone": "r18", "backbone_weights": "none", "norm": "group", "fpn_channels": 16, "imgsz": 64, "batch": 8,
-    "iters": 20, "workers": 0, "lr": 0.005, "warmup": 2, "device": "cpu", "amp": "off", "val_every": 100,
+    "backbone": "r18", "backbone_weights": "none", "norm": "group", "fpn_channels": 16, "head_conv": "depthwise",
+    "head_init": "he", "anchor_scale": 2.0, "anchor_ratios": [0.5, 1.0, 1.5], "imgsz": 64, "batch": 8, "iters": 20,
+    "workers": 0, "lr": 0.005, "warmup": 5, "device": "cpu", "amp": "off", "val_every": 100,
 }  # fmt: skip
+FURTHER = {"iters": 10, "lr": 1e-5, "warmup": 0}
+"""A training further, so slow that differences in the last bit do not grow."""
 
 
 def train(processes: int, settings: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[str]]:
@@ -70,18 +75,41 @@ def train(processes: int, settings: dict[str, Any], folder: Path) -> tuple[dict[
     return json.loads((folder / "out.json").read_text()), rows
 
 
-@pytest.mark.parametrize(("processes", "accumulate"), [(2, 1), (2, 2), (4, 1)])
-def test_losses_gather_results_are_those_of_one(squares, tmp_path, processes, accumulate):
-    """Twenty steps of 8 images: in one process, in several, and in several in parts."""
-    settings = {**SETTINGS, "data": str(squares)}
-    if accumulate > 1:
-        settings["ablation"] = "iac,clb"  # with DC, Eq. 3 is over a part
-    alone, rows = train(1, settings, tmp_path / "one")
-    several, others = train(processes, {**settings, "accumulate": accumulate}, tmp_path / "several")
-    assert len(alone["losses"]) == 20
-    for one, other in zip(alone["losses"], several["losses"]):
+@pytest.fixture(scope="module")
+def settings(squares, tmp_path_factory) -> dict[str, Any]:
+    """Settings that train a detector of the squares further."""
+    start = {**SETTINGS, "data": str(squares)}
+    folder = tmp_path_factory.mktemp("start") / "run"
+    train(1, start, folder)
+    return {**start, **FURTHER, "weights": str(folder / "run")}
+
+
+@pytest.fixture(scope="module")
+def alone(settings, tmp_path_factory) -> Callable[[str], tuple[dict[str, Any], list[str]]]:
+    """Trains with some components in one process, once."""
+
+    @cache
+    def train_alone(ablation: str) -> tuple[dict[str, Any], list[str]]:
+        return train(1, {**settings, "ablation": ablation}, tmp_path_factory.mktemp("alone") / "run")
+
+    return train_alone
+
+
+@pytest.mark.parametrize(
+    ("processes", "accumulate", "ablation"),
+    [(2, 1, "iac,dc,clb"), (4, 1, "iac,dc,clb"), (2, 2, "iac,clb")],  # with DC, Eq. 3 is over a part
+)
+def test_losses_and_figures_are_those_of_one_process(settings, alone, tmp_path, processes, accumulate, ablation):
+    """Ten steps of 8 images: in one process, in several, and in several in parts."""
+    one_run, rows = alone(ablation)
+    several, others = train(
+        processes, {**settings, "ablation": ablation, "accumulate": accumulate}, tmp_path / "several"
+    )
+    assert len(one_run["losses"]) == len(several["losses"]) == 10
+    for one, other in zip(one_run["losses"], several["losses"]):
         assert other == pytest.approx(one, rel=1e-5)
     names = rows[0].split(",")
+    assert float(rows[-1].split(",")[names.index("AP")]) > 0
     for key in ("loss_cls", "loss_reg", "positives", "AP", "AP50"):
         at = names.index(key)
         assert others[-1].split(",")[at] == rows[-1].split(",")[at], key

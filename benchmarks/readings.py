@@ -35,18 +35,20 @@ from typing import Any
 
 from cledet.config.loading import read_recipe
 
+DC, BATCH = "--ablation dc --dc-balance batch", "--ablation iac,dc --dc-balance batch"
 PRINTED, HARD = "--dc-form as-printed --center-unit", "--recall-target hard --recall-min-iou"
 BEST = "--dc-form zero-based --recall-min-iou 0 --recall-target soft"
 RELATIVE = "--recall-min-iou 0 --recall-relative 0.8"
 READINGS = {
     "none": "--ablation none",
-    "pixel": f"--ablation dc {PRINTED} pixel",
-    "stride": f"--ablation dc {PRINTED} stride",
-    "size": f"--ablation dc {PRINTED} size",
-    "zero-based": "--ablation dc --dc-form zero-based",
-    "iou": "--ablation dc --dc-form iou",
-    "zero-based-class": "--ablation dc --dc-form zero-based --dc-scope class",
-    "iou-class": "--ablation dc --dc-form iou --dc-scope class",
+    "pixel": f"{DC} {PRINTED} pixel",
+    "stride": f"{DC} {PRINTED} stride",
+    "size": f"{DC} {PRINTED} size",
+    "zero-based": f"{DC} --dc-form zero-based",
+    "iou": f"{DC} --dc-form iou",
+    "zero-based-class": f"{DC} --dc-form zero-based --dc-scope class",
+    "iou-class": f"{DC} --dc-form iou --dc-scope class",
+    "balanced": "--ablation dc --dc-form zero-based --dc-balance class",
     "printed": f"--ablation iac {HARD} 0",
     "floor": f"--ablation iac {HARD} 0.4",
     "relative": f"--ablation iac --recall-target hard {RELATIVE}",
@@ -55,10 +57,11 @@ READINGS = {
     "predicted": f"--ablation iac {HARD} 0 --recall-overlap predicted",
     "soft": "--ablation iac --recall-min-iou 0 --recall-target soft",
     "fade": f"--ablation iac {HARD} 0 --recall-fade true --normalizer matched",
-    "both-floor": f"--ablation iac,dc {PRINTED} size {HARD} 0.4",
-    "both-printed": f"--ablation iac,dc {PRINTED} pixel {HARD} 0",
-    "both-best": f"--ablation iac,dc {BEST}",
-    "both-late": f"--ablation iac,dc {BEST} --recall-start 0.75 --dc-start 0.75",
+    "both-floor": f"{BATCH} {PRINTED} size {HARD} 0.4",
+    "both-printed": f"{BATCH} {PRINTED} pixel {HARD} 0",
+    "both-best": f"{BATCH} {BEST}",
+    "both-balanced": f"--ablation iac,dc --dc-balance class {BEST}",
+    "both-late": f"{BATCH} {BEST} --recall-start 0.75 --dc-start 0.75",
 }
 """The flags of each reading of DC (Eq. 2), of IAC (Eq. 5-7), and of both."""
 SIGNATURES = ("coefficient", "spread", "coefficient_iou", "matched_iou", "recalled_iou", "recalled_box",

@@ -58,19 +58,28 @@ def iou_coefficient(pred_boxes: Tensor, gt_boxes: Tensor, *, eps: float = 1e-6, 
 
 
 def normalize_coefficient(
-    coefficient: Tensor, cls_loss: Tensor, *, total: Callable[[Tensor], Tensor] = torch.Tensor.detach
+    coefficient: Tensor,
+    cls_loss: Tensor,
+    *,
+    groups: Tensor | None = None,
+    total: Callable[[Tensor], Tensor] = torch.Tensor.detach,
 ) -> Tensor:
     """Scale the coefficients so that the sum of the weighted losses equals the sum of the losses, Eq. 3.
 
         lam' = lam * sum_j(L_j) / sum_j(lam_j * L_j)
 
-    coefficient [N] of Eq. 2 and cls_loss [N], focal losses of the same anchors. `total` sums a tensor over processes.
-    Returns lam' [N] without gradient: with one, the weighted sum would be the plain sum. It is 1 if all losses are 0.
+    coefficient [N] of Eq. 2 and cls_loss [N], focal losses of the same anchors. groups [N, G], one column of each row 1
+    and the others 0, takes the sums within each group, which keeps its own sum of losses. `total` sums a tensor over
+    processes. Returns lam' [N] without gradient: with one, the weighted sum would be the plain sum. It is 1 where all
+    losses of a group are 0.
     """
     coefficient, cls_loss = upcast(coefficient.detach()), upcast(cls_loss.detach())
-    plain, weighted = total(torch.stack([cls_loss.sum(), (coefficient * cls_loss).sum()]))
-    scale = plain / torch.where(weighted > 0, weighted, 1)
-    return torch.where(weighted > 0, coefficient * scale, 1)
+    groups = torch.ones_like(cls_loss)[:, None] if groups is None else groups.to(cls_loss)
+    losses = cls_loss[:, None] * groups
+    plain, weighted = total(torch.stack([losses.sum(0), (coefficient[:, None] * losses).sum(0)]))
+    scale = torch.where(weighted > 0, plain / torch.where(weighted > 0, weighted, 1), 0)
+    own = (groups * scale).sum(1)
+    return torch.where(own > 0, coefficient * own, 1)
 
 
 def center_unit(name: str, gt_boxes: Tensor, strides: Tensor) -> Tensor | None:

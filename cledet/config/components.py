@@ -23,6 +23,9 @@ class ComponentSettings(Settings):
     dc_scope: Literal["row", "class"] = Field(
         "row", description="DC: weight the loss of all classes of an anchor (row), or of its ground truth's class only."
     )
+    dc_balance: Literal["batch", "class"] = Field(
+        "batch", description="DC: keep the sum of the losses (Eq. 3) of the whole batch, or of each class in it."
+    )
     dc_start: Unit = Field(0.0, description="DC: start, as a fraction of the run.")
     alpha: Unit = Field(0.75, description="IAC: weight of the probability in Eq. 6.")
     score_threshold: Unit = Field(0.5, description="IAC: score threshold of Eq. 7.")

@@ -145,6 +145,7 @@ class TrainKeywords(SuppressionKeywords, total=False):
     center_unit: Literal["pixel", "stride", "size"]
     dc_form: Literal["as-printed", "zero-based", "iou"]
     dc_scope: Literal["row", "class"]
+    dc_balance: Literal["batch", "class"]
     dc_start: float
     reg_loss: Literal["auto", "smooth_l1", "l1", "giou", "diou", "ciou", "dfl"]
     epochs: int | None

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from cledet.components.dc import COEFFICIENTS, center_unit, normalize_coefficient
 from cledet.components.iac import IACOptions, at_matched_class, recalled
@@ -83,6 +83,8 @@ class Criterion:
     """A key of COEFFICIENTS."""
     dc_scope: str = "row"
     """DC weights the loss of all classes of an anchor (row), or of its ground truth's class only (class)."""
+    dc_balance: str = "batch"
+    """Eq. 3 keeps the sum of the losses of the whole batch, or of each class (class)."""
     correlation: float = 0.0
     """Weight of the correlation loss."""
     center_sampling: float = 1.5
@@ -156,12 +158,12 @@ class Criterion:
         if not self.dc:
             return loss, torch.ones_like(loss)
         if self.dc_scope == "row":
-            weight = self.coefficient(pos, loss)
+            weight = self.coefficient(pos, loss, logits.shape[1])
             return weight * loss, weight
         hot, rows = logits.gather(1, pos.labels[:, None]), rows_of(pos)
         own = CLS_LOSSES[self.cls_loss].loss(hot, torch.zeros_like(pos.labels), rows, self.total)
         own = self.of_recalled(own, hot, pos)
-        weight = self.coefficient(pos, own)
+        weight = self.coefficient(pos, own, logits.shape[1])
         return loss + (weight - 1) * own, weight
 
     def regression(self, raw: RawOutputs, assignment: Assignment, pos: Positives, n: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,11 +196,12 @@ class Criterion:
         return total.clamp(min=1) / self.processes
 
     @torch.no_grad()
-    def coefficient(self, pos: Positives, loss: Tensor) -> Tensor:
-        """Compute DC's coefficient lambda' [P] of each positive anchor (Eq. 2 and 3)."""
+    def coefficient(self, pos: Positives, loss: Tensor, classes: int) -> Tensor:
+        """Compute DC's coefficient lambda' [P] of each positive anchor, of one of `classes` (Eq. 2 and 3)."""
         unit = center_unit(self.center_unit, pos.gt_boxes, pos.strides)
         coefficient = COEFFICIENTS[self.dc_form](pos.boxes, pos.gt_boxes, unit=unit)
-        return normalize_coefficient(coefficient, loss, total=self.total)
+        groups = one_hot(pos.labels, classes) if self.dc_balance == "class" else None
+        return normalize_coefficient(coefficient, loss, groups=groups, total=self.total)
 
 
 def _by_iou(criterion: Criterion, raw: RawOutputs, targets: Targets) -> Assignment:

@@ -167,6 +167,7 @@ def build_criterion(
         center_unit=settings.center_unit,
         dc_form=settings.dc_form,
         dc_scope=settings.dc_scope,
+        dc_balance=settings.dc_balance,
         correlation=settings.correlation,
         center_sampling=settings.center_sampling,
         class_weights=None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device),

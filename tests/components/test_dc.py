@@ -1,7 +1,10 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cledet.components import dynamic_coefficient, normalize_coefficient
 from cledet.components.dc import CENTER_UNITS, COEFFICIENTS, center_unit, iou_coefficient, zero_based_coefficient
@@ -92,11 +95,35 @@ def test_a_coefficient_with_gradient_would_do_nothing() -> None:
     assert torch.allclose(normalize_coefficient(lam, loss), lam * 4 / 3.5)
 
 
+@given(seed=st.integers(0, 999), groups=st.integers(1, 5), count=st.integers(0, 40))
+def test_each_group_keeps_its_sum_of_losses(seed: int, groups: int, count: int) -> None:
+    """Against a loop in float64; some losses are 0, and some anchors are in no group."""
+    rng = np.random.default_rng(seed)
+    lam, loss = rng.uniform(0.5, 4, count), rng.exponential(1, count) * (rng.random(count) > 0.2)
+    group = rng.integers(-1, groups, count)
+    columns = torch.tensor(group[:, None] == np.arange(groups))
+    got = normalize_coefficient(torch.tensor(lam), torch.tensor(loss), groups=columns)
+    wanted = np.ones(count)
+    for one in range(groups):
+        mine = group == one
+        weighted = sum(lam[mine] * loss[mine])
+        if weighted > 0:
+            wanted[mine] = lam[mine] * sum(loss[mine]) / weighted
+            assert (got.numpy() * loss)[mine].sum() == pytest.approx(loss[mine].sum())
+    np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-9)
+    one_group = normalize_coefficient(torch.tensor(lam), torch.tensor(loss), groups=torch.ones(count, 1))
+    assert torch.equal(one_group, normalize_coefficient(torch.tensor(lam), torch.tensor(loss)))
+
+
 def test_no_positives_and_zero_losses() -> None:
     assert dynamic_coefficient(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0,)
     assert normalize_coefficient(torch.zeros(0), torch.zeros(0)).shape == (0,)
     assert normalize_coefficient(torch.tensor([2.0, 0.5]), torch.zeros(2)).tolist() == [1, 1]
     assert normalize_coefficient(torch.tensor([0.7]), torch.tensor([5.0])).item() == pytest.approx(1)
+    # by hand: the first group has losses of 0 only
+    groups = torch.tensor([[1, 0], [0, 1], [0, 1]])
+    weight = normalize_coefficient(torch.tensor([2.0, 2, 0.5]), torch.tensor([0.0, 1, 1]), groups=groups)
+    assert weight.tolist() == pytest.approx([1, 1.6, 0.4])
 
 
 def test_center_units_by_name() -> None:

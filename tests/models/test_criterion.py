@@ -135,7 +135,7 @@ def test_the_coefficient_is_logged_with_dc():
     found = positives(raw, TWO, PLAIN.assign(raw, TWO))
     onehot = torch.nn.functional.one_hot(TWO.labels[found.image, found.gt], 3).float()
     loss = sigmoid_focal_loss(raw.logits[found.image, found.anchor], onehot).sum(-1)
-    weight = Criterion(iac=None).coefficient(found, loss)
+    weight = Criterion(iac=None).coefficient(found, loss, 3)
     assert float(with_dc.coefficient) == pytest.approx(float(weight.mean()), rel=1e-5)
     assert float(with_dc.spread) == pytest.approx(float(weight.std(correction=0)), rel=1e-4)
     assert float(with_dc.spread) > 0
@@ -370,6 +370,22 @@ def test_every_form_of_dc_keeps_the_loss_and_has_its_own_gradient(form):
     gradients = [torch.autograd.grad(one(raw, TWO).classification, raw.logits)[0] for one in (printed, other)]
     assert not torch.allclose(*gradients)
     assert float(Criterion(iac=None, dc_form="iou")(raw, TWO).coefficient_iou) == pytest.approx(1)
+
+
+def test_dc_keeps_the_loss_of_each_class_if_told_so():
+    raw = outputs()
+    plain, batch, own = (Criterion(iac=None, dc=dc, dc_balance=name) for dc, name in
+                         ((False, "batch"), (True, "batch"), (True, "class")))  # fmt: skip
+    pos = positives(raw, TWO, plain.assign(raw, TWO))
+    loss = plain.classification(raw, plain.assign(raw, TWO), pos).flatten()[pos.flat_index]
+    differences = []
+    for criterion in (batch, own):
+        weight = criterion.coefficient(pos, loss, 3)
+        assert float((weight * loss).sum()) == pytest.approx(float(loss.sum()), rel=1e-5)
+        differences.append([float(((weight - 1) * loss)[pos.labels == label].sum()) for label in pos.labels.unique()])
+    assert len(differences[0]) > 1
+    assert min(map(abs, differences[0])) > 1e-3
+    assert max(map(abs, differences[1])) < 1e-5
 
 
 def test_the_correlation_loss_is_added():

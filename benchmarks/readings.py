@@ -61,6 +61,7 @@ READINGS = {
     "both-printed": f"{BATCH} {PRINTED} pixel {HARD} 0",
     "both-best": f"{BATCH} {BEST}",
     "both-balanced": f"--ablation iac,dc --dc-balance class {BEST}",
+    "both-fill": f"--ablation iac,dc --dc-balance class --recall-fill 9 {BEST}",
     "both-late": f"{BATCH} {BEST} --recall-start 0.75 --dc-start 0.75",
 }
 """The flags of each reading of DC (Eq. 2), of IAC (Eq. 5-7), and of both."""

@@ -200,7 +200,7 @@ HEADS = {
     "retinanet": {},
     "ghm": {"cls_loss": "ghm", "reg_loss": "giou"},
     "matched": {
-        **{"normalizer": "matched", "recall_cap": 2, "recall_center": True, "recall_target": "hard"},
+        **{"normalizer": "matched", "recall_cap": 2, "recall_fill": 9, "recall_center": True, "recall_target": "hard"},
         **{"dc_form": "as-printed", "center_unit": "stride"},
     },
     "atss": {"assign": "atss", "cls_loss": "varifocal", "reg_loss": "diou", "ablation": "dc"},
@@ -209,7 +209,14 @@ HEADS = {
     "fcos-anywhere": {"head": "fcos", "center_sampling": 0, "reg_loss": "ciou"},
     "paa": {"assign": "paa"},
     "tal": {"assign": "tal", "cls_loss": "qfl"},
-    "mal": {"cls_loss": "mal", "reg_loss": "l1", "dc_form": "iou", "dc_scope": "class", "correlation": 0.2},
+    "mal": {
+        "cls_loss": "mal",
+        "reg_loss": "l1",
+        "dc_form": "iou",
+        "dc_scope": "class",
+        "dc_balance": "class",
+        "correlation": 0.2,
+    },
     "readings": {
         **{"recall_relative": 0.9, "recall_overlap": "predicted", "recall_box_loss": False, "recall_fade": True},
     },

@@ -27,6 +27,8 @@ class IACOptions(NamedTuple):
     """Require the anchor's centre to lie in the ground truth."""
     cap: int = 0
     """Most recalled anchors per ground truth, the best by score; 0 for no limit."""
+    fill: int = 0
+    """Most positives per ground truth up to which it recalls anchors, the best by score; 0 for no limit."""
     relative: float = 0.0
     """Share of min(highest IoU of any anchor with the ground truth, 0.5) that the IoU of a recalled anchor reaches."""
     decoded: bool = False
@@ -116,11 +118,20 @@ def recalled(
         chosen &= matches.iou >= options.relative * matches.top.gather(-1, matches.gt).clamp(max=0.5)
     if options.decoded:
         chosen &= elementwise_iou(overlapping, matched) >= 0.5
-    return (_best_per_gt(chosen, score, matches.gt, options.cap) if options.cap else chosen), score
+    if options.cap:
+        chosen = _best_per_gt(chosen, score, matches.gt, torch.full_like(matches.gt, options.cap))
+    if options.fill:
+        positive = (assignment >= 0).long()
+        have = positive.new_zeros(gt_boxes.shape[:-1]).scatter_add(-1, matches.gt, positive)
+        chosen = _best_per_gt(chosen, score, matches.gt, options.fill - have.gather(-1, matches.gt))
+    return chosen, score
 
 
-def _best_per_gt(chosen: Tensor, score: Tensor, gt: Tensor, count: int) -> Tensor:
-    """Keep of the chosen anchors [..., A] bool the `count` of highest score per ground truth, ties by index."""
+def _best_per_gt(chosen: Tensor, score: Tensor, gt: Tensor, count: Tensor) -> Tensor:
+    """Keep of the chosen anchors [..., A] bool the `count` of highest score per ground truth, ties by index.
+
+    score, gt, count [..., A]; anchors of the same ground truth have the same count.
+    """
     index = chosen.nonzero()
     image, value = index[:, :-1], score[chosen]
     group = torch.cat([image, gt[chosen][:, None]], 1).unique(dim=0, return_inverse=True)[1]
@@ -129,5 +140,5 @@ def _best_per_gt(chosen: Tensor, score: Tensor, gt: Tensor, count: int) -> Tenso
     sizes = group.bincount()
     rank = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
     best = torch.zeros_like(chosen)
-    best[index[order[rank < count]].unbind(-1)] = True
+    best[index[order[rank < count[chosen][order]]].unbind(-1)] = True
     return best

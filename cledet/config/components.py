@@ -44,6 +44,9 @@ class ComponentSettings(Settings):
         description="IAC: box of the overlap in Eq. 6: the anchor, or the predicted box, whose IoU must then be 0.5.",
     )
     recall_cap: Count = Field(0, description="IAC: maximum number of recalled anchors per object. 0: no limit.")
+    recall_fill: Count = Field(
+        0, description="IAC: recall anchors only up to this number of positives per object. 0: no limit."
+    )
     recall_start: Unit = Field(0.0, description="IAC: start of recalling, as a fraction of the run.")
     recall_box_loss: bool = Field(True, description="IAC: recalled anchors have a box loss.")
     recall_target: Literal["soft", "hard"] = Field(

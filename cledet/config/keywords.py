@@ -136,6 +136,7 @@ class TrainKeywords(SuppressionKeywords, total=False):
     recall_center: bool
     recall_overlap: Literal["anchor", "predicted"]
     recall_cap: int
+    recall_fill: int
     recall_start: float
     recall_box_loss: bool
     recall_target: Literal["soft", "hard"]

@@ -11,8 +11,8 @@ PANELS = {
     "Model": "weights backbone backbone_weights head fpn_channels head_conv head_init norm freeze anchor_scale "
     "anchor_ratios assign center_sampling cls_loss class_weights reg_loss normalizer",
     "Components (IAC, DC, CL-B)": "ablation alpha score_threshold recall_min_iou recall_relative recall_center "
-    "recall_overlap recall_cap recall_start recall_box_loss recall_target recall_fade center_unit dc_form dc_scope "
-    "dc_balance dc_start correlation",
+    "recall_overlap recall_cap recall_fill recall_start recall_box_loss recall_target recall_fade center_unit dc_form "
+    "dc_scope dc_balance dc_start correlation",
     "Schedule and optimizer": "epochs iters hours optimizer lr backbone_lr momentum weight_decay schedule lr_steps "
     "warmup clip ema val_every patience seed seeds deterministic",
     "Augmentation": "flip vflip scale_jitter multi_scale crop mosaic mosaic_until copy_paste photometric",

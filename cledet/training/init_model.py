@@ -151,6 +151,7 @@ def build_criterion(
         min_iou=settings.recall_min_iou,
         center=settings.recall_center,
         cap=settings.recall_cap,
+        fill=settings.recall_fill,
         relative=settings.recall_relative,
         decoded=settings.recall_overlap == "predicted",
         box_loss=settings.recall_box_loss,

@@ -26,8 +26,8 @@ def overlap(a: list[float], b: list[float]) -> tuple[float, float, float, float]
     return shared, area_a, area_b, shared / (area_a + area_b - shared)
 
 
-def loop(anchors, gts, labels, prob, alpha=0.75, score_threshold=0.5, min_iou=0.0, center=False, cap=0):  # type: ignore[no-untyped-def]
-    """Compute Eq. 5-7 anchor by anchor, then keep the best `cap` recalled anchors per object."""
+def loop(anchors, gts, labels, prob, alpha=0.75, score_threshold=0.5, min_iou=0.0, center=False, cap=0, fill=0):  # type: ignore[no-untyped-def]
+    """Compute Eq. 5-7 anchor by anchor, then keep the best `cap` recalled per object, or up to `fill` positives."""
     anchors, gts = anchors.double().tolist(), gts.double().tolist()
     iou = [[overlap(a, g)[3] for g in gts] for a in anchors]
     best = [max(row[j] for row in iou) for j in range(len(gts))]
@@ -45,7 +45,8 @@ def loop(anchors, gts, labels, prob, alpha=0.75, score_threshold=0.5, min_iou=0.
             more.append((-score, i, j))
     more.sort()
     for k in range(len(gts)):
-        for _, i, _ in [m for m in more if m[2] == k][: cap or None]:
+        room = max(fill - out.count(k), 0) if fill else None
+        for _, i, _ in [m for m in more if m[2] == k][: cap or room]:
             out[i] = k
     return out
 
@@ -87,6 +88,23 @@ def test_cap_keeps_the_best_of_each_object_and_ties_by_index() -> None:
     assert assign_iac(anchors, gts, labels, prob, recall_cap=1).tolist() == [0, 1, -1, 0, -1, 1, -1, -1]
     assert assign_iac(anchors, gts, labels, prob, recall_cap=2).tolist() == [0, 1, -1, 0, 0, 1, 1, -1]
     assert assign_iac(anchors, gts, labels, prob).tolist() == [0, 1, 0, 0, 0, 1, 1, 1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 12), st.booleans())
+def test_filling_up_equals_loop(seed: int, gts: int, fill: int, padded: bool) -> None:
+    anchors, boxes, labels, prob = (x.double() if x.is_floating_point() else x for x in scene(seed, 60, gts))
+    wanted = loop(anchors, boxes, labels, prob, fill=fill)
+    if padded:  # a batch of two images, the second without objects
+        boxes = torch.stack([torch.cat([boxes, boxes.new_zeros(1, 4)]), boxes.new_zeros(gts + 1, 4)])
+        labels, prob = torch.cat([labels, torch.tensor([-1])]).repeat(2, 1), prob.repeat(2, 1, 1)
+    matches = match(anchors, boxes)
+    by_iou, own = assign_from(matches), at_matched_class(prob, labels, matches)
+    chosen, _ = recalled(by_iou, matches, anchors, boxes, own, IACOptions(fill=fill))
+    got = torch.where(chosen, matches.gt, by_iou)
+    assert got.tolist() == ([wanted, [-1] * 60] if padded else wanted)
+    matched = by_iou.flatten()[:60].clamp(min=-1).add(1).bincount(minlength=gts + 1)[1:]
+    assert all(wanted.count(k) <= max(fill, matched[k]) for k in range(gts))
 
 
 def test_centre_rule_leaves_out_anchors_beside_the_object() -> None:

@@ -210,12 +210,8 @@ HEADS = {
     "paa": {"assign": "paa"},
     "tal": {"assign": "tal", "cls_loss": "qfl"},
     "mal": {
-        "cls_loss": "mal",
-        "reg_loss": "l1",
-        "dc_form": "iou",
-        "dc_scope": "class",
-        "dc_balance": "class",
-        "correlation": 0.2,
+        **{"cls_loss": "mal", "reg_loss": "l1", "correlation": 0.2},
+        **{"dc_form": "iou", "dc_scope": "class", "dc_balance": "class"},
     },
     "readings": {
         **{"recall_relative": 0.9, "recall_overlap": "predicted", "recall_box_loss": False, "recall_fade": True},

@@ -68,10 +68,9 @@ def normalize_coefficient(
 
         lam' = lam * sum_j(L_j) / sum_j(lam_j * L_j)
 
-    coefficient [N] of Eq. 2 and cls_loss [N], focal losses of the same anchors. groups [N, G], one column of each row 1
-    and the others 0, takes the sums within each group, which keeps its own sum of losses. `total` sums a tensor over
-    processes. Returns lam' [N] without gradient: with one, the weighted sum would be the plain sum. It is 1 where all
-    losses of a group are 0.
+    coefficient [N] of Eq. 2 and cls_loss [N], focal losses of the same anchors. With groups [N, G], the sums run over
+    each group by itself: its anchors have 1 in its column and 0 in the others. `total` sums a tensor over processes.
+    Returns lam' [N] without gradient: with one, the weighted sum would be the plain sum. It is 1 if all losses are 0.
     """
     coefficient, cls_loss = upcast(coefficient.detach()), upcast(cls_loss.detach())
     groups = torch.ones_like(cls_loss)[:, None] if groups is None else groups.to(cls_loss)

@@ -19,6 +19,7 @@ from cledet.inference.frame import Frame
 from cledet.inference.predictor import Predictor
 from cledet.inference.views import ViewOptions
 from cledet.models import criterion as criterion_module
+from cledet.models import losses as losses_module
 from cledet.models.criterion import Criterion, Losses
 from cledet.models.network import Architecture, build_network
 from cledet.models.nms import NMS, NMSOptions, apply_nms
@@ -250,12 +251,13 @@ def test_every_choice_of_the_criterion_is_among_them():
     chosen = [TrainSettings(**given) for given in HEADS.values()]
     for field, choices in (
         ("assign", criterion_module.ASSIGNMENTS),
-        ("cls_loss", criterion_module.CLS_LOSSES),
-        ("reg_loss", criterion_module.REG_LOSSES),
+        ("cls_loss", losses_module.CLS_LOSSES),
+        ("reg_loss", losses_module.REG_LOSSES),
     ):
         assert {one.of_head(field) for one in chosen} == set(choices)
-    assert {one.normalizer for one in chosen} == set(criterion_module.NORMALIZERS)
+    assert {one.normalizer for one in chosen} == set(losses_module.NORMALIZERS)
     assert {one.dc_form for one in chosen} == set(criterion_module.COEFFICIENTS)
+    assert {one.dc_balance for one in chosen} == {"batch", "class"}
 
 
 def test_a_tensor_on_the_cpu_in_the_criterion_is_found(gpu, monkeypatch):

@@ -1,7 +1,7 @@
 """The training criterion: assignment and losses of a batch, with the paper's DC and IAC.
 
-The network and the criterion are separate, as in DETR. The assignments and losses to choose from are the tables at the
-end.
+The network and the criterion are separate, as in DETR. The assignments to choose from are the table at the end, the
+losses those in losses.py.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 from cledet.components.dc import COEFFICIENTS, center_unit, normalize_coefficient
 from cledet.components.iac import IACOptions, at_matched_class, recalled
 from cledet.models.assignment import Assignment, Positives, Targets, positives, rows_of
+from cledet.models.losses import CLS_LOSSES, NORMALIZERS, REG_LOSSES
 from cledet.models.network import RawOutputs
 from cledet.models.signatures import signatures
 from cledet.ops.assigners.atss import assign_atss
@@ -24,20 +25,8 @@ from cledet.ops.assigners.fcos import assign_fcos, centerness
 from cledet.ops.assigners.max_iou import BACKGROUND, assign_from, ignore_regions, match
 from cledet.ops.assigners.paa import choose_paa
 from cledet.ops.assigners.tal import assign_tal
-from cledet.ops.box_coder import distributions, encode, encode_distances
-from cledet.ops.losses import (
-    ciou_loss,
-    correlation_loss,
-    diou_loss,
-    distribution_focal_loss,
-    focal_loss,
-    ghm_loss,
-    giou_loss,
-    matchability_loss,
-    quality_focal_loss,
-    smooth_l1,
-    varifocal_loss,
-)
+from cledet.ops.box_coder import encode_distances
+from cledet.ops.losses import correlation_loss, focal_loss, giou_loss
 
 
 class Losses(NamedTuple):
@@ -250,56 +239,5 @@ def _without_iac(gt: Tensor) -> Assignment:
     return Assignment(gt, torch.zeros_like(gt, dtype=torch.bool))
 
 
-def _gfl_boxes(pos: Positives) -> Tensor:
-    """Compute GFL's box loss [P]: 2 * GIoU + 0.25 * mean DFL of the four sides (Li et al. 2020, Eq. 8)."""
-    logits = distributions(pos.code)
-    most = logits.shape[-1] - 1.1  # as published: 0.1 below the last bin
-    target = encode_distances(pos.gt_boxes, pos.anchors, pos.strides).clamp(0, most)
-    return 2 * giou_loss(pos.boxes, pos.gt_boxes) + 0.25 * distribution_focal_loss(logits, target).mean(-1)
-
-
-class ClassLoss(NamedTuple):
-    """A classification loss and its reduction."""
-
-    loss: Callable[[Tensor, Tensor, Positives, Callable[[Tensor], Tensor]], Tensor]
-    """Loss [M] of logits [M, C], labels [M], the positives, and a sum over processes."""
-    box_weight: Callable[[Tensor, Tensor], Tensor] | None = None
-    """Weights of the positives' box losses [P], from their logits [P, C] and quality [P]."""
-    is_mean: bool = False
-    """True if the sum of the loss is already a mean, which is not divided by Eq. 4's N."""
-
-
 ASSIGNMENTS = {"iou": _by_iou, "atss": _by_atss, "fcos": _by_fcos, "paa": _by_paa, "tal": _by_tal}
 """Assignments of the anchors, before regions are ignored."""
-CLS_LOSSES = {
-    "focal": ClassLoss(lambda logits, labels, pos, total: focal_loss(logits, labels, rows=pos.flat_index)),
-    "qfl": ClassLoss(
-        lambda logits, labels, pos, total: quality_focal_loss(logits, labels, pos.quality, rows=pos.flat_index),
-        box_weight=lambda logits, quality: logits.float().sigmoid().amax(-1),
-    ),
-    "mal": ClassLoss(
-        lambda logits, labels, pos, total: matchability_loss(logits, labels, pos.quality, rows=pos.flat_index),
-        box_weight=lambda logits, quality: quality,
-    ),
-    "varifocal": ClassLoss(
-        lambda logits, labels, pos, total: varifocal_loss(logits, labels, pos.quality, rows=pos.flat_index),
-        box_weight=lambda logits, quality: quality,
-    ),
-    "ghm": ClassLoss(
-        lambda logits, labels, pos, total: ghm_loss(logits, labels, total=total, rows=pos.flat_index), is_mean=True
-    ),
-}
-REG_LOSSES: dict[str, Callable[[Positives], Tensor]] = {
-    "smooth_l1": lambda pos: smooth_l1(pos.code, encode(pos.gt_boxes, pos.anchors), beta=1 / 9),
-    "l1": lambda pos: smooth_l1(pos.code, encode(pos.gt_boxes, pos.anchors), beta=0),
-    "giou": lambda pos: giou_loss(pos.boxes, pos.gt_boxes),
-    "diou": lambda pos: diou_loss(pos.boxes, pos.gt_boxes),
-    "ciou": lambda pos: ciou_loss(pos.boxes, pos.gt_boxes),
-    "dfl": _gfl_boxes,
-}
-"""The box loss [P] of each positive anchor."""
-NORMALIZERS: dict[str, Callable[[Tensor, Positives], Tensor]] = {
-    "positives": lambda weights, pos: weights.sum(),
-    "matched": lambda weights, pos: (weights * ~pos.recalled).sum(),
-}
-"""Eq. 4's N: the sum of the weights [P] of all positives, or of the positives by IoU only."""

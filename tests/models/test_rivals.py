@@ -11,7 +11,8 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from cledet.models.anchors import Anchors
 from cledet.models.assignment import Targets, positives
-from cledet.models.criterion import CLS_LOSSES, Criterion
+from cledet.models.criterion import Criterion
+from cledet.models.losses import CLS_LOSSES
 from cledet.models.network import Architecture, RawOutputs, build_network
 from cledet.models.postprocess import candidates
 from cledet.ops.assigners.max_iou import assign_max_iou
@@ -91,7 +92,7 @@ def test_dc_weights_every_loss_and_preserves_its_sum(cls_loss: str, assignment: 
     anchors = plain.assign(raw, TWO)
     found = positives(raw, TWO, anchors)
     loss = plain.classification(raw, anchors, found)[found.image, found.anchor]
-    weight = dc.coefficient(found, loss)
+    weight = dc.coefficient(found, loss, raw.logits.shape[2])
     assert float(weight.std()) > 0.05
     (a,) = torch.autograd.grad(before.classification, raw.logits, retain_graph=True)
     (b,) = torch.autograd.grad(after.classification, raw.logits)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cledet.components.dc import COEFFICIENTS, center_unit, normalize_coefficient
 from cledet.components.iac import IACOptions, at_matched_class, recalled
@@ -189,7 +189,9 @@ class Criterion:
         """Compute DC's coefficient lambda' [P] of each positive anchor, of one of `classes` (Eq. 2 and 3)."""
         unit = center_unit(self.center_unit, pos.gt_boxes, pos.strides)
         coefficient = COEFFICIENTS[self.dc_form](pos.boxes, pos.gt_boxes, unit=unit)
-        groups = one_hot(pos.labels, classes) if self.dc_balance == "class" else None
+        groups = None
+        if self.dc_balance == "class":
+            groups = pos.labels[:, None] == torch.arange(classes, device=pos.labels.device)
         return normalize_coefficient(coefficient, loss, groups=groups, total=self.total)
 
 

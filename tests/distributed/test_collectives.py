@@ -55,7 +55,7 @@ with collectives.process_group():
 SETTINGS: dict[str, Any] = {
     "backbone": "r18", "backbone_weights": "none", "norm": "group", "fpn_channels": 16, "head_conv": "depthwise",
     "head_init": "he", "anchor_scale": 2.0, "anchor_ratios": [0.5, 1.0, 1.5], "imgsz": 64, "batch": 8, "iters": 20,
-    "workers": 0, "lr": 0.005, "warmup": 5, "device": "cpu", "amp": "off", "val_every": 100,
+    "workers": 0, "lr": 0.005, "warmup": 5, "device": "cpu", "amp": "off", "val_every": 100, "dc_balance": "class",
 }  # fmt: skip
 FURTHER = {"iters": 10, "lr": 1e-5, "warmup": 0}
 """A training further, so slow that differences in the last bit do not grow."""

@@ -1,4 +1,4 @@
-"""Initial weights of a run: the classifier's rows of classes of the same name are taken over."""
+"""Initial weights of a run, where rows of classes of the same name are taken over, and its criterion."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from cledet import Detector
+from cledet.components.iac import IACOptions
 from cledet.config.loading import resolve
 from cledet.config.train import TrainSettings
 from cledet.errors import UserError
 from cledet.models.checkpoint import Checkpoint, load_checkpoint
 from cledet.models.network import Architecture, build_network
-from cledet.training.init_model import build_architecture, transfer_weights
+from cledet.training.init_model import build_architecture, build_criterion, transfer_weights
 
 
 def start_of(architecture, classes):
@@ -110,3 +111,31 @@ def test_imported_detectors_are_trained_further(tiny, tmp_path, capsys, tower_no
     assert after.architecture == arch.model_copy(update={"classes": 2})
     name = "head.regression.predict.weight"
     assert not torch.equal(after.model[name], before.model[name])
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "field", "wanted"),
+    [
+        ("alpha", 0.6, "alpha", 0.6),
+        ("score_threshold", 0.7, "score_threshold", 0.7),
+        ("recall_min_iou", 0.3, "min_iou", 0.3),
+        ("recall_center", True, "center", True),
+        ("recall_cap", 4, "cap", 4),
+        ("recall_fill", 9, "fill", 9),
+        ("recall_relative", 0.8, "relative", 0.8),
+        ("recall_overlap", "predicted", "decoded", True),
+        ("recall_box_loss", False, "box_loss", False),
+        ("recall_target", "hard", "soft_target", False),
+        ("recall_fade", True, "fade", True),
+        ("center_unit", "pixel", "center_unit", "pixel"),
+        ("dc_form", "iou", "dc_form", "iou"),
+        ("dc_scope", "class", "dc_scope", "class"),
+        ("dc_balance", "class", "dc_balance", "class"),
+        ("normalizer", "matched", "normalizer", "matched"),
+        ("correlation", 0.5, "correlation", 0.5),
+    ],
+)
+def test_every_flag_of_the_components_reaches_the_criterion(flag, value, field, wanted):
+    plain, chosen = (build_criterion(resolve(TrainSettings, flags, environ={})) for flags in ({}, {flag: value}))
+    values = [getattr(one.iac if field in IACOptions._fields else one, field) for one in (plain, chosen)]
+    assert values[0] != values[1] == wanted

@@ -179,9 +179,14 @@ def _renamed(root: Path, *names: str) -> Path:
 @pytest.fixture
 def reader(desk, tmp_path, monkeypatch) -> Path:
     """A copy of the desk as the current folder, in an environment that makes trainings small."""
-    shutil.copytree(desk, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(desk, tmp_path, dirs_exist_ok=True, copy_function=link_weights)
     enter(tmp_path, monkeypatch)
     return tmp_path / "work"
+
+
+def link_weights(source: str, target: str) -> None:
+    """Copy a file; weights, which are large and are replaced as a whole, become a second name of the same file."""
+    (os.link if source.endswith(".pt") else shutil.copy2)(source, target)
 
 
 def enter(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from cledet.evaluation.nms_methods import gather_results
 pytestmark = pytest.mark.slow
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 import torch
 from cledet.config.train import TrainSettings
@@ -50,6 +50,8 @@ def main():
 
 with collectives.process_group():
     main()
+sys.stderr.flush()
+os._exit(0)  # once in many runs a thread of torch aborted the interpreter's exit, after all work was done
 """
 
 SETTINGS: dict[str, Any] = {

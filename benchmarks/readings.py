@@ -35,7 +35,7 @@ from typing import Any
 
 from cledet.config.loading import read_recipe
 
-DC, BATCH = "--ablation dc --dc-balance batch", "--ablation iac,dc --dc-balance batch"
+DC, BOTH = "--ablation dc --dc-balance batch", "--ablation iac,dc --dc-balance batch"
 PRINTED, HARD = "--dc-form as-printed --center-unit", "--recall-target hard --recall-min-iou"
 BEST = "--dc-form zero-based --recall-min-iou 0 --recall-target soft"
 RELATIVE = "--recall-min-iou 0 --recall-relative 0.8"
@@ -57,12 +57,12 @@ READINGS = {
     "predicted": f"--ablation iac {HARD} 0 --recall-overlap predicted",
     "soft": "--ablation iac --recall-min-iou 0 --recall-target soft",
     "fade": f"--ablation iac {HARD} 0 --recall-fade true --normalizer matched",
-    "both-floor": f"{BATCH} {PRINTED} size {HARD} 0.4",
-    "both-printed": f"{BATCH} {PRINTED} pixel {HARD} 0",
-    "both-best": f"{BATCH} {BEST}",
+    "both-floor": f"{BOTH} {PRINTED} size {HARD} 0.4",
+    "both-printed": f"{BOTH} {PRINTED} pixel {HARD} 0",
+    "both-best": f"{BOTH} {BEST}",
     "both-balanced": f"--ablation iac,dc --dc-balance class {BEST}",
     "both-fill": f"--ablation iac,dc --dc-balance class --recall-fill 9 {BEST}",
-    "both-late": f"{BATCH} {BEST} --recall-start 0.75 --dc-start 0.75",
+    "both-late": f"{BOTH} {BEST} --recall-start 0.75 --dc-start 0.75",
 }
 """The flags of each reading of DC (Eq. 2), of IAC (Eq. 5-7), and of both."""
 SIGNATURES = ("coefficient", "spread", "coefficient_iou", "matched_iou", "recalled_iou", "recalled_box",

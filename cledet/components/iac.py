@@ -28,7 +28,7 @@ class IACOptions(NamedTuple):
     cap: int = 0
     """Most recalled anchors per ground truth, the best by score; 0 for no limit."""
     fill: int = 0
-    """Most positives per ground truth up to which it recalls anchors, the best by score; 0 for no limit."""
+    """Number of positives up to which a ground truth recalls anchors, the best by score; 0 for no limit."""
     relative: float = 0.0
     """Share of min(highest IoU of any anchor with the ground truth, 0.5) that the IoU of a recalled anchor reaches."""
     decoded: bool = False

@@ -1,7 +1,7 @@
 """The training criterion: assignment and losses of a batch, with the paper's DC and IAC.
 
-The network and the criterion are separate, as in DETR. The assignments to choose from are the table at the end, the
-losses those in losses.py.
+The network and the criterion are separate, as in DETR. The table of assignments is at the end, those of losses are in
+losses.py.
 """
 
 from __future__ import annotations
@@ -186,7 +186,10 @@ class Criterion:
 
     @torch.no_grad()
     def coefficient(self, pos: Positives, loss: Tensor, classes: int) -> Tensor:
-        """Compute DC's coefficient lambda' [P] of each positive anchor, of one of `classes` (Eq. 2 and 3)."""
+        """Compute DC's coefficient lambda' [P] of each positive anchor (Eq. 2 and 3).
+
+        pos has P anchors with labels below `classes`, and loss [P] their classification losses.
+        """
         unit = center_unit(self.center_unit, pos.gt_boxes, pos.strides)
         coefficient = COEFFICIENTS[self.dc_form](pos.boxes, pos.gt_boxes, unit=unit)
         groups = None

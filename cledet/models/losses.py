@@ -1,4 +1,4 @@
-"""The losses to choose from, each of the anchors of a batch, and the normalizers."""
+"""The tables of classification losses, box losses and normalizers that `Criterion` chooses from."""
 
 from __future__ import annotations
 
